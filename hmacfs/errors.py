@@ -1,0 +1,253 @@
+"""What can go wrong, one class each. No HTTP here: ``web.problems`` says which status each becomes.
+
+``reason`` is a stable word: clients see it in the problem's ``type``, operators as a metric's label. The message is for
+the client, so it never holds a secret, a path of this machine or a stack; what the operator needs beyond that travels
+as ``__cause__`` and goes to the log.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HmacfsError(Exception):
+    """Anything this project refuses or fails at. ``str(error)`` is one sentence that a client may see."""
+
+    reason: ClassVar[str] = "error"
+    sentence: ClassVar[str] = "The request failed."
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.sentence)
+
+
+# -- the request is not well-formed ---------------------------------------------------------------
+
+
+class BadName(HmacfsError):
+    """The path is no legal name of a stored file (PROTOCOL.md section 1)."""
+
+    reason = "bad-name"
+    sentence = "The path is not a legal file name."
+
+
+class BadRequest(HmacfsError):
+    """A header or parameter is malformed or contradicts another."""
+
+    reason = "bad-request"
+    sentence = "The request is malformed."
+
+
+class LengthRequired(HmacfsError):
+    """The signature covers a length and the request gives none."""
+
+    reason = "length-required"
+    sentence = "This upload needs a Content-Length."
+
+
+class TooLarge(HmacfsError):
+    """More than ``UploadMaxSize``, declared or received."""
+
+    reason = "too-large"
+    sentence = "The file is larger than this server accepts."
+
+
+# -- the request is not allowed -------------------------------------------------------------------
+
+
+class BadSignature(HmacfsError):
+    """Missing, malformed, wrong or expired: the client is not told which bytes were wrong."""
+
+    reason = "bad-signature"
+    sentence = "The signature is missing, wrong or expired."
+
+
+class BadToken(HmacfsError):
+    """The bearer token is missing, malformed, wrongly signed or of a foreign algorithm."""
+
+    reason = "bad-token"
+    sentence = "The bearer token is missing or not valid."
+
+
+class TokenExpired(HmacfsError):
+    """The bearer token's time is over."""
+
+    reason = "token-expired"
+    sentence = "The bearer token has expired."
+
+
+class SlotMismatch(HmacfsError):
+    """The bearer token was made for another slot or file name."""
+
+    reason = "slot-mismatch"
+    sentence = "The bearer token belongs to another slot."
+
+
+class SizeMismatch(HmacfsError):
+    """The bearer token was made for another file size."""
+
+    reason = "size-mismatch"
+    sentence = "The length differs from the one in the bearer token."
+
+
+class RateLimited(HmacfsError):
+    """Too many requests from this client; ``retry_after`` in seconds."""
+
+    reason = "rate-limited"
+    sentence = "Too many requests."
+
+    def __init__(self, retry_after: int, message: str | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+# -- the store's state forbids it -----------------------------------------------------------------
+
+
+class NameTaken(HmacfsError):
+    """A file of this name exists, or another request completed it first."""
+
+    reason = "name-taken"
+    sentence = "A file of this name already exists."
+
+
+class NotFound(HmacfsError):
+    """No such file."""
+
+    reason = "not-found"
+    sentence = "There is no such file."
+
+
+class IsFolder(HmacfsError):
+    """The name is a folder's; folders are never listed."""
+
+    reason = "is-folder"
+    sentence = "This is a folder."
+
+
+class NoSpace(HmacfsError):
+    """The disk or a quota is full, or would be with this upload."""
+
+    reason = "no-space"
+    sentence = "There is not enough space for this file."
+
+
+class StorageFailed(HmacfsError):
+    """The disk failed; the cause is in ``__cause__`` and the log, never in the answer."""
+
+    reason = "storage-failed"
+    sentence = "The server could not store or read the file."
+
+
+# -- the body does not arrive ---------------------------------------------------------------------
+
+
+class BodyCutShort(HmacfsError):
+    """The client closed the connection before the declared length was there."""
+
+    reason = "body-cut-short"
+    sentence = "The body ended before its declared length."
+
+
+class BadBody(HmacfsError):
+    """The body's chunked framing is broken."""
+
+    reason = "bad-body"
+    sentence = "The body's framing is broken."
+
+
+class Stalled(HmacfsError):
+    """No byte came (or went) for the time allowed."""
+
+    reason = "stalled"
+    sentence = "No data arrived for too long."
+
+
+class Stopping(HmacfsError):
+    """The server is stopping and cannot wait for the rest."""
+
+    reason = "stopping"
+    sentence = "The server is stopping."
+
+
+# -- upload sessions ------------------------------------------------------------------------------
+
+
+class SessionUnknown(HmacfsError):
+    """No such upload session (never was, or was removed)."""
+
+    reason = "session-unknown"
+    sentence = "There is no such upload."
+
+
+class SessionExpired(HmacfsError):
+    """The upload session existed and its time is over."""
+
+    reason = "session-expired"
+    sentence = "The upload has expired."
+
+
+class OffsetMismatch(HmacfsError):
+    """A piece does not start where the stored bytes end; ``offset`` is where they do."""
+
+    reason = "offset-mismatch"
+    sentence = "The piece does not start at the current offset."
+
+    def __init__(self, offset: int, message: str | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class SessionConflict(HmacfsError):
+    """The request contradicts what the session was created with, or what it has become."""
+
+    reason = "session-conflict"
+    sentence = "The request contradicts the upload it continues."
+
+
+class TakenOver(HmacfsError):
+    """Another writer asked for this upload; what arrived until then is kept."""
+
+    reason = "taken-over"
+    sentence = "Another connection took over this upload."
+
+
+class WriterBusy(HmacfsError):
+    """Another writer holds this upload and did not let go in time."""
+
+    reason = "writer-busy"
+    sentence = "Another connection is writing this upload."
+
+
+class ChecksumMismatch(HmacfsError):
+    """A piece does not match the checksum sent with it; nothing of it is kept."""
+
+    reason = "checksum-mismatch"
+    sentence = "The checksum does not match the bytes received."
+
+
+class TooManySessions(RateLimited):
+    """This client has ``MaxSessionsPerClient`` unfinished uploads already."""
+
+    reason = "too-many-sessions"
+    sentence = "Too many unfinished uploads."
+
+
+class SessionStoreUnavailable(HmacfsError):
+    """No session store can be reached. It never means that a session does not exist."""
+
+    reason = "session-store-unavailable"
+    sentence = "Resumable uploads are unavailable for the moment."
+
+    def __init__(self, message: str | None = None, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+# -- start-up -------------------------------------------------------------------------------------
+
+
+class ConfigError(HmacfsError):
+    """The configuration cannot be used; the message is one line that an operator can act on."""
+
+    reason = "bad-config"
+    sentence = "The configuration cannot be used."

@@ -1,0 +1,71 @@
+"""An upload session: what is remembered about an upload that takes more than one request.
+
+Pure values and rules. How much has arrived is *not* here: the partial file's length is the truth about the offset, so
+a session record can be lost, stale or restored without a byte being stored twice or skipped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import secrets
+from collections.abc import Mapping
+
+
+class State(enum.StrEnum):
+    """Where a session stands. ``NEXT`` is the table of legal steps."""
+
+    OPEN = "open"
+    FINISHED = "finished"
+    ABORTED = "aborted"
+
+
+NEXT: Mapping[State, frozenset[State]] = {
+    State.OPEN: frozenset({State.OPEN, State.FINISHED, State.ABORTED}),
+    State.FINISHED: frozenset(),
+    State.ABORTED: frozenset(),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Session:
+    """One upload session, as the session stores keep it.
+
+    token: unguessable (256 bits), URL-safe; names the session and its partial file.
+    path: the stored name that the finished file will have.
+    slot: for dialects that address the session by the slot URL: equal to ``path``, and unique among sessions that are
+        open; ``None`` for dialects that address it by the token alone (tus), of which a path may have several.
+    length: bytes of the whole file; ``None`` while unknown (numbered chunks without a total).
+    content_type: the type that the finished file will be served with; ``None`` if the client gave none.
+    owner: the client's rate-limit key (address or network), for ``MaxSessionsPerClient``.
+    created, touched: Unix seconds; ``touched`` is when the last byte or command came.
+    state: see ``State``.
+    chunks: numbered chunks completed so far (0 for other dialects).
+    metadata: what a dialect must give back unchanged (tus: ``Upload-Metadata``); opaque to the core.
+    revision: raised by one at each save, so that of two copies the newer is known.
+    """
+
+    token: str
+    path: str
+    slot: str | None
+    length: int | None
+    content_type: str | None
+    owner: str
+    created: float
+    touched: float
+    state: State = State.OPEN
+    chunks: int = 0
+    metadata: str = ""
+    revision: int = 0
+
+    def expires(self, ttl: float) -> float:
+        """Unix seconds at which the session ends if nothing more comes; ``ttl`` in seconds since the last byte."""
+        return self.touched + ttl
+
+    def is_expired(self, now: float, ttl: float) -> bool:
+        return now >= self.expires(ttl)
+
+
+def new_token() -> str:
+    """A session token: 256 random bits in URL-safe base64, safe as a file name and as a URL segment."""
+    return secrets.token_urlsafe(32)
