@@ -1,0 +1,8 @@
+"""gunicorn's settings, made from the configuration file that ``HMACFS_CONFIG`` names.
+
+``hmac-file-server -config FILE`` starts the very same server without this file.
+"""
+
+from hmacfs.server.start import gunicorn_settings
+
+globals().update(gunicorn_settings())

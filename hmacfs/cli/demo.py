@@ -1,0 +1,56 @@
+"""A first configuration, and lines to try a running server with."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import toml
+
+from hmacfs.cli.sign import base_url
+from hmacfs.config import Settings
+from hmacfs.naming import StoredName
+from hmacfs.keyring import Keyring, sign_v3
+
+LINES_ARE_GOOD_FOR_SECONDS = 24 * 3600
+
+
+def write_config(path: Path) -> int:
+    """Write a configuration with a new random secret for a server that keeps its files under ``./data``. An existing
+    file is never touched. Returns the exit status."""
+    values = {
+        "ListenPort": "127.0.0.1:8080",
+        "Secret": secrets.token_urlsafe(32),
+        "StoreDir": "./data",
+        "MetricsPort": "127.0.0.1:9090",
+    }
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        print(f"hmac-file-server: {path}: {error.strerror}", file=sys.stderr)
+        return 2
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write("# Made by hmac-file-server -init. README.md lists all settings.\n")
+        toml.dump(values, file)
+    print(f"wrote {path} with a new secret")
+    return 0
+
+
+def curl_lines(settings: Settings) -> str:
+    """Two lines for a shell: one uploads a small text, the other fetches it."""
+    name = StoredName.from_text(f"try-{secrets.token_hex(8)}/hello.txt")
+    path = name.url_path(settings.url_prefix)
+    expires = int(time.time()) + LINES_ARE_GOOD_FOR_SECONDS
+    keyring = Keyring([settings.secret.reveal()])
+    signature = sign_v3(keyring, "PUT", expires, settings.url_prefix + name.path)
+    url = base_url(settings) + path
+    upload = shlex.quote(f"{url}?v3={signature}&expires={expires}")
+    return (
+        "\nTry it in another terminal:\n\n"
+        f"    echo 'It works.' | curl -T - {upload}\n"
+        f"    curl {shlex.quote(url)}\n"
+    )

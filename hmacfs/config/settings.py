@@ -1,0 +1,165 @@
+"""The settings: one table, from which the frozen object, the messages and the README's table are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hmacfs.config import values
+from hmacfs.config.values import FreeSpace, Network, Secret, TcpAddress, UnixAddress
+
+#: The secret of the original's example, which everybody knows.
+PUBLISHED_SECRET = "a-horse-is-a-horse-even-is-a-jet"  # noqa: S105
+
+REQUIRED = object()
+
+
+class Setting(NamedTuple):
+    """key: in the TOML file. parse: from what TOML gives. default: as it would be written there. text: for the README."""
+
+    key: str
+    parse: values.Parser
+    default: Any
+    text: str
+    is_secret: bool = False
+
+    @property
+    def field(self) -> str:
+        """The attribute of ``Settings``; the environment variable is ``HMACFS_`` and this in capitals."""
+        return snake_case(self.key)
+
+
+def snake_case(key: str) -> str:
+    """``StoreDir`` as ``store_dir``, ``FallbackDBType`` as ``fallback_db_type``, ``PublicURL`` as ``public_url``."""
+    words: list[str] = []
+    for index, letter in enumerate(key):
+        follows_small = index > 0 and key[index - 1].islower()
+        begins_word = index > 0 and key[index - 1].isupper() and key[index + 1 : index + 2].islower()
+        if letter.isupper() and (follows_small or begins_word):
+            words.append("_")
+        words.append(letter.lower())
+    return "".join(words)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("ListenPort", values.text, ":8080", "address and port to listen at, or the socket's path with `UnixSocket`"),
+    Setting("UnixSocket", values.boolean, False, "listen at a Unix socket (mode 0660)"),
+    Setting("Secret", values.secret, REQUIRED, "the HMAC secret, at least 16 bytes", is_secret=True),
+    Setting(
+        "PreviousSecrets",
+        values.many(values.secret),
+        [],
+        "secrets that still verify but no longer sign",
+        is_secret=True,
+    ),
+    Setting("StoreDir", values.path, REQUIRED, "folder of the stored files; made if it is missing"),
+    Setting("UploadSubDir", values.sub_folder, "upload", "first part of the URLs: `/upload/`"),
+    Setting("PublicURL", values.base_url, "", "what `hmacfs sign` puts before the path; default: the listen address"),
+    Setting(
+        "LogLevel", values.choice("debug", "info", "warn", "error", warning="warn"), "info", "debug, info, warn or error"
+    ),
+    Setting("LogFile", values.optional(values.path), "", "log file, reopened on SIGUSR1; empty for the console"),
+    Setting("LogFormat", values.choice("text", "json"), "text", "text or json"),
+    Setting("MaxRetries", values.integer(0, 100), 5, "how often a storage operation that failed for a passing reason is repeated"),
+    Setting("RetryDelay", values.duration(zero=True), 2, "pause before each repetition"),
+    Setting("MetricsEnabled", values.boolean, True, "Prometheus metrics"),
+    Setting("MetricsPort", values.tcp_address, ":9090", "address and port of the metrics"),
+    Setting("ChunkSize", values.size(512), "64KB", "bytes read at once where the body comes as a plain stream"),
+    Setting("UploadMaxSize", values.size(1), "1GB", "largest file"),
+    Setting("MaxBytesPerSecond", values.rate, 0, "rate of each upload; 0 for no limit"),
+    Setting("DownloadMaxBytesPerSecond", values.rate, 0, "rate of each download; 0 for no limit"),
+    Setting("RedisAddr", values.text, "", "Redis for upload sessions: host:port or a URL"),
+    Setting("RedisPassword", values.password, "", "its password", is_secret=True),
+    Setting("RedisDB", values.integer(0, 1_000_000), 0, "its database number"),
+    Setting("FallbackEnabled", values.boolean, False, "use a database when Redis is away"),
+    Setting("FallbackDBType", values.choice("postgres", "mysql", postgresql="postgres", mariadb="mysql"), "postgres", "postgres or mysql"),
+    Setting("FallbackDBHost", values.text, "localhost", "its host, with an optional port"),
+    Setting("FallbackDBUser", values.text, "", "its user"),
+    Setting("FallbackDBPassword", values.password, "", "its password", is_secret=True),
+    Setting("FallbackDBName", values.text, "", "its database"),
+    Setting("GracefulShutdownTimeout", values.duration(zero=True), 30, "how long running transfers may finish after a stop"),
+    Setting("AllowedOrigins", values.many(values.origin), ["*"], "web origins whose scripts may use the server"),
+    Setting("RequireSignedDownloads", values.boolean, False, "downloads need a `v3` signature"),
+    Setting("AcceptGuessedContentType", values.boolean, False, "accept v2 and token MACs over the type of the extension"),
+    Setting("ReadTimeout", values.duration(), "60s", "an upload that sends nothing for so long is dropped"),
+    Setting("WriteTimeout", values.duration(), "60s", "a download that takes nothing for so long is dropped"),
+    Setting("IdleTimeout", values.optional(values.duration()), "", "wait for a request and its head; default 15s, 75s on a Unix socket"),
+    Setting("Durability", values.choice("fsync", "none"), "fsync", "fsync: a 201 survives a power cut; none: left to the kernel"),
+    Setting("Workers", values.integer(0, 1024), 0, "worker processes; 0 for one per core"),
+    Setting("MaxConnections", values.integer(1, 1_000_000), 8192, "connections of each worker"),
+    Setting("TrustedProxies", values.many(values.network), [], "proxies whose `X-Forwarded-For` is believed; on a Unix socket every peer is"),
+    Setting("MinFreeSpace", values.free_space, "100MB", "space that uploads leave free; also a percentage"),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Sizes in bytes, durations in seconds, rates in bytes per second (0: no limit)."""
+
+    listen: TcpAddress | UnixAddress
+    secret: Secret
+    previous_secrets: tuple[Secret, ...]
+    store_dir: Path
+    upload_sub_dir: str
+    public_url: str
+    log_level: str
+    log_file: Path | None
+    log_format: str
+    max_retries: int
+    retry_delay: float
+    metrics_enabled: bool
+    metrics_port: TcpAddress
+    chunk_size: int
+    upload_max_size: int
+    max_bytes_per_second: int
+    download_max_bytes_per_second: int
+    redis_addr: str = dataclasses.field(repr=False)  # a URL may carry a password
+    redis_password: Secret | None
+    redis_db: int
+    fallback_enabled: bool
+    fallback_db_type: str
+    fallback_db_host: str
+    fallback_db_user: str
+    fallback_db_password: Secret | None
+    fallback_db_name: str
+    graceful_shutdown_timeout: float
+    allowed_origins: tuple[str, ...]
+    require_signed_downloads: bool
+    accept_guessed_content_type: bool
+    read_timeout: float
+    write_timeout: float
+    idle_timeout: float
+    durability: str
+    workers: int
+    max_connections: int
+    trusted_proxies: tuple[Network, ...]
+    min_free_space: FreeSpace
+
+    @property
+    def url_prefix(self) -> str:
+        """Where the service is mounted, with both slashes."""
+        return f"/{self.upload_sub_dir}/"
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def markdown_table() -> str:
+    """The configuration table of README.md."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for setting in SETTINGS:
+        default = "(required)" if setting.default is REQUIRED else f"`{_toml(setting.default)}`"
+        lines.append(f"| `{setting.key}` | {default} | {setting.text} |")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,91 @@
+"""From a URL path to the name of a stored file: the one gate that every name from outside passes (PROTOCOL section 1)."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import unicodedata
+from functools import cached_property
+from urllib.parse import quote
+
+from hmacfs.errors import BadName
+
+#: The first segment of names that belong to this server alone; compared without regard to case, since some file
+#: systems do.
+RESERVED_FOLDER = ".hmacfs"
+
+SEGMENT_LIMIT_BYTES = 255
+PATH_LIMIT_BYTES = 4096
+
+#: Most names: printable ASCII in short segments none of which begins with a dot.
+_PLAIN = re.compile(r"[ !-\-0-~][ -.0-~]{0,254}(?:/[ !-\-0-~][ -.0-~]{0,254})*")
+
+#: What may stand unescaped in a URL path (RFC 3986 section 3.3).
+_SAFE_IN_URLS = "/!$&'()*+,;=:@-._~"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredName:
+    """A legal name of a stored file. Storage takes these and never a string.
+
+    path: the segments joined by "/", as Unicode text.
+    """
+
+    path: str
+
+    @cached_property
+    def segments(self) -> tuple[str, ...]:
+        return tuple(self.path.split("/"))
+
+    @property
+    def filename(self) -> str:
+        """The last segment."""
+        return self.path.rpartition("/")[2]
+
+    def url_path(self, prefix: str) -> str:
+        """The URL path below ``prefix``, escaped."""
+        return prefix + quote(self.path, safe=_SAFE_IN_URLS)
+
+    @classmethod
+    def from_path_info(cls, path_info: str, prefix: str) -> StoredName:
+        """From WSGI's PATH_INFO (percent-decoded once, its bytes as latin-1 text) below the mount point ``prefix``.
+
+        Raises ``BadName``.
+        """
+        path = path_info[len(prefix) :]
+        if not path_info.startswith(prefix) or not path:
+            raise BadName("The path is empty.")
+        if len(path) < PATH_LIMIT_BYTES and _PLAIN.fullmatch(path):
+            return cls(path)
+        try:
+            text = path.encode("latin-1").decode("utf-8")
+        except UnicodeError as error:
+            raise BadName("The path is not UTF-8.") from error
+        return cls.from_text(text)
+
+    @classmethod
+    def from_text(cls, path: str) -> StoredName:
+        """From Unicode text. Raises ``BadName``."""
+        try:
+            size = len(path.encode("utf-8"))
+        except UnicodeEncodeError as error:
+            raise BadName("The path is not Unicode text.") from error
+        if size > PATH_LIMIT_BYTES:
+            raise BadName(f"The path is longer than {PATH_LIMIT_BYTES} bytes.")
+        segments = path.split("/")
+        for segment in segments:
+            _check_segment(segment)
+        if segments[0].casefold() == RESERVED_FOLDER:
+            raise BadName("The path names a folder that this server keeps for itself.")
+        return cls(path)
+
+
+def _check_segment(segment: str) -> None:
+    if not segment:
+        raise BadName("The path has an empty segment.")
+    if segment in (".", ".."):
+        raise BadName("The path has a segment of dots.")
+    if len(segment.encode("utf-8")) > SEGMENT_LIMIT_BYTES:
+        raise BadName(f"The path has a segment longer than {SEGMENT_LIMIT_BYTES} bytes.")
+    if any(unicodedata.category(character) == "Cc" for character in segment):
+        raise BadName("The path has a control character.")

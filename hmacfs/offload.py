@@ -1,0 +1,100 @@
+"""Running calls that block (fsync, a slow disk) without stopping the event loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from gevent import monkey
+from gevent.threadpool import ThreadPool
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+#: A call that took longer than this has stalled every other transfer of the worker: a network disk, a full write-back
+#: queue. Ordinary writes to the page cache take well under a millisecond.
+SLOW_CALL_SECONDS = 0.02
+#: How long a disk counts as slow after its last slow call.
+SLOW_FOR_SECONDS = 30.0
+
+
+class Offload:
+    """Runs calls in native threads, so that the greenlets of this process go on meanwhile.
+
+    Outside a gevent worker (the command line, a thread-based server) a call simply runs where it is made.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool: ThreadPool | None = None
+
+    def __call__(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The result of ``call``, or its exception. It has ended when this returns or raises, even if the greenlet
+        is killed while it waits: the call may use a descriptor that the caller is about to close."""
+        if not monkey.is_module_patched("socket"):
+            return call(*args, **kwargs)
+        if self._pool is None:
+            self._pool = ThreadPool(self._threads)
+        pending: Any = self._pool.spawn(call, *args, **kwargs)
+        interruption: BaseException | None = None
+        while not pending.ready():
+            try:
+                pending.wait()
+            except BaseException as error:  # a kill or a timeout: it is raised once the thread is done
+                interruption = interruption or error
+        if interruption is not None:
+            raise interruption
+        result: R = pending.get()
+        return result
+
+
+class Disk:
+    """Calls to the file system that are quick on a healthy disk and must not stop the loop on a slow one.
+
+    The first slow call is noticed; from then on all calls go through threads until the disk has been quick for
+    ``SLOW_FOR_SECONDS``. A healthy disk pays nothing for this (a trip through a thread costs about 80 us, a write to
+    the page cache 5).
+    """
+
+    def __init__(self, offload: Offload, clock: Callable[[], float] = time.monotonic) -> None:
+        self._offload = offload
+        self._clock = clock
+        self._slow_until = 0.0
+
+    @property
+    def is_slow(self) -> bool:
+        return self._slow_until > 0.0 and self._clock() < self._slow_until
+
+    def __call__(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.is_slow:
+            return self._offload(self._timed, call, *args, **kwargs)
+        return self._timed(call, *args, **kwargs)
+
+    def always_blocking(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """For calls that wait for the device by their nature (fsync): through a thread in any case."""
+        return self._offload(call, *args, **kwargs)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """``os.write``: the bytes written, which may be fewer than given."""
+        return self(os.write, fd, data)
+
+    def inline(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make the call here even on a slow disk (and notice whether it was slow): for sequences that must not be
+        interrupted by another greenlet. The caller looks at ``is_slow`` first."""
+        return self._timed(call, *args, **kwargs)
+
+    def _timed(self, call: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        before = self._clock()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            after = self._clock()
+            if after - before > SLOW_CALL_SECONDS:
+                if self._slow_until < before:
+                    log.info("the store's disk is slow (a call took %.0f ms): using threads for it", (after - before) * 1e3)
+                self._slow_until = after + SLOW_FOR_SECONDS

@@ -1,0 +1,261 @@
+"""One client connection: requests in, answers out, until either side has had enough.
+
+gunicorn's own loop for gevent costs more than everything else a small request needs, stalls the whole worker when a
+client keeps sending what was refused, and hides the socket from the code that moves bytes (FACTS, sections 2, 3, 12).
+This one is PEP 3333 for a single application whose dynamic answers are small: bodies other than ``FileSlice`` are
+joined before they are sent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from typing import Any
+
+import gevent
+
+from hmacfs.errors import Stalled, Stopping
+from hmacfs.server.http1 import Head, HeadError, parse_head
+from hmacfs.transfer.body import Body, ChunkedBody, SocketBody
+from hmacfs.transfer.send import FileSlice
+from hmacfs.transfer.wire import GONE_ERRNOS, Inbox, Wire, WireTimeout
+
+log = logging.getLogger("hmacfs.server")
+
+Headers = list[tuple[str, str]]
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+#: Files up to this size are read and sent together with their head: one system call instead of two and one segment.
+SMALL_FILE_BYTES = 64 * 1024
+
+#: After a refusal, what the client still sends is thrown away within these bounds, so that it can read the answer: a
+#: close with unread data makes the kernel send a reset, which overtakes the answer.
+LINGER_BYTES = 64 * 1024 * 1024
+LINGER_SECONDS = 5.0
+LINGER_SILENCE_SECONDS = 2.0
+#: Rest between two reads while lingering: a client that floods gets at most a few per cent of the worker.
+LINGER_REST_SECONDS = 0.001
+_LINGER_PIECE = 256 * 1024
+
+
+@dataclasses.dataclass(slots=True)
+class Site:
+    """What all connections of a worker share. Times in seconds.
+
+    ``idle_timeout`` bounds the wait for a request as well as the time its head may take.
+    """
+
+    application: Application
+    idle_timeout: float
+    read_timeout: float
+    write_timeout: float
+    environ: dict[str, Any]
+    is_stopping: bool = False
+    scratch: bytearray = dataclasses.field(default_factory=lambda: bytearray(_LINGER_PIECE))
+
+
+class Connection:
+    """Serves one accepted socket. ``peer`` is its address, or ``None`` for a Unix socket."""
+
+    def __init__(self, site: Site, sock: socket.socket, peer: tuple[Any, ...] | None) -> None:
+        self.site = site
+        self.wire = Wire(sock)
+        self.inbox = Inbox(self.wire)
+        self.is_idle = True
+        self._peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
+
+    def serve(self) -> None:
+        """Serve requests until the connection ends. The caller closes the socket afterwards."""
+        try:
+            while self._serve_request():
+                pass
+        except (WireTimeout, Stalled):
+            log.debug("dropped %s: it took nothing for too long", self._peer["REMOTE_ADDR"])
+        except Stopping:
+            log.debug("broke off an answer to %s to stop", self._peer["REMOTE_ADDR"])
+        except OSError as error:
+            if error.errno not in GONE_ERRNOS:
+                log.warning("connection lost: %s", error)
+        finally:
+            self.wire.close()
+
+    def end_if_idle(self) -> None:
+        """Make the connection end now if no request is on its way (for a stop)."""
+        if self.is_idle:
+            self.wire.stop_reading()
+
+    def _serve_request(self) -> bool:
+        """Serve one request; whether another may follow."""
+        try:
+            head = self._read_head()
+        except HeadError as error:
+            self._refuse(error)
+            return False
+        if head is None:
+            return False
+        self.is_idle = False
+        body = self._body(head)
+        answer = Answer(self, head, body)
+        try:
+            content = self.site.application(self._environ(head, body), answer.start)
+        except Exception:
+            log.exception("unexpected error")
+            answer.fail()
+        else:
+            try:
+                answer.send(content)
+            finally:
+                close = getattr(content, "close", None)
+                if close is not None:
+                    close()
+        if not answer.keep_alive:
+            if not body.is_complete:
+                self._linger()
+            return False
+        self.is_idle = not self.inbox.ahead
+        self.wire.give_way()
+        return True
+
+    def _read_head(self) -> Head | None:
+        """The next request's head; ``None`` if the client left, or took too long, before it was complete."""
+        if self.inbox.ahead and (head := self._parse()) is not None:
+            return head
+        with gevent.Timeout(self.site.idle_timeout, False):
+            while self.inbox.more(None):
+                self.is_idle = False
+                if (head := self._parse()) is not None:
+                    return head
+        return None
+
+    def _parse(self) -> Head | None:
+        head = parse_head(self.inbox.ahead)
+        if head is not None:
+            self.inbox.ahead = self.inbox.ahead[head.size :]
+        return head
+
+    def _body(self, head: Head) -> Body:
+        invite = functools.partial(self._invite, head) if head.expects_continue else None
+        if head.is_chunked:
+            return ChunkedBody(self.inbox, self.site.read_timeout, invite)
+        return SocketBody(self.inbox, head.length or 0, self.site.read_timeout, invite)
+
+    def _invite(self, head: Head) -> None:
+        if not self.inbox.ahead:  # else the client did not wait
+            self.wire.send(CONTINUE, self.site.write_timeout)
+
+    def _environ(self, head: Head, body: Body) -> dict[str, Any]:
+        environ: dict[str, Any] = self.site.environ | self._peer
+        environ.update(head.environ)
+        environ["wsgi.input"] = body
+        return environ
+
+    def _refuse(self, error: HeadError) -> None:
+        log.info("%s sent a request that is not HTTP: %s", self._peer["REMOTE_ADDR"] or "a local client", error)
+        text = f"{error}\n"
+        self.wire.send(
+            (
+                f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n{_server_and_date(int(time.time()))}"
+                f"Connection: close\r\nX-Request-ID: {secrets.token_hex(8)}\r\n"
+                f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}\r\n\r\n{text}"
+            ).encode("latin-1"),
+            self.site.write_timeout,
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """Let the client read the answer: discard what it still sends, within bounds, before the socket is closed."""
+        self.wire.stop_writing()
+        deadline = time.monotonic() + LINGER_SECONDS
+        discarded = 0
+        while discarded < LINGER_BYTES and (left := deadline - time.monotonic()) > 0:
+            count = self.wire.discard(self.site.scratch)
+            if count is None:
+                self.wire.wait_readable(min(left, LINGER_SILENCE_SECONDS))
+            elif count == 0:
+                return
+            else:
+                discarded += count
+                gevent.sleep(LINGER_REST_SECONDS)
+
+
+class Answer:
+    """The answer to one request: ``start`` is PEP 3333's ``start_response``."""
+
+    __slots__ = ("_body", "_connection", "_head", "_headers", "_status", "keep_alive")
+
+    def __init__(self, connection: Connection, head: Head, body: Body) -> None:
+        self._connection = connection
+        self._head = head
+        self._body = body
+        self._status = ""
+        self._headers: Headers = []
+        self.keep_alive = False
+
+    def start(self, status: str, headers: Headers, exc_info: object = None) -> Callable[[bytes], object]:
+        if self._status and exc_info is None:
+            raise AssertionError("start_response was called twice")
+        self._status = status
+        self._headers = headers
+        return _no_write
+
+    def send(self, content: Iterable[bytes]) -> None:
+        """Send head and content. Raises ``OSError`` or ``Stalled`` if the client does not take them."""
+        wire, timeout = self._connection.wire, self._connection.site.write_timeout
+        if isinstance(content, FileSlice):
+            if content.count > SMALL_FILE_BYTES or content.rate:
+                wire.send_more(self._render(content.count), timeout)
+                content.send_over(wire, timeout)
+                return
+            data = os.pread(content.fd, content.count, content.offset)
+            content.sent = len(data)
+            wire.send(self._render(content.count) + data, timeout)
+            self.keep_alive = self.keep_alive and len(data) == content.count
+            return
+        data = b"".join(content)
+        is_head = self._head.environ["REQUEST_METHOD"] == "HEAD"
+        wire.send(self._render(len(data), is_head=is_head) + (b"" if is_head else data), timeout)
+
+    def fail(self) -> None:
+        """Say 500, after an unexpected error of the application, and end the connection."""
+        self._status, self._headers = "500 Internal Server Error", [("X-Request-ID", secrets.token_hex(8))]
+        self._head = self._head._replace(keep_alive=False)
+        self._connection.wire.send(self._render(0), self._connection.site.write_timeout)
+
+    def _render(self, length: int, *, is_head: bool = False) -> bytes:
+        """The head's bytes; decides about keep-alive.
+
+        What has not been read of the body by now never will be: the next request would have to be found behind it.
+        """
+        site = self._connection.site
+        self.keep_alive = self._head.keep_alive and self._body.is_complete and not site.is_stopping
+        lines = [f"HTTP/1.1 {self._status}\r\n{_server_and_date(int(time.time()))}"]
+        has_length = False
+        for name, value in self._headers:
+            has_length = has_length or name.lower() == "content-length"
+            lines.append(f"{name}: {value}\r\n")
+        if not has_length and not is_head and not self._status.startswith(("1", "204", "304")):
+            lines.append(f"Content-Length: {length}\r\n")
+        if not self.keep_alive:
+            lines.append("Connection: close\r\n")
+        elif self._head.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
+            lines.append("Connection: keep-alive\r\n")
+        lines.append("\r\n")
+        return "".join(lines).encode("latin-1")
+
+
+@functools.lru_cache(maxsize=2)
+def _server_and_date(now: int) -> str:
+    return f"Server: hmacfs\r\nDate: {formatdate(now, usegmt=True)}\r\n"
+
+
+def _no_write(data: bytes) -> object:
+    raise NotImplementedError("the write callable of PEP 3333 is not offered")

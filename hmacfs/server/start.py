@@ -1,0 +1,244 @@
+"""From the configuration to a running gunicorn: its settings, hooks and log."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+import hmacfs
+from hmacfs.config import Settings, TcpAddress, UnixAddress, check_environment, load, warnings
+from hmacfs.errors import ConfigError
+from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker
+from hmacfs.storage.opening import open_storage
+from hmacfs.telemetry import logs
+
+if TYPE_CHECKING:
+    import flask
+
+log = logging.getLogger("hmacfs.server")
+
+CONFIG_VARIABLE = "HMACFS_CONFIG"
+
+#: The master kills what is left after this. The workers' own limit must come first: only that one cleans up.
+_MASTER_MARGIN_SECONDS = BREAK_OFF_SECONDS + 3
+#: Descriptors a worker needs besides two for each connection (its socket and a file).
+_SPARE_DESCRIPTORS = 256
+
+_current: Settings | None = None
+
+
+def current_settings() -> Settings:
+    """The settings of this server, read once; workers have them from the master that forked them.
+
+    Raises ``ConfigError``.
+    """
+    return _current or reload_settings()
+
+
+def reload_settings() -> Settings:
+    """Read the settings anew (at start and on SIGHUP). If they cannot be used, a running server keeps those it has.
+
+    Raises ``ConfigError`` if there are none yet.
+    """
+    global _current
+    path = os.environ.get(CONFIG_VARIABLE)
+    try:
+        settings = load(Path(path) if path else None, os.environ)
+        check_environment(settings)
+    except ConfigError as error:
+        if _current is None:
+            raise
+        log.error("%s; keeping the running configuration", error)
+        return _current
+    _current = settings
+    return settings
+
+
+def load_app() -> flask.Flask:
+    """The WSGI application of this server.
+
+    Imported here and not above: the master never needs Flask, and gevent's patches in the workers must come before
+    whatever imports ssl.
+    """
+    from hmacfs.app import create_app
+
+    return create_app(current_settings())
+
+
+def gunicorn_settings() -> dict[str, Any]:
+    """gunicorn's settings for the current configuration. A configuration that cannot be used ends the process with one
+    line, as ``hmac-file-server`` does."""
+    try:
+        settings = reload_settings()
+        logs.configure(settings.log_level, settings.log_file, settings.log_format)
+    except ConfigError as error:
+        sys.exit(f"hmac-file-server: {error}")
+    return {
+        "bind": [_bind(settings)],
+        "workers": settings.workers,
+        "worker_class": TransferWorker,
+        "worker_connections": settings.max_connections,
+        "graceful_timeout": int(settings.graceful_shutdown_timeout + _MASTER_MARGIN_SECONDS),
+        "keepalive": max(1, int(settings.idle_timeout)),
+        "umask": 0o117,  # a Unix socket's mode becomes 0660
+        "control_socket_disable": True,  # its path is shared by all gunicorns of a user
+        "proc_name": "hmac-file-server",
+        "logger_class": ServerLog,
+        "on_starting": on_starting,
+        "when_ready": when_ready,
+    }
+
+
+def _bind(settings: Settings) -> str:
+    listen = settings.listen
+    if isinstance(listen, UnixAddress):
+        return f"unix:{listen.path}"
+    if not listen.host:
+        return f"[::]:{listen.port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{listen.port}"  # noqa: S104
+    return f"[{listen.host}]:{listen.port}" if ":" in listen.host else f"{listen.host}:{listen.port}"
+
+
+class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no type hints
+    """gunicorn's messages, in this project's log. What it tells of its daily life is for debugging."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.NOTSET)
+
+    def info(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        self.error_log.debug(msg, *args, **kwargs)
+
+    def access(self, *args: Any) -> None:
+        """Requests are logged by the application, which knows more of them."""
+
+    def reopen_files(self) -> None:
+        logs.reopen()
+
+    def close_on_exec(self) -> None:
+        """All our files are opened that way."""
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no type hints
+    """The server as the ``hmac-file-server`` command starts it."""
+
+    def load_config(self) -> None:
+        for name, value in gunicorn_settings().items():
+            self.cfg.set(name, value)
+
+    def load(self) -> flask.Flask:
+        return load_app()
+
+
+def on_starting(server: Any) -> None:
+    """In the master, before it listens."""
+    settings = current_settings()
+    if "GUNICORN_PID" not in os.environ:  # else the listener is inherited from the server that is being replaced
+        problem = _address_problem(settings.listen)
+        if problem:
+            sys.exit(f"hmac-file-server: {problem}")
+    _raise_descriptor_limit(settings.max_connections)
+    try:
+        storage = open_storage(settings)
+    except ConfigError as error:
+        sys.exit(f"hmac-file-server: {error}")
+    removed = storage.remove_leftovers()
+    log.info("hmac-file-server %s, workers: %d, pid %d", hmacfs.__version__, settings.workers, os.getpid())
+    log.info("store: %s, durability: %s, largest upload: %d bytes", settings.store_dir, settings.durability, settings.upload_max_size)
+    log.info("features: %s", ", ".join(_features(settings)))
+    if removed:
+        log.info("removed %d unfinished uploads of an earlier run", removed)
+    for remark in (*storage.abilities.remarks(), *warnings(settings)):
+        log.warning("%s", remark)
+
+
+def when_ready(server: Any) -> None:
+    """In the master, once it listens."""
+    signal.signal(signal.SIGINT, lambda number, frame: _stop(server, number, frame))
+    signal.signal(signal.SIGTERM, lambda number, frame: _stop(server, number, frame))
+    log.info("listening at %s, uploads at %s", _bind(current_settings()), current_settings().url_prefix)
+    for action in _when_ready:
+        action()
+
+
+def on_ready(action: Callable[[], None]) -> None:
+    """Have ``action`` called in the master once it listens."""
+    _when_ready.append(action)
+
+
+_when_ready: list[Callable[[], None]] = []
+_stops_requested = 0
+
+
+def _stop(server: Any, number: int, frame: FrameType | None) -> None:
+    """The first SIGINT or SIGTERM is a graceful stop, any further one an immediate one (gunicorn's SIGQUIT)."""
+    global _stops_requested
+    _stops_requested += 1
+    server.signal(signal.SIGTERM if _stops_requested == 1 else signal.SIGQUIT, frame)
+
+
+def _features(settings: Settings) -> list[str]:
+    features = ["uploads v, v2, token, v3, bearer"]
+    features.append("signed downloads" if settings.require_signed_downloads else "public downloads")
+    if settings.previous_secrets:
+        features.append(f"{len(settings.previous_secrets)} previous secrets")
+    if settings.max_bytes_per_second:
+        features.append(f"uploads throttled to {settings.max_bytes_per_second} bytes/s")
+    if settings.download_max_bytes_per_second:
+        features.append(f"downloads throttled to {settings.download_max_bytes_per_second} bytes/s")
+    return features
+
+
+def _address_problem(address: TcpAddress | UnixAddress) -> str:
+    """Why nothing can listen at this address; empty if it can. gunicorn would try for five seconds and say it six
+    times; and it would take the socket file away from a server that uses it."""
+    if isinstance(address, UnixAddress):
+        return _unix_socket_problem(str(address.path))
+    host = address.host or None
+    for family, kind, protocol, _, where in socket.getaddrinfo(
+        host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and host is None:
+                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                trial.bind(where)
+            except OSError as error:
+                if host is None and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    continue
+                return f"ListenPort: cannot listen at {address}: {os.strerror(error.errno or 0)}"
+    return ""
+
+
+def _unix_socket_problem(path: str) -> str:
+    try:
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.connect(path)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return "" if error.errno == errno.ECONNREFUSED else f"ListenPort: cannot listen at {path}: {error.strerror}"
+    return f"ListenPort: cannot listen at {path}: another server does"
+
+
+def _raise_descriptor_limit(connections: int) -> None:
+    wanted = 2 * connections + _SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("MaxConnections needs %d open files, the limit is %d: raise it (LimitNOFILE)", wanted, hard)

@@ -1,0 +1,137 @@
+"""The gunicorn worker: gevent's, with this project's own connection loop and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.workers.ggevent import GeventWorker
+
+from hmacfs.config import Settings
+from hmacfs.errors import Stopping
+from hmacfs.server.connection import Connection, Site
+
+log = logging.getLogger("hmacfs.server")
+
+#: How often a worker tells the master that it lives (gunicorn's ``timeout`` is 30 s).
+HEARTBEAT_SECONDS = 1.0
+#: What transfers that are broken off get for cleaning up.
+BREAK_OFF_SECONDS = 2.0
+
+
+class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type hints
+    """Serves plain sockets through ``Connection``; TLS sockets through gunicorn's own loop.
+
+    A stop (SIGTERM, and SIGINT too) ends idle connections at once, lets running transfers finish, and breaks off what
+    is still running when the graceful time is over, or at once on SIGQUIT.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sites: list[Site] = []
+        self._connections: dict[Connection, gevent.Greenlet[..., Any]] = {}
+        self._stop_requested = Event()
+        self._hurry = False
+        self._said_plain = False
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # Ctrl-C reaches the whole process group: for a worker it means the same as for the master, a graceful stop.
+        signal.signal(signal.SIGINT, self.handle_exit)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM, SIGINT: finish what is running, then end."""
+        super().handle_exit(sig, frame)
+        self._stop_requested.set()
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGQUIT, which a second signal to the master becomes: break off what is running, clean up, end."""
+        self._hurry = True
+        self.handle_exit(sig, frame)
+
+    def run(self) -> None:
+        servers = [self._listen(listener) for listener in self.sockets]
+        while self.alive:
+            self.notify()
+            self._stop_requested.wait(HEARTBEAT_SECONDS)
+        self.wsgi.extensions["hmacfs"].begin_stop()
+        for site in self._sites:
+            site.is_stopping = True
+        for server in servers:
+            server.close()
+        self._drain()
+
+    @property
+    def _settings(self) -> Settings:
+        settings: Settings = self.wsgi.extensions["hmacfs"].settings
+        return settings
+
+    def _listen(self, listener: Any) -> StreamServer:
+        listener.setblocking(True)
+        handle = functools.partial(self._serve, listener, self._site(listener))
+        server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
+        if self.cfg.workers > 1:
+            # One connection a turn, so that a burst spreads over the workers instead of filling the first to wake.
+            server.max_accept = 1
+        server.start()
+        return server
+
+    def _site(self, listener: Any) -> Site:
+        address = listener.getsockname()
+        host, port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
+        site = Site(
+            application=self.wsgi,
+            idle_timeout=self._settings.idle_timeout,
+            read_timeout=self._settings.read_timeout,
+            write_timeout=self._settings.write_timeout,
+            environ={
+                "SERVER_NAME": host,
+                "SERVER_PORT": str(port),
+                "SERVER_SOFTWARE": "hmacfs",
+                "wsgi.errors": sys.stderr,
+                "wsgi.input_terminated": True,
+                "wsgi.multiprocess": self.cfg.workers > 1,
+                "wsgi.multithread": True,
+                "wsgi.run_once": False,
+                "wsgi.url_scheme": "http",
+                "wsgi.version": (1, 0),
+            },
+        )
+        self._sites.append(site)
+        return site
+
+    def _serve(self, listener: Any, site: Site, client: Any, address: Any) -> None:
+        if self.cfg.is_ssl:
+            if not self._said_plain:
+                self._said_plain = True
+                log.warning("TLS in gunicorn takes the plain and slower path; let a proxy in front do it")
+            self.handle(listener, client, address)
+            return
+        connection = Connection(site, client, address if isinstance(address, tuple) else None)
+        self._connections[connection] = gevent.getcurrent()
+        try:
+            connection.serve()
+        finally:
+            del self._connections[connection]
+            client.close()
+
+    def _drain(self) -> None:
+        """Wait for what is running, up to ``GracefulShutdownTimeout`` seconds; then break it off."""
+        deadline = time.monotonic() + self._settings.graceful_shutdown_timeout
+        for connection in list(self._connections):
+            connection.end_if_idle()
+        while self._connections and not self._hurry and time.monotonic() < deadline:
+            self.notify()
+            gevent.sleep(0.05)
+        if self._connections:
+            log.warning("breaking off %d transfers to stop", len(self._connections))
+            gevent.killall(list(self._connections.values()), exception=Stopping, timeout=BREAK_OFF_SECONDS)

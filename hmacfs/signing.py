@@ -1,0 +1,196 @@
+"""Judging a request by its signature (PROTOCOL section 2). Pure: secrets and the time are arguments."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Any, NamedTuple, TypeGuard
+from urllib.parse import unquote
+
+import jwt
+
+from hmacfs.errors import BadSignature, BadToken, LengthRequired, SizeMismatch, SlotMismatch, TokenExpired
+from hmacfs.filetypes import DEFAULT, guess
+from hmacfs.keyring import Keyring, message_v, message_v2, message_v3
+
+_HEX_MAC = re.compile(r"[0-9a-fA-F]{64}")
+_EXPIRES = re.compile(r"[0-9]{1,12}")
+
+
+class Scheme(enum.StrEnum):
+    """The ways to sign a request, the highest first: a request is judged by the highest that it carries."""
+
+    V3 = "v3"
+    V2 = "v2"
+    TOKEN = "token"  # noqa: S105 - the parameter's name
+    V = "v"
+    BEARER = "bearer"
+
+
+_QUERY_SCHEMES = (Scheme.V3, Scheme.V2, Scheme.TOKEN, Scheme.V)
+_PARAMETERS = frozenset({*_QUERY_SCHEMES, "expires"})
+
+
+def _jwt_key(secret: bytes) -> bytes:
+    """The same key to HMAC, which pads with zeros itself (RFC 2104), in the 32 bytes below which PyJWT warns at each
+    use. XMPP servers are configured with shorter ones; the configuration demands at least 16."""
+    return secret.ljust(32, b"\0")
+
+
+#: Times are checked here and not by PyJWT, which would read the clock.
+_JWT = jwt.PyJWT(
+    options={
+        "verify_exp": False,
+        "verify_iat": False,
+        "verify_nbf": False,
+        "verify_aud": False,
+        "verify_iss": False,
+        "verify_sub": False,
+        "verify_jti": False,
+    }
+)
+
+
+def encode_bearer(keyring: Keyring, claims: dict[str, Any]) -> str:
+    """A bearer token over ``claims``."""
+    return _JWT.encode(claims, _jwt_key(keyring.secrets[0]), algorithm="HS256")
+
+
+def _decode_bearer(keyring: Keyring, token: str) -> dict[str, Any]:
+    """The claims of a token that one of the secrets signed. Raises ``BadToken``."""
+    for secret in keyring.secrets:
+        try:
+            return _JWT.decode(token, _jwt_key(secret), algorithms=["HS256"])
+        except jwt.InvalidTokenError:
+            continue
+        except Exception as error:  # PyJWT lets a few others through for odd input
+            raise BadToken from error
+    raise BadToken
+
+
+class SignedRequest(NamedTuple):
+    """What a signature may cover.
+
+    url_path: decoded, with the prefix; path: below the prefix. length: bytes of the whole file, ``None`` if the request
+    does not say. content_type: the header as sent. query: the raw query string. authorization: the header.
+    """
+
+    method: str
+    url_path: str
+    path: str
+    length: int | None
+    content_type: str | None
+    query: str
+    authorization: str | None
+
+
+class Verified(NamedTuple):
+    """A signature that holds.
+
+    binds_length: whether it covers the file's size. content_type: the type it prescribes, ``None`` if it does not.
+    expires: Unix seconds from when on the file may be deleted; sub: the uploader (bearer only).
+    """
+
+    scheme: Scheme
+    binds_length: bool
+    content_type: str | None = None
+    expires: int | None = None
+    sub: str | None = None
+
+
+def carries_signature(query: str) -> bool:
+    """Whether the query holds a parameter of one of the schemes."""
+    return bool(query) and any(scheme in _parameters(query) for scheme in _QUERY_SCHEMES)
+
+
+def verify(
+    request: SignedRequest, keyring: Keyring, now: float, *, accept_guessed_type: bool = False
+) -> Verified:
+    """Judge a request by the highest scheme it carries: v3, v2, token, v, and a bearer token only without those.
+
+    now: Unix seconds. accept_guessed_type: let a v2 or token MAC be made over the type of the path's extension.
+    Raises ``BadSignature`` (also for a request without any), ``BadToken``, ``TokenExpired``, ``SlotMismatch``,
+    ``SizeMismatch``, and ``LengthRequired`` for a scheme that covers a length when the request gives none.
+    """
+    parameters = _parameters(request.query) if request.query else {}
+    for scheme in _QUERY_SCHEMES:
+        if scheme in parameters:
+            mac = parameters[scheme]
+            if not _HEX_MAC.fullmatch(mac):
+                raise BadSignature
+            if scheme is Scheme.V3:
+                return _verify_v3(request, keyring, now, mac, parameters.get("expires", ""))
+            return _verify_sized(request, keyring, scheme, mac, accept_guessed_type=accept_guessed_type)
+    kind, _, token = (request.authorization or "").partition(" ")
+    if kind.lower() == "bearer":
+        return _verify_bearer(request, keyring, now, token.strip())
+    raise BadSignature
+
+
+def _parameters(query: str) -> dict[str, str]:
+    """The parameters that matter here. Raises ``BadSignature`` if one is repeated: which one a proxy, a log or another
+    server would look at is anybody's guess."""
+    found: dict[str, str] = {}
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if "%" in part:
+            name, value = unquote(name), unquote(value)
+        if name in _PARAMETERS:
+            if name in found:
+                raise BadSignature
+            found[name] = value
+    return found
+
+
+def _verify_v3(request: SignedRequest, keyring: Keyring, now: float, mac: str, expires: str) -> Verified:
+    if not _EXPIRES.fullmatch(expires) or now >= int(expires):
+        raise BadSignature
+    methods = ("GET", "HEAD") if request.method == "HEAD" else (request.method,)
+    # The digits as sent are what was signed: "01800000000" and "1800000000" are different messages.
+    if any(keyring.is_signed(message_v3(method, expires, request.url_path), mac) for method in methods):
+        return Verified(Scheme.V3, binds_length=False)
+    raise BadSignature
+
+
+def _verify_sized(
+    request: SignedRequest, keyring: Keyring, scheme: Scheme, mac: str, *, accept_guessed_type: bool
+) -> Verified:
+    if request.length is None:
+        raise LengthRequired
+    if scheme is Scheme.V:
+        messages = [message_v(request.path, request.length)]
+    else:
+        messages = [message_v2(request.path, request.length, request.content_type or DEFAULT)]
+        if accept_guessed_type:
+            messages.append(message_v2(request.path, request.length, guess(request.path)))
+    if any(keyring.is_signed(message, mac) for message in messages):
+        return Verified(scheme, binds_length=True)
+    raise BadSignature
+
+
+def _verify_bearer(request: SignedRequest, keyring: Keyring, now: float, token: str) -> Verified:
+    claims = _decode_bearer(keyring, token)
+    expires, slot, filename, size = (claims.get(name) for name in ("exp", "slot", "filename", "filesize"))
+    if not (_is_number(expires) and isinstance(slot, str) and isinstance(filename, str) and _is_number(size)):
+        raise BadToken
+    if now >= expires:
+        raise TokenExpired
+    if request.path != f"{slot}/{filename}":
+        raise SlotMismatch
+    if request.length is None:
+        raise LengthRequired
+    if request.length != size:
+        raise SizeMismatch
+    content_type, deletable, sub = claims.get("filetype"), claims.get("expires"), claims.get("sub")
+    return Verified(
+        Scheme.BEARER,
+        binds_length=True,
+        content_type=content_type if isinstance(content_type, str) else DEFAULT,
+        expires=int(deletable) if _is_number(deletable) else None,
+        sub=sub if isinstance(sub, str) else None,
+    )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """A number in the sense of JSON; Python's booleans are ints too, and NaN is never in the future."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e15 < value < 1e15

@@ -1,0 +1,130 @@
+"""What the store's file system can do: tried once at start, in the store itself."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+
+from hmacfs.errors import ConfigError
+from hmacfs.storage.beneath import HAS_OPENAT2
+
+TYPE_ATTRIBUTE = "user.mime_type"
+_RENAME_NOREPLACE = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Abilities:
+    """anonymous: files without a name that can be linked later (O_TMPFILE), which need no cleaning up ever.
+    hard_links: a named temporary file can be linked to its final name exclusively.
+    attributes: a file can carry its type (extended attributes).
+    safe_links: symbolic links are followed inside the store and never outside; without it they are refused."""
+
+    anonymous: bool
+    hard_links: bool
+    attributes: bool
+    safe_links: bool = HAS_OPENAT2
+
+    def remarks(self) -> Iterator[str]:
+        """What an operator should know, one sentence each."""
+        if not self.anonymous:
+            yield "the store's file system has no anonymous files: uploads use named temporary files"
+        if not self.attributes:
+            yield "the store's file system has no extended attributes: files are typed by their extension"
+        if not self.safe_links:
+            yield "this system has no openat2: symbolic links in the store are not followed"
+
+
+def probe(scratch: int) -> Abilities:
+    """Try them in the folder ``scratch`` (a descriptor). Raises ``ConfigError`` if a file cannot be published
+    exclusively in any way."""
+    anonymous = _can_link_anonymous(scratch)
+    hard_links = anonymous or _can_link_named(scratch)
+    if not hard_links and not _can_rename_exclusively(scratch):
+        raise ConfigError("StoreDir: its file system can neither link nor rename a file exclusively")
+    return Abilities(anonymous, hard_links, _can_keep_attributes(scratch))
+
+
+def link_anonymous(fd: int, name: str, folder: int) -> None:
+    """Give a file made with O_TMPFILE a name. ``FileExistsError`` if there is one."""
+    # With any src_dir_fd CPython calls linkat() with AT_SYMLINK_FOLLOW, which this needs; without one it does not.
+    os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
+
+
+def rename_exclusively(source: str, source_folder: int, name: str, folder: int) -> None:
+    """renameat2(RENAME_NOREPLACE), for file systems without hard links. ``FileExistsError`` if ``name`` exists."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if call(source_folder, os.fsencode(source), folder, os.fsencode(name), _RENAME_NOREPLACE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@contextlib.contextmanager
+def _trial_file(scratch: int) -> Iterator[str]:
+    name = f"trial-{secrets.token_hex(8)}"
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=scratch))
+    try:
+        yield name
+    finally:
+        _forget(name, scratch)
+
+
+def _forget(name: str, folder: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def _can_link_anonymous(scratch: int) -> bool:
+    target = f"trial-{secrets.token_hex(8)}"
+    try:
+        fd = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=scratch)
+    except (OSError, AttributeError):  # EOPNOTSUPP, EISDIR, EINVAL; no O_TMPFILE outside Linux
+        return False
+    try:
+        link_anonymous(fd, target, scratch)
+    except OSError:  # ENOENT: no /proc
+        return False
+    finally:
+        os.close(fd)
+    _forget(target, scratch)
+    return True
+
+
+def _can_link_named(scratch: int) -> bool:
+    with _trial_file(scratch) as name:
+        try:
+            os.link(name, name + "-link", src_dir_fd=scratch, dst_dir_fd=scratch, follow_symlinks=False)
+        except OSError:
+            return False
+        _forget(name + "-link", scratch)
+        return True
+
+
+def _can_rename_exclusively(scratch: int) -> bool:
+    with _trial_file(scratch) as name:
+        try:
+            rename_exclusively(name, scratch, name + "-renamed", scratch)
+        except OSError:
+            return False
+        _forget(name + "-renamed", scratch)
+        return True
+
+
+def _can_keep_attributes(scratch: int) -> bool:
+    if not hasattr(os, "setxattr"):
+        return False
+    with _trial_file(scratch) as name:
+        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=scratch)
+        try:
+            os.setxattr(fd, TYPE_ATTRIBUTE, b"text/plain")
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True

@@ -1,0 +1,87 @@
+"""Opening files below a folder so that no name and no symbolic link leads outside it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from typing import Any
+
+# openat2(2): the same number on every architecture.
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_BENEATH = 0x08
+#: A rename elsewhere in the tree can make the kernel unsure about "..": it says EAGAIN, and to try again.
+_ATTEMPTS = 8
+
+#: Opens a folder only to name things in it; needs no read permission (Linux).
+FOLDER_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def _syscall() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syscall", None)
+    if function is not None:
+        function.restype = ctypes.c_long
+    return function
+
+
+_call = _syscall()
+_HOW_SIZE = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
+_NUMBER = ctypes.c_long(_SYS_OPENAT2)
+
+
+def _openat2(folder: int, path: str, flags: int, mode: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    for _ in range(_ATTEMPTS):
+        fd = _call(_NUMBER, ctypes.c_int(folder), os.fsencode(path), ctypes.byref(how), _HOW_SIZE)
+        if fd >= 0:
+            return int(fd)
+        number = ctypes.get_errno()
+        if number not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise OSError(number, os.strerror(number))
+
+
+def _walk(folder: int, path: str, flags: int, mode: int) -> int:
+    """Without openat2 (older kernels, macOS, some sandboxes): step by step, refusing every symbolic link."""
+    *parents, last = path.split("/")
+    here = os.dup(folder)
+    try:
+        for name in parents:
+            below = os.open(name, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = below
+        return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=here)
+    finally:
+        os.close(here)
+
+
+def _kernel_has_openat2() -> bool:
+    if _call is None:
+        return False
+    try:
+        root = os.open("/", FOLDER_FLAGS)
+        try:
+            os.close(_openat2(root, ".", FOLDER_FLAGS, 0))
+        finally:
+            os.close(root)
+    except OSError:  # ENOSYS before Linux 5.6; EPERM in some sandboxes
+        return False
+    return True
+
+
+#: Whether links inside the store are followed safely; without it they are refused.
+HAS_OPENAT2 = _kernel_has_openat2()
+
+open_beneath = _openat2 if HAS_OPENAT2 else _walk
+"""Open ``path`` (relative, "/" between names) below the folder descriptor ``folder``; the new descriptor.
+
+Raises ``OSError``: ``EXDEV`` or ``ELOOP`` where a symbolic link leads outside, else as ``open``.
+"""

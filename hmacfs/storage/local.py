@@ -1,0 +1,208 @@
+"""The store: a folder of a local (or network) file system.
+
+Files lie below ``StoreDir`` under the very names of their URLs, so a store that another server filled is served as it
+is. What this server needs for itself lies in one reserved folder, which no URL can name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from hmacfs.errors import HmacfsError, IsFolder, NameTaken, NoSpace, NotFound, StorageFailed
+from hmacfs.naming import RESERVED_FOLDER, StoredName
+from hmacfs.offload import Disk
+from hmacfs.retry import Retry
+from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, probe
+from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
+from hmacfs.storage.publish import Candidate, FileFacts, publish
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: An attribute may have been written by anyone: only a plain media type ever becomes a header.
+_MEDIA_TYPE = re.compile(rb"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:[ \t]*;[\t\x20-\x7e]{0,255})?")
+#: Reading must not hang on a pipe or a device that somebody put into the store.
+_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A stored file open for reading. Whoever gets it closes ``fd``."""
+
+    fd: int
+    facts: FileFacts
+
+
+class LocalStorage:
+    """Stage, publish and read files. One per process; the folder is shared by all workers, and may be by machines.
+
+    root: ``StoreDir``, which exists. durable: whether publishing waits for the disk (``Durability``).
+    Raises ``ConfigError`` if files cannot be published there, ``OSError`` if the folder cannot be used at all.
+    """
+
+    def __init__(self, root: Path, *, durable: bool, disk: Disk, retry: Retry) -> None:
+        self.root = root
+        self.durable = durable
+        self.disk = disk
+        self._retry = retry
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._temporary = self._reserved_folder("tmp")
+        self.abilities: Abilities = probe(self._temporary)
+
+    @property
+    def reserved(self) -> Path:
+        """This server's own folder inside the store."""
+        return self.root / RESERVED_FOLDER
+
+    def _reserved_folder(self, name: str) -> int:
+        """A descriptor of a folder inside the reserved one, made if need be; only this server's user may look into it."""
+        for path in (RESERVED_FOLDER, f"{RESERVED_FOLDER}/{name}"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700, dir_fd=self._root)
+        return open_beneath(self._root, f"{RESERVED_FOLDER}/{name}", os.O_RDONLY | os.O_DIRECTORY, 0)
+
+    def remove_leftovers(self) -> int:
+        """Remove temporary files of processes that died; how many. Those in use are locked and stay."""
+        removed = 0
+        for name in os.listdir(self._temporary):
+            with contextlib.suppress(OSError):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._temporary)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(name, dir_fd=self._temporary)
+                    removed += 1
+                finally:
+                    os.close(fd)
+        return removed
+
+    def check_writable(self) -> None:
+        """Raises ``StorageFailed`` or ``NoSpace`` if no file can be written now."""
+        with self.stage() as staged, translated():
+            self.disk(os.write, staged.fd, b"\0")
+
+    def total_bytes(self) -> int:
+        """The size of the file system."""
+        with translated():
+            space = os.statvfs(self._root)
+            return space.f_blocks * space.f_frsize
+
+    def free_bytes(self) -> int:
+        """What an ordinary user may still store here."""
+        with translated():
+            space = os.statvfs(self._root)
+            return space.f_bavail * space.f_frsize
+
+    def exists(self, name: StoredName) -> bool:
+        """Whether the name is taken, by a file, a folder or anything else."""
+        with translated():
+            try:
+                os.close(self.disk(open_beneath, self._root, name.path, getattr(os, "O_PATH", 0) | os.O_NOFOLLOW, 0))
+            except FileNotFoundError:
+                return False
+            except NotADirectoryError as error:
+                raise NameTaken("A part of the path is the name of a file.") from error
+            return True
+
+    def open(self, name: StoredName) -> OpenFile:
+        """A stored file for reading. Raises ``NotFound``, ``IsFolder``, ``StorageFailed``."""
+        with translated():
+            return self.disk(self._open_now, name)
+
+    def _open_now(self, name: StoredName) -> OpenFile:
+        try:
+            fd = open_beneath(self._root, name.path, _READ_FLAGS, 0)
+        except OSError as error:
+            # ENXIO: a socket; ELOOP and EXDEV: a link that leads in circles or outside.
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENXIO, errno.ENAMETOOLONG):
+                raise NotFound from error
+            raise
+        try:
+            status = os.fstat(fd)
+            if stat.S_ISDIR(status.st_mode):
+                raise IsFolder
+            if not stat.S_ISREG(status.st_mode):
+                raise NotFound
+            return OpenFile(fd, FileFacts(status.st_size, status.st_mtime, self._recorded_type(fd)))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _recorded_type(self, fd: int) -> str | None:
+        if not self.abilities.attributes:
+            return None
+        try:
+            value = os.getxattr(fd, TYPE_ATTRIBUTE)
+        except OSError:  # ENODATA: none recorded
+            return None
+        return value.decode("ascii") if _MEDIA_TYPE.fullmatch(value) else None
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Staged]:
+        """A new file that nobody sees until it is published. Whatever happens inside the context, nothing is left of
+        it unless it was."""
+        with translated():
+            candidate = self._retry(lambda: self.disk(self._new_candidate))
+            try:
+                yield Staged(self, candidate)
+            finally:
+                if candidate.temporary is not None:
+                    with contextlib.suppress(FileNotFoundError):  # renamed into place
+                        os.unlink(candidate.temporary, dir_fd=candidate.temporary_folder)
+                os.close(candidate.fd)
+
+    def _new_candidate(self) -> Candidate:
+        if self.abilities.anonymous:
+            return Candidate(os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o666, dir_fd=self._temporary))
+        while True:
+            name = secrets.token_hex(16)
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=self._temporary)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:  # else a cleaner was faster than the lock
+                return Candidate(fd, name, self._temporary)
+            os.close(fd)
+
+    def publish(self, candidate: Candidate, name: StoredName, content_type: str | None) -> FileFacts:
+        """Publish a complete file; see ``publish.publish``. Does not stop the event loop."""
+        run: Callable[..., FileFacts] = self.disk.always_blocking if self.durable else self.disk
+        return self._retry(
+            lambda: run(publish, self._root, candidate, name, content_type, self.abilities, durable=self.durable)
+        )
+
+
+class Staged:
+    """A file in the making: write to ``fd``, then ``publish`` once."""
+
+    def __init__(self, storage: LocalStorage, candidate: Candidate) -> None:
+        self._storage = storage
+        self._candidate = candidate
+
+    @property
+    def fd(self) -> int:
+        return self._candidate.fd
+
+    def publish(self, name: StoredName, content_type: str | None) -> FileFacts:
+        """Make it visible under ``name``. Raises ``NameTaken``."""
+        return self._storage.publish(self._candidate, name, content_type)
+
+
+class translated:  # noqa: N801 - used like a function
+    """Turns the operating system's errors inside its context into this project's, the cause kept for the log."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, HmacfsError):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise NoSpace from error
+            raise StorageFailed from error

@@ -1,0 +1,152 @@
+"""The one ritual by which a file becomes visible: complete, synced, linked exclusively, folder synced."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+
+from hmacfs.errors import NameTaken
+from hmacfs.naming import StoredName
+from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, link_anonymous, rename_exclusively
+from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
+
+#: Somebody may remove a folder between our making it and our linking into it: an upload that failed cleans up the
+#: folders it made, and another one may have been about to use them.
+_ATTEMPTS = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileFacts:
+    """Of a stored file. ``content_type`` is the recorded one, ``None`` if there is none."""
+
+    size: int
+    mtime: float
+    content_type: str | None
+
+    @property
+    def etag(self) -> str:
+        """A strong entity tag (RFC 9110 section 8.8.3), in nginx's format, so that it is the same when nginx serves the
+        file. It holds because a stored name never changes its content."""
+        return f'"{int(self.mtime):x}-{self.size:x}"'
+
+
+@dataclasses.dataclass(slots=True)
+class Candidate:
+    """A complete file that nobody sees: its descriptor, and its temporary name if it has one."""
+
+    fd: int
+    temporary: str | None = None
+    temporary_folder: int = -1
+    is_linked: bool = False
+
+
+def publish(
+    root: int, candidate: Candidate, name: StoredName, content_type: str | None, abilities: Abilities, *, durable: bool
+) -> FileFacts:
+    """Make ``candidate`` visible as ``name`` below the folder ``root``. It blocks.
+
+    Raises ``NameTaken`` if the name exists (the stored file is not touched, whoever is first wins) and ``OSError`` if
+    the disk fails. Nothing is visible then, and no folder that was made for it is left.
+    """
+    if content_type is not None and abilities.attributes:
+        os.setxattr(candidate.fd, TYPE_ATTRIBUTE, content_type.encode("latin-1"))
+    if durable:
+        os.fsync(candidate.fd)
+    for attempt in range(_ATTEMPTS):
+        try:
+            _link_into_place(root, candidate, name, abilities, durable=durable)
+            break
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    status = os.fstat(candidate.fd)
+    return FileFacts(status.st_size, status.st_mtime, content_type)
+
+
+def _link_into_place(root: int, candidate: Candidate, name: StoredName, abilities: Abilities, *, durable: bool) -> None:
+    with _parent_folder(root, name) as (parent, made):
+        try:
+            if not candidate.is_linked:
+                _link(candidate, name.filename, parent, abilities)
+                candidate.is_linked = True
+            if durable:
+                _sync_folders(root, name, parent, made)
+        except BaseException as error:
+            if candidate.is_linked:
+                os.unlink(name.filename, dir_fd=parent)
+                candidate.is_linked = False
+            _remove_folders(root, name, made)
+            if isinstance(error, FileExistsError):
+                raise NameTaken from error
+            raise
+
+
+def _link(candidate: Candidate, filename: str, parent: int, abilities: Abilities) -> None:
+    if candidate.temporary is None:
+        link_anonymous(candidate.fd, filename, parent)
+        return
+    source = (candidate.temporary, candidate.temporary_folder)
+    if abilities.hard_links:
+        os.link(source[0], filename, src_dir_fd=source[1], dst_dir_fd=parent, follow_symlinks=False)
+    else:
+        rename_exclusively(*source, filename, parent)
+
+
+@contextlib.contextmanager
+def _parent_folder(root: int, name: StoredName) -> Iterator[tuple[int, int]]:
+    """The folder that will hold ``name``, made if need be, and how many levels of it were made here."""
+    parents = name.segments[:-1]
+    try:
+        fd, made = (open_beneath(root, "/".join(parents), FOLDER_FLAGS, 0), 0) if parents else (os.dup(root), 0)
+    except FileNotFoundError:
+        fd, made = _make_folders(root, parents)
+    except NotADirectoryError as error:
+        raise NameTaken("A part of the path is the name of a file.") from error
+    try:
+        yield fd, made
+    finally:
+        os.close(fd)
+
+
+def _make_folders(root: int, parents: tuple[str, ...]) -> tuple[int, int]:
+    made = 0
+    here = os.dup(root)
+    try:
+        for depth, segment in enumerate(parents, start=1):
+            try:
+                os.mkdir(segment, 0o777, dir_fd=here)
+                made = made or len(parents) - depth + 1
+            except FileExistsError:
+                pass
+            below = open_beneath(root, "/".join(parents[:depth]), FOLDER_FLAGS, 0)
+            os.close(here)
+            here = below
+    except BaseException:
+        os.close(here)
+        raise
+    return here, made
+
+
+def _sync_folders(root: int, name: StoredName, parent: int, made: int) -> None:
+    """Sync the folder that got the file, and each folder that got a new folder."""
+    parents = name.segments[:-1]
+    for depth in range(len(parents), len(parents) - made - 1, -1):
+        fd = open_beneath(root, "/".join(parents[:depth]) or ".", os.O_RDONLY | os.O_DIRECTORY, 0)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _remove_folders(root: int, name: StoredName, made: int) -> None:
+    """Take back the folders made for a file that did not get there; those that others use by now stay."""
+    parents = name.segments[:-1]
+    with contextlib.suppress(OSError):
+        for depth in range(len(parents), len(parents) - made, -1):
+            above = open_beneath(root, "/".join(parents[: depth - 1]) or ".", FOLDER_FLAGS, 0)
+            try:
+                os.rmdir(parents[depth - 1], dir_fd=above)
+            finally:
+                os.close(above)

@@ -1,0 +1,44 @@
+"""What happened, for whoever wants to know: logs and metrics listen, nobody else counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestFinished:
+    """An answered request.
+
+    path: as sent, percent-encoded, without the query (which holds signatures). route: the kind of request, one of a
+    fixed few words. reason: of a refusal or failure, a word from ``errors``; else empty. received, sent: bytes of the
+    bodies. seconds: from the head's arrival to the end of the answer.
+    """
+
+    request_id: str
+    client: str
+    method: str
+    path: str
+    route: str
+    status: int
+    reason: str
+    received: int
+    sent: int
+    seconds: float
+
+
+class Events:
+    """Passes each event to all listeners. A listener that fails is logged and does no harm to the request."""
+
+    def __init__(self, *listeners: Callable[[RequestFinished], None]) -> None:
+        self._listeners = listeners
+
+    def publish(self, event: RequestFinished) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener failed")

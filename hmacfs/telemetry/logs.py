@@ -1,0 +1,157 @@
+"""Log lines: to the console or a file, as text or JSON, each written by one system call so that the lines of several
+processes never mix."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+from hmacfs.telemetry.events import RequestFinished
+
+#: The id of the request that this greenlet serves; empty outside of one. Each log line made meanwhile carries it.
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+
+#: Everything that could end a line, hide part of one or drive a terminal: C0 and C1 controls, DEL, line separators.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+
+
+def escape(text: str) -> str:
+    """``text`` on one line: control characters as ``\\xNN`` or ``\\uNNNN``."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "backslashreplace").decode("ascii"), text)
+
+
+class LineHandler(logging.Handler):
+    """Writes records to a file, opened for appending, or to standard error."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__()
+        self._path = path
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        if self._path is None:
+            return sys.stderr.fileno()
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def reopen(self) -> None:
+        """Open the file anew, after a rotation has moved it. If that fails, the old one stays in use."""
+        if self._path is not None:
+            old, self._fd = self._fd, self._open()
+            os.close(old)
+
+    def close(self) -> None:
+        if self._path is not None and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        super().close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            os.write(self._fd, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+        except Exception:
+            self.handleError(record)
+
+
+def _timestamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+
+
+class TextFormatter(logging.Formatter):
+    """``<time> <LEVEL> [<pid>] <message>``; the lines of a traceback are indented, so none can pass for a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", None)
+        message = record.getMessage() if fields is None else " ".join(f"{k}={_text(v)}" for k, v in fields.items())
+        line = f"{_timestamp(record.created)} {record.levelname} [{record.process}] {escape(message)}"
+        if fields is None and (current := request_id.get()):
+            line += f" request_id={current}"
+        if record.exc_info:
+            trace = self.formatException(record.exc_info)
+            line += "".join(f"\n    {escape(part)}" for part in trace.splitlines())
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": _timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+        }
+        fields = getattr(record, "fields", None)
+        if fields is None:
+            entry["message"] = record.getMessage()
+            if current := request_id.get():
+                entry["request_id"] = current
+        else:
+            entry.update(fields)
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _text(value: object) -> str:
+    text = f"{value:.6f}" if isinstance(value, float) else str(value)
+    return text if text and not re.search(r'[\s"=\\]', text) else json.dumps(text)
+
+
+def configure(level: str, path: Path | None, form: str) -> None:
+    """Set up logging for this process: ``LogLevel``, ``LogFile``, ``LogFormat``. Repeating it replaces the set-up.
+
+    Raises ``OSError`` if the file cannot be opened.
+    """
+    handler = LineHandler(path)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, LineHandler)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(_LEVELS[level])
+    logging.captureWarnings(True)
+
+
+def reopen() -> None:
+    """Open the log file anew (SIGUSR1, after logrotate has moved it)."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineHandler):
+            handler.reopen()
+
+
+class AccessLog:
+    """A listener that writes a line per request, at level info."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("hmacfs.access")
+
+    def __call__(self, event: RequestFinished) -> None:
+        if not self._log.isEnabledFor(logging.INFO):
+            return
+        fields: dict[str, object] = {
+            "request_id": event.request_id,
+            "client": event.client or "-",
+            "method": event.method,
+            "path": event.path,
+            "status": event.status,
+            "received": event.received,
+            "sent": event.sent,
+            "seconds": round(event.seconds, 6),
+        }
+        if event.reason:
+            fields["reason"] = event.reason
+        record = self._log.makeRecord(self._log.name, logging.INFO, "", 0, "request", (), None)
+        record.fields = fields
+        self._log.handle(record)

@@ -1,0 +1,223 @@
+"""The request body: one object owns it, counts it, and says once how it ended.
+
+Every kind of body is a raw byte stream (``io.RawIOBase``), so any WSGI application can read it, and keeps two promises
+that a WSGI server's own ``wsgi.input`` does not: the end of the stream means that the *whole* body arrived (a body that
+ends early raises ``BodyCutShort``), and no read waits longer than the read timeout (``Stalled``).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gevent
+
+from hmacfs.errors import BadBody, BodyCutShort, Stalled
+from hmacfs.transfer.wire import Inbox, WireTimeout
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+class Body(io.RawIOBase):
+    """What all kinds share. ``length`` is the declared number of bytes (``None``: unknown until the end), ``received``
+    how many have been read so far."""
+
+    def __init__(self, length: int | None) -> None:
+        super().__init__()
+        self.length = length
+        self.received = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the end was reached: nothing of this body is left on the connection."""
+        return self.received == self.length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if not view or self.is_complete:
+            return 0
+        try:
+            count = self._read_some(view)
+        except WireTimeout as error:
+            raise Stalled from error
+        self.received += count
+        return count
+
+    def wait_for_data(self) -> None:
+        """Wait until the next read can make progress, so that no buffer is held meanwhile. It may return early."""
+
+    def give_way(self) -> None:
+        """Let other greenlets run if this transfer has kept the loop for long enough."""
+        gevent.sleep(1e-6)
+
+    def _read_some(self, view: memoryview) -> int:
+        """At least one byte into ``view``, or 0 at the body's proper end; raises ``BodyCutShort`` at any other end."""
+        raise NotImplementedError
+
+
+class _OwnBody(Body):
+    """A body on a socket of ours.
+
+    ``on_first_read`` is called once before the first byte is asked for: the server sends its ``100 Continue`` there, so
+    the client is only invited to send what all checks have let pass.
+    """
+
+    def __init__(
+        self, inbox: Inbox, length: int | None, timeout: float, on_first_read: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(length)
+        self.inbox = inbox
+        self.timeout = timeout
+        self._on_first_read = on_first_read
+
+    def invite(self) -> None:
+        """Tell the client to go ahead, if it waits for that."""
+        if self._on_first_read is not None:
+            invite, self._on_first_read = self._on_first_read, None
+            invite()
+
+    def wait_for_data(self) -> None:
+        if self.inbox.ahead:
+            return
+        self.invite()
+        try:
+            self.inbox.wire.wait_readable(self.timeout)
+        except WireTimeout as error:
+            raise Stalled from error
+
+    def give_way(self) -> None:
+        self.inbox.wire.give_way()
+
+
+class SocketBody(_OwnBody):
+    """A body of declared length."""
+
+    length: int
+
+    @property
+    def left(self) -> int:
+        """Bytes that have not been read yet."""
+        return self.length - self.received
+
+    def take_ahead(self) -> bytes:
+        """The part of the body that has been read ahead already."""
+        data = self.inbox.take(self.left)
+        self.received += len(data)
+        return data
+
+    def _read_some(self, view: memoryview) -> int:
+        self.invite()
+        count = self.inbox.read_into(view[: self.left], self.timeout)
+        if count == 0:
+            raise BodyCutShort
+        return count
+
+
+class ChunkedBody(_OwnBody):
+    """A body in chunked transfer coding (RFC 9112 section 7.1). Trailers are read and dropped."""
+
+    #: A chunk's size line, extensions included. RFC 9112 asks for a limit and leaves it open.
+    LINE_LIMIT = 4096
+    TRAILER_LIMIT = 64
+
+    def __init__(self, inbox: Inbox, timeout: float, on_first_read: Callable[[], None] | None = None) -> None:
+        super().__init__(inbox, None, timeout, on_first_read)
+        self._chunk_left = 0
+        self._started = False
+
+    def _read_some(self, view: memoryview) -> int:
+        self.invite()
+        if self._chunk_left == 0:
+            self._chunk_left = self._next_chunk()
+            if self._chunk_left == 0:
+                self._skip_trailers()
+                self.length = self.received
+                return 0
+        count = self.inbox.read_into(view[: self._chunk_left], self.timeout)
+        if count == 0:
+            raise BodyCutShort
+        self._chunk_left -= count
+        return count
+
+    def _next_chunk(self) -> int:
+        if self._started and self._line() != b"":
+            raise BadBody
+        self._started = True
+        digits, _, _ = self._line().partition(b";")
+        digits = digits.rstrip(b" \t")
+        # int() alone would take "+5", "0x5", "5_0" and spaces, which another parser on the way may read differently.
+        if not 1 <= len(digits) <= 16 or digits.strip(b"0123456789abcdefABCDEF"):
+            raise BadBody
+        return int(digits, 16)
+
+    def _skip_trailers(self) -> None:
+        for _ in range(self.TRAILER_LIMIT):
+            if self._line() == b"":
+                return
+        raise BadBody
+
+    def _line(self) -> bytes:
+        while (end := self.inbox.ahead.find(b"\n")) < 0:
+            if len(self.inbox.ahead) > self.LINE_LIMIT:
+                raise BadBody
+            if not self.inbox.more(self.timeout):
+                raise BodyCutShort
+        line = self.inbox.take(end + 1)
+        if not line.endswith(b"\r\n") or len(line) > self.LINE_LIMIT or b"\r" in line[:-2]:
+            raise BadBody
+        return line[:-2]
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class PlainBody(Body):
+    """A body behind another server's ``wsgi.input``: TLS or HTTP/2 in gunicorn, another WSGI server, a test client.
+
+    The read timeout is left to that server's socket where it shows one (``gunicorn.socket``); reading goes on in
+    pieces that block for as long as the stream does.
+    """
+
+    def __init__(self, stream: _Stream, length: int | None, timeout: float, sock: Any = None) -> None:
+        super().__init__(length)
+        self._stream = stream
+        self._ended = False
+        if sock is not None and hasattr(sock, "settimeout"):
+            sock.settimeout(timeout)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._ended or self.received == self.length
+
+    def _read_some(self, view: memoryview) -> int:
+        want = len(view) if self.length is None else min(len(view), self.length - self.received)
+        try:
+            data = self._stream.read(want)
+        except TimeoutError as error:
+            raise Stalled from error
+        except OSError as error:  # gunicorn's parser errors are OSErrors too, as are resets
+            raise BodyCutShort from error
+        if not data:
+            if self.length is not None:
+                raise BodyCutShort
+            self._ended = True
+        view[: len(data)] = data
+        return len(data)
+
+
+def body_of(environ: dict[str, Any], timeout: float) -> Body:
+    """The request's body: the server's own object where it is one of ours, else a ``PlainBody`` over its stream."""
+    stream = environ["wsgi.input"]
+    if isinstance(stream, Body):
+        return stream
+    declared = environ.get("CONTENT_LENGTH", "")
+    length = int(declared) if declared.isascii() and declared.isdigit() else None
+    if length is None and not environ.get("wsgi.input_terminated"):
+        length = 0
+    return PlainBody(stream, length, timeout, environ.get("gunicorn.socket"))

@@ -1,0 +1,139 @@
+"""From a request body to a file, with constant memory: in the kernel where that is possible, else through a buffer."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+import gevent
+
+from hmacfs.errors import TooLarge
+from hmacfs.offload import Disk
+from hmacfs.transfer.body import Body, SocketBody
+from hmacfs.transfer.kernel import SpliceUnsupported, Splicer, start_writeback
+from hmacfs.transfer.pace import Pace
+
+#: Bodies below this go through a buffer: a pipe costs two system calls more than it saves copying.
+SPLICE_FROM_BYTES = 128 * 1024
+#: The buffer of the path without a pipe. Larger ones are not faster and no longer fit the second-level cache.
+BUFFER_BYTES = 256 * 1024
+#: How many idle buffers a worker keeps.
+BUFFERS_KEPT = 16
+#: A durable upload is handed to the disk in portions of this size while it still arrives, so that the final fsync
+#: finds little left to do.
+WRITEBACK_BYTES = 8 * 1024 * 1024
+
+
+class Digest(Protocol):
+    """What ``hashlib`` objects offer."""
+
+    def update(self, data: memoryview, /) -> None: ...
+
+
+class Receiver:
+    """Moves bodies into files. One per worker: it keeps the buffers and the pipe that its transfers share.
+
+    chunk_size: bytes read at once from a plain stream (``ChunkSize``).
+    rate: bytes per second for each body; 0 for no limit.
+    early_writeback: start writing large bodies to the disk while they arrive (for durable stores).
+    """
+
+    def __init__(self, disk: Disk, *, chunk_size: int, rate: int = 0, early_writeback: bool = False) -> None:
+        self._disk = disk
+        self._chunk_size = chunk_size
+        self._rate = rate
+        self._early_writeback = early_writeback
+        self._buffers: list[bytearray] = []
+        self._splicer: Splicer | None = Splicer.if_supported(disk)
+
+    def receive(self, body: Body, fd: int, *, limit: int, digest: Digest | None = None) -> int:
+        """Write what is left of ``body`` to the file ``fd`` at its position; the number of bytes that was.
+
+        Raises ``TooLarge`` once the body exceeds ``limit`` bytes, ``BodyCutShort``, ``Stalled``, ``BadBody``, and
+        ``OSError`` if the file cannot be written. What arrived before that is in the file.
+        """
+        job = _Job(body, fd, limit, Pace(self._rate, time.monotonic()) if self._rate else None)
+        if isinstance(body, SocketBody):
+            body.invite()
+            if job.pace is not None:
+                body.inbox.wire.bound_receive_buffer(self._rate)
+            if digest is None and body.left >= SPLICE_FROM_BYTES:
+                self._splice(job, body)
+        self._copy(job, digest)
+        return job.moved
+
+    def _splice(self, job: _Job, body: SocketBody) -> None:
+        """Move as much as possible within the kernel; the rest, if any, is for ``_copy``."""
+        self._write(job.fd, memoryview(body.take_ahead()))
+        try:
+            while self._splicer and not body.is_complete and not self._disk.is_slow:
+                body.wait_for_data()
+                count = self._splicer.move(body, job.fd, job.pace.piece if job.pace else None)
+                self._after_piece(job, count)
+        except SpliceUnsupported:
+            self._splicer = None
+
+    def _copy(self, job: _Job, digest: Digest | None) -> None:
+        body = job.body
+        size = self._piece_size(job)
+        while not body.is_complete:
+            body.wait_for_data()
+            with self._buffer(size) as buffer:
+                count = body.readinto(buffer)
+                if body.received > job.limit:
+                    raise TooLarge
+                view = buffer[:count]
+                if digest is not None:
+                    digest.update(view)
+                self._write(job.fd, view)
+            self._after_piece(job, count)
+
+    def _piece_size(self, job: _Job) -> int:
+        size = BUFFER_BYTES if isinstance(job.body, SocketBody) else self._chunk_size
+        if job.pace is not None:
+            size = min(size, job.pace.piece)
+        if job.body.length is not None:
+            size = min(size, max(1, job.body.length - job.body.received))
+        return size
+
+    def _write(self, fd: int, view: memoryview) -> None:
+        while view:
+            view = view[self._disk.write(fd, view) :]
+
+    @contextlib.contextmanager
+    def _buffer(self, size: int) -> Iterator[memoryview]:
+        if size > BUFFER_BYTES // 2:
+            buffer = self._buffers.pop() if self._buffers else bytearray(BUFFER_BYTES)
+        else:
+            buffer = bytearray(size)
+        try:
+            yield memoryview(buffer)[:size]
+        finally:
+            if len(buffer) == BUFFER_BYTES and len(self._buffers) < BUFFERS_KEPT:
+                self._buffers.append(buffer)
+
+    def _after_piece(self, job: _Job, count: int) -> None:
+        job.moved += count
+        if self._early_writeback and job.moved - job.handed_to_disk >= WRITEBACK_BYTES:
+            self._disk.always_blocking(start_writeback, job.fd, job.moved - job.handed_to_disk)
+            job.handed_to_disk = job.moved
+        if job.pace is not None and (rest := job.pace.rest(count, time.monotonic())):
+            gevent.sleep(rest)
+        else:
+            job.body.give_way()
+
+
+class _Job:
+    """One call of ``receive``: its arguments and how far it is."""
+
+    __slots__ = ("body", "fd", "handed_to_disk", "limit", "moved", "pace")
+
+    def __init__(self, body: Body, fd: int, limit: int, pace: Pace | None) -> None:
+        self.body = body
+        self.fd = fd
+        self.limit = limit
+        self.pace = pace
+        self.moved = 0
+        self.handed_to_disk = 0

@@ -1,0 +1,188 @@
+"""The two ends of a client's connection as this project needs them: cooperative, with time limits, on descriptors.
+
+gevent's socket methods copy or loop in small pieces where the kernel offers better (``readv`` into one buffer,
+``splice``, ``sendfile``), so the paths that carry file bytes work on the descriptor and wait through the hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from typing import Any
+
+import gevent
+from gevent import get_hub
+
+_READ, _WRITE = 1, 2
+
+#: How long a transfer that never has to wait may keep the event loop. Yielding goes through the poller: a plain
+#: ``sleep(0)`` only queues a callback, and other sockets are not looked at for dozens of them (FACTS, section 3).
+QUANTUM_SECONDS = 0.003
+
+
+#: The peer or the way to it is gone. For a reader that is the end of the stream.
+GONE_ERRNOS = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOTCONN,
+        errno.EPIPE,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+class WireTimeout(TimeoutError):
+    """The peer neither sent nor took a byte for the time allowed."""
+
+
+class Wire:
+    """A connected stream socket that gevent has put into non-blocking mode.
+
+    One greenlet at a time uses a wire. ``close`` must be called before the socket is closed: the watchers are
+    registered with the poller under the descriptor's number.
+    """
+
+    __slots__ = ("_hub", "_raw", "_readable", "_turn_ends", "_writable", "fd", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        #: gevent's methods of the same names wait by themselves; here the waits have their own limits.
+        self._raw: socket.socket = getattr(sock, "_sock", sock)
+        self.fd = sock.fileno()
+        self._hub: Any = get_hub()
+        self._readable: Any = self._hub.loop.io(self.fd, _READ)
+        self._writable: Any = None
+        self._turn_ends = 0.0
+
+    def wait_readable(self, timeout: float | None) -> None:
+        """Wait until a read makes progress (data, end or error); ``WireTimeout`` after ``timeout`` seconds."""
+        self._wait(self._readable, timeout)
+
+    def wait_writable(self, timeout: float | None) -> None:
+        """Wait until a write makes progress; ``WireTimeout`` after ``timeout`` seconds."""
+        if self._writable is None:
+            self._writable = self._hub.loop.io(self.fd, _WRITE)
+        self._wait(self._writable, timeout)
+
+    def _wait(self, watcher: Any, timeout: float | None) -> None:
+        if timeout is None:
+            self._hub.wait(watcher)
+        else:
+            with gevent.Timeout(timeout, WireTimeout):
+                self._hub.wait(watcher)
+        self._turn_ends = 0.0
+
+    def give_way(self) -> None:
+        """Let other greenlets run if this one has kept the loop for a quantum. Call it between two pieces."""
+        now = time.monotonic()
+        if self._turn_ends == 0.0:
+            self._turn_ends = now + QUANTUM_SECONDS
+        elif now >= self._turn_ends:
+            gevent.sleep(1e-6)
+            self._turn_ends = time.monotonic() + QUANTUM_SECONDS
+
+    def read_into(self, view: memoryview, timeout: float | None) -> int:
+        """Bytes put into ``view``: at least one, or 0 at the end of the stream."""
+        while True:
+            try:
+                return os.readv(self.fd, [view])
+            except BlockingIOError:
+                self.wait_readable(timeout)
+            except OSError as error:
+                if error.errno not in GONE_ERRNOS:
+                    raise
+                return 0
+
+    def send(self, data: bytes, timeout: float | None, flags: int = 0) -> None:
+        """Send all of ``data``. ``WireTimeout`` if the peer takes no byte for ``timeout`` seconds, ``OSError`` if it is
+        gone."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._raw.send(rest, flags) :]
+            except BlockingIOError:
+                self.wait_writable(timeout)
+
+    def send_more(self, data: bytes, timeout: float | None) -> None:
+        """Like ``send``, telling the kernel that more follows at once, so that it goes out in one segment with that."""
+        self.send(data, timeout, getattr(socket, "MSG_MORE", 0))
+
+    def bound_receive_buffer(self, rate: int) -> None:
+        """Keep the kernel from taking much more than ``rate`` (bytes per second) lets through: left alone it buffers
+        several megabytes, which a throttled sender sees as a burst. The kernel doubles the figure for its own use."""
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(8192, min(rate // 8, 1 << 20)))
+
+    def stop_reading(self) -> None:
+        """Make a pending or later read end at once, as if the peer had closed. Writing still works."""
+        with contextlib.suppress(OSError):  # the peer was faster
+            self._raw.shutdown(socket.SHUT_RD)
+
+    def stop_writing(self) -> None:
+        """Tell the peer that nothing more follows."""
+        self._raw.shutdown(socket.SHUT_WR)
+
+    def discard(self, scratch: bytearray) -> int | None:
+        """Throw away what has arrived, at most as much as fits ``scratch``: the number of bytes, 0 at the end of the
+        stream, ``None`` if nothing is there."""
+        try:
+            # MSG_TRUNC: the kernel drops the bytes instead of copying them (tcp(7)).
+            return self._raw.recv_into(scratch, 0, getattr(socket, "MSG_TRUNC", 0))
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        """Give back the watchers. The socket itself belongs to the caller."""
+        for watcher in (self._readable, self._writable):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+
+
+class Inbox:
+    """What a peer has sent: first the bytes that were read ahead (behind a request's head), then the socket."""
+
+    __slots__ = ("ahead", "wire")
+
+    #: Enough for the head of an ordinary request and a small body behind it in one system call.
+    READ_AHEAD = 16 * 1024
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.ahead = b""
+
+    def more(self, timeout: float | None) -> bool:
+        """Read once from the socket and append it to ``ahead``; False at the end of the stream."""
+        wire = self.wire
+        while True:
+            try:
+                data = os.read(wire.fd, self.READ_AHEAD)
+                break
+            except BlockingIOError:
+                wire.wait_readable(timeout)
+            except OSError as error:
+                if error.errno not in GONE_ERRNOS:
+                    raise
+                return False
+        self.ahead = self.ahead + data if self.ahead else data
+        return bool(data)
+
+    def take(self, count: int) -> bytes:
+        """At most ``count`` bytes of those already here."""
+        taken, self.ahead = self.ahead[:count], self.ahead[count:]
+        return taken
+
+    def read_into(self, view: memoryview, timeout: float | None) -> int:
+        """Like ``Wire.read_into``, after the bytes read ahead."""
+        if self.ahead:
+            data = self.take(len(view))
+            view[: len(data)] = data
+            return len(data)
+        return self.wire.read_into(view, timeout)

@@ -1,0 +1,72 @@
+"""The use case of most requests: one upload in one request."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Generic, Protocol, TypeVar
+
+from hmacfs.errors import LengthRequired, NameTaken, TooLarge
+from hmacfs.naming import StoredName
+
+BodyT = TypeVar("BodyT", contravariant=True)
+FactsT = TypeVar("FactsT", covariant=True)
+
+
+class StagedFile(Protocol[FactsT]):
+    """A file that nobody sees until ``publish`` returns."""
+
+    @property
+    def fd(self) -> int: ...
+
+    def publish(self, name: StoredName, content_type: str | None) -> FactsT: ...
+
+
+class Storage(Protocol[FactsT]):
+    """What storing a whole file needs. All errors are this project's own (``NameTaken``, ``NoSpace``,
+    ``StorageFailed``); nothing is visible or left over unless ``publish`` returned."""
+
+    def exists(self, name: StoredName) -> bool: ...
+
+    def stage(self) -> AbstractContextManager[StagedFile[FactsT]]: ...
+
+
+class Space(Protocol):
+    """Guards the free space. ``reserve`` raises ``NoSpace``; inside its context the bytes count as used."""
+
+    def reserve(self, count: int) -> AbstractContextManager[None]: ...
+
+
+class Receiver(Protocol[BodyT]):
+    """Moves a request body into a file; raises what became of the body (``BodyCutShort``, ``Stalled``, ``TooLarge``)."""
+
+    def receive(self, body: BodyT, fd: int, *, limit: int) -> int: ...
+
+
+class StoreWhole(Generic[BodyT, FactsT]):
+    """Stores a file that comes as one request body. ``max_size`` in bytes (``UploadMaxSize``)."""
+
+    def __init__(self, storage: Storage[FactsT], receiver: Receiver[BodyT], space: Space, *, max_size: int) -> None:
+        self._storage = storage
+        self._receiver = receiver
+        self._space = space
+        self.max_size = max_size
+
+    def __call__(
+        self, name: StoredName, body: BodyT, length: int | None, content_type: str | None, *, binds_length: bool
+    ) -> FactsT:
+        """Store ``body`` as ``name``.
+
+        length: what the request declares, ``None`` if it does not; binds_length: whether the signature covers it.
+        All that can be known beforehand is checked before a byte of the body is asked for. Raises ``LengthRequired``,
+        ``TooLarge``, ``NoSpace``, ``NameTaken``, ``StorageFailed`` and what the body raises.
+        """
+        if length is None and binds_length:
+            raise LengthRequired
+        if length is not None and length > self.max_size:
+            raise TooLarge
+        with self._space.reserve(length or 0):
+            if self._storage.exists(name):
+                raise NameTaken
+            with self._storage.stage() as staged:
+                self._receiver.receive(body, staged.fd, limit=self.max_size)
+                return staged.publish(name, content_type)

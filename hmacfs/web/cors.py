@@ -1,0 +1,61 @@
+"""Cross-origin rules for browser clients (the Fetch standard, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hmacfs.web.exchange import Exchange, Headers
+
+METHODS = ("OPTIONS", "HEAD", "GET", "PUT")
+_REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Range",
+    "Content-Type",
+    "If-Match",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "If-Unmodified-Since",
+    "Range",
+    "X-Request-ID",
+)
+_EXPOSED_HEADERS = (
+    "Content-Disposition",
+    "Content-Length",
+    "Content-Range",
+    "ETag",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+)
+MAX_AGE_SECONDS = 7200
+
+
+class Cors:
+    """Adds the headers that ``AllowedOrigins`` calls for. Credentials are never allowed: no cookie plays a part here."""
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self._any = "*" in origins
+        self._origins = frozenset(origin.lower() for origin in origins)
+        self._exposed = ("Access-Control-Expose-Headers", ", ".join(_EXPOSED_HEADERS))
+        self._for_any: Headers = [("Access-Control-Allow-Origin", "*"), self._exposed]
+
+    def headers(self, exchange: Exchange) -> Headers:
+        """For any answer to this request."""
+        if self._any:
+            return self._for_any
+        origin = exchange.header("ORIGIN")
+        vary = ("Vary", "Origin")
+        if origin is None or origin.lower() not in self._origins:
+            return [vary]
+        return [("Access-Control-Allow-Origin", origin), self._exposed, vary]
+
+    def preflight_headers(self) -> Headers:
+        """For the answer to OPTIONS, besides ``headers``."""
+        return [
+            ("Access-Control-Allow-Methods", ", ".join(METHODS)),
+            ("Access-Control-Allow-Headers", ", ".join(_REQUEST_HEADERS)),
+            ("Access-Control-Max-Age", str(MAX_AGE_SECONDS)),
+        ]

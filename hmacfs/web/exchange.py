@@ -1,0 +1,102 @@
+"""A request and its answer, as the views see them: thin, lazy, and the same with and without Flask's dispatch."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from hmacfs.transfer.body import Body, body_of
+from hmacfs.transfer.send import FileSlice
+
+if TYPE_CHECKING:
+    from hmacfs.naming import StoredName
+    from hmacfs.signing import Verified
+
+Headers = list[tuple[str, str]]
+
+#: An id that a proxy or client gives is taken over if it cannot upset a log line.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Exchange:
+    """One request. ``name`` and ``verified`` are set by the guards that a view is decorated with."""
+
+    __slots__ = ("_body", "_read_timeout", "client", "environ", "is_folder", "method", "name", "request_id", "started", "verified")
+
+    name: StoredName
+    is_folder: bool
+    verified: Verified | None
+
+    def __init__(self, environ: dict[str, Any], client: str, read_timeout: float) -> None:
+        self.started = time.monotonic()
+        self.environ = environ
+        self.method: str = environ["REQUEST_METHOD"]
+        self.client = client
+        self._read_timeout = read_timeout
+        self._body: Body | None = None
+        self.verified = None
+        given = environ.get("HTTP_X_REQUEST_ID")
+        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+    def header(self, name: str) -> str | None:
+        """A request header by its name in the environ's spelling without prefix (``RANGE``, ``IF_NONE_MATCH``)."""
+        value: str | None = self.environ.get(f"HTTP_{name}")
+        return value
+
+    @property
+    def content_type(self) -> str | None:
+        """The Content-Type as sent; ``None`` if there is none."""
+        return self.environ.get("CONTENT_TYPE") or None
+
+    @property
+    def length(self) -> int | None:
+        """The declared length of the body in bytes, ``None`` without one."""
+        declared = self.environ.get("CONTENT_LENGTH", "")
+        return int(declared) if declared.isascii() and declared.isdigit() else None
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body comes in chunked coding, its length unknown until its end."""
+        return "HTTP_TRANSFER_ENCODING" in self.environ
+
+    @property
+    def body(self) -> Body:
+        """The request's body. Asking for it does not read it."""
+        if self._body is None:
+            self._body = body_of(self.environ, self._read_timeout)
+        return self._body
+
+    @property
+    def received(self) -> int:
+        """Bytes of the body that were read."""
+        return self._body.received if self._body is not None else 0
+
+    def elapsed(self) -> float:
+        """Seconds since the request's head was there."""
+        return time.monotonic() - self.started
+
+    @property
+    def log_path(self) -> str:
+        """The path as it was sent, without the query, in printable ASCII."""
+        raw = self.environ.get("RAW_URI")
+        path = raw.partition("?")[0] if raw else quote(self.environ.get("PATH_INFO", ""), encoding="latin-1")
+        return path if path.isascii() else quote(path, safe="/%!$&'()*+,;=:@-._~", encoding="latin-1")
+
+
+@dataclasses.dataclass(slots=True)
+class Reply:
+    """An answer. ``reason`` is the word of a refusal or failure (see ``errors``), empty for success."""
+
+    status: HTTPStatus
+    headers: Headers
+    body: bytes | FileSlice = b""
+    reason: str = ""
+
+
+View = Callable[[Exchange], Reply]

@@ -1,0 +1,84 @@
+"""How a stored file is served: type, disposition, validators, caching (PROTOCOL section 4)."""
+
+from __future__ import annotations
+
+import email.utils
+import functools
+import os
+from collections.abc import Callable
+from http import HTTPStatus
+
+from hmacfs.errors import NotFound
+from hmacfs.filetypes import guess, is_inline
+from hmacfs.naming import StoredName
+from hmacfs.storage.local import OpenFile
+from hmacfs.transfer.send import FileSlice
+from hmacfs.web.conditional import select
+from hmacfs.web.exchange import Exchange, Headers, Reply
+
+#: Hostile files are the normal case: no browser may run them, in whatever type they come.
+SECURITY_HEADERS: Headers = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
+]
+_PUBLIC = "public, max-age=31536000, immutable"
+_PRIVATE = "private, max-age=31536000, immutable"
+
+
+class ServeFile:
+    """Answers GET and HEAD from the store. ``rate`` in bytes per second, 0 for no limit."""
+
+    def __init__(self, open_file: Callable[[StoredName], OpenFile], *, rate: int = 0) -> None:
+        self._open = open_file
+        self._rate = rate
+
+    def __call__(self, exchange: Exchange, *, private: bool) -> Reply:
+        """The answer; ``private`` if it took a signature to get it. Raises ``NotFound``, ``IsFolder``."""
+        name = exchange.name
+        file = self._open(name)
+        keep_open = False
+        try:
+            facts = file.facts
+            chosen = select(exchange.environ, facts.etag, int(facts.mtime), facts.size)
+            headers: Headers = [
+                ("ETag", facts.etag),
+                ("Last-Modified", http_date(int(facts.mtime))),
+                ("Cache-Control", _PRIVATE if private else _PUBLIC),
+                ("Accept-Ranges", "bytes"),
+                *SECURITY_HEADERS,
+            ]
+            if chosen.status in (HTTPStatus.NOT_MODIFIED, HTTPStatus.PRECONDITION_FAILED):
+                return Reply(chosen.status, headers)
+            if chosen.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return Reply(chosen.status, [*headers, ("Content-Range", f"bytes */{facts.size}")])
+            headers += type_headers(facts.content_type or guess(name.filename))
+            headers.append(("Content-Length", str(chosen.count)))
+            if chosen.status is HTTPStatus.PARTIAL_CONTENT:
+                last = chosen.offset + chosen.count - 1
+                headers.append(("Content-Range", f"bytes {chosen.offset}-{last}/{facts.size}"))
+            if exchange.method == "HEAD":
+                return Reply(chosen.status, headers)
+            keep_open = True
+            return Reply(chosen.status, headers, FileSlice(file.fd, chosen.offset, chosen.count, rate=self._rate))
+        finally:
+            if not keep_open:
+                os.close(file.fd)
+
+    def folder(self, exchange: Exchange) -> Reply:
+        """The answer to a path with a slash at its end: ``IsFolder`` if there is one, else ``NotFound``."""
+        os.close(self._open(exchange.name).fd)
+        raise NotFound
+
+
+@functools.lru_cache(maxsize=256)
+def type_headers(content_type: str) -> Headers:
+    """The type, and whether a browser may show the file or must save it."""
+    if is_inline(content_type):
+        return [("Content-Type", content_type)]
+    return [("Content-Type", content_type), ("Content-Disposition", "attachment")]
+
+
+@functools.lru_cache(maxsize=256)
+def http_date(seconds: int) -> str:
+    """A Unix time as an HTTP date (RFC 9110 section 5.6.7)."""
+    return email.utils.formatdate(seconds, usegmt=True)

@@ -1,0 +1,75 @@
+"""What a request must pass before a view sees it, as decorators, in the order of PROTOCOL section 3."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+from hmacfs.keyring import Keyring
+from hmacfs.naming import StoredName
+from hmacfs.signing import SignedRequest, Verified, verify
+from hmacfs.web.exchange import Exchange, Reply, View
+
+
+class Guards:
+    """Decorators for views. ``prefix`` is the mount point with both slashes."""
+
+    def __init__(
+        self, keyring: Keyring, *, prefix: str, accept_guessed_type: bool, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._keyring = keyring
+        self._prefix = prefix
+        self._accept_guessed_type = accept_guessed_type
+        self._clock = clock
+
+    def named(self, view: View) -> View:
+        """Sets ``exchange.name``. Raises ``BadName``."""
+
+        @functools.wraps(view)
+        def guarded(exchange: Exchange) -> Reply:
+            exchange.name = StoredName.from_path_info(exchange.environ["PATH_INFO"], self._prefix)
+            exchange.is_folder = False
+            return view(exchange)
+
+        return guarded
+
+    def named_or_folder(self, view: View) -> View:
+        """Like ``named``, but a path may end in a slash: ``exchange.is_folder`` then, and the name is the folder's."""
+
+        @functools.wraps(view)
+        def guarded(exchange: Exchange) -> Reply:
+            path_info: str = exchange.environ["PATH_INFO"]
+            exchange.is_folder = path_info.endswith("/") and len(path_info) > len(self._prefix)
+            exchange.name = StoredName.from_path_info(path_info.removesuffix("/") if exchange.is_folder else path_info, self._prefix)
+            return view(exchange)
+
+        return guarded
+
+    def signed(self, view: View) -> View:
+        """Demands a valid signature over the request's own length and sets ``exchange.verified``."""
+
+        @functools.wraps(view)
+        def guarded(exchange: Exchange) -> Reply:
+            exchange.verified = self.verify(exchange, exchange.length)
+            return view(exchange)
+
+        return guarded
+
+    def verify(self, exchange: Exchange, length: int | None, content_type: str | None = None) -> Verified:
+        """Check the request's signature, which must cover ``length`` bytes."""
+        environ = exchange.environ
+        return verify(
+            SignedRequest(
+                method=exchange.method,
+                url_path=self._prefix + exchange.name.path,
+                path=exchange.name.path,
+                length=length,
+                content_type=content_type or exchange.content_type,
+                query=environ.get("QUERY_STRING", ""),
+                authorization=environ.get("HTTP_AUTHORIZATION"),
+            ),
+            self._keyring,
+            self._clock(),
+            accept_guessed_type=self._accept_guessed_type,
+        )

@@ -1,0 +1,82 @@
+"""The one table that says which HTTP status each error becomes, and how an error answer looks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+
+from hmacfs import errors
+from hmacfs.web.exchange import Headers, Reply
+
+#: RFC 9457 asks for a URI; a relative one would depend on the request's path.
+TYPE_PREFIX = "urn:hmacfs:problem:"
+
+_STATUS: Mapping[type[errors.HmacfsError], HTTPStatus] = {
+    errors.BadName: HTTPStatus.BAD_REQUEST,
+    errors.BadRequest: HTTPStatus.BAD_REQUEST,
+    errors.LengthRequired: HTTPStatus.LENGTH_REQUIRED,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.BadSignature: HTTPStatus.FORBIDDEN,
+    errors.BadToken: HTTPStatus.UNAUTHORIZED,
+    errors.TokenExpired: HTTPStatus.GONE,
+    errors.SlotMismatch: HTTPStatus.BAD_REQUEST,
+    errors.SizeMismatch: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.NameTaken: HTTPStatus.CONFLICT,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.IsFolder: HTTPStatus.FORBIDDEN,
+    errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.StorageFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.BodyCutShort: HTTPStatus.BAD_REQUEST,
+    errors.BadBody: HTTPStatus.BAD_REQUEST,
+    errors.Stalled: HTTPStatus.REQUEST_TIMEOUT,
+    errors.Stopping: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.SessionUnknown: HTTPStatus.NOT_FOUND,
+    errors.SessionExpired: HTTPStatus.GONE,
+    errors.OffsetMismatch: HTTPStatus.CONFLICT,
+    errors.SessionConflict: HTTPStatus.CONFLICT,
+    errors.TakenOver: HTTPStatus.CONFLICT,
+    errors.WriterBusy: HTTPStatus.CONFLICT,
+    errors.TooManySessions: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.SessionStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def status_of(error: errors.HmacfsError) -> HTTPStatus:
+    """The status an error becomes; for a class that is not in the table, its nearest base's."""
+    for kind in type(error).__mro__:
+        if kind in _STATUS:
+            return _STATUS[kind]
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
+    if isinstance(error, errors.BadToken):
+        yield "WWW-Authenticate", "Bearer"
+    if isinstance(error, (errors.RateLimited, errors.SessionStoreUnavailable)):
+        yield "Retry-After", str(error.retry_after)
+    if isinstance(error, errors.OffsetMismatch):
+        yield "Upload-Offset", str(error.offset)
+
+
+def problem(status: HTTPStatus, reason: str, sentence: str, accept: str, headers: Headers) -> Reply:
+    """An error answer: a line of text, or RFC 9457 for a client that accepts JSON (its ``Accept`` header)."""
+    if "application/problem+json" in accept or "application/json" in accept:
+        content_type = "application/problem+json"
+        fields = {"type": TYPE_PREFIX + reason, "title": status.phrase, "status": status.value, "detail": sentence}
+        body = json.dumps(fields).encode() + b"\n"
+    else:
+        content_type = "text/plain; charset=utf-8"
+        body = sentence.encode() + b"\n"
+    return Reply(
+        status,
+        [("Content-Type", content_type), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *headers],
+        body,
+        reason=reason,
+    )
+
+
+def problem_of(error: errors.HmacfsError, accept: str) -> Reply:
+    """The answer to a request that ended in ``error``."""
+    return problem(status_of(error), error.reason, str(error), accept, list(_extra_headers(error)))

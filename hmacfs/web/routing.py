@@ -1,0 +1,180 @@
+"""One definition of each route, reached by two doors: Flask's dispatch, and a direct one for the hot methods.
+
+Flask's and Werkzeug's own work costs about as much as everything else a small upload needs. The direct door skips it,
+but not a single check: both doors call the very same decorated view through the very same ``Desk.answer``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+import flask
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import PathConverter
+
+from hmacfs.errors import HmacfsError, StorageFailed
+from hmacfs.telemetry import logs
+from hmacfs.telemetry.events import Events, RequestFinished
+from hmacfs.transfer.send import FileSlice
+from hmacfs.web.client import ClientAddress
+from hmacfs.web.cors import Cors
+from hmacfs.web.exchange import Exchange, Reply, View
+from hmacfs.web.problems import problem, problem_of
+
+log = logging.getLogger("hmacfs.web")
+
+WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_EXCHANGE = "hmacfs.exchange"
+
+
+class Desk:
+    """Turns what a view returns or raises into an answer, and tells the listeners."""
+
+    def __init__(self, events: Events, cors: Cors, clients: ClientAddress, *, read_timeout: float) -> None:
+        self._events = events
+        self._cors = cors
+        self._clients = clients
+        self._read_timeout = read_timeout
+
+    def exchange(self, environ: dict[str, Any]) -> Exchange:
+        """The request behind ``environ``; the same object if it is asked for again."""
+        exchange: Exchange | None = environ.get(_EXCHANGE)
+        if exchange is None:
+            exchange = Exchange(environ, self._clients(environ), self._read_timeout)
+            environ[_EXCHANGE] = exchange
+            logs.request_id.set(exchange.request_id)
+        return exchange
+
+    def answer(self, view: View, route: str, exchange: Exchange) -> Reply:
+        """Call the view; whatever it raises becomes an answer too."""
+        try:
+            reply = view(exchange)
+        except HmacfsError as error:
+            if isinstance(error, StorageFailed):
+                log.error("%s: %s", error, error.__cause__)
+            reply = problem_of(error, exchange.header("ACCEPT") or "")
+        except HTTPException as error:
+            reply = _routing_problem(error, exchange)
+        except Exception:
+            log.exception("unexpected error")
+            reply = problem(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "internal-error",
+                "The server made a mistake.",
+                exchange.header("ACCEPT") or "",
+                [],
+            )
+        reply.headers += self._cors.headers(exchange)
+        reply.headers.append(("X-Request-ID", exchange.request_id))
+        self._announce(exchange, reply, route)
+        return reply
+
+    def serve_routing_errors(self, app: flask.Flask) -> None:
+        """Answer Flask's own refusals (no such route, not this method) in the same form as all others."""
+
+        @app.errorhandler(HTTPException)
+        def refuse(error: HTTPException) -> flask.Response:
+            def view(exchange: Exchange) -> Reply:
+                raise error
+
+            return as_flask_response(self.answer(view, "other", self.exchange(flask.request.environ)))
+
+    def _announce(self, exchange: Exchange, reply: Reply, route: str) -> None:
+        """Publish the event now, or when the file has gone out."""
+        body = reply.body
+        if isinstance(body, FileSlice):
+            body.on_close = lambda slice_: self._publish(exchange, reply, route, slice_.sent)
+        else:
+            self._publish(exchange, reply, route, 0 if exchange.method == "HEAD" else len(body))
+
+    def _publish(self, exchange: Exchange, reply: Reply, route: str, sent: int) -> None:
+        self._events.publish(
+            RequestFinished(
+                request_id=exchange.request_id,
+                client=exchange.client,
+                method=exchange.method,
+                path=exchange.log_path,
+                route=route,
+                status=reply.status.value,
+                reason=reply.reason,
+                received=exchange.received,
+                sent=sent,
+                seconds=exchange.elapsed(),
+            )
+        )
+
+
+def _routing_problem(error: HTTPException, exchange: Exchange) -> Reply:
+    """Flask's own refusals: no such route, a method that the route does not have."""
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    headers = [(name, value) for name, value in error.get_headers() if name == "Allow"]
+    reason = status.phrase.lower().replace(" ", "-")
+    return problem(status, reason, f"{status.phrase}.", exchange.header("ACCEPT") or "", headers)
+
+
+class AnyPath(PathConverter):
+    """Matches every rest of a path, also one that is no legal name, so that the view's own gate judges it."""
+
+    regex = "(?s:.*)"
+
+
+class TransferBlueprint(flask.Blueprint):
+    """A blueprint whose views take an ``Exchange`` and return a ``Reply``.
+
+    ``direct`` holds, by method, the views that may be reached without Flask's dispatch.
+    """
+
+    def __init__(self, name: str, import_name: str, desk: Desk, *, url_prefix: str | None = None) -> None:
+        super().__init__(name, import_name, url_prefix=url_prefix)
+        self._desk = desk
+        self.direct: dict[str, tuple[View, str]] = {}
+
+    def transfer(self, rule: str, *methods: str, direct: bool = False) -> Callable[[View], View]:
+        """Register a view for ``rule`` and ``methods``; ``direct``: also for the direct door."""
+
+        def register(view: View) -> View:
+            route = view.__name__
+            if direct:
+                self.direct.update(dict.fromkeys(methods, (view, route)))
+
+            def flask_view(**arguments: object) -> flask.Response:
+                # The name is parsed from the environ, once and strictly; Flask's own idea of it is not used.
+                exchange = self._desk.exchange(flask.request.environ)
+                return as_flask_response(self._desk.answer(view, route, exchange))
+
+            self.add_url_rule(
+                rule, endpoint=route, view_func=flask_view, methods=methods, provide_automatic_options=False
+            )
+            return view
+
+        return register
+
+
+def as_flask_response(reply: Reply) -> flask.Response:
+    return flask.Response(reply.body, status=_STATUS_LINES[reply.status], headers=reply.headers, direct_passthrough=True)
+
+
+class DirectDoor:
+    """WSGI middleware: requests below ``prefix`` whose method has a direct view skip Flask's dispatch."""
+
+    def __init__(self, flask_door: WsgiApplication, blueprint: TransferBlueprint, desk: Desk, prefix: str) -> None:
+        self._flask_door = flask_door
+        self._direct = blueprint.direct
+        self._desk = desk
+        self._prefix = prefix
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        found = self._direct.get(environ["REQUEST_METHOD"])
+        if found is None or not environ["PATH_INFO"].startswith(self._prefix):
+            return self._flask_door(environ, start_response)
+        view, route = found
+        reply = self._desk.answer(view, route, self._desk.exchange(environ))
+        start_response(_STATUS_LINES[reply.status], reply.headers)
+        return (reply.body,) if isinstance(reply.body, bytes) else reply.body
+
+
+_STATUS_LINES = {status: f"{status.value} {status.phrase}" for status in HTTPStatus}
