@@ -23,6 +23,7 @@ from hmacfs.web.health import Health, health
 from hmacfs.web.routing import AnyPath, Desk, DirectDoor
 from hmacfs.web.transfers import transfers
 
+
 @dataclasses.dataclass(slots=True)
 class Site:
     """The parts of a running application that the server around it needs: ``app.extensions["hmacfs"]``."""

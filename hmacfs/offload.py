@@ -72,7 +72,7 @@ class Disk:
 
     def __call__(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         if self.is_slow:
-            return self._offload(self._timed, call, *args, **kwargs)
+            return self._offload(lambda: self._timed(call, *args, **kwargs))
         return self._timed(call, *args, **kwargs)
 
     def always_blocking(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -96,5 +96,7 @@ class Disk:
             after = self._clock()
             if after - before > SLOW_CALL_SECONDS:
                 if self._slow_until < before:
-                    log.info("the store's disk is slow (a call took %.0f ms): using threads for it", (after - before) * 1e3)
+                    log.info(
+                        "the store's disk is slow (a call took %.0f ms): using threads for it", (after - before) * 1e3
+                    )
                 self._slow_until = after + SLOW_FOR_SECONDS

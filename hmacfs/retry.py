@@ -38,8 +38,8 @@ class Retry:
     delay: float
 
     def __call__(self, operation: Callable[[], R]) -> R:
-        """The result of ``operation``, which must be safe to repeat. Its last ``OSError`` passes through; so does at once
-        one that will not pass by itself."""
+        """The result of ``operation``, which must be safe to repeat. An ``OSError`` that will not pass by itself, or
+        the last one, passes through."""
         for attempt in range(self.attempts):
             try:
                 return operation()

@@ -103,9 +103,7 @@ def carries_signature(query: str) -> bool:
     return bool(query) and any(scheme in _parameters(query) for scheme in _QUERY_SCHEMES)
 
 
-def verify(
-    request: SignedRequest, keyring: Keyring, now: float, *, accept_guessed_type: bool = False
-) -> Verified:
+def verify(request: SignedRequest, keyring: Keyring, now: float, *, accept_guessed_type: bool = False) -> Verified:
     """Judge a request by the highest scheme it carries: v3, v2, token, v, and a bearer token only without those.
 
     now: Unix seconds. accept_guessed_type: let a v2 or token MAC be made over the type of the path's extension.

@@ -13,8 +13,8 @@ import toml
 
 from hmacfs.cli.sign import base_url
 from hmacfs.config import Settings
-from hmacfs.naming import StoredName
 from hmacfs.keyring import Keyring, sign_v3
+from hmacfs.naming import StoredName
 
 LINES_ARE_GOOD_FOR_SECONDS = 24 * 3600
 
@@ -49,8 +49,4 @@ def curl_lines(settings: Settings) -> str:
     signature = sign_v3(keyring, "PUT", expires, settings.url_prefix + name.path)
     url = base_url(settings) + path
     upload = shlex.quote(f"{url}?v3={signature}&expires={expires}")
-    return (
-        "\nTry it in another terminal:\n\n"
-        f"    echo 'It works.' | curl -T - {upload}\n"
-        f"    curl {shlex.quote(url)}\n"
-    )
+    return f"\nTry it in another terminal:\n\n    echo 'It works.' | curl -T - {upload}\n    curl {shlex.quote(url)}\n"

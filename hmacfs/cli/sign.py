@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hmacfs.config import Settings, UnixAddress, load, parse_duration
 from hmacfs.errors import BadName, ConfigError
-from hmacfs.naming import StoredName
 from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
+from hmacfs.naming import StoredName
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

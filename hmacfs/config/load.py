@@ -122,9 +122,8 @@ def _settings(parsed: dict[str, Any], given: dict[str, _Given], path: Path | Non
     listen_text, is_unix = parsed.pop("listen_port"), parsed.pop("unix_socket")
     listen = _listen(listen_text, refuse, is_unix=is_unix)
     metrics: TcpAddress = parsed["metrics_port"]
-    if parsed["metrics_enabled"] and isinstance(listen, TcpAddress) and listen.port == metrics.port:
-        if listen.host == metrics.host or not listen.host or not metrics.host:
-            raise refuse("MetricsPort", f"{metrics} is the address of ListenPort; give another port")
+    if parsed["metrics_enabled"] and isinstance(listen, TcpAddress) and _overlap(listen, metrics):
+        raise refuse("MetricsPort", f"{metrics} is the address of ListenPort; give another port")
     if parsed["fallback_enabled"]:
         for key, field in (("FallbackDBUser", "fallback_db_user"), ("FallbackDBName", "fallback_db_name")):
             if not parsed[field]:
@@ -146,8 +145,14 @@ def _listen(text: str, refuse: Any, *, is_unix: bool) -> TcpAddress | UnixAddres
         address: TcpAddress = tcp_address(text)
     except ValueError as error:
         hint = "; for a socket's path set UnixSocket = true" if "/" in text else ""
-        raise refuse("ListenPort", f"{_one_line(shown(text, is_secret=False))} is not allowed; allowed is {error}{hint}") from None
+        raise refuse(
+            "ListenPort", f"{_one_line(shown(text, is_secret=False))} is not allowed; allowed is {error}{hint}"
+        ) from None
     return address
+
+
+def _overlap(one: TcpAddress, other: TcpAddress) -> bool:
+    return one.port == other.port and (one.host == other.host or not one.host or not other.host)
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -186,4 +191,3 @@ def warnings(settings: Settings) -> list[str]:
     if PUBLISHED_SECRET.encode() in (secret.reveal() for secret in (settings.secret, *settings.previous_secrets)):
         remarks.append("the Secret is the one of the original's example, which everybody knows: change it")
     return remarks
-

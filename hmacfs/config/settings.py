@@ -17,7 +17,7 @@ REQUIRED = object()
 
 
 class Setting(NamedTuple):
-    """key: in the TOML file. parse: from what TOML gives. default: as it would be written there. text: for the README."""
+    """key: in the TOML file. parse: from what TOML gives. default: as it would be written there. text: the meaning."""
 
     key: str
     parse: values.Parser
@@ -44,7 +44,9 @@ def snake_case(key: str) -> str:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("ListenPort", values.text, ":8080", "address and port to listen at, or the socket's path with `UnixSocket`"),
+    Setting(
+        "ListenPort", values.text, ":8080", "address and port to listen at, or the socket's path with `UnixSocket`"
+    ),
     Setting("UnixSocket", values.boolean, False, "listen at a Unix socket (mode 0660)"),
     Setting("Secret", values.secret, REQUIRED, "the HMAC secret, at least 16 bytes", is_secret=True),
     Setting(
@@ -58,11 +60,19 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("UploadSubDir", values.sub_folder, "upload", "first part of the URLs: `/upload/`"),
     Setting("PublicURL", values.base_url, "", "what `hmacfs sign` puts before the path; default: the listen address"),
     Setting(
-        "LogLevel", values.choice("debug", "info", "warn", "error", warning="warn"), "info", "debug, info, warn or error"
+        "LogLevel",
+        values.choice("debug", "info", "warn", "error", warning="warn"),
+        "info",
+        "debug, info, warn or error",
     ),
     Setting("LogFile", values.optional(values.path), "", "log file, reopened on SIGUSR1; empty for the console"),
     Setting("LogFormat", values.choice("text", "json"), "text", "text or json"),
-    Setting("MaxRetries", values.integer(0, 100), 5, "how often a storage operation that failed for a passing reason is repeated"),
+    Setting(
+        "MaxRetries",
+        values.integer(0, 100),
+        5,
+        "how often a storage operation that failed for a passing reason is repeated",
+    ),
     Setting("RetryDelay", values.duration(zero=True), 2, "pause before each repetition"),
     Setting("MetricsEnabled", values.boolean, True, "Prometheus metrics"),
     Setting("MetricsPort", values.tcp_address, ":9090", "address and port of the metrics"),
@@ -74,22 +84,46 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("RedisPassword", values.password, "", "its password", is_secret=True),
     Setting("RedisDB", values.integer(0, 1_000_000), 0, "its database number"),
     Setting("FallbackEnabled", values.boolean, False, "use a database when Redis is away"),
-    Setting("FallbackDBType", values.choice("postgres", "mysql", postgresql="postgres", mariadb="mysql"), "postgres", "postgres or mysql"),
+    Setting(
+        "FallbackDBType",
+        values.choice("postgres", "mysql", postgresql="postgres", mariadb="mysql"),
+        "postgres",
+        "postgres or mysql",
+    ),
     Setting("FallbackDBHost", values.text, "localhost", "its host, with an optional port"),
     Setting("FallbackDBUser", values.text, "", "its user"),
     Setting("FallbackDBPassword", values.password, "", "its password", is_secret=True),
     Setting("FallbackDBName", values.text, "", "its database"),
-    Setting("GracefulShutdownTimeout", values.duration(zero=True), 30, "how long running transfers may finish after a stop"),
+    Setting(
+        "GracefulShutdownTimeout", values.duration(zero=True), 30, "how long running transfers may finish after a stop"
+    ),
     Setting("AllowedOrigins", values.many(values.origin), ["*"], "web origins whose scripts may use the server"),
     Setting("RequireSignedDownloads", values.boolean, False, "downloads need a `v3` signature"),
-    Setting("AcceptGuessedContentType", values.boolean, False, "accept v2 and token MACs over the type of the extension"),
+    Setting(
+        "AcceptGuessedContentType", values.boolean, False, "accept v2 and token MACs over the type of the extension"
+    ),
     Setting("ReadTimeout", values.duration(), "60s", "an upload that sends nothing for so long is dropped"),
     Setting("WriteTimeout", values.duration(), "60s", "a download that takes nothing for so long is dropped"),
-    Setting("IdleTimeout", values.optional(values.duration()), "", "wait for a request and its head; default 15s, 75s on a Unix socket"),
-    Setting("Durability", values.choice("fsync", "none"), "fsync", "fsync: a 201 survives a power cut; none: left to the kernel"),
+    Setting(
+        "IdleTimeout",
+        values.optional(values.duration()),
+        "",
+        "wait for a request and its head; default 15s, 75s on a Unix socket",
+    ),
+    Setting(
+        "Durability",
+        values.choice("fsync", "none"),
+        "fsync",
+        "fsync: a 201 survives a power cut; none: left to the kernel",
+    ),
     Setting("Workers", values.integer(0, 1024), 0, "worker processes; 0 for one per core"),
     Setting("MaxConnections", values.integer(1, 1_000_000), 8192, "connections of each worker"),
-    Setting("TrustedProxies", values.many(values.network), [], "proxies whose `X-Forwarded-For` is believed; on a Unix socket every peer is"),
+    Setting(
+        "TrustedProxies",
+        values.many(values.network),
+        [],
+        "proxies whose `X-Forwarded-For` is believed; on a Unix socket every peer is",
+    ),
     Setting("MinFreeSpace", values.free_space, "100MB", "space that uploads leave free; also a percentage"),
 )
 

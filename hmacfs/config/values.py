@@ -143,7 +143,7 @@ def _quantity(value: Any, units: dict[str, Any], allowed: str) -> float:
 
 def size(least: int = 0) -> Parser:
     """Bytes, at least ``least``."""
-    allowed = f"a size of at least {least}, as a number of bytes or as text such as \"64KB\" or \"1GB\""
+    allowed = f'a size of at least {least}, as a number of bytes or as text such as "64KB" or "1GB"'
 
     def parse(value: Any) -> int:
         number = value if type(value) is int and 0 <= value <= _LARGEST else int(_quantity(value, _SIZE_UNITS, allowed))
@@ -306,4 +306,3 @@ def shown(value: object, *, is_secret: bool) -> str:
         value = str(re.sub(r"(://[^@/]*?:)[^@]*@", r"\1***@", value))
     printed = repr(value)
     return printed if len(printed) <= 60 else printed[:57] + "..."
-

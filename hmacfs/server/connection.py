@@ -126,10 +126,11 @@ class Connection:
         return True
 
     def _read_head(self) -> Head | None:
-        """The next request's head; ``None`` if the client left, or took too long, before it was complete."""
+        """The next request's head; ``None`` if the client left before it was complete, ``WireTimeout`` if it took too
+        long."""
         if self.inbox.ahead and (head := self._parse()) is not None:
             return head
-        with gevent.Timeout(self.site.idle_timeout, False):
+        with gevent.Timeout(self.site.idle_timeout, WireTimeout):
             while self.inbox.more(None):
                 self.is_idle = False
                 if (head := self._parse()) is not None:
@@ -143,12 +144,12 @@ class Connection:
         return head
 
     def _body(self, head: Head) -> Body:
-        invite = functools.partial(self._invite, head) if head.expects_continue else None
+        invite = self._invite if head.expects_continue else None
         if head.is_chunked:
             return ChunkedBody(self.inbox, self.site.read_timeout, invite)
         return SocketBody(self.inbox, head.length or 0, self.site.read_timeout, invite)
 
-    def _invite(self, head: Head) -> None:
+    def _invite(self) -> None:
         if not self.inbox.ahead:  # else the client did not wait
             self.wire.send(CONTINUE, self.site.write_timeout)
 

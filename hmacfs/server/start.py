@@ -106,7 +106,7 @@ def _bind(settings: Settings) -> str:
     if isinstance(listen, UnixAddress):
         return f"unix:{listen.path}"
     if not listen.host:
-        return f"[::]:{listen.port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{listen.port}"  # noqa: S104
+        return f"[::]:{listen.port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{listen.port}"
     return f"[{listen.host}]:{listen.port}" if ":" in listen.host else f"{listen.host}:{listen.port}"
 
 
@@ -142,7 +142,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no type hin
         return load_app()
 
 
-def on_starting(server: Any) -> None:
+def on_starting(_server: Any) -> None:
     """In the master, before it listens."""
     settings = current_settings()
     if "GUNICORN_PID" not in os.environ:  # else the listener is inherited from the server that is being replaced
@@ -156,7 +156,12 @@ def on_starting(server: Any) -> None:
         sys.exit(f"hmac-file-server: {error}")
     removed = storage.remove_leftovers()
     log.info("hmac-file-server %s, workers: %d, pid %d", hmacfs.__version__, settings.workers, os.getpid())
-    log.info("store: %s, durability: %s, largest upload: %d bytes", settings.store_dir, settings.durability, settings.upload_max_size)
+    log.info(
+        "store: %s, durability: %s, largest upload: %d bytes",
+        settings.store_dir,
+        settings.durability,
+        settings.upload_max_size,
+    )
     log.info("features: %s", ", ".join(_features(settings)))
     if removed:
         log.info("removed %d unfinished uploads of an earlier run", removed)
@@ -166,8 +171,8 @@ def on_starting(server: Any) -> None:
 
 def when_ready(server: Any) -> None:
     """In the master, once it listens."""
-    signal.signal(signal.SIGINT, lambda number, frame: _stop(server, number, frame))
-    signal.signal(signal.SIGTERM, lambda number, frame: _stop(server, number, frame))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _, frame: _stop(server, frame))
     log.info("listening at %s, uploads at %s", _bind(current_settings()), current_settings().url_prefix)
     for action in _when_ready:
         action()
@@ -182,7 +187,7 @@ _when_ready: list[Callable[[], None]] = []
 _stops_requested = 0
 
 
-def _stop(server: Any, number: int, frame: FrameType | None) -> None:
+def _stop(server: Any, frame: FrameType | None) -> None:
     """The first SIGINT or SIGTERM is a graceful stop, any further one an immediate one (gunicorn's SIGQUIT)."""
     global _stops_requested
     _stops_requested += 1

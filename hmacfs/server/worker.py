@@ -38,7 +38,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sites: list[Site] = []
-        self._connections: dict[Connection, gevent.Greenlet[..., Any]] = {}
+        self._connections: dict[Connection, Any] = {}
         self._stop_requested = Event()
         self._hurry = False
         self._said_plain = False

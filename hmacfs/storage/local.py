@@ -23,7 +23,7 @@ from hmacfs.naming import RESERVED_FOLDER, StoredName
 from hmacfs.offload import Disk
 from hmacfs.retry import Retry
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, probe
-from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
+from hmacfs.storage.beneath import open_beneath
 from hmacfs.storage.publish import Candidate, FileFacts, publish
 
 P = ParamSpec("P")
@@ -65,7 +65,7 @@ class LocalStorage:
         return self.root / RESERVED_FOLDER
 
     def _reserved_folder(self, name: str) -> int:
-        """A descriptor of a folder inside the reserved one, made if need be; only this server's user may look into it."""
+        """A descriptor of a folder inside the reserved one, made if need be, into which only this user may look."""
         for path in (RESERVED_FOLDER, f"{RESERVED_FOLDER}/{name}"):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700, dir_fd=self._root)

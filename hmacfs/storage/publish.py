@@ -72,7 +72,7 @@ def _link_into_place(root: int, candidate: Candidate, name: StoredName, abilitie
                 _link(candidate, name.filename, parent, abilities)
                 candidate.is_linked = True
             if durable:
-                _sync_folders(root, name, parent, made)
+                _sync_folders(root, name, made)
         except BaseException as error:
             if candidate.is_linked:
                 os.unlink(name.filename, dir_fd=parent)
@@ -129,7 +129,7 @@ def _make_folders(root: int, parents: tuple[str, ...]) -> tuple[int, int]:
     return here, made
 
 
-def _sync_folders(root: int, name: StoredName, parent: int, made: int) -> None:
+def _sync_folders(root: int, name: StoredName, made: int) -> None:
     """Sync the folder that got the file, and each folder that got a new folder."""
     parents = name.segments[:-1]
     for depth in range(len(parents), len(parents) - made - 1, -1):

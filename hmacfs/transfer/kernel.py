@@ -111,7 +111,7 @@ _sync_file_range = _libc_sync_file_range()
 def start_writeback(fd: int, count: int) -> None:
     """Ask the kernel to start writing the last ``count`` bytes before the file's position to the disk.
 
-    Only a hint that makes a later fsync short; it waits while the device's queue is full. Errors are left to that fsync.
+    Only a hint that makes a later fsync short; it waits while the device's queue is full. That fsync tells of errors.
     """
     if _sync_file_range is not None:
         _sync_file_range(fd, os.lseek(fd, 0, os.SEEK_CUR) - count, count, _SYNC_FILE_RANGE_WRITE)

@@ -12,7 +12,7 @@ import gevent
 from hmacfs.errors import TooLarge
 from hmacfs.offload import Disk
 from hmacfs.transfer.body import Body, SocketBody
-from hmacfs.transfer.kernel import SpliceUnsupported, Splicer, start_writeback
+from hmacfs.transfer.kernel import Splicer, SpliceUnsupported, start_writeback
 from hmacfs.transfer.pace import Pace
 
 #: Bodies below this go through a buffer: a pipe costs two system calls more than it saves copying.

@@ -23,7 +23,7 @@ class SessionStore(Protocol):
     """
 
     def create(self, session: Session) -> bool:
-        """Add a new session. False if an open session with the same non-null ``slot`` exists; nothing is changed then."""
+        """Add a new session. False, and no change, if an open session with the same non-null ``slot`` exists."""
 
     def get(self, token: str) -> Session | None:
         """The session of this token, in any state, or ``None`` if this store has none."""

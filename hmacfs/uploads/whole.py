@@ -37,7 +37,7 @@ class Space(Protocol):
 
 
 class Receiver(Protocol[BodyT]):
-    """Moves a request body into a file; raises what became of the body (``BodyCutShort``, ``Stalled``, ``TooLarge``)."""
+    """Moves a request body into a file; raises what became of it (``BodyCutShort``, ``Stalled``, ``TooLarge``)."""
 
     def receive(self, body: BodyT, fd: int, *, limit: int) -> int: ...
 

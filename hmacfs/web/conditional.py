@@ -17,7 +17,7 @@ class Selection(NamedTuple):
 
     status: HTTPStatus
     offset: int
-    count: int
+    length: int
 
 
 def select(environ: Mapping[str, str], etag: str, mtime: int, size: int) -> Selection:

@@ -34,7 +34,7 @@ MAX_AGE_SECONDS = 7200
 
 
 class Cors:
-    """Adds the headers that ``AllowedOrigins`` calls for. Credentials are never allowed: no cookie plays a part here."""
+    """Adds the headers that ``AllowedOrigins`` calls for. Credentials are never allowed: no cookie plays a part."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._any = "*" in origins

@@ -27,7 +27,18 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class Exchange:
     """One request. ``name`` and ``verified`` are set by the guards that a view is decorated with."""
 
-    __slots__ = ("_body", "_read_timeout", "client", "environ", "is_folder", "method", "name", "request_id", "started", "verified")
+    __slots__ = (
+        "_body",
+        "_read_timeout",
+        "client",
+        "environ",
+        "is_folder",
+        "method",
+        "name",
+        "request_id",
+        "started",
+        "verified",
+    )
 
     name: StoredName
     is_folder: bool

@@ -52,14 +52,14 @@ class ServeFile:
             if chosen.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return Reply(chosen.status, [*headers, ("Content-Range", f"bytes */{facts.size}")])
             headers += type_headers(facts.content_type or guess(name.filename))
-            headers.append(("Content-Length", str(chosen.count)))
+            headers.append(("Content-Length", str(chosen.length)))
             if chosen.status is HTTPStatus.PARTIAL_CONTENT:
-                last = chosen.offset + chosen.count - 1
+                last = chosen.offset + chosen.length - 1
                 headers.append(("Content-Range", f"bytes {chosen.offset}-{last}/{facts.size}"))
             if exchange.method == "HEAD":
                 return Reply(chosen.status, headers)
             keep_open = True
-            return Reply(chosen.status, headers, FileSlice(file.fd, chosen.offset, chosen.count, rate=self._rate))
+            return Reply(chosen.status, headers, FileSlice(file.fd, chosen.offset, chosen.length, rate=self._rate))
         finally:
             if not keep_open:
                 os.close(file.fd)

@@ -41,7 +41,9 @@ class Guards:
         def guarded(exchange: Exchange) -> Reply:
             path_info: str = exchange.environ["PATH_INFO"]
             exchange.is_folder = path_info.endswith("/") and len(path_info) > len(self._prefix)
-            exchange.name = StoredName.from_path_info(path_info.removesuffix("/") if exchange.is_folder else path_info, self._prefix)
+            exchange.name = StoredName.from_path_info(
+                path_info.removesuffix("/") if exchange.is_folder else path_info, self._prefix
+            )
             return view(exchange)
 
         return guarded

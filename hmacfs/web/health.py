@@ -39,11 +39,11 @@ def health(desk: Desk, state: Health) -> TransferBlueprint:
     blueprint = TransferBlueprint("health", __name__, desk)
 
     @blueprint.transfer("/healthz", "GET", "HEAD")
-    def healthz(exchange: Exchange) -> Reply:
+    def healthz(_: Exchange) -> Reply:
         return Reply(HTTPStatus.OK, [*_HEADERS], b"ok\n")
 
     @blueprint.transfer("/readyz", "GET", "HEAD")
-    def readyz(exchange: Exchange) -> Reply:
+    def readyz(_: Exchange) -> Reply:
         reasons = state.reasons()
         if not reasons:
             return Reply(HTTPStatus.OK, [*_HEADERS], b"ready\n")

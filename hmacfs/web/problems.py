@@ -71,7 +71,12 @@ def problem(status: HTTPStatus, reason: str, sentence: str, accept: str, headers
         body = sentence.encode() + b"\n"
     return Reply(
         status,
-        [("Content-Type", content_type), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), *headers],
+        [
+            ("Content-Type", content_type),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            *headers,
+        ],
         body,
         reason=reason,
     )

@@ -78,7 +78,7 @@ class Desk:
 
         @app.errorhandler(HTTPException)
         def refuse(error: HTTPException) -> flask.Response:
-            def view(exchange: Exchange) -> Reply:
+            def view(_: Exchange) -> Reply:
                 raise error
 
             return as_flask_response(self.answer(view, "other", self.exchange(flask.request.environ)))
@@ -141,7 +141,7 @@ class TransferBlueprint(flask.Blueprint):
             if direct:
                 self.direct.update(dict.fromkeys(methods, (view, route)))
 
-            def flask_view(**arguments: object) -> flask.Response:
+            def flask_view(**_: object) -> flask.Response:
                 # The name is parsed from the environ, once and strictly; Flask's own idea of it is not used.
                 exchange = self._desk.exchange(flask.request.environ)
                 return as_flask_response(self._desk.answer(view, route, exchange))
@@ -155,7 +155,9 @@ class TransferBlueprint(flask.Blueprint):
 
 
 def as_flask_response(reply: Reply) -> flask.Response:
-    return flask.Response(reply.body, status=_STATUS_LINES[reply.status], headers=reply.headers, direct_passthrough=True)
+    return flask.Response(
+        reply.body, status=_STATUS_LINES[reply.status], headers=reply.headers, direct_passthrough=True
+    )
 
 
 class DirectDoor:

@@ -63,7 +63,7 @@ def transfers(
         return serve_file(exchange, private=has_signature)
 
     @route(any_path, "OPTIONS")
-    def options(exchange: Exchange) -> Reply:
+    def options(_: Exchange) -> Reply:
         return Reply(HTTPStatus.NO_CONTENT, [("Allow", ", ".join(METHODS)), *cors.preflight_headers()])
 
     return blueprint

@@ -1,0 +1,135 @@
+"""Real servers for tests: each a private instance on a free loopback port, in a folder of its own."""
+
+from __future__ import annotations
+
+import glob
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+_MORE_FOLDERS = ["/usr/sbin", "/sbin", *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)]
+
+
+def require(found: T | None, what: str) -> T:
+    """``found``, or a skip that says what is missing; with ``CI=true`` a failure."""
+    if found is not None:
+        return found
+    sentence = f"{what} is not installed"
+    if os.environ.get("CI") == "true":
+        pytest.fail(sentence)
+    pytest.skip(sentence)
+
+
+def require_binary(name: str) -> str:
+    """The path of a program."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), *_MORE_FOLDERS])
+    return require(shutil.which(name, path=path), name)
+
+
+def free_port() -> int:
+    """A loopback port that nothing listened at a moment ago."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], T], *, timeout: float = 20.0, what: str = "the condition") -> T:
+    """The first true value of ``condition``, asked often; an error after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not happen within {timeout} s")
+        time.sleep(0.02)
+
+
+def accepts_connections(port: int) -> bool:
+    """Whether something listens at the loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def as_user(name: str) -> list[str]:
+    """A command's prefix that runs it as that user, for servers that refuse to run as root; nothing for other users."""
+    if os.geteuid() != 0:
+        return []
+    return [require_binary("setpriv"), f"--reuid={name}", f"--regid={name}", "--clear-groups"]
+
+
+def give_to(folder: Path, name: str) -> None:
+    """Make a user own a folder with all that is in it, and let everybody reach it."""
+    if os.geteuid() != 0:
+        return
+    user = pwd.getpwnam(name)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    for parent in folder.parents:
+        if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
+class Daemon:
+    """A running program: started in ``__init__``'s caller's folder, its output in ``log``, stopped with its children."""
+
+    def __init__(self, command: Sequence[str], *, folder: Path, env: Mapping[str, str] | None = None) -> None:
+        self.log_path = folder / "output.log"
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> str:
+        """What it printed so far."""
+        return self.log_path.read_text(errors="replace")
+
+    def wait_until(self, condition: Callable[[], bool], *, timeout: float = 20.0, what: str = "readiness") -> None:
+        """Wait for a condition that needs the program to live."""
+
+        def settled() -> bool:
+            return condition() or self.process.poll() is not None
+
+        try:
+            wait_until(settled, timeout=timeout, what=what)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; it printed:\n{self.log()}") from None
+        if self.process.poll() is not None and not condition():
+            raise RuntimeError(f"it ended with {self.process.returncode}; it printed:\n{self.log()}")
+
+    def stop(self, number: int = signal.SIGTERM, *, timeout: float = 20.0) -> int:
+        """Send a signal, wait for the end, and kill what is left of its process group. The exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it and all its children at once."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()

@@ -1,0 +1,131 @@
+"""This project's server, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import toml
+
+from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
+from tests.servers import Daemon, free_port
+
+SECRET = "a secret for tests, of 32 bytes.."
+FAR_FUTURE = 4_000_000_000
+
+
+class HmacFileServer:
+    """``settings`` are keys of the TOML file; ``None`` leaves a key out. Started by ``start`` or as a context."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.store = folder / "store"
+        self.settings: dict[str, object] = {
+            "ListenPort": f"127.0.0.1:{self.port}",
+            "Secret": SECRET,
+            "StoreDir": str(self.store),
+            "Workers": 1,
+            "MetricsEnabled": False,
+            "MinFreeSpace": 0,
+        }
+        self.settings.update(settings)
+        self.prefix = f"/{self.settings.get('UploadSubDir', 'upload')}/"
+        self.keyring = Keyring([str(self.settings["Secret"]).encode()])
+        self.config = folder / "config.toml"
+        self.command = [sys.executable, "-W", "error", "-m", "hmacfs", "-config", str(self.config)]
+        self._daemon: Daemon | None = None
+
+    @property
+    def daemon(self) -> Daemon:
+        assert self._daemon is not None, "not started"
+        return self._daemon
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self.daemon.pid
+
+    def write_config(self) -> None:
+        self.config.write_text(toml.dumps({key: value for key, value in self.settings.items() if value is not None}))
+
+    def start(self, **env: str) -> HmacFileServer:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.write_config()
+        self._daemon = Daemon(self.command, folder=self.folder, env={**os.environ, **env})
+        self.wait_until_ready()
+        return self
+
+    def wait_until_ready(self) -> None:
+        self.daemon.wait_until(self.is_ready, what="the server's readiness")
+
+    def is_ready(self) -> bool:
+        if self.settings.get("UnixSocket"):
+            return Path(str(self.settings["ListenPort"])).exists() and len(self.workers()) > 0
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.pid).children()
+
+    def stop(self, number: int = signal.SIGTERM, *, timeout: float = 30.0) -> int:
+        """The exit status."""
+        return self.daemon.stop(number, timeout=timeout)
+
+    def log(self) -> str:
+        return self.daemon.log()
+
+    def complaints(self) -> list[str]:
+        """Lines of the log that should not be there after a run without mistakes."""
+        return [line for line in self.log().splitlines() if " INFO [" not in line and " DEBUG [" not in line]
+
+    def __enter__(self) -> HmacFileServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.daemon.kill()
+
+    def path(self, name: str) -> str:
+        """The escaped URL path of a stored name."""
+        from urllib.parse import quote
+
+        return self.prefix + quote(name)
+
+    def sign_v(self, name: str, size: int) -> str:
+        """The path and query of an upload."""
+        return f"{self.path(name)}?v={sign_v(self.keyring, name, size)}"
+
+    def sign_v2(self, name: str, size: int, content_type: str) -> str:
+        return f"{self.path(name)}?v2={sign_v2(self.keyring, name, size, content_type)}"
+
+    def sign_v3(self, method: str, name: str, expires: int = FAR_FUTURE) -> str:
+        mac = sign_v3(self.keyring, method, expires, self.prefix + name)
+        return f"{self.path(name)}?v3={mac}&expires={expires}"
+
+    def stored(self) -> list[str]:
+        """The names of all stored files."""
+        return sorted(
+            str(path.relative_to(self.store))
+            for path in self.store.rglob("*")
+            if path.is_file() and ".hmacfs" not in path.parts
+        )
+
+    def leftovers(self) -> list[str]:
+        """Files and folders that a failed upload should not have left: anything in the staging area, empty folders."""
+        staged = [str(path) for path in (self.store / ".hmacfs" / "tmp").iterdir()]
+        empty = [
+            str(path)
+            for path in self.store.rglob("*")
+            if path.is_dir() and ".hmacfs" not in path.parts and not any(path.iterdir())
+        ]
+        return staged + empty
