@@ -40,7 +40,7 @@ class Offload:
             return call(*args, **kwargs)
         if self._pool is None:
             self._pool = ThreadPool(self._threads)
-        pending: Any = self._pool.spawn(call, *args, **kwargs)
+        pending: Any = self._pool.spawn(_outcome, lambda: call(*args, **kwargs))
         interruption: BaseException | None = None
         while not pending.ready():
             try:
@@ -49,8 +49,19 @@ class Offload:
                 interruption = interruption or error
         if interruption is not None:
             raise interruption
-        result: R = pending.get()
-        return result
+        result, error = pending.get()
+        if error is not None:
+            raise error
+        value: R = result
+        return value
+
+
+def _outcome(call: Callable[[], R]) -> tuple[R | None, BaseException | None]:
+    """A call's result or error, as a value: gevent prints the traceback of every error that a thread raises."""
+    try:
+        return call(), None
+    except BaseException as error:
+        return None, error
 
 
 class Disk:

@@ -98,9 +98,13 @@ class Verified(NamedTuple):
     sub: str | None = None
 
 
-def carries_signature(query: str) -> bool:
-    """Whether the query holds a parameter of one of the schemes."""
-    return bool(query) and any(scheme in _parameters(query) for scheme in _QUERY_SCHEMES)
+def scheme_of(query: str) -> Scheme | None:
+    """The scheme by which a request with this query is judged, ``None`` if the query carries no signature.
+
+    Raises ``BadSignature`` if a parameter is repeated.
+    """
+    parameters = _parameters(query) if query else {}
+    return next((scheme for scheme in _QUERY_SCHEMES if scheme in parameters), None)
 
 
 def verify(request: SignedRequest, keyring: Keyring, now: float, *, accept_guessed_type: bool = False) -> Verified:

@@ -223,7 +223,7 @@ class Answer:
             return
         data = b"".join(content)
         is_head = self._head.environ["REQUEST_METHOD"] == "HEAD"
-        wire.send(self._render(len(data), is_head=is_head) + (b"" if is_head else data), timeout)
+        wire.send(self._render(len(data)) + (b"" if is_head else data), timeout)
 
     def fail(self) -> None:
         """Say 500, after an unexpected error of the application, and end the connection."""
@@ -231,7 +231,7 @@ class Answer:
         self._head = self._head._replace(keep_alive=False)
         self._connection.wire.send(self._render(0), self._connection.site.write_timeout)
 
-    def _render(self, length: int, *, is_head: bool = False) -> bytes:
+    def _render(self, length: int) -> bytes:
         """The head's bytes; decides about keep-alive.
 
         What has not been read of the body by now never will be: the next request would have to be found behind it.
@@ -243,7 +243,7 @@ class Answer:
         for name, value in self._headers:
             has_length = has_length or name.lower() == "content-length"
             lines.append(f"{name}: {value}\r\n")
-        if not has_length and not is_head and not self._status.startswith(("1", "204", "304")):
+        if not has_length and not self._status.startswith(("1", "204", "304")):
             lines.append(f"Content-Length: {length}\r\n")
         if not self.keep_alive:
             lines.append("Connection: close\r\n")

@@ -24,7 +24,7 @@ from hmacfs.offload import Disk
 from hmacfs.retry import Retry
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, probe
 from hmacfs.storage.beneath import open_beneath
-from hmacfs.storage.publish import Candidate, FileFacts, publish
+from hmacfs.storage.publish import NO_FOLDER_ERRNOS, Candidate, FileFacts, publish
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,8 +109,10 @@ class LocalStorage:
                 os.close(self.disk(open_beneath, self._root, name.path, getattr(os, "O_PATH", 0) | os.O_NOFOLLOW, 0))
             except FileNotFoundError:
                 return False
-            except NotADirectoryError as error:
-                raise NameTaken("A part of the path is the name of a file.") from error
+            except OSError as error:
+                if error.errno in NO_FOLDER_ERRNOS:
+                    raise NameTaken("A part of the path is the name of a file.") from error
+                raise
             return True
 
     def open(self, name: StoredName) -> OpenFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 from collections.abc import Iterator
 
@@ -15,6 +16,10 @@ from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
 #: Somebody may remove a folder between our making it and our linking into it: an upload that failed cleans up the
 #: folders it made, and another one may have been about to use them.
 _ATTEMPTS = 10
+
+
+#: A part of the path is a file, or a link that leads in circles or outside the store.
+NO_FOLDER_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,8 +107,10 @@ def _parent_folder(root: int, name: StoredName) -> Iterator[tuple[int, int]]:
         fd, made = (open_beneath(root, "/".join(parents), FOLDER_FLAGS, 0), 0) if parents else (os.dup(root), 0)
     except FileNotFoundError:
         fd, made = _make_folders(root, parents)
-    except NotADirectoryError as error:
-        raise NameTaken("A part of the path is the name of a file.") from error
+    except OSError as error:
+        if error.errno in NO_FOLDER_ERRNOS:
+            raise NameTaken("A part of the path is the name of a file.") from error
+        raise
     try:
         yield fd, made
     finally:

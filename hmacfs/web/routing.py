@@ -120,6 +120,7 @@ class AnyPath(PathConverter):
     """Matches every rest of a path, also one that is no legal name, so that the view's own gate judges it."""
 
     regex = "(?s:.*)"
+    part_isolating = False
 
 
 class TransferBlueprint(flask.Blueprint):

@@ -6,7 +6,7 @@ import re
 from http import HTTPStatus
 
 from hmacfs.errors import BadSignature
-from hmacfs.signing import Scheme, carries_signature
+from hmacfs.signing import Scheme, scheme_of
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
 from hmacfs.uploads.whole import StoreWhole
@@ -53,14 +53,14 @@ def transfers(
     @route(any_path, "GET", "HEAD", direct=True)
     @guards.named_or_folder
     def download(exchange: Exchange) -> Reply:
-        has_signature = carries_signature(exchange.environ.get("QUERY_STRING", ""))
-        if signed_downloads or has_signature:
-            verified = guards.verify(exchange, None)
-            if verified.scheme is not Scheme.V3:
-                raise BadSignature
+        scheme = scheme_of(exchange.environ.get("QUERY_STRING", ""))
+        if scheme is Scheme.V3:
+            guards.verify(exchange, None)
+        elif signed_downloads or scheme is not None:  # the other schemes sign uploads
+            raise BadSignature
         if exchange.is_folder:
             return serve_file.folder(exchange)
-        return serve_file(exchange, private=has_signature)
+        return serve_file(exchange, private=scheme is not None)
 
     @route(any_path, "OPTIONS")
     def options(_: Exchange) -> Reply:

@@ -1,0 +1,337 @@
+"""GET, HEAD, OPTIONS and the other methods over real sockets (PROTOCOL sections 4, 5 and 7)."""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.live.client import Answer, Client, get, put, request
+from tests.servers import wait_until
+from tests.servers.hmacfs import HmacFileServer
+
+StartServer = Callable[..., HmacFileServer]
+
+BODY = bytes(range(256)) * 2000
+CSP = "default-src 'none'; frame-ancestors 'none'; sandbox"
+
+
+@pytest.fixture(scope="module")
+def stored(server: HmacFileServer) -> Answer:
+    """The upload of ``down/file.bin``."""
+    return put(server, "down/file.bin", BODY)
+
+
+def test_a_download_has_all_its_headers(server: HmacFileServer, stored: Answer) -> None:
+    answer = get(server, "down/file.bin")
+    assert (answer.status, answer.body) == (200, BODY)
+    assert answer.headers["Content-Length"] == str(len(BODY))
+    assert answer.headers["ETag"] == stored.headers["ETag"]
+    assert not answer.headers["ETag"].startswith("W/")
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Security-Policy"] == CSP
+    modified = email.utils.parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()
+    assert abs(modified - (server.store / "down/file.bin").stat().st_mtime) < 1
+
+
+def test_head_gives_the_headers_of_get(server: HmacFileServer, stored: Answer) -> None:
+    assert stored.status == 201
+    own = {"Date", "X-Request-ID"}
+    for target in (server.path("down/file.bin"), server.path("down/none"), server.path("down")):
+        with Client(server) as client:
+            client.head("GET", target)
+            by_get = client.answer("GET")
+            client.head("HEAD", target)
+            by_head = client.answer("HEAD")
+            assert by_head.status == by_get.status
+            assert by_head.body == b""
+            assert {k: v for k, v in by_head.headers.items() if k not in own} == {
+                k: v for k, v in by_get.headers.items() if k not in own
+            }
+
+
+SIZE = len(BODY)
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0), ("bytes=0-99", 0, 99), ("bytes=100-", 100, SIZE - 1), ("bytes=-100", SIZE - 100, SIZE - 1),
+        (f"bytes=-{SIZE * 2}", 0, SIZE - 1), (f"bytes={SIZE - 1}-{SIZE * 2}", SIZE - 1, SIZE - 1),
+        ("bytes=1000-399999", 1000, 399999),
+    ],
+)  # fmt: skip
+def test_a_range_is_206(server: HmacFileServer, stored: Answer, asked: str, first: int, last: int) -> None:
+    answer = get(server, "down/file.bin", range=asked)
+    assert answer.status == 206
+    assert answer.headers["Content-Range"] == f"bytes {first}-{last}/{SIZE}"
+    assert answer.body == BODY[first : last + 1]
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0", "bytes=999999999-"])
+def test_a_range_outside_is_416(server: HmacFileServer, stored: Answer, asked: str) -> None:
+    answer = get(server, "down/file.bin", range=asked)
+    assert answer.status == 416
+    assert answer.headers["Content-Range"] == f"bytes */{SIZE}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "lines=0-1", "bytes=5-1", "bytes=a-b", "bytes", ""])
+def test_what_is_no_single_range_gets_the_whole(server: HmacFileServer, stored: Answer, asked: str) -> None:
+    answer = get(server, "down/file.bin", range=asked)
+    assert (answer.status, answer.body) == (200, BODY)
+
+
+def test_conditional_requests(server: HmacFileServer, stored: Answer) -> None:
+    etag = stored.headers["ETag"]
+    before, after = email.utils.formatdate(1, usegmt=True), email.utils.formatdate(time.time() + 99, usegmt=True)
+    modified = get(server, "down/file.bin").headers["Last-Modified"]
+    for headers, status in [
+        ({"if_none_match": etag}, 304),
+        ({"if_none_match": f'"x", W/{etag}'}, 304),
+        ({"if_none_match": "*"}, 304),
+        ({"if_none_match": '"x"'}, 200),
+        ({"if_none_match": '"x"', "if_modified_since": after}, 200),
+        ({"if_modified_since": after}, 304),
+        ({"if_modified_since": before}, 200),
+        ({"if_modified_since": "nonsense"}, 200),
+        ({"if_match": etag}, 200),
+        ({"if_match": f"W/{etag}"}, 412),
+        ({"if_match": '"x"'}, 412),
+        ({"if_unmodified_since": before}, 412),
+        ({"if_unmodified_since": after}, 200),
+        ({"range": "bytes=0-9", "if_range": etag}, 206),
+        ({"range": "bytes=0-9", "if_range": f"W/{etag}"}, 200),
+        ({"range": "bytes=0-9", "if_range": '"x"'}, 200),
+        ({"range": "bytes=0-9", "if_range": modified}, 206),
+        ({"range": "bytes=0-9", "if_range": before}, 200),
+        ({"range": "bytes=0-9", "if_none_match": etag}, 304),
+    ]:
+        answer = get(server, "down/file.bin", **headers)
+        assert answer.status == status, headers
+        assert answer.headers["ETag"] == etag
+        if status in (304, 412):
+            assert answer.body == b""
+
+
+def test_what_is_not_there(server: HmacFileServer, stored: Answer) -> None:
+    for path, status in [
+        ("down/none", 404),
+        ("down/file.bin/x", 404),
+        ("down", 403),
+        ("down/", 403),
+        ("none/", 404),
+        ("", 400),
+        ("down//file.bin", 400),
+        ("%2e%2e/x", 400),
+        (".hmacfs/tmp", 400),
+    ]:
+        assert request(server, "GET", f"/upload/{path}").status == status, path
+    assert b"file.bin" not in get(server, "down").body
+
+
+@pytest.mark.parametrize(
+    ("content_type", "inline"),
+    [
+        ("image/png", True), ("video/mp4", True), ("audio/ogg", True), ("text/plain; charset=utf-8", True),
+        ("image/svg+xml", False), ("IMAGE/SVG+XML", False), ("text/html", False), ("application/pdf", False),
+        ("application/octet-stream", False), ("application/xhtml+xml", False),
+    ],
+)  # fmt: skip
+def test_types_are_kept_and_dangerous_ones_are_saved_not_shown(
+    server: HmacFileServer, content_type: str, inline: bool
+) -> None:
+    name = f"types/{content_type.encode().hex()}.html"
+    assert put(server, name, b"<script>", content_type).status == 201
+    answer = get(server, name)
+    assert answer.headers["Content-Type"] == content_type
+    assert answer.headers["Content-Disposition"] == (None if inline else "attachment")
+
+
+@pytest.mark.parametrize(
+    ("sent", "served"),
+    [(None, "image/jpeg"), ("nonsense", "application/octet-stream"), ("a/b c", "application/octet-stream")],
+)
+def test_a_missing_or_odd_type(server: HmacFileServer, sent: str | None, served: str) -> None:
+    name = f"odd-types/{str(sent).encode().hex()}.JPG"
+    put(server, name, b"x", sent)
+    assert get(server, name).headers["Content-Type"] == served
+
+
+def test_a_type_that_somebody_else_wrote_cannot_forge_headers(server: HmacFileServer, stored: Answer) -> None:
+    (server.store / "forged.txt").write_bytes(b"x")
+    os.setxattr(server.store / "forged.txt", "user.mime_type", b"text/html\r\nSet-Cookie: a=b")
+    answer = get(server, "forged.txt")
+    assert answer.headers["Content-Type"] == "text/plain"
+    assert answer.headers["Set-Cookie"] is None
+
+
+def test_pipes_and_devices_in_the_store_are_not_files(server: HmacFileServer, stored: Answer) -> None:
+    os.mkfifo(server.store / "down" / "pipe")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(server.store / "down" / "socket"))
+    assert get(server, "down/pipe").status == 404
+    assert get(server, "down/socket").status == 404
+    listener.close()
+
+
+def test_signed_downloads(start_server: StartServer) -> None:
+    server = start_server(RequireSignedDownloads=True)
+    put(server, "private.txt", b"hidden")
+    assert get(server, "private.txt").status == 403
+    assert request(server, "GET", server.sign_v("private.txt", 6)).status == 403
+    assert request(server, "GET", server.sign_v3("PUT", "private.txt")).status == 403
+    answer = request(server, "GET", server.sign_v3("GET", "private.txt"))
+    assert (answer.status, answer.body) == (200, b"hidden")
+    assert answer.headers["Cache-Control"].startswith("private")
+    assert request(server, "HEAD", server.sign_v3("GET", "private.txt")).status == 200
+    assert request(server, "GET", server.sign_v3("GET", "private.txt", int(time.time()))).status == 403
+
+
+def test_a_signature_that_is_there_is_checked(server: HmacFileServer, stored: Answer) -> None:
+    good = server.sign_v3("GET", "down/file.bin")
+    assert request(server, "GET", good).status == 200
+    assert request(server, "GET", good.replace("v3=", "v3=0")).status == 403
+    assert request(server, "GET", server.path("down/file.bin") + "?v=" + "0" * 64).status == 403
+    assert request(server, "GET", server.path("down/file.bin") + "?utm=x").status == 200
+
+
+def test_options_and_cors(server: HmacFileServer, start_server: StartServer) -> None:
+    answer = request(server, "OPTIONS", "/upload/any/file", origin="https://chat.example")
+    assert (answer.status, answer.body) == (204, b"")
+    assert {"GET", "HEAD", "PUT", "OPTIONS"} <= set(answer.headers["Allow"].split(", "))
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["Access-Control-Max-Age"] == "7200"
+    assert "PUT" in answer.headers["Access-Control-Allow-Methods"]
+    assert "Content-Type" in answer.headers["Access-Control-Allow-Headers"]
+    assert answer.headers["Access-Control-Allow-Credentials"] is None
+    assert "ETag" in get(server, "nothing").headers["Access-Control-Expose-Headers"]
+    strict = start_server(AllowedOrigins=["https://chat.example"])
+    allowed = request(strict, "OPTIONS", "/upload/x", origin="https://chat.example")
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://chat.example"
+    assert allowed.headers["Vary"] == "Origin"
+    assert (
+        request(strict, "GET", "/upload/x", origin="https://evil.example").headers["Access-Control-Allow-Origin"]
+        is None
+    )
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PROPFIND", "TRACE", "MKCOL"])
+def test_other_methods_are_405(server: HmacFileServer, method: str) -> None:
+    answer = request(server, method, "/upload/some/file")
+    assert answer.status == 405
+    assert "PUT" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: x\n\n\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n", 400),
+        (b"PUT /upload/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
+        (b"PUT /upload/x HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n", 400),
+        (b"PUT /upload/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"PUT /upload/x HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"PUT /upload/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"PUT /upload/x HTTP/1.1\r\nHost: x\r\nExpect: a-miracle\r\n\r\n", 417),
+        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", 400),
+    ],
+)  # fmt: skip
+def test_what_is_not_http_is_refused(server: HmacFileServer, head: bytes, status: int) -> None:
+    with Client(server) as client:
+        client.send(head)
+        answer = client.answer()
+        assert (answer.status, answer.headers["Connection"]) == (status, "close")
+        assert answer.headers["X-Request-ID"]
+        assert client.is_closed()
+
+
+def test_keep_alive_and_http_1_0(server: HmacFileServer, stored: Answer) -> None:
+    path = server.path("down/file.bin").encode()
+    with Client(server) as client:
+        for _ in range(3):
+            client.send(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.answer().body == BODY
+        client.send(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert client.answer().headers["Connection"] == "close"
+        assert client.is_closed()
+    with Client(server) as client:
+        client.send(b"GET " + path + b" HTTP/1.0\r\n\r\n")
+        assert client.answer().body == BODY
+        assert client.is_closed()
+
+
+def test_slow_heads_are_cut(start_server: StartServer) -> None:
+    server = start_server(IdleTimeout="500ms")
+    with Client(server) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost:")
+        assert client.is_closed()
+    with Client(server) as client:
+        assert client.is_closed()
+
+
+def test_a_reader_that_stalls_is_dropped(start_server: StartServer) -> None:
+    server = start_server(WriteTimeout="500ms")
+    size = 64 * 1024 * 1024
+    with (server.store / "large").open("wb") as file:
+        file.truncate(size)
+    with Client(server) as client:
+        client.head("GET", server.path("large"))
+        wait_until(lambda: "path=/upload/large" in server.log(), what="the end of the transfer")
+    line = next(line for line in server.log().splitlines() if "path=/upload/large" in line)
+    sent = int(line.split(" sent=")[1].split()[0])
+    assert 0 < sent < size
+
+
+def test_health(server: HmacFileServer, start_server: StartServer) -> None:
+    assert request(server, "GET", "/healthz").body == b"ok\n"
+    assert request(server, "GET", "/readyz").body == b"ready\n"
+    own = start_server()
+    tmp = own.store / ".hmacfs" / "tmp"
+    tmp.rmdir()
+    answer = request(own, "GET", "/readyz")
+    assert answer.status == 503
+    assert b"store" in answer.body
+    assert request(own, "GET", "/healthz").status == 200
+
+
+def test_a_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    server = start_server(ListenPort=str(path), UnixSocket=True)
+    assert path.stat().st_mode & 0o777 == 0o660
+    assert put(server, "unix.txt", b"x").status == 201
+    assert get(server, "unix.txt").body == b"x"
+    assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_a_store_that_another_server_filled(server: HmacFileServer) -> None:
+    """prosody-filer and the original lay files down as they are named in the URL, without types."""
+    for name, content_type in [
+        ("0b7e7d9c-aaaa-4bbb-8ccc-0123456789ab/photo.jpg", "image/jpeg"),
+        ("da39a3ee5e6b4b0d3255bfef95601890afd80709/ZYXWVUTSRQPONMLKJIHGFEDCBA0123456789abcd/notes.txt", "text/plain"),
+        ("old/no-extension", "application/octet-stream"),
+        ("old/wörld.pdf", "application/pdf"),
+    ]:
+        path = server.store / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"as it lies")
+        answer = get(server, name)
+        assert (answer.status, answer.body) == (200, b"as it lies")
+        assert answer.headers["Content-Type"] == content_type
+        assert put(server, name, b"other").status == 409
+        assert path.read_bytes() == b"as it lies"
