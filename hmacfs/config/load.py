@@ -46,14 +46,18 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 def _from_file(path: Path) -> dict[str, _Given]:
+    text = ""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        document = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{_one_line(path)}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{_one_line(path)}: is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{_one_line(path)}: is not TOML: {_one_line(error)}") from None
+        last = text.rstrip().count("\n") + 1
+        sentence = str(error).replace("at end of document", f"at line {last}, the end of the document")
+        raise ConfigError(f"{_one_line(path)}: is not TOML: {_one_line(sentence)}") from None
     except RecursionError:
         raise ConfigError(f"{_one_line(path)}: is not TOML: nested too deeply") from None
     known = {setting.key.lower(): setting for setting in SETTINGS}

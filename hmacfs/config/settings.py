@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hmacfs.config import values
+import hmacfs.config.values as values
 from hmacfs.config.values import FreeSpace, Network, Secret, TcpAddress, UnixAddress
 
 #: The secret of the original's example, which everybody knows.

@@ -1,0 +1,215 @@
+"""The servers that are measured: each a private instance on a loopback port, with a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from bench import processes
+from bench.names import signed_path
+from tests.servers import Daemon, free_port
+from tests.servers.hmacfs import HmacFileServer
+
+ROOT = Path(__file__).parents[1]
+SECRET = "the secret of the benchmark, 32 B"
+WORKERS = 2
+
+_HERE = Path(__file__).parent
+_BUILD = ROOT / "build" / "bench"
+_PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+_PROBE = "probe/ready.txt"
+
+
+class Unavailable(Exception):
+    """A program that a contender needs is not here; the text says which."""
+
+
+def program(name: str) -> str:
+    """The path of an installed program. Raises ``Unavailable``."""
+    found = shutil.which(name, path=_PROGRAMS)
+    if found is None:
+        raise Unavailable(f"{name} is not installed")
+    return found
+
+
+class Contender(ABC):
+    """A server that keeps the files of ``/upload/`` below ``store``, inside ``folder``.
+
+    ``launch`` starts its processes; ``start`` also waits until a file in the store can be downloaded.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, folder: Path, store: Path | None = None) -> None:
+        self.folder = folder
+        self.store = store or folder / "store"
+        self.port = free_port()
+        self._daemons: list[Daemon] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def leaders(self) -> list[int]:
+        """The processes whose sessions make up this server."""
+        return [daemon.pid for daemon in self._daemons]
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Raises ``Unavailable``."""
+
+    def start(self) -> None:
+        """Raises ``Unavailable``, ``TimeoutError`` and ``RuntimeError``."""
+        self.store.mkdir(parents=True, exist_ok=True)
+        self.launch()
+        for daemon in self._daemons:
+            daemon.wait_until(self._works, what=f"readiness of {self.name}")
+        shutil.rmtree((self.store / _PROBE).parent)
+
+    def stop(self) -> None:
+        """At once: gunicorn would wait for the connections that clients keep open."""
+        while self._daemons:
+            self._daemons.pop().kill()
+
+    def usage(self) -> processes.Usage:
+        return processes.usage(self.leaders)
+
+    def reset_peaks(self) -> None:
+        processes.reset_peaks(self.leaders)
+
+    def wait_until_idle(self) -> None:
+        processes.wait_until_idle(self.leaders)
+
+    def run(self, command: Sequence[str], folder: Path, **env: str) -> None:
+        """Start a process of this server in a folder, which also gets its output."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._daemons.append(Daemon(command, folder=folder, env={**os.environ, **env}))
+
+    def run_nginx(self, template: Path, values: Mapping[str, str]) -> None:
+        """Start nginx with the configuration in ``template``, its ``@NAME@`` replaced by ``values``."""
+        folder = self.folder / "nginx"
+        folder.mkdir(parents=True, exist_ok=True)
+        text = template.read_text()
+        # As root its workers would become nobody, who may not write here.
+        user = "user root;" if os.geteuid() == 0 else ""
+        for key, value in {"USER": user, "PORT": str(self.port), "STORE": str(self.store), **values}.items():
+            text = text.replace(f"@{key}@", value)
+        (folder / "nginx.conf").write_text(text)
+        self.run([program("nginx"), "-e", "stderr", "-p", f"{folder}/", "-c", "nginx.conf"], folder)
+
+    def _works(self) -> bool:
+        """Whether a small file is stored, by now, and comes back."""
+        upload = urllib.request.Request(f"{self.url}{signed_path(SECRET, _PROBE, 5)}", b"ready", method="PUT")
+        try:
+            if not (self.store / _PROBE).exists():
+                urllib.request.urlopen(upload, timeout=2).close()
+            with urllib.request.urlopen(f"{self.url}/upload/{_PROBE}", timeout=2) as answer:
+                return bool(answer.read() == b"ready")
+        except OSError:
+            return False
+
+
+class Hmacfs(Contender):
+    """This project's server as it is shipped, but for the log of requests, which no contender writes."""
+
+    name = "hmacfs"
+    durability = "none"
+
+    def launch(self) -> None:
+        self.run_server(ListenPort=f"127.0.0.1:{self.port}")
+
+    def run_server(self, **settings: object) -> None:
+        server = HmacFileServer(
+            self.folder / "hmacfs",
+            **{
+                "Secret": SECRET,
+                "StoreDir": str(self.store),
+                "Workers": WORKERS,
+                "UploadMaxSize": "4GB",
+                "Durability": self.durability,
+                "LogLevel": "warn",
+                "IdleTimeout": "10m",
+                "MetricsEnabled": True,
+                "MetricsPort": f"127.0.0.1:{free_port()}",
+                "MinFreeSpace": None,
+                **settings,
+            },
+        )
+        server.folder.mkdir(parents=True, exist_ok=True)
+        server.write_config()
+        command = [sys.executable, "-m", "hmacfs", "-config", str(server.config)]
+        self.run(command, server.folder, PYTHONPATH=str(ROOT))
+
+
+class DurableHmacfs(Hmacfs):
+    """The same with its default durability."""
+
+    name = "hmacfs-fsync"
+    durability = "fsync"
+
+
+class FrontedHmacfs(Hmacfs):
+    """This project's server behind nginx, at a Unix socket; nginx serves the downloads from the store."""
+
+    name = "hmacfs+nginx"
+
+    def launch(self) -> None:
+        socket = self.folder / "hmacfs.sock"
+        self.run_server(ListenPort=str(socket), UnixSocket=True)
+        self.run_nginx(_HERE / "nginx-front.conf", {"SOCKET": str(socket)})
+
+
+class Nginx(Contender):
+    """nginx alone: DAV PUT, which checks no signature, and static files."""
+
+    name = "nginx"
+
+    def launch(self) -> None:
+        self.run_nginx(_HERE / "nginx-dav.conf", {})
+
+
+class GoServer(Contender):
+    """A server in Go with nothing but its standard library."""
+
+    name = "go"
+
+    def launch(self) -> None:
+        self.run([str(build_go_server()), f"127.0.0.1:{self.port}", str(self.store), SECRET], self.folder / "go")
+
+
+class FlaskView(Contender):
+    """A plain Flask view behind gunicorn and gevent, with the usual loop that reads and writes."""
+
+    name = "flask"
+
+    def launch(self) -> None:
+        command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--worker-class=gevent"]
+        command += [f"--workers={WORKERS}", f"--bind=127.0.0.1:{self.port}", "bench.naive:app"]
+        self.run(
+            command, self.folder / "flask", PYTHONPATH=str(ROOT), BENCH_STORE=str(self.store), BENCH_SECRET=SECRET
+        )
+
+
+def build_go_server() -> Path:
+    """The program made from ``gobase.go``, built if it is older than that. Raises ``Unavailable``."""
+    source, binary = _HERE / "gobase.go", _BUILD / "gobase"
+    if binary.exists() and binary.stat().st_mtime >= source.stat().st_mtime:
+        return binary
+    _BUILD.mkdir(parents=True, exist_ok=True)
+    offline = {"GOTOOLCHAIN": "local", "GOPROXY": "off", "GO111MODULE": "off", "GOCACHE": str(_BUILD / "go-cache")}
+    log = _BUILD / "go-build.log"
+    with log.open("wb") as output:
+        command = [program("go"), "build", "-o", str(binary), str(source)]
+        status = subprocess.run(command, env={**os.environ, **offline}, stdout=output, stderr=output, check=False)
+    if status.returncode != 0:
+        raise Unavailable(f"gobase.go does not build: {log.read_text(errors='replace').strip()}")
+    return binary

@@ -1,0 +1,35 @@
+-- What wrk sends: uploads by signed paths when BENCH_PATHS and BENCH_BODY are set, else GETs of the URL.
+-- Each thread takes the paths of its own file (BENCH_PATHS.<thread>) one after the other, each once.
+
+local paths_base, body_file = os.getenv("BENCH_PATHS"), os.getenv("BENCH_BODY")
+local threads = 0
+
+function setup(thread)
+   thread:set("number", threads)
+   threads = threads + 1
+end
+
+if paths_base then
+   local paths, tail
+
+   function init()
+      paths = assert(io.open(paths_base .. "." .. number, "r"))
+      local file = assert(io.open(body_file, "rb"))
+      local body = file:read("*a")
+      file:close()
+      tail = " HTTP/1.1\r\nHost: bench\r\nContent-Type: image/jpeg\r\nContent-Length: " .. #body .. "\r\n\r\n" .. body
+   end
+
+   function request()
+      return "PUT " .. assert(paths:read("*l"), "the list of paths is too short") .. tail
+   end
+end
+
+function done(summary, latency)
+   local errors = summary.errors
+   io.write(string.format(
+      '\nRESULT {"requests": %d, "microseconds": %d, "refused": %d, "broken": %d, "p50": %d, "p99": %d}\n',
+      summary.requests, summary.duration, errors.status,
+      errors.connect + errors.read + errors.write + errors.timeout,
+      latency:percentile(50), latency:percentile(99)))
+end

@@ -1,0 +1,298 @@
+"""The configuration: what it accepts, and how it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hmacfs.config import (
+    SETTINGS,
+    FreeSpace,
+    Secret,
+    Settings,
+    TcpAddress,
+    UnixAddress,
+    check_environment,
+    load,
+    warnings,
+)
+from hmacfs.config import markdown_table
+from hmacfs.config.settings import snake_case
+from hmacfs.config.values import duration, rate, size
+from hmacfs.errors import ConfigError
+
+SECRET = "0123456789abcdef-secret"
+
+ORIGINAL = """
+# Server settings
+ListenPort = ":8080"                   # Port for the file server to listen on
+UnixSocket = false                     # Use Unix sockets if true, otherwise TCP
+Secret = "a-horse-is-a-horse-even-is-a-jet"    # HMAC secret for securing uploads
+StoreDir = "/mnt/storage/hmac-file-server/"  # Directory for storing uploaded files
+UploadSubDir = "upload"                # Subdirectory for uploads
+LogLevel = "info"                      # Logging level: "debug", "info", "warn", "error"
+LogFile = "/var/log/hmac-file-server.log"  # Log file path
+MaxRetries = 5                         # Maximum number of retries for failed uploads
+RetryDelay = 2                         # Delay in seconds between retries
+
+# Metrics configuration
+MetricsEnabled = true                  # Enable Prometheus metrics
+MetricsPort = ":9090"                  # Port for Prometheus metrics server
+
+# Upload settings
+ChunkSize = 65536                      # Size of each chunk for chunked uploads (in bytes)
+UploadMaxSize = 1073741824             # Maximum upload size (1 GB in bytes)
+MaxBytesPerSecond = 1048576            # Throttle upload speed to 1 MB/s
+
+# Redis configuration (optional)
+RedisAddr = "localhost:6379"           # Redis server address (leave blank if not using Redis)
+RedisPassword = ""                     # Redis password (leave blank if no password is required)
+RedisDB = 0                            # Redis database number
+
+# Fallback database configuration (optional)
+FallbackEnabled = false                # Enable fallback to a database if Redis is unavailable
+FallbackDBType = "postgres"            # Fallback database type ("postgres" or "mysql")
+FallbackDBHost = "localhost"           # Fallback database host
+FallbackDBUser = "your_db_user"        # Fallback database username
+FallbackDBPassword = "your_db_password" # Fallback database password
+FallbackDBName = "your_db_name"        # Fallback database name
+
+# Graceful shutdown settings
+GracefulShutdownTimeout = 30           # Timeout for graceful shutdowns (in seconds)
+"""
+
+
+def settings(tmp_path: Path, environ: dict[str, str] | None = None, **values: Any) -> Settings:
+    document = {"Secret": SECRET, "StoreDir": "/srv/store", **values}
+    path = tmp_path / "config.toml"
+    path.write_text(toml.dumps({key: value for key, value in document.items() if value is not None}))
+    return load(path, environ or {})
+
+
+def test_the_originals_example_loads(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(ORIGINAL)
+    loaded = load(path, {})
+    assert loaded.listen == TcpAddress("", 8080)
+    assert loaded.secret.reveal() == b"a-horse-is-a-horse-even-is-a-jet"
+    assert loaded.store_dir == Path("/mnt/storage/hmac-file-server")
+    assert (loaded.chunk_size, loaded.upload_max_size, loaded.max_bytes_per_second) == (65536, 1 << 30, 1 << 20)
+    assert (loaded.redis_addr, loaded.redis_password, loaded.fallback_db_name) == (
+        "localhost:6379",
+        None,
+        "your_db_name",
+    )
+    assert loaded.fallback_db_password == Secret("your_db_password")
+    assert loaded.graceful_shutdown_timeout == 30.0
+    assert "everybody knows" in warnings(loaded)[0]
+
+
+def test_keys_in_any_letter_case(tmp_path: Path) -> None:
+    assert settings(tmp_path, LISTENPORT=":1", uploadmaxsize="1kb").upload_max_size == 1024
+    with pytest.raises(ConfigError, match="given twice"):
+        settings(tmp_path, UploadMaxSize=1, uploadmaxsize=2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("ListenPort", "127.0.0.1:8080", TcpAddress("127.0.0.1", 8080)), ("ListenPort", "[::1]:8080", TcpAddress("::1", 8080)),
+        ("ListenPort", "upload.example:80", TcpAddress("upload.example", 80)), ("UploadMaxSize", "1.5 GB", 3 << 29),
+        ("UploadMaxSize", "64KiB", 65536), ("ChunkSize", "64kb", 65536), ("MaxBytesPerSecond", "1MB/s", 1 << 20),
+        ("MaxBytesPerSecond", "500 kB / s", 512000), ("ReadTimeout", "30s", 30.0), ("ReadTimeout", 0.5, 0.5), ("ReadTimeout", "500ms", 0.5),
+        ("GracefulShutdownTimeout", "2m", 120.0), ("LogLevel", "WARNING", "warn"), ("MinFreeSpace", "5%", FreeSpace(percent=5.0)),
+        ("MinFreeSpace", "1MB", FreeSpace(bytes=1 << 20)), ("AllowedOrigins", ["https://a.b"], ("https://a.b",)),
+        ("UploadSubDir", "/a/b/", "a/b"), ("Durability", "None", "none"), ("FallbackDBType", "MariaDB", "mysql"),
+        ("MetricsPort", "127.0.0.1:9100", TcpAddress("127.0.0.1", 9100)), ("LogFile", "", None), ("IdleTimeout", "5s", 5.0),
+    ],
+)  # fmt: skip
+def test_values(tmp_path: Path, key: str, value: object, expected: object) -> None:
+    field = "listen" if key == "ListenPort" else snake_case(key)
+    assert getattr(settings(tmp_path, **{key: value}), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"StoreDirr": "/x"}, ["StoreDirr", "did you mean StoreDir?"]), ({"store_dir": "/x"}, ["store_dir", "StoreDir"]),
+        ({"ListenPort": "x"}, ["ListenPort", "'x'", "127.0.0.1:8080"]), ({"ListenPort": ":99999"}, ["99999"]),
+        ({"ListenPort": "/run/a.sock"}, ["UnixSocket = true"]), ({"UnixSocket": True}, ["ListenPort", "path"]),
+        ({"UnixSocket": True, "ListenPort": "/" + "x" * 120}, ["107 bytes"]), ({"UnixSocket": "yes"}, ["true or false"]),
+        ({"UploadMaxSize": "1 parsec"}, ["UploadMaxSize", "1 parsec", "64KB"]), ({"UploadMaxSize": 0}, ["at least 1"]),
+        ({"UploadMaxSize": True}, ["a size"]), ({"ChunkSize": -1}, ["-1", "a size"]), ({"MaxBytesPerSecond": "fast"}, ["1MB/s"]),
+        ({"ReadTimeout": 0}, ["above 0"]), ({"ReadTimeout": "-1s"}, ["duration"]), ({"ReadTimeout": float("nan")}, ["duration"]),
+        ({"ReadTimeout": float("inf")}, ["duration"]), ({"LogLevel": "loud"}, ['"debug" or "info"']), ({"LogFormat": 1}, ["json"]),
+        ({"MaxRetries": "5"}, ["whole number"]), ({"MaxRetries": -1}, ["from 0 to 100"]), ({"RedisDB": 1.5}, ["whole number"]),
+        ({"FallbackEnabled": True}, ["FallbackDBUser", "is needed"]), ({"FallbackDBType": "oracle"}, ["postgres", "mysql"]),
+        ({"MetricsPort": ":8080"}, ["MetricsPort", "ListenPort", "another port"]), ({"UploadSubDir": "../x"}, ["UploadSubDir"]),
+        ({"UploadSubDir": ""}, ["UploadSubDir"]), ({"AllowedOrigins": ["chat.example"]}, ["https://chat.example.org"]),
+        ({"AllowedOrigins": "x"}, ["a list"]), ({"TrustedProxies": ["proxy"]}, ["192.0.2.1"]), ({"MinFreeSpace": "200%"}, ["5%"]),
+        ({"PublicURL": "ftp://x"}, ["https://upload.example.org"]), ({"StoreDir": ""}, ["a path"]), ({"StoreDir": None}, ["StoreDir is missing", "HMACFS_STORE_DIR"]),
+        ({"Secret": None}, ["Secret is missing"]), ({"Secret": "short"}, ["Secret", "(not shown)", "16 bytes"]),
+        ({"PreviousSecrets": ["hidden-short"]}, ["PreviousSecrets", "16 bytes"]), ({"a\nb": 1}, ["a?b"]),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_that_says_what_to_do(tmp_path: Path, values: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(tmp_path, **values)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(tmp_path / "config.toml"))
+    for word in words:
+        assert word in message
+    assert "short" not in message.replace("shorter", "") or "Secret" not in str(values)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"ListenPort = ", ["not TOML", "line 1"]), (b"a = 1\nb = = 2", ["line 2"]), (b"\xff\xfe", ["not UTF-8"]),
+        (b"a = 1\na = 2", ["not TOML"]), (b"x = " + b"[" * 5000, ["not TOML"]),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes, words: list[str]) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert all(word in str(caught.value) for word in words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(ConfigError, match=f"{path}: cannot be read"):
+            load(path, {})
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a secret from a file\n")
+    loaded = settings(
+        tmp_path,
+        {
+            "HMACFS_SECRET_FILE": str(tmp_path / "secret"),
+            "HMACFS_STORE_DIR": "/elsewhere",
+            "HMACFS_REDIS_DB": "3",
+            "HMACFS_FALLBACK_DB_TYPE": "mysql",
+            "HMACFS_METRICS_ENABLED": "off",
+            "HMACFS_ALLOWED_ORIGINS": "https://a.b, https://c.d",
+            "HMACFS_UPLOAD_MAX_SIZE": "2GB",
+            "HMACFS_CONFIG": "ignored",
+            "OTHER": "x",
+        },
+    )
+    assert loaded.secret.reveal() == b"a secret from a file"
+    assert (loaded.store_dir, loaded.redis_db, loaded.fallback_db_type) == (Path("/elsewhere"), 3, "mysql")
+    assert (loaded.metrics_enabled, loaded.upload_max_size) == (False, 2 << 30)
+    assert loaded.allowed_origins == ("https://a.b", "https://c.d")
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"HMACFS_SECRETS": "x"}, ["HMACFS_SECRETS", "HMACFS_SECRET"]), ({"HMACFS_WORKERS": "many"}, ["HMACFS_WORKERS", "many"]),
+        ({"HMACFS_SECRET": "tiny"}, ["HMACFS_SECRET", "(not shown)"]), ({"HMACFS_SECRET_FILE": "/none"}, ["/none", "cannot be read"]),
+        ({"HMACFS_SECRET": SECRET, "HMACFS_SECRET_FILE": "/x"}, ["contradicts"]), ({"HMACFS_UNIX_SOCKET": "maybe"}, ["true or false"]),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_environment(tmp_path: Path, environ: dict[str, str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(tmp_path, environ)
+    assert all(word in str(caught.value) for word in words)
+    assert "tiny" not in str(caught.value)
+
+
+def test_the_environment_alone_is_enough() -> None:
+    assert load(None, {"HMACFS_SECRET": SECRET, "HMACFS_STORE_DIR": "/srv"}).store_dir == Path("/srv")
+    with pytest.raises(ConfigError, match="the environment: Secret is missing"):
+        load(None, {})
+
+
+def test_secrets_never_show(tmp_path: Path) -> None:
+    loaded = settings(
+        tmp_path,
+        PreviousSecrets=["another-secret-of-old"],
+        RedisPassword="redis-password",
+        RedisAddr="redis://user:url-password@host",
+        FallbackDBPassword="db-password",
+    )
+    for shown in (repr(loaded), str(loaded), str(loaded.secret)):
+        for hidden in (SECRET, "another-secret-of-old", "redis-password", "url-password", "db-password"):
+            assert hidden not in shown
+    with pytest.raises(TypeError):
+        pickle.dumps(loaded.secret)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loaded.workers = 3  # type: ignore[misc]
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert len({Secret("a"), Secret("a")}) == 1
+
+
+def test_unix_sockets(tmp_path: Path) -> None:
+    loaded = settings(tmp_path, UnixSocket=True, ListenPort="/run/hmacfs.sock")
+    assert loaded.listen == UnixAddress(Path("/run/hmacfs.sock"))
+    assert loaded.idle_timeout == 75.0
+    assert settings(tmp_path).idle_timeout == 15.0
+
+
+def test_every_setting_has_a_field_and_a_row() -> None:
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert {setting.field for setting in SETTINGS} - fields == {"listen_port", "unix_socket"}
+    assert fields - {setting.field for setting in SETTINGS} == {"listen"}
+    assert markdown_table().count("\n") == len(SETTINGS) + 1
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert markdown_table() in readme
+
+
+def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
+    check_environment(settings(tmp_path, StoreDir=str(tmp_path / "new" / "store")))
+    assert (tmp_path / "new" / "store").is_dir()
+    assert list((tmp_path / "new" / "store").iterdir()) == []
+    (tmp_path / "file").touch()
+    for values, words in [
+        ({"StoreDir": str(tmp_path / "file")}, "StoreDir"),
+        ({"StoreDir": "/proc/none"}, "StoreDir"),
+        ({"StoreDir": str(tmp_path), "LogFile": str(tmp_path / "none" / "log")}, "LogFile"),
+        ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": str(tmp_path / "none" / "s")}, "ListenPort"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            check_environment(settings(tmp_path, **values))
+
+
+_SCALARS = st.booleans() | st.integers() | st.floats() | st.text(max_size=30)
+
+
+@given(
+    st.dictionaries(st.sampled_from([setting.key for setting in SETTINGS]), _SCALARS | st.lists(_SCALARS, max_size=3))
+)
+def test_any_value_is_taken_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    lines = [f"{key} = {json.dumps(value)}" for key, value in document.items() if value is not None]
+    path.write_text("\n".join(lines).replace("NaN", "nan").replace("Infinity", "inf"), encoding="utf-8")
+    try:
+        load(path, {})
+    except ConfigError as error:
+        assert str(error).count("\n") == 0
+
+
+@given(st.integers(min_value=0, max_value=2**40), st.sampled_from(["", "B", "kb", "MiB", "G"]))
+def test_sizes_in_all_units(number: int, unit: str) -> None:
+    factor = {"": 1, "B": 1, "kb": 1 << 10, "MiB": 1 << 20, "G": 1 << 30}[unit]
+    if number * factor <= 2**62:
+        assert size()(f"{number}{unit}") == number * factor
+        assert rate(f"{number}{unit}/s") == number * factor
+
+
+@given(st.integers(min_value=1, max_value=10**6), st.sampled_from(["", "s", "m", "h", "d"]))
+def test_durations_in_all_units(number: int, unit: str) -> None:
+    assert duration()(f"{number}{unit}") == number * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]

@@ -1,0 +1,90 @@
+"""The house's rules, read from the imports."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "hmacfs"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+ADAPTERS = ("transfer", "storage", "sessions", "telemetry")
+INPUT_OUTPUT = {"flask", "gevent", "gunicorn", "os", "socket", "sqlalchemy", "redis", "time", "werkzeug"}
+
+
+def imports(path: Path, *, of_functions: bool = True) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if of_functions else iter(tree.body)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update({node.module} | {f"{node.module}.{alias.name}" for alias in node.names})
+    return found
+
+
+def room(module: str) -> str:
+    """The part of the house that a module belongs to."""
+    return (module.split(".") + [""])[1]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_adapters_do_not_know_one_another_nor_the_web(module: str) -> None:
+    if room(module) in ADAPTERS:
+        others = {*ADAPTERS, "web", "server", "cli", "app"} - {room(module)}
+        assert {
+            name for name in imports(MODULES[module]) if name.startswith("hmacfs.") and room(name) in others
+        } == set()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [m for m in MODULES if room(m) in ("errors", "naming", "filetypes", "keyring", "signing", "dialects", "uploads")],
+)
+def test_pure_parts_do_no_input_or_output(module: str) -> None:
+    assert {name.split(".")[0] for name in imports(MODULES[module])} & INPUT_OUTPUT == set()
+
+
+def test_only_the_entries_import_the_app() -> None:
+    users = {module for module, path in MODULES.items() if "hmacfs.app" in imports(path)}
+    assert users == {"hmacfs.server.start"}
+
+
+def test_only_the_web_knows_flask_and_only_the_server_gunicorn() -> None:
+    for module, path in MODULES.items():
+        names = {name.split(".")[0] for name in imports(path)}
+        assert "flask" not in names or room(module) in ("web", "app", "server"), module
+        assert "gunicorn" not in names or room(module) == "server", module
+
+
+def test_there_are_no_import_cycles() -> None:
+    edges = {
+        module: {name for name in imports(path, of_functions=False) if name in MODULES and name != module}
+        for module, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for name in sorted(edges[module]):
+                visit(name, (*path, module))
+            done.add(module)
+
+    for module in sorted(MODULES):
+        visit(module, ())
+
+
+def test_functions_and_modules_stay_small() -> None:
+    for module, path in MODULES.items():
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 450, module
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{module}.{node.name}"

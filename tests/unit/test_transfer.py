@@ -1,0 +1,421 @@
+"""The byte-moving parts without a server: bodies over socket pairs, the pace, slow and failing disks."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hmacfs.errors import BadBody, BodyCutShort, HmacfsError, Stalled, TooLarge
+from hmacfs.offload import SLOW_CALL_SECONDS, SLOW_FOR_SECONDS, Disk, Offload
+from hmacfs.retry import Retry
+from hmacfs.transfer import receive as receive_module
+from hmacfs.transfer.body import Body, ChunkedBody, PlainBody, SocketBody, body_of
+from hmacfs.transfer.kernel import Splicer, SpliceUnsupported
+from hmacfs.transfer.pace import CATCH_UP_SECONDS, PIECE_SECONDS, Pace
+from hmacfs.transfer.receive import BUFFER_BYTES, SPLICE_FROM_BYTES, Receiver
+from hmacfs.transfer.send import FileShorter, FileSlice
+from hmacfs.transfer.wire import Inbox, Wire
+
+SIZES = [
+    0, 1, 4095, 65535, 65536, 65537, SPLICE_FROM_BYTES - 1, SPLICE_FROM_BYTES, BUFFER_BYTES - 1, BUFFER_BYTES + 1,
+    1024 * 1024 - 1, 1024 * 1024, 1024 * 1024 + 1, 5 * 1024 * 1024,
+]  # fmt: skip
+
+
+class Line:
+    """A connected pair: what a test sends into ``far`` is what the body reads."""
+
+    def __init__(self) -> None:
+        near, self.far = socket.socketpair()
+        self.near = near
+        self.wire = Wire(near)
+        self.inbox = Inbox(self.wire)
+
+    def send(self, data: bytes, *, then_close: bool = False) -> gevent.Greenlet[..., Any]:
+        def sending() -> None:
+            self.far.sendall(data)
+            if then_close:
+                self.far.shutdown(socket.SHUT_WR)
+
+        return gevent.spawn(sending)
+
+    def close(self) -> None:
+        self.wire.close()
+        self.near.close()
+        self.far.close()
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    pair = Line()
+    yield pair
+    pair.close()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
+    yield fd
+    os.close(fd)
+
+
+def content(fd: int) -> bytes:
+    return os.pread(fd, 1 << 26, 0)
+
+
+def receiver(**changes: Any) -> Receiver:
+    return Receiver(Disk(Offload(1)), **{"chunk_size": 65536, **changes})
+
+
+def no_splice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Splicer, "if_supported", classmethod(lambda cls, disk: None))
+
+
+Path3 = Callable[[pytest.MonkeyPatch, Line, bytes], Body]
+
+
+def by_splice(_: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
+    return SocketBody(line.inbox, len(data), 5)
+
+
+def by_buffer(monkeypatch: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
+    no_splice(monkeypatch)
+    return SocketBody(line.inbox, len(data), 5)
+
+
+def by_stream(_: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
+    return PlainBody(line.near.makefile("rb"), len(data), 5, line.near)
+
+
+@pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
+@pytest.mark.parametrize("size", SIZES)
+def test_exact_bytes_on_every_path(
+    monkeypatch: pytest.MonkeyPatch, line: Line, target: int, path: Path3, size: int
+) -> None:
+    data = os.urandom(size)
+    body = path(monkeypatch, line, data)
+    line.send(data + b"the next request")
+    assert receiver().receive(body, target, limit=size) == size
+    assert body.is_complete
+    assert body.received == size
+    assert content(target) == data
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 1000, 200_000, 300_000])
+def test_bytes_read_ahead_come_first_and_the_next_request_stays(line: Line, target: int, ahead: int) -> None:
+    data = os.urandom(300_000)
+    line.inbox.ahead = data[:ahead] + (b"next" if ahead == len(data) else b"")
+    line.send(data[ahead:])
+    receiver().receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data))
+    assert content(target) == data
+    assert line.inbox.ahead == (b"next" if ahead == len(data) else b"")
+
+
+@pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
+@pytest.mark.parametrize("sent", [0, 1, 70_000, 499_999])
+def test_a_cut_body_keeps_what_arrived(
+    monkeypatch: pytest.MonkeyPatch, line: Line, target: int, path: Path3, sent: int
+) -> None:
+    data = os.urandom(500_000)
+    body = path(monkeypatch, line, data)
+    line.send(data[:sent], then_close=True)
+    with pytest.raises(BodyCutShort):
+        receiver().receive(body, target, limit=len(data))
+    assert not body.is_complete
+    arrived = content(target)
+    assert data.startswith(arrived)
+    if path is not by_stream:  # a plain stream may hold back a piece that is not full
+        assert len(arrived) == sent
+
+
+@pytest.mark.parametrize("path", [by_splice, by_buffer])
+def test_a_silent_client_is_stalled_and_a_dribbling_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, line: Line, target: int, path: Path3
+) -> None:
+    data = os.urandom(200_000)
+    body = path(monkeypatch, line, data)
+    assert isinstance(body, SocketBody)
+    body.timeout = 0.2
+
+    def dribble() -> None:
+        for start in range(0, 100, 10):
+            line.far.sendall(data[start : start + 10])
+            gevent.sleep(0.05)
+
+    gevent.spawn(dribble)
+    before = time.monotonic()
+    with pytest.raises(Stalled):
+        receiver().receive(body, target, limit=len(data))
+    assert time.monotonic() - before > 0.6
+    assert content(target) == data[:100]
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_the_limit_holds_for_bodies_of_unknown_length(line: Line, target: int, size: int) -> None:
+    line.send(b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n")
+    with pytest.raises(TooLarge):
+        receiver().receive(ChunkedBody(line.inbox, 5), target, limit=size - 1)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.integers(1, 70))
+def test_chunked_bodies_in_any_cut(pieces: list[bytes], cut: int) -> None:
+    line = Line()
+    wire_bytes = b"".join(b"%X;ext=1\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\nTrailer: x\r\n\r\n"
+
+    def send() -> None:
+        for start in range(0, len(wire_bytes), cut):
+            line.far.sendall(wire_bytes[start : start + cut])
+            gevent.sleep(0)
+        line.far.sendall(b"NEXT")
+
+    gevent.spawn(send)
+    body = ChunkedBody(line.inbox, 5)
+    assert body.read() == b"".join(pieces)
+    assert body.is_complete
+    while len(line.inbox.ahead) < 4:
+        line.inbox.more(5)
+    assert line.inbox.ahead == b"NEXT"
+    line.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"5\r\nhel", BodyCutShort), (b"5\r\nhello", BodyCutShort), (b"5\r\nhelloXX0\r\n\r\n", BadBody), (b"-1\r\n", BadBody),
+        (b"0x5\r\n", BadBody), (b"1" * 17 + b"\r\n", BadBody), (b"5" * 9000, BadBody), (b"0\r\n" + b"a: b\r\n" * 99, BadBody),
+        (b"0\r\n", BodyCutShort), (b"1\r\nx\r\n0\n\n", BadBody), (b"\r\n", BadBody), (b"", BodyCutShort),
+    ],
+)  # fmt: skip
+def test_broken_chunked_bodies(line: Line, data: bytes, error: type[HmacfsError]) -> None:
+    line.send(data, then_close=True)
+    with pytest.raises(error):
+        ChunkedBody(line.inbox, 5).read()
+
+
+def test_the_client_is_invited_once_and_only_when_its_body_is_wanted(line: Line, target: int) -> None:
+    invitations: list[int] = []
+    body = SocketBody(line.inbox, 300_000, 5, lambda: invitations.append(1))
+    assert invitations == []
+    line.send(b"x" * 300_000)
+    receiver().receive(body, target, limit=300_000)
+    assert invitations == [1]
+
+
+def test_a_digest_sees_every_byte(line: Line, target: int) -> None:
+    data, digest = os.urandom(700_000), hashlib.sha256()
+    line.send(data)
+    receiver().receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data), digest=digest)
+    assert digest.digest() == hashlib.sha256(data).digest()
+    assert content(target) == data
+
+
+def test_a_file_system_without_splice_gets_its_bytes_through_a_buffer(
+    line: Line, target: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, real = os.urandom(900_000), os.splice
+
+    def splice(source: int, sink: int, count: int, **options: Any) -> int:
+        if sink == target:
+            raise OSError(errno.EINVAL, "not here")
+        return real(source, sink, count, **options)
+
+    monkeypatch.setattr(os, "splice", splice)
+    line.send(data)
+    ours = receiver()
+    ours.receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data))
+    assert content(target) == data
+    assert ours._splicer is None
+
+
+def test_a_pipe_that_a_failure_left_full_is_never_used_again(
+    line: Line, target: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failing = os.splice, [True]
+
+    def splice(source: int, sink: int, count: int, **options: Any) -> int:
+        if sink == target and failing[0]:
+            raise OSError(errno.ENOSPC, "full")
+        return real(source, sink, count, **options)
+
+    monkeypatch.setattr(os, "splice", splice)
+    ours = receiver()
+    line.send(b"a" * 200_000)
+    with pytest.raises(OSError, match="full"):
+        ours.receive(SocketBody(line.inbox, 200_000, 5), target, limit=200_000)
+    failing[0] = False
+    other = Line()
+    other.send(b"b" * 200_000)
+    ours.receive(SocketBody(other.inbox, 200_000, 5), target, limit=200_000)
+    assert content(target) == b"b" * 200_000
+    other.close()
+
+
+def test_short_writes_are_continued(line: Line, target: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:1000]))
+    no_splice(monkeypatch)
+    data = os.urandom(50_000)
+    line.inbox.ahead = data
+    receiver().receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data))
+    assert content(target) == data
+
+
+def test_buffers_are_reused(line: Line, target: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_splice(monkeypatch)
+    ours = receiver()
+    for _ in range(3):
+        line.send(b"x" * 600_000)
+        ours.receive(SocketBody(line.inbox, 600_000, 5), target, limit=600_000)
+    assert len(ours._buffers) == 1
+    assert receive_module.BUFFERS_KEPT == 16
+
+
+def test_bodies_of_other_servers() -> None:
+    def environ(**more: Any) -> dict[str, Any]:
+        return {"wsgi.input": io.BytesIO(b"hello world"), **more}
+
+    assert body_of(environ(CONTENT_LENGTH="5"), 5).read() == b"hello"
+    assert body_of(environ(), 5).read() == b""
+    assert body_of(environ(**{"wsgi.input_terminated": True}), 5).read() == b"hello world"
+    with pytest.raises(BodyCutShort):
+        body_of(environ(CONTENT_LENGTH="50"), 5).read()
+
+
+class Broken:
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    def read(self, size: int) -> bytes:
+        raise self.error
+
+
+def test_errors_of_other_servers() -> None:
+    with pytest.raises(Stalled):
+        PlainBody(Broken(TimeoutError()), 5, 5).read()
+    with pytest.raises(BodyCutShort):
+        PlainBody(Broken(OSError("parser")), 5, 5).read()
+
+
+@given(
+    st.integers(10_000, 10**9), st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 0.5)), min_size=1, max_size=60)
+)
+def test_the_pace_holds_over_any_stretch(rate: int, steps: list[tuple[int, float]]) -> None:
+    pace, now = Pace(rate, 0.0), 0.0
+    moved: list[tuple[float, int]] = []
+    for size, delay in steps:
+        count = min(size, pace.piece)
+        moved.append((now, count))
+        now += pace.rest(count, now) + delay
+    for index, (start, _) in enumerate(moved):
+        total = 0
+        for when, count in moved[index:]:
+            total += count
+            assert total <= rate * (when - start + CATCH_UP_SECONDS + PIECE_SECONDS) + rate * PIECE_SECONDS
+
+
+def test_the_pace_is_not_slower_than_asked() -> None:
+    pace, now, total = Pace(1_000_000, 0.0), 0.0, 0
+    while now < 10:
+        total += pace.piece
+        now += pace.rest(pace.piece, now) + 0.001  # each rest is a little late
+    assert total >= 9_900_000
+
+
+def test_files_are_sent_whole_in_part_and_slowly(line: Line, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    (tmp_path / "file").write_bytes(data)
+    for offset, count, rate in [(0, 3_000_000, 0), (5, 2_000_000, 0), (1_000, 100_000, 1_000_000)]:
+        closed: list[int] = []
+        part = FileSlice(
+            os.open(tmp_path / "file", os.O_RDONLY), offset, count, rate=rate, on_close=lambda s: closed.append(s.sent)
+        )
+        sending = gevent.spawn(part.send_over, line.wire, 5)
+        received = b""
+        while len(received) < count:
+            received += line.far.recv(1 << 20)
+        sending.get()
+        part.close()
+        part.close()
+        assert received == data[offset : offset + count]
+        assert closed == [count]
+
+
+def test_a_file_for_other_servers(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    part = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 2, 5)
+    assert b"".join(part) == b"23456"
+    part.close()
+    short = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 0, 50)
+    with pytest.raises(FileShorter):
+        list(short)
+    short.close()
+
+
+def test_a_truncated_file_ends_the_connection(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 10)
+    part = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 0, 100)
+    with pytest.raises(FileShorter):
+        part.send_over(line.wire, 5)
+    part.close()
+
+
+def test_a_stalled_reader_is_dropped(line: Line, tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(50_000_000)
+    part = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 0, 50_000_000)
+    with pytest.raises(Stalled):
+        part.send_over(line.wire, 0.2)
+    assert 0 < part.sent < part.count
+    part.close()
+
+
+def test_a_slow_disk_is_noticed_and_forgotten() -> None:
+    now = [0.0]
+    disk = Disk(Offload(1), clock=lambda: now[0])
+
+    def call(seconds: float) -> str:
+        now[0] += seconds
+        return "done"
+
+    assert disk(call, SLOW_CALL_SECONDS / 2) == "done"
+    assert not disk.is_slow
+    assert disk(call, SLOW_CALL_SECONDS * 2) == "done"
+    assert disk.is_slow
+    now[0] += SLOW_FOR_SECONDS + 1
+    assert not disk.is_slow
+
+
+def test_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(time, "sleep", rests.append)
+    failures = [OSError(errno.ESTALE, "stale"), OSError(errno.EMFILE, "many")]
+
+    def operation() -> str:
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    assert Retry(5, 2.0)(operation) == "done"
+    assert rests == [2.0, 2.0]
+    failures.extend([OSError(errno.EIO, "broken"), OSError(errno.EAGAIN, "again")])
+    with pytest.raises(OSError, match="broken"):
+        Retry(5, 2.0)(operation)
+    failures.extend(OSError(errno.EAGAIN, "again") for _ in range(3))
+    with pytest.raises(OSError, match="again"):
+        Retry(2, 0.0)(operation)
+
+
+def test_splice_unsupported_is_no_error_of_the_request() -> None:
+    assert not issubclass(SpliceUnsupported, (HmacfsError, OSError))
