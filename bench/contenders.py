@@ -48,9 +48,9 @@ class Contender(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, folder: Path, store: Path | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = store or folder / "store"
+        self.store = folder / "store"
         self.port = free_port()
         self._daemons: list[Daemon] = []
 
@@ -79,6 +79,9 @@ class Contender(ABC):
         """At once: gunicorn would wait for the connections that clients keep open."""
         while self._daemons:
             self._daemons.pop().kill()
+
+    def cpu_seconds(self) -> float:
+        return processes.cpu_seconds(self.leaders)
 
     def usage(self) -> processes.Usage:
         return processes.usage(self.leaders)

@@ -28,8 +28,8 @@ end
 function done(summary, latency)
    local errors = summary.errors
    io.write(string.format(
-      '\nRESULT {"requests": %d, "microseconds": %d, "refused": %d, "broken": %d, "p50": %d, "p99": %d}\n',
-      summary.requests, summary.duration, errors.status,
+      '\nRESULT {"requests": %d, "bytes": %d, "microseconds": %d, "refused": %d, "broken": %d, "p50": %d, "p99": %d}\n',
+      summary.requests, summary.bytes, summary.duration, errors.status,
       errors.connect + errors.read + errors.write + errors.timeout,
       latency:percentile(50), latency:percentile(99)))
 end

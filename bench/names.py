@@ -28,20 +28,16 @@ def signed_path(secret: str, name: str, size: int) -> str:
 
 
 class UploadList:
-    """Signed paths for uploads of ``size`` bytes, in one file for each thread of the load program.
+    """Signed paths for uploads of ``size`` bytes, in the files ``<base>.<n>``, one for each thread of the load program.
 
-    A thread takes its paths in their order, so that the names that were stored are the first ones of each file.
+    A thread takes its paths in their order, so that the names that get stored are the first ones of ``by_thread``.
     """
 
-    def __init__(self, folder: Path, secret: str, size: int, *, threads: int, count: int, seed: int) -> None:
-        everything = list(names(count, seed=seed))
+    def __init__(self, base: Path, secret: str, size: int, *, threads: int, count: int) -> None:
+        self.base = base
         self.size = size
+        everything = list(names(count))
         self.by_thread: list[Sequence[str]] = [everything[thread::threads] for thread in range(threads)]
-        self.base = folder / f"paths-{size}-{seed}"
         for thread, mine in enumerate(self.by_thread):
-            lines = "\n".join(signed_path(secret, name, size) for name in mine)
-            self.file(thread).write_text(f"{lines}\n")
-
-    def file(self, thread: int) -> Path:
-        """Where the paths of a thread are."""
-        return self.base.with_name(f"{self.base.name}.{thread}")
+            lines = "".join(f"{signed_path(secret, name, size)}\n" for name in mine)
+            base.with_name(f"{base.name}.{thread}").write_text(lines)

@@ -49,9 +49,9 @@ class Offload:
                 interruption = interruption or error
         if interruption is not None:
             raise interruption
-        result, error = pending.get()
-        if error is not None:
-            raise error
+        result, failure = pending.get()
+        if failure is not None:
+            raise failure
         value: R = result
         return value
 

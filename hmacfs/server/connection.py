@@ -64,13 +64,17 @@ class Site:
 
 
 class Connection:
-    """Serves one accepted socket. ``peer`` is its address, or ``None`` for a Unix socket."""
+    """Serves one accepted socket. ``peer`` is its address, or ``None`` for a Unix socket.
+
+    ``is_idle``: no request is being received or served; ``is_fresh``: there was none yet.
+    """
 
     def __init__(self, site: Site, sock: socket.socket, peer: tuple[Any, ...] | None) -> None:
         self.site = site
         self.wire = Wire(sock)
         self.inbox = Inbox(self.wire)
         self.is_idle = True
+        self.is_fresh = True
         self._peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
 
     def serve(self) -> None:
@@ -102,7 +106,7 @@ class Connection:
             return False
         if head is None:
             return False
-        self.is_idle = False
+        self.is_idle = self.is_fresh = False
         body = self._body(head)
         answer = Answer(self, head, body)
         try:

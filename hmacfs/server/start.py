@@ -97,6 +97,7 @@ def gunicorn_settings() -> dict[str, Any]:
         "proc_name": "hmac-file-server",
         "logger_class": ServerLog,
         "on_starting": on_starting,
+        "post_fork": post_fork,
         "when_ready": when_ready,
     }
 
@@ -176,6 +177,13 @@ def when_ready(server: Any) -> None:
     log.info("listening at %s, uploads at %s", _bind(current_settings()), current_settings().url_prefix)
     for action in _when_ready:
         action()
+
+
+def post_fork(_server: Any, _worker: Any) -> None:
+    """In a new worker, before it has signal handlers: those of the master, which only note the signal, must not swallow
+    a stop that comes while the worker starts."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def on_ready(action: Callable[[], None]) -> None:

@@ -24,6 +24,8 @@ log = logging.getLogger("hmacfs.server")
 
 #: How often a worker tells the master that it lives (gunicorn's ``timeout`` is 30 s).
 HEARTBEAT_SECONDS = 1.0
+#: A connection that was accepted a moment before a stop may have its first request on the way: it is waited for.
+FRESH_SECONDS = 1.0
 #: What transfers that are broken off get for cleaning up.
 BREAK_OFF_SECONDS = 2.0
 
@@ -126,10 +128,14 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     def _drain(self) -> None:
         """Wait for what is running, up to ``GracefulShutdownTimeout`` seconds; then break it off."""
-        deadline = time.monotonic() + self._settings.graceful_shutdown_timeout
-        for connection in list(self._connections):
-            connection.end_if_idle()
-        while self._connections and not self._hurry and time.monotonic() < deadline:
+        began = time.monotonic()
+        while self._connections and not self._hurry:
+            waited = time.monotonic() - began
+            if waited >= self._settings.graceful_shutdown_timeout:
+                break
+            for connection in list(self._connections):
+                if not connection.is_fresh or waited >= FRESH_SECONDS:
+                    connection.end_if_idle()
             self.notify()
             gevent.sleep(0.05)
         if self._connections:

@@ -155,8 +155,14 @@ class TransferBlueprint(flask.Blueprint):
         return register
 
 
+class _PlainResponse(flask.Response):
+    """Has no type of its own accord: a Reply says what there is to say."""
+
+    default_mimetype = None
+
+
 def as_flask_response(reply: Reply) -> flask.Response:
-    return flask.Response(
+    return _PlainResponse(
         reply.body, status=_STATUS_LINES[reply.status], headers=reply.headers, direct_passthrough=True
     )
 

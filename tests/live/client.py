@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, cast
 
 from tests.servers.hmacfs import HmacFileServer
 
@@ -50,7 +50,7 @@ class Client:
         # One buffer for all answers: a response of http.client makes one of its own and loses what it read ahead.
         self._file = self.sock.makefile("rb")
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,7 +77,7 @@ class Client:
     def answer(self, method: str = "GET") -> Answer:
         response = http.client.HTTPResponse(self.sock, method=method)
         response.fp.close()
-        response.fp = _Kept(self._file)
+        response.fp = cast("io.BufferedReader", _Kept(self._file))
         response.begin()
         body = response.read()
         return Answer(response.status, response.headers, body)
@@ -133,5 +133,5 @@ def put(server: HmacFileServer, name: str, body: bytes, content_type: str | None
     return request(server, "PUT", server.sign_v(name, len(body)), body, content_type=content_type)
 
 
-def get(server: HmacFileServer, name: str, **headers: object) -> Answer:
-    return request(server, "GET", server.path(name), **headers)
+def get(server: HmacFileServer, name: str, **headers: str) -> Answer:
+    return request(server, "GET", server.path(name), b"", **headers)

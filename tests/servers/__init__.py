@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import pwd
@@ -87,7 +88,7 @@ def give_to(folder: Path, name: str) -> None:
 
 
 class Daemon:
-    """A running program: started in ``__init__``'s caller's folder, its output in ``log``, stopped with its children."""
+    """A running program in a folder of its own, its output in ``log``, stopped with its children."""
 
     def __init__(self, command: Sequence[str], *, folder: Path, env: Mapping[str, str] | None = None) -> None:
         self.log_path = folder / "output.log"
@@ -128,8 +129,6 @@ class Daemon:
 
     def kill(self) -> None:
         """End it and all its children at once."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()

@@ -7,6 +7,8 @@ import signal
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Self
+from urllib.parse import quote
 
 import psutil
 import toml
@@ -89,16 +91,15 @@ class HmacFileServer:
         """Lines of the log that should not be there after a run without mistakes."""
         return [line for line in self.log().splitlines() if " INFO [" not in line and " DEBUG [" not in line]
 
-    def __enter__(self) -> HmacFileServer:
-        return self.start()
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.daemon.kill()
 
     def path(self, name: str) -> str:
         """The escaped URL path of a stored name."""
-        from urllib.parse import quote
-
         return self.prefix + quote(name)
 
     def sign_v(self, name: str, size: int) -> str:

@@ -22,9 +22,9 @@ from hmacfs.config import (
     UnixAddress,
     check_environment,
     load,
+    markdown_table,
     warnings,
 )
-from hmacfs.config import markdown_table
 from hmacfs.config.settings import snake_case
 from hmacfs.config.values import duration, rate, size
 from hmacfs.errors import ConfigError
@@ -70,7 +70,7 @@ GracefulShutdownTimeout = 30           # Timeout for graceful shutdowns (in seco
 """
 
 
-def settings(tmp_path: Path, environ: dict[str, str] | None = None, **values: Any) -> Settings:
+def settings(tmp_path: Path, environ: dict[str, str] | None = None, /, **values: Any) -> Settings:
     document = {"Secret": SECRET, "StoreDir": "/srv/store", **values}
     path = tmp_path / "config.toml"
     path.write_text(toml.dumps({key: value for key, value in document.items() if value is not None}))
@@ -116,7 +116,7 @@ def test_keys_in_any_letter_case(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_values(tmp_path: Path, key: str, value: object, expected: object) -> None:
     field = "listen" if key == "ListenPort" else snake_case(key)
-    assert getattr(settings(tmp_path, **{key: value}), field) == expected
+    assert getattr(settings(tmp_path, None, **{key: value}), field) == expected
 
 
 @pytest.mark.parametrize(
@@ -257,12 +257,13 @@ def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "store").is_dir()
     assert list((tmp_path / "new" / "store").iterdir()) == []
     (tmp_path / "file").touch()
-    for values, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"StoreDir": str(tmp_path / "file")}, "StoreDir"),
         ({"StoreDir": "/proc/none"}, "StoreDir"),
         ({"StoreDir": str(tmp_path), "LogFile": str(tmp_path / "none" / "log")}, "LogFile"),
         ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": str(tmp_path / "none" / "s")}, "ListenPort"),
-    ]:
+    ]
+    for values, words in cases:
         with pytest.raises(ConfigError, match=words):
             check_environment(settings(tmp_path, **values))
 

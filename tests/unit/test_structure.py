@@ -20,7 +20,7 @@ INPUT_OUTPUT = {"flask", "gevent", "gunicorn", "os", "socket", "sqlalchemy", "re
 def imports(path: Path, *, of_functions: bool = True) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = ast.walk(tree) if of_functions else iter(tree.body)
-    found = set()
+    found: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
@@ -31,7 +31,7 @@ def imports(path: Path, *, of_functions: bool = True) -> set[str]:
 
 def room(module: str) -> str:
     """The part of the house that a module belongs to."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 @pytest.mark.parametrize("module", MODULES)

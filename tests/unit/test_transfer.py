@@ -339,7 +339,7 @@ def test_files_are_sent_whole_in_part_and_slowly(line: Line, tmp_path: Path) -> 
     for offset, count, rate in [(0, 3_000_000, 0), (5, 2_000_000, 0), (1_000, 100_000, 1_000_000)]:
         closed: list[int] = []
         part = FileSlice(
-            os.open(tmp_path / "file", os.O_RDONLY), offset, count, rate=rate, on_close=lambda s: closed.append(s.sent)
+            os.open(tmp_path / "file", os.O_RDONLY), offset, count, rate=rate, on_close=lambda s, closed=closed: closed.append(s.sent)
         )
         sending = gevent.spawn(part.send_over, line.wire, 5)
         received = b""
@@ -385,16 +385,19 @@ def test_a_slow_disk_is_noticed_and_forgotten() -> None:
     now = [0.0]
     disk = Disk(Offload(1), clock=lambda: now[0])
 
-    def call(seconds: float) -> str:
-        now[0] += seconds
-        return "done"
+    def slow_after(seconds: float) -> bool:
+        def call() -> str:
+            now[0] += seconds
+            return "done"
 
-    assert disk(call, SLOW_CALL_SECONDS / 2) == "done"
-    assert not disk.is_slow
-    assert disk(call, SLOW_CALL_SECONDS * 2) == "done"
-    assert disk.is_slow
+        assert disk(call) == "done"
+        return disk.is_slow
+
+    assert slow_after(SLOW_CALL_SECONDS / 2) is False
+    assert slow_after(SLOW_CALL_SECONDS * 2) is True
+    assert slow_after(SLOW_FOR_SECONDS + 1) is True
     now[0] += SLOW_FOR_SECONDS + 1
-    assert not disk.is_slow
+    assert slow_after(0) is False
 
 
 def test_retries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,155 @@
+"""Loads from curl (large files) and wrk (small ones), each checked: every answer, and what is stored afterwards."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from bench.contenders import SECRET, Contender
+from bench.curl import curl
+from bench.names import PREFIX, UploadList, names, signed_path
+from bench.outcome import LoadFailed, Outcome
+from bench.stores import Stored, put_in, take_out
+from bench.wrk import threads, wrk
+
+#: More than any server here takes in a second on one core: a list of paths must not end before the run.
+_UPLOADS_PER_CORE_SECOND = 20_000
+_BYTES_PER_CORE_SECOND = 6e9
+
+
+class Load(Protocol):
+    """``prepare`` comes before and ``verify`` after what is measured. ``run`` takes about ``seconds``, or as long as
+    its work does. All may raise ``LoadFailed``; ``verify`` removes from the store what the load brought there."""
+
+    def prepare(self, contender: Contender, seconds: int) -> None: ...
+
+    def run(self, contender: Contender, seconds: int) -> Outcome: ...
+
+    def verify(self, contender: Contender, outcome: Outcome) -> None: ...
+
+
+class CurlUpload:
+    """``streams`` curls at once, each of which uploads the file ``source`` ``each`` times."""
+
+    def __init__(self, source: Path, *, streams: int = 1, each: int = 1) -> None:
+        self._source = source
+        self._names = list(names(streams * each, filename="video.mp4"))
+        self._streams = streams
+
+    def prepare(self, contender: Contender, seconds: int) -> None:
+        take_out(contender.store, self._names, self._source)
+
+    def run(self, contender: Contender, seconds: int) -> Outcome:
+        size, count = self._source.stat().st_size, len(self._names)
+        shares = [self._names[stream :: self._streams] for stream in range(self._streams)]
+        transfers, wall = curl(*(self._arguments(contender, share, size) for share in shares))
+        wrong = [transfer for transfer in transfers if transfer.status != 201 or transfer.sent != size]
+        if wrong or len(transfers) != count:
+            raise LoadFailed(f"{count} uploads ended in {len(transfers)} answers, these among them: {wrong[:3]}")
+        # A single curl's own clock leaves its start out; several have no common clock but ours.
+        return Outcome(transfers[0].seconds if count == 1 else wall, count, count * size)
+
+    def _arguments(self, contender: Contender, share: Sequence[str], size: int) -> list[str]:
+        arguments = []
+        for name in share:
+            url = f"{contender.url}{signed_path(SECRET, name, size)}"
+            arguments += ["--output", os.devnull, "--upload-file", str(self._source), url]
+        return arguments
+
+    def verify(self, contender: Contender, outcome: Outcome) -> None:
+        _require(take_out(contender.store, self._names, self._source), complete=outcome.count, unanswered=0)
+
+
+class CurlDownload:
+    """One curl that downloads the file ``source`` and throws it away."""
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._name = next(names(1, filename="film.mp4"))
+
+    def prepare(self, contender: Contender, seconds: int) -> None:
+        put_in(contender.store, self._name, self._source)
+
+    def run(self, contender: Contender, seconds: int) -> Outcome:
+        size = self._source.stat().st_size
+        (transfer, *_), _ = curl(["--output", os.devnull, f"{contender.url}{PREFIX}{self._name}"])
+        if transfer.status != 200 or transfer.received != size:
+            raise LoadFailed(f"the download of {size} bytes ended as {transfer}")
+        return Outcome(transfer.seconds, 1, size)
+
+    def verify(self, contender: Contender, outcome: Outcome) -> None:
+        take_out(contender.store, [self._name], self._source)
+
+
+class WrkUpload:
+    """wrk with ``connections``, on each of which it uploads one file like ``body`` after the other.
+
+    folder: for the list of signed paths, made once for all contenders and long enough for runs of ``longest`` seconds.
+    """
+
+    def __init__(self, body: Path, folder: Path, *, connections: int, longest: int) -> None:
+        self._body = body
+        self._folder = folder
+        self._connections = connections
+        self._longest = longest
+
+    @cached_property
+    def _paths(self) -> UploadList:
+        size = self._body.stat().st_size
+        rate = min(_UPLOADS_PER_CORE_SECOND, _BYTES_PER_CORE_SECOND / size) * (os.cpu_count() or 1)
+        base = self._folder / f"paths-{size}-{self._connections}"
+        return UploadList(base, SECRET, size, threads=threads(self._connections), count=int(rate * (self._longest + 1)))
+
+    def prepare(self, contender: Contender, seconds: int) -> None:
+        self._take_out(contender)
+
+    def run(self, contender: Contender, seconds: int) -> Outcome:
+        env = {"BENCH_PATHS": str(self._paths.base), "BENCH_BODY": str(self._body)}
+        return wrk(contender.url, seconds, connections=self._connections, **env).outcome(self._paths.size)
+
+    def verify(self, contender: Contender, outcome: Outcome) -> None:
+        """A load that ends breaks off as many requests as it has connections: those may or may not be stored."""
+        _require(self._take_out(contender), complete=outcome.count, unanswered=self._connections)
+
+    def _take_out(self, contender: Contender) -> Stored:
+        stored = Stored(0, 0)
+        for mine in self._paths.by_thread:
+            stored = stored.plus(take_out(contender.store, mine, self._body, gap=self._connections))
+        return stored
+
+
+class WrkDownload:
+    """wrk with ``connections``, on each of which it downloads the file ``source`` again and again."""
+
+    def __init__(self, source: Path, *, connections: int) -> None:
+        self._source = source
+        self._connections = connections
+        self._name = next(names(1, filename="picture.jpg"))
+
+    def prepare(self, contender: Contender, seconds: int) -> None:
+        put_in(contender.store, self._name, self._source)
+
+    def run(self, contender: Contender, seconds: int) -> Outcome:
+        size = self._source.stat().st_size
+        result = wrk(f"{contender.url}{PREFIX}{self._name}", seconds, connections=self._connections)
+        if result.bytes < result.requests * size:
+            raise LoadFailed(f"{result.requests} downloads of {size} bytes brought {result.bytes} bytes")
+        return result.outcome(size)
+
+    def verify(self, contender: Contender, outcome: Outcome) -> None:
+        with urllib.request.urlopen(f"{contender.url}{PREFIX}{self._name}", timeout=10) as answer:
+            if answer.read() != self._source.read_bytes():
+                raise LoadFailed("a download brought other bytes")
+        take_out(contender.store, [self._name], self._source)
+
+
+def _require(stored: Stored, *, complete: int, unanswered: int) -> None:
+    """Raises ``LoadFailed`` if the store does not hold what was answered with success."""
+    if not complete <= stored.complete <= complete + unanswered:
+        raise LoadFailed(f"{complete} uploads were answered with success, {stored.complete} are stored")
+    if stored.partial > unanswered:
+        raise LoadFailed(f"{stored.partial} stored files are not what was sent")

@@ -1,0 +1,199 @@
+"""What is measured: each work with those that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import disk, stores
+from bench.contenders import Contender, DurableHmacfs, FlaskView, FrontedHmacfs, GoServer, Hmacfs, Nginx
+from bench.fleet import Fleet
+from bench.idle import idle_connections
+from bench.loads import CurlDownload, CurlUpload, Load, WrkDownload, WrkUpload
+from bench.material import random_file, sparse_file
+from bench.measure import MIB, Sample, measure
+from bench.names import PREFIX, names
+
+ALL: tuple[type[Contender], ...] = (Hmacfs, FrontedHmacfs, Nginx, GoServer, FlaskView)
+SEVERAL: tuple[type[Contender], ...] = (Hmacfs, Nginx, GoServer)
+ON_DISK: tuple[type[Contender], ...] = (DurableHmacfs, Hmacfs)
+
+DISK = "disk alone"
+IDLE_CONNECTIONS = 5_000
+MANY_FILES = 1_000_000
+
+_BIG = ("gb_per_s", "cpu_per_gb", "peak_mib", "pss_mib")
+_SMALL = ("per_s", "p50_ms", "p99_ms", "cpu_ms", "peak_mib", "pss_mib")
+_LATENCY = ("p50_ms", "p99_ms", "per_s")
+
+
+class Entry(NamedTuple):
+    """One that does a work. ``measure`` takes the seconds that a run should last; it raises ``LoadFailed``,
+    ``Unavailable`` and what a start can raise."""
+
+    name: str
+    measure: Callable[[int], Sample]
+
+
+class Work(NamedTuple):
+    """columns: keys of ``METRICS``, the decisive one first. baseline: the entry that the others are compared with.
+    setup: what has to be done once before."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    baseline: str
+    entries: tuple[Entry, ...]
+    setup: Callable[[], None] = lambda: None
+
+
+class Workshop:
+    """Makes the works. ram and disk: folders for the stores; longest: seconds of the longest run."""
+
+    def __init__(self, fleet: Fleet, ram: Path, disk: Path, *, longest: int, quick: bool) -> None:
+        self._fleet = fleet
+        self._ram = ram
+        self._disk = disk
+        self._longest = longest
+        self._quick = quick
+        self._material = ram / "material"
+        self._material.mkdir()
+
+    def works(self, *, full: bool) -> list[Work]:
+        """All of them; full: also those that take many minutes."""
+        works = [*self._in_memory(), *self._durable(), self._latency(), self._idle(), self._memory()]
+        return [*works, *self._million()] if full else works
+
+    def _in_memory(self) -> list[Work]:
+        loads = self._uploads()
+        loads += [
+            ("get-1g", "GET 1 GiB, one stream", _BIG, CurlDownload(self._file(1024 * MIB))),
+            ("get-1m", "GET 1 MiB, 16 connections", _SMALL, WrkDownload(self._file(MIB), connections=16)),
+            ("get-16k", "GET 16 KiB, 32 connections", _SMALL, WrkDownload(self._file(16 * 1024), connections=32)),
+        ]
+        return [
+            Work(name, title, columns, "go", self._entries(ALL, self._ram, load)) for name, title, columns, load in loads
+        ]
+
+    def _durable(self) -> list[Work]:
+        """On the disk, with and without durability; for some with what the disk itself does."""
+        limits = {
+            "put-1g": (Entry(DISK, self._disk_write),),
+            "put-1k": (Entry(DISK, self._disk_creations), Entry(f"{DISK}, a folder each", self._disk_folders)),
+        }
+        works = []
+        for name, title, columns, load in self._uploads():
+            entries = (*self._entries(ON_DISK, self._disk, load), *limits.get(name, ()))
+            baseline = DISK if name in limits else "hmacfs"
+            works.append(Work(f"{name}-fsync", f"{title}, to disk", columns, baseline, entries))
+        return works
+
+    def _uploads(self) -> list[tuple[str, str, tuple[str, ...], Load]]:
+        return [
+            ("put-1g", "PUT 1 GiB, one stream", _BIG, CurlUpload(self._file(1024 * MIB))),
+            ("put-8x32m", "PUT 32 MiB, 8 streams", _BIG, CurlUpload(self._file(32 * MIB), streams=8, each=4)),
+            ("put-1m", "PUT 1 MiB, 16 connections", _SMALL, self._wrk_upload(MIB, 16)),
+            ("put-64k", "PUT 64 KiB, 32 connections", _SMALL, self._wrk_upload(64 * 1024, 32)),
+            ("put-1k", "PUT 1 KiB, 32 connections", _SMALL, self._wrk_upload(1024, 32)),
+        ]
+
+    def _latency(self) -> Work:
+        entries = self._entries(ALL, self._ram, self._wrk_upload(1024, 1))
+        return Work("latency", "PUT 1 KiB, one after the other", _LATENCY, "go", entries)
+
+    def _idle(self) -> Work:
+        load = self._wrk_upload(1024, 32)
+        entries = [Entry(kind.name, partial(self._with_idle, kind, load)) for kind in SEVERAL]
+        title = f"PUT 1 KiB, 32 connections, beside {IDLE_CONNECTIONS:,} idle ones"
+        return Work("idle", title, ("per_s", "share", "p99_ms", "peak_mib", "pss_mib"), "go", tuple(entries))
+
+    def _memory(self) -> Work:
+        entries = [Entry(kind.name, partial(self._memory_of, kind)) for kind in ALL]
+        title = "Resident memory: idle, and its growth by an upload of 2 GiB"
+        return Work("memory", title, ("idle_mib", "growth_mib", "idle_pss_mib"), "go", tuple(entries))
+
+    def _million(self) -> list[Work]:
+        works = []
+        for kind, durability in ((DurableHmacfs, "durable"), (Hmacfs, "not durable")):
+            load = self._wrk_upload(1024, 1)
+            empty, filled = self._disk / "empty", self._disk / "filled"
+            entries = (
+                Entry("empty store", partial(self._measure, kind, empty, load)),
+                Entry("filled store", partial(self._measure, kind, filled, load)),
+            )
+            title = f"PUT 1 KiB, one after the other, {durability}, into a store of {MANY_FILES:,} files"
+            fill = partial(_fill, filled / kind.name / "store")
+            works.append(Work(f"million-{kind.name}", title, _LATENCY, "empty store", entries, fill))
+        return works
+
+    def _entries(self, kinds: Iterable[type[Contender]], place: Path, load: Load) -> tuple[Entry, ...]:
+        return tuple(Entry(kind.name, partial(self._measure, kind, place, load)) for kind in kinds)
+
+    def _measure(self, kind: type[Contender], place: Path, load: Load, seconds: int) -> Sample:
+        if place != self._ram:
+            stores.sync(self._disk)
+        return measure(self._fleet.get(kind, place), load, seconds)
+
+    def _with_idle(self, kind: type[Contender], load: Load, seconds: int) -> Sample:
+        contender = self._fleet.get(kind, self._ram)
+        without = measure(contender, load, seconds)
+        name = next(names(1, filename="avatar.png"))
+        source = self._file(1024)
+        stores.put_in(contender.store, name, source)
+        with idle_connections(contender.port, f"{PREFIX}{name}", IDLE_CONNECTIONS):
+            beside = measure(contender, load, seconds)
+        stores.take_out(contender.store, [name], source)
+        return beside | {"share": beside["per_s"] / without["per_s"]}
+
+    def _memory_of(self, kind: type[Contender], seconds: int) -> Sample:
+        """Of a new instance, which has served one small upload and download."""
+        contender = kind(self._ram / f"{kind.name}-fresh")
+        try:
+            contender.start()
+            contender.wait_until_idle()
+            idle = contender.usage()
+            large = sparse_file(self._material, 2048 * MIB)
+            busy = measure(contender, CurlUpload(large), seconds)
+        finally:
+            contender.stop()
+        return {
+            "idle_mib": idle.rss / MIB,
+            "growth_mib": busy["peak_mib"] - idle.rss / MIB,
+            "idle_pss_mib": idle.pss / MIB,
+        }
+
+    def _disk_write(self, seconds: int) -> Sample:
+        stores.sync(self._disk)
+        return {"gb_per_s": 1024 * MIB / 1e9 / disk.synced_write(self._disk, 1024 * MIB)}
+
+    def _disk_creations(self, seconds: int, *, own_folders: bool = False) -> Sample:
+        stores.sync(self._disk)
+        levels = disk.PARALLEL[1::2] if self._quick else disk.PARALLEL
+        span = seconds / len(levels)
+        rates = [disk.synced_creations(self._disk, level, span, own_folders=own_folders) for level in levels]
+        rate = disk.best(rates)
+        return {"per_s": rate.per_second, "parallel": rate.parallel}
+
+    def _disk_folders(self, seconds: int) -> Sample:
+        return self._disk_creations(seconds, own_folders=True)
+
+    def _file(self, size: int) -> Path:
+        return random_file(self._material, size)
+
+    def _wrk_upload(self, size: int, connections: int) -> WrkUpload:
+        return WrkUpload(self._file(size), self._material, connections=connections, longest=self._longest)
+
+
+def _fill(store: Path) -> None:
+    store.mkdir(parents=True, exist_ok=True)
+    stores.fill(store, MANY_FILES)
+
+
+def select(works: Sequence[Work], wanted: Sequence[str]) -> list[Work]:
+    """The works with these names, all if there are none. Raises ``ValueError`` with the names there are."""
+    unknown = set(wanted) - {work.name for work in works}
+    if unknown:
+        raise ValueError(f"no such work: {', '.join(sorted(unknown))}; there are {', '.join(w.name for w in works)}")
+    return [work for work in works if not wanted or work.name in wanted]

@@ -1,0 +1,366 @@
+"""Starting, checking, signing, logging and stopping, as an operator does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.live.client import Client, get, put, request
+from tests.servers import Daemon, accepts_connections, free_port, require_binary, wait_until
+from tests.servers.hmacfs import HmacFileServer
+from tests.unit.test_config import ORIGINAL
+
+ROOT = Path(__file__).parents[2]
+StartServer = Callable[..., HmacFileServer]
+
+
+def run(*arguments: object, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command, to its end."""
+    command = [sys.executable, "-W", "error", "-m", "hmacfs", *map(str, arguments)]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HMACFS_")}
+    environ = {**clean, "PYTHONPATH": str(ROOT), **env}
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=cwd, env=environ)
+
+
+def test_mistakes_end_the_start_with_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    for content, words in [
+        (None, "cannot be read"),
+        ("ListenPort = ", "not TOML"),
+        ('Secret = "0123456789abcdef"\nStoreDirr = "x"', "did you mean StoreDir?"),
+        ('Secret = "0123456789abcdef"\nStoreDir = "/proc/none"', "cannot be written"),
+    ]:
+        if content is not None:
+            config.write_text(content)
+        for arguments in (["-config", config], ["--config", config, "-check"]):
+            done = run(*arguments)
+            assert done.returncode == 2
+            assert done.stdout == ""
+            assert done.stderr.count("\n") == 1
+            assert done.stderr.startswith("hmac-file-server: ")
+            assert words in done.stderr
+
+
+def test_check_says_that_all_is_well(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}/store"')
+    done = run("-config", config, "-check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the configuration is good\n", "")
+
+
+def test_the_originals_example_starts(tmp_path: Path) -> None:
+    port = free_port()
+    text = ORIGINAL.replace("/mnt/storage/hmac-file-server/", f"{tmp_path}/store")
+    text = text.replace("/var/log/hmac-file-server.log", f"{tmp_path}/log").replace(":8080", f":{port}")
+    (tmp_path / "config.toml").write_text(text.replace(":9090", f":{free_port()}"))
+    command = [sys.executable, "-W", "error", "-m", "hmacfs", "-config", str(tmp_path / "config.toml")]
+    daemon = Daemon(command, folder=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        daemon.wait_until(lambda: accepts_connections(port))
+        assert "uploads at /upload/" in (tmp_path / "log").read_text()
+        assert "a-horse" not in (tmp_path / "log").read_text() + daemon.log()
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+
+
+def test_gunicorn_starts_the_same_server(tmp_path: Path) -> None:
+    server = HmacFileServer(tmp_path)
+    gunicorn = Path(sys.executable).with_name("gunicorn")
+    server.command = [str(gunicorn), "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
+    server.command += ["--chdir", str(ROOT)]
+    server.start(HMACFS_CONFIG=str(server.config))
+    try:
+        assert put(server, "by/gunicorn.txt", b"x").headers["Server"] == "hmacfs"
+        assert get(server, "by/gunicorn.txt").body == b"x"
+        assert "listening at" in server.log()
+        assert server.stop() == 0
+        assert server.complaints() == []
+    finally:
+        server.daemon.kill()
+    server.settings["Secret"] = "short"
+    server.write_config()
+    done = subprocess.run(
+        server.command,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "HMACFS_CONFIG": str(server.config)},
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert "Secret" in done.stderr
+
+
+def test_an_address_in_use_is_one_clear_line(start_server: StartServer, tmp_path: Path) -> None:
+    first = start_server()
+    second = HmacFileServer(tmp_path / "second", ListenPort=f"127.0.0.1:{first.port}")
+    second.folder.mkdir()
+    second.write_config()
+    done = run("-config", second.config)
+    assert done.returncode != 0
+    line = done.stderr.splitlines()
+    assert line == [f"hmac-file-server: ListenPort: cannot listen at 127.0.0.1:{first.port}: Address already in use"]
+    path = tmp_path / "used.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        second.settings.update(ListenPort=str(path), UnixSocket=True)
+        second.write_config()
+        done = run("-config", second.config)
+        assert done.stderr.splitlines() == [
+            f"hmac-file-server: ListenPort: cannot listen at {path}: another server does"
+        ]
+    assert path.exists()
+
+
+def test_the_start_says_what_it_serves_and_no_secret(start_server: StartServer) -> None:
+    server = start_server(PreviousSecrets=["an old secret, also hidden"], RedisPassword="hidden-as-well")
+    log = server.log()
+    for word in ("hmac-file-server 1.", str(server.store), str(server.port), "durability: fsync", "previous secrets"):
+        assert word in log
+    for hidden in (str(server.settings["Secret"]), "an old secret", "hidden-as-well"):
+        assert hidden not in log
+
+
+def test_init_and_the_printed_curl_lines(tmp_path: Path) -> None:
+    assert run("-init", "config.toml", cwd=tmp_path).returncode == 0
+    config = tmp_path / "config.toml"
+    assert config.stat().st_mode & 0o777 == 0o600
+    before = config.read_text()
+    assert run("-init", "config.toml", cwd=tmp_path).returncode == 2
+    assert config.read_text() == before
+    port = free_port()
+    config.write_text(before.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace(":9090", f":{free_port()}"))
+    command = [sys.executable, "-m", "hmacfs", "-config", "config.toml", "-curl"]
+    daemon = Daemon(command, folder=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        daemon.wait_until(lambda: daemon.log().count("curl ") == 2)
+        lines = [line.strip() for line in daemon.log().splitlines() if "curl " in line]
+        curl = require_binary("curl")
+        for line, expected in zip(lines, ("", "It works.\n"), strict=True):
+            shell = line.replace("curl ", f"{shlex.quote(curl)} -sS --fail ")
+            assert subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout == expected
+        assert list((tmp_path / "data").glob("try-*/hello.txt"))
+    finally:
+        daemon.kill()
+
+
+def test_signed_urls_for_scripts(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    (tmp_path / "photo").write_bytes(b"12345")
+
+    def sign(*arguments: object) -> str:
+        done = run("sign", *arguments, "-config", server.config)
+        assert done.returncode == 0, done.stderr
+        url = done.stdout.strip()
+        assert url.startswith(server.url)
+        return url.removeprefix(server.url)
+
+    assert request(server, "PUT", sign("put", "a/ü 1.txt", "--size", 5), b"12345").status == 201
+    assert request(server, "PUT", sign("put", "a/2.txt", "--file", tmp_path / "photo"), b"12345").status == 201
+    typed = sign("put", "a/3.png", "--size", 5, "--type", "image/png")
+    assert request(server, "PUT", typed, b"12345", content_type="image/jpeg").status == 403
+    assert request(server, "PUT", typed, b"12345", content_type="image/png").status == 201
+    assert request(server, "PUT", sign("put", "/a/4.txt", "--expires", "1h"), b"any").status == 201
+    assert request(server, "GET", sign("get", "a/4.txt", "--expires", "1h")).body == b"any"
+    public = run("sign", "get", "x", "--expires", "1h", "-config", server.config, HMACFS_PUBLIC_URL="https://u.example")
+    assert public.stdout.startswith("https://u.example/upload/x?v3=")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["put", "a"], "needs --size"), (["get", "a"], "needs --expires"), (["put", "../a", "--size", "1"], "segment of dots"),
+        (["put", "a", "--expires", "soon"], "'soon' is not allowed"), (["put", "a", "--size", "1", "--expires", "1h"], "leave"),
+        (["put", "a", "--file", "/none"], "No such file"), (["put", "a", "--size", "-1"], "number of bytes"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_signing(tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "config.toml").write_text(f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}"')
+    done = run("sign", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_log_files_are_reopened_and_lines_cannot_be_forged(start_server: StartServer, tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    server = start_server(LogFile=str(log))
+    get(server, "before")
+    wait_until(lambda: "/upload/before" in log.read_text())
+    log.rename(tmp_path / "rotated.log")
+    os.kill(server.pid, signal.SIGUSR1)
+    wait_until(log.exists)
+
+    def logged_anew() -> bool:
+        get(server, "after")
+        return "/upload/after" in log.read_text()
+
+    wait_until(logged_anew)
+    forged = "x%0a2026-01-01T00:00:00.000Z%20INFO%20forged=1%1b[2J"
+    request(server, "GET", f"/upload/{forged}", user_agent="a\tb")
+    wait_until(lambda: "status=400" in log.read_text())
+    assert "\x1b" not in log.read_text()
+    assert all(line[:4].isdigit() and " [" in line for line in log.read_text().splitlines())
+    assert not any(line.startswith("2026-01-01") for line in log.read_text().splitlines())
+
+
+def test_json_logs(start_server: StartServer) -> None:
+    server = start_server(LogFormat="json")
+    put(server, "ü/file.txt", b"hello")
+    wait_until(lambda: '"PUT"' in server.log())
+    lines = [json.loads(line) for line in server.log().splitlines()]
+    line = next(line for line in lines if line.get("method") == "PUT")
+    assert (line["path"], line["status"], line["received"], line["client"]) == (
+        "/upload/%C3%BC/file.txt",
+        201,
+        5,
+        "127.0.0.1",
+    )
+    assert line["seconds"] > 0
+    assert line["level"] == "info"
+
+
+def test_log_levels(start_server: StartServer) -> None:
+    server = start_server(LogLevel="error")
+    get(server, "nothing")
+    server.stop()
+    assert server.log() == ""
+
+
+def slow_upload(server: HmacFileServer, name: str, pieces: int, rest: float) -> list[int]:
+    """An upload of 10,000 bytes a piece; the list holds its status once it is done."""
+    statuses: list[int] = []
+    begun = threading.Event()
+
+    def upload() -> None:
+        with Client(server) as client:
+            client.head("PUT", server.sign_v(name, pieces * 10_000), content_length=pieces * 10_000)
+            for _ in range(pieces):
+                client.send(b"x" * 10_000)
+                begun.set()
+                time.sleep(rest)
+            statuses.append(client.answer().status)
+
+    threading.Thread(target=upload, daemon=True).start()
+    begun.wait()
+    return statuses
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_lets_uploads_finish_and_ends_idle_connections(start_server: StartServer, number: int) -> None:
+    server = start_server(IdleTimeout="60s", Workers=2)
+    with Client(server) as idle:
+        idle.head("GET", "/healthz")
+        assert idle.answer().status == 200
+        statuses = slow_upload(server, "slow", 20, 0.05)
+        os.killpg(server.pid, number)  # as Ctrl-C in a terminal: to the master and to all workers
+        assert idle.is_closed(within=5)
+        assert server.daemon.process.wait(20) == 0
+    assert statuses == [201]
+    assert (server.store / "slow").stat().st_size == 200_000
+    assert server.complaints() == []
+
+
+def test_what_takes_too_long_is_broken_off_and_leaves_nothing(start_server: StartServer) -> None:
+    server = start_server(GracefulShutdownTimeout="500ms", ReadTimeout="60s")
+    with Client(server) as client:
+        client.head("PUT", server.sign_v("long", 1_000_000), content_length=1_000_000)
+        client.send(b"x" * 100_000)
+        assert client.stays_silent(0.2)
+        server.daemon.process.send_signal(signal.SIGTERM)
+        answer = client.answer()
+        assert (answer.status, answer.headers["Connection"]) == (503, "close")
+        assert server.daemon.process.wait(10) == 0
+    assert server.stored() == []
+    assert server.leftovers() == []
+
+
+def test_a_second_signal_stops_at_once(start_server: StartServer) -> None:
+    server = start_server(GracefulShutdownTimeout="60s", ReadTimeout="60s")
+    with Client(server) as client:
+        client.head("PUT", server.sign_v("long", 1_000_000), content_length=1_000_000)
+        client.send(b"x" * 100_000)
+        assert client.stays_silent(0.2)
+        server.daemon.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not accepts_connections(server.port))
+        server.daemon.process.send_signal(signal.SIGTERM)
+        assert server.daemon.process.wait(10) == 0
+    assert server.stored() == []
+    assert server.leftovers() == []
+
+
+def test_a_reload_takes_the_new_settings_and_keeps_running_uploads(start_server: StartServer) -> None:
+    server = start_server(UploadMaxSize="1MB")
+    statuses = slow_upload(server, "slow", 20, 0.05)
+    server.settings["UploadMaxSize"] = 10
+    server.write_config()
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: put(server, f"size-{time.monotonic()}", b"x" * 11).status == 413)
+    wait_until(lambda: statuses == [201])
+    server.settings["UploadMaxSize"] = "nonsense"
+    server.write_config()
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: "keeping the running configuration" in server.log())
+    assert put(server, "still", b"x").status == 201
+    assert server.stop() == 0
+
+
+def test_both_doors_have_one_policy(tmp_path: Path) -> None:
+    """The direct door and Flask's dispatch give the same answers to the same requests."""
+    script = """
+import json, sys
+from gevent import monkey
+monkey.patch_all()
+from pathlib import Path
+from hmacfs.app import create_app
+from hmacfs.config import load
+from hmacfs.keyring import Keyring, sign_v
+import werkzeug.test
+
+settings = load(Path(sys.argv[1]), {})
+answers = []
+for door in ("direct", "flask"):
+    app = create_app(settings)
+    if door == "flask":
+        app.wsgi_app = app.wsgi_app._flask_door
+    client = werkzeug.test.Client(app)
+    keyring = Keyring([settings.secret.reveal()])
+    seen = []
+    for method, path, query, body in [
+        ("PUT", f"{door}.txt", f"v={sign_v(keyring, door + '.txt', 5)}", b"hello"),
+        ("PUT", f"{door}.txt", f"v={sign_v(keyring, door + '.txt', 5)}", b"hello"),
+        ("PUT", "x", "v=" + "0" * 64, b"hello"), ("PUT", "a//b", "", b""), ("PUT", "", "", b""), ("PUT", "../x", "", b""),
+        ("PUT", "a%0ab", "", b""), ("GET", f"{door}.txt", "", b""), ("HEAD", f"{door}.txt", "", b""), ("GET", "none", "", b""),
+        ("GET", f"{door}.txt", "v3=1", b""), ("GET", ".hmacfs/x", "", b""), ("DELETE", "x", "", b""), ("OPTIONS", "x", "", b""),
+    ]:
+        answer = client.open("/upload/" + path, method=method, query_string=query, data=body or None)
+        headers = {k: v for k, v in answer.headers if k not in ("X-Request-ID", "Last-Modified", "ETag", "Location", "Content-Length")}
+        seen.append([answer.status, answer.get_data(as_text=True), sorted(headers.items())])
+    answers.append(seen)
+print(json.dumps(answers))
+"""
+    config = tmp_path / "config.toml"
+    config.write_text(f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}/store"\nMinFreeSpace = 0')
+    (tmp_path / "store").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(config)], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
+    direct, flask = json.loads(done.stdout)
+    assert direct == flask
+    assert [answer[0].split()[0] for answer in direct] == [
+        "201", "409", "403", "400", "400", "400", "400", "200", "200", "404", "403", "400", "405", "204",
+    ]  # fmt: skip
