@@ -62,7 +62,11 @@ def create_app(settings: Settings) -> flask.Flask:
         desk,
         guards,
         StoreWhole(storage, receiver, space, max_size=settings.upload_max_size),
-        ServeFile(storage.open, rate=settings.download_max_bytes_per_second),
+        ServeFile(
+            storage.open,
+            rate=settings.download_max_bytes_per_second,
+            x_accel=settings.download_offload == "x-accel",
+        ),
         Cors(settings.allowed_origins),
         prefix=settings.url_prefix,
         signed_downloads=settings.require_signed_downloads,

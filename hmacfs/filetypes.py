@@ -119,6 +119,20 @@ BY_EXTENSION: Mapping[str, str] = {
 }
 
 
+def nginx_types() -> str:
+    """The table as nginx's ``types`` block: the content of ``deploy/mime.types``."""
+    lines = [f"    {media_type} {extensions};" for media_type, extensions in _EXTENSIONS.items()]
+    return "\n".join(
+        [
+            "# Made from hmacfs/filetypes.py, so that a file has the same type whoever serves it.",
+            "types {",
+            *lines,
+            "}",
+            "",
+        ]
+    )
+
+
 def guess(filename: str) -> str:
     """The media type that a file name's extension stands for, ``application/octet-stream`` if it stands for none."""
     _, dot, extension = filename.rpartition(".")

@@ -116,6 +116,12 @@ SETTINGS: tuple[Setting, ...] = (
         "fsync",
         "fsync: a 201 survives a power cut; none: left to the kernel",
     ),
+    Setting(
+        "DownloadOffload",
+        values.choice("none", "x-accel"),
+        "none",
+        "x-accel: nginx sends the files that the server names (see deploy/nginx.conf)",
+    ),
     Setting("Workers", values.integer(0, 1024), 0, "worker processes; 0 for one per core"),
     Setting("MaxConnections", values.integer(1, 1_000_000), 8192, "connections of each worker"),
     Setting(
@@ -166,6 +172,7 @@ class Settings:
     write_timeout: float
     idle_timeout: float
     durability: str
+    download_offload: str
     workers: int
     max_connections: int
     trusted_proxies: tuple[Network, ...]

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 
 from hmacfs.errors import NameTaken
+from hmacfs.filetypes import guess
 from hmacfs.naming import StoredName
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, link_anonymous, rename_exclusively
 from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
@@ -17,6 +18,10 @@ from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
 #: folders it made, and another one may have been about to use them.
 _ATTEMPTS = 10
 
+
+#: A proxy that serves the store itself knows types by extension only. It must not be able to read a file whose type is
+#: another, so that it asks this server for it.
+_TYPE_IS_IN_ATTRIBUTE = 0o600
 
 #: A part of the path is a file, or a link that leads in circles or outside the store.
 NO_FOLDER_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
@@ -57,6 +62,8 @@ def publish(
     """
     if content_type is not None and abilities.attributes:
         os.setxattr(candidate.fd, TYPE_ATTRIBUTE, content_type.encode("latin-1"))
+        if content_type != guess(name.filename):
+            os.fchmod(candidate.fd, _TYPE_IS_IN_ATTRIBUTE)
     if durable:
         os.fsync(candidate.fd)
     for attempt in range(_ATTEMPTS):

@@ -12,6 +12,7 @@ from hmacfs.errors import NotFound
 from hmacfs.filetypes import guess, is_inline
 from hmacfs.naming import StoredName
 from hmacfs.storage.local import OpenFile
+from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.send import FileSlice
 from hmacfs.web.conditional import select
 from hmacfs.web.exchange import Exchange, Headers, Reply
@@ -21,16 +22,24 @@ SECURITY_HEADERS: Headers = [
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
 ]
+#: nginx's internal location of the store.
+X_ACCEL_PREFIX = "/hmacfs-internal/"
+_ACCEPT_RANGES = ("Accept-Ranges", "bytes")
 _PUBLIC = "public, max-age=31536000, immutable"
 _PRIVATE = "private, max-age=31536000, immutable"
 
 
 class ServeFile:
-    """Answers GET and HEAD from the store. ``rate`` in bytes per second, 0 for no limit."""
+    """Answers GET and HEAD from the store.
 
-    def __init__(self, open_file: Callable[[StoredName], OpenFile], *, rate: int = 0) -> None:
+    rate: bytes per second, 0 for no limit. x_accel: let nginx send the bytes, from its internal location
+    ``X_ACCEL_PREFIX``, unless the request says that nginx cannot read the file.
+    """
+
+    def __init__(self, open_file: Callable[[StoredName], OpenFile], *, rate: int = 0, x_accel: bool = False) -> None:
         self._open = open_file
         self._rate = rate
+        self._x_accel = x_accel
 
     def __call__(self, exchange: Exchange, *, private: bool) -> Reply:
         """The answer; ``private`` if it took a signature to get it. Raises ``NotFound``, ``IsFolder``."""
@@ -39,14 +48,10 @@ class ServeFile:
         keep_open = False
         try:
             facts = file.facts
+            if self._x_accel and exchange.header("X_ACCEL_OFFLOAD") != "off":
+                return self._by_nginx(exchange, facts, private=private)
             chosen = select(exchange.environ, facts.etag, int(facts.mtime), facts.size)
-            headers: Headers = [
-                ("ETag", facts.etag),
-                ("Last-Modified", http_date(int(facts.mtime))),
-                ("Cache-Control", _PRIVATE if private else _PUBLIC),
-                ("Accept-Ranges", "bytes"),
-                *SECURITY_HEADERS,
-            ]
+            headers = _common_headers(facts, private=private)
             if chosen.status in (HTTPStatus.NOT_MODIFIED, HTTPStatus.PRECONDITION_FAILED):
                 return Reply(chosen.status, headers)
             if chosen.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -64,10 +69,29 @@ class ServeFile:
             if not keep_open:
                 os.close(file.fd)
 
+    @staticmethod
+    def _by_nginx(exchange: Exchange, facts: FileFacts, *, private: bool) -> Reply:
+        """Conditions and ranges are nginx's then."""
+        headers = _common_headers(facts, private=private) + type_headers(
+            facts.content_type or guess(exchange.name.filename)
+        )
+        headers.remove(_ACCEPT_RANGES)  # nginx says so itself
+        return Reply(HTTPStatus.OK, [*headers, ("X-Accel-Redirect", exchange.name.url_path(X_ACCEL_PREFIX))])
+
     def folder(self, exchange: Exchange) -> Reply:
         """The answer to a path with a slash at its end: ``IsFolder`` if there is one, else ``NotFound``."""
         os.close(self._open(exchange.name).fd)
         raise NotFound
+
+
+def _common_headers(facts: FileFacts, *, private: bool) -> Headers:
+    return [
+        ("ETag", facts.etag),
+        ("Last-Modified", http_date(int(facts.mtime))),
+        ("Cache-Control", _PRIVATE if private else _PUBLIC),
+        _ACCEPT_RANGES,
+        *SECURITY_HEADERS,
+    ]
 
 
 @functools.lru_cache(maxsize=256)

@@ -37,10 +37,12 @@ class _Kept(io.RawIOBase):
 
 
 class Client:
-    """One connection. ``send`` puts bytes on it, ``answer`` reads the next response."""
+    """One connection, to a server or to a loopback port. ``send`` puts bytes on it, ``answer`` reads the next response."""
 
-    def __init__(self, server: HmacFileServer, timeout: float = 20.0) -> None:
-        if server.settings.get("UnixSocket"):
+    def __init__(self, server: HmacFileServer | int, timeout: float = 20.0) -> None:
+        if isinstance(server, int):
+            self.sock = socket.create_connection(("127.0.0.1", server), timeout=timeout)
+        elif server.settings.get("UnixSocket"):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
             self.sock.connect(str(server.settings["ListenPort"]))
@@ -118,7 +120,7 @@ class Client:
         return False
 
 
-def request(server: HmacFileServer, method: str, target: str, body: bytes = b"", **headers: object) -> Answer:
+def request(server: HmacFileServer | int, method: str, target: str, body: bytes = b"", **headers: object) -> Answer:
     """One request on a connection of its own."""
     with Client(server) as client:
         if body or method == "PUT":

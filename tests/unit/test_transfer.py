@@ -339,7 +339,11 @@ def test_files_are_sent_whole_in_part_and_slowly(line: Line, tmp_path: Path) -> 
     for offset, count, rate in [(0, 3_000_000, 0), (5, 2_000_000, 0), (1_000, 100_000, 1_000_000)]:
         closed: list[int] = []
         part = FileSlice(
-            os.open(tmp_path / "file", os.O_RDONLY), offset, count, rate=rate, on_close=lambda s, closed=closed: closed.append(s.sent)
+            os.open(tmp_path / "file", os.O_RDONLY),
+            offset,
+            count,
+            rate=rate,
+            on_close=lambda part, closed=closed: closed.append(part.sent),  # type: ignore[misc]
         )
         sending = gevent.spawn(part.send_over, line.wire, 5)
         received = b""

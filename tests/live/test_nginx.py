@@ -1,0 +1,182 @@
+"""Behind a real nginx with the shipped configuration, in all its variants."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hmacfs.filetypes import nginx_types
+from tests.live.client import Answer, request
+from tests.servers import require_binary, wait_until
+from tests.servers.hmacfs import HmacFileServer
+from tests.servers.nginx import DEPLOY, Nginx
+
+VARIANTS = ["", "A", "B"]
+BODY = os.urandom(300_000)
+
+
+class Pair:
+    """A server and the nginx in front of it."""
+
+    def __init__(self, folder: Path, variant: str) -> None:
+        self.variant = variant
+        self.server = HmacFileServer(
+            folder / "server",
+            ListenPort=str(folder / "s.sock"),
+            UnixSocket=True,
+            UploadMaxSize="2GB",
+            Durability="none",
+            DownloadOffload="x-accel" if variant == "B" else "none",
+        )
+        self.server.start()
+        # The socket's mode is 0660; nginx's workers are in the server's group on a real system.
+        (folder / "s.sock").chmod(0o666)
+        self.nginx = Nginx(folder / "nginx", self.server, variant="A" if variant == "A" else "")
+
+    def ask(self, method: str, target: str, body: bytes = b"", **headers: object) -> Answer:
+        return request(self.nginx.port, method, target, body, **headers)
+
+    def put(self, name: str, body: bytes, content_type: str | None = None) -> Answer:
+        return self.ask("PUT", self.server.sign_v(name, len(body)), body, content_type=content_type)
+
+    def get(self, name: str, **headers: str) -> Answer:
+        return self.ask("GET", self.server.path(name), b"", **headers)
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=["plain", "A", "B"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    running = Pair(tmp_path_factory.mktemp("pair"), request.param)
+    yield running
+    running.nginx.stop()
+    assert running.server.stop() == 0
+    assert running.server.complaints() == []
+
+
+def test_uploads_come_back_with_the_same_headers_in_every_variant(pair: Pair) -> None:
+    for name, sent, served, disposition in [
+        ("a/photo.jpg", "image/jpeg", "image/jpeg", None),
+        ("a/photo2.JPG", None, "image/jpeg", None),
+        ("a/encrypted.jpg", "application/octet-stream", "application/octet-stream", "attachment"),
+        ("a/page.html", "text/html", "text/html", "attachment"),
+        ("a/page.jpg", "text/html", "text/html", "attachment"),
+        ("a/drawing.svg", "image/svg+xml", "image/svg+xml", "attachment"),
+        ("a/notes.txt", "text/plain; charset=utf-8", "text/plain; charset=utf-8", None),
+        ("a/unknown", None, "application/octet-stream", "attachment"),
+        ("a/héllo wörld ☃ 100% +.png", "image/png", "image/png", None),
+    ]:
+        stored = pair.put(name, BODY, sent)
+        assert stored.status == 201
+        for method in ("GET", "HEAD"):
+            answer = pair.ask(method, pair.server.path(name), b"")
+            assert answer.status == 200, name
+            assert answer.body == (BODY if method == "GET" else b"")
+            headers = answer.headers
+            assert headers["Content-Type"] == served
+            assert headers["Content-Disposition"] == disposition
+            assert headers["Content-Length"] == str(len(BODY))
+            assert headers["ETag"] == stored.headers["ETag"]
+            assert headers["Last-Modified"]
+            assert headers.get_all("Accept-Ranges") == ["bytes"]
+            assert headers.get_all("Cache-Control") == ["public, max-age=31536000, immutable"]
+            assert headers.get_all("X-Content-Type-Options") == ["nosniff"]
+            assert headers.get_all("Content-Security-Policy") == ["default-src 'none'; frame-ancestors 'none'; sandbox"]
+            assert headers.get_all("Access-Control-Allow-Origin") == ["*"]
+            assert "ETag" in headers["Access-Control-Expose-Headers"]
+            assert len(headers.get_all("X-Request-ID") or []) == 1
+
+
+def test_ranges_and_conditions(pair: Pair) -> None:
+    etag = pair.put("ranges/file.bin", BODY).headers["ETag"]
+    part = pair.get("ranges/file.bin", range="bytes=100-199")
+    assert (part.status, part.body) == (206, BODY[100:200])
+    assert part.headers["Content-Range"] == f"bytes 100-199/{len(BODY)}"
+    assert pair.get("ranges/file.bin", range="bytes=-5").body == BODY[-5:]
+    assert pair.get("ranges/file.bin", range="bytes=999999999-").status == 416
+    assert pair.get("ranges/file.bin", if_none_match=etag).status == 304
+    assert pair.get("ranges/file.bin", if_match='"x"').status == 412
+
+
+def test_refusals_pass_through(pair: Pair) -> None:
+    pair.put("refused/file", b"x")
+    for method, target, status in [
+        ("GET", "/upload/none", 404),
+        ("GET", "/upload/refused", 403),
+        ("GET", "/upload/refused/", 403),
+        ("GET", "/upload/", 400),
+        ("GET", "/upload/.hmacfs/tmp", 400),
+        ("GET", "/upload/.hmacfs", 400),
+        ("GET", "/upload/a//b", 400),
+        ("GET", "/hmacfs-internal/refused/file", 404),
+        ("GET", "/upload/refused/file?v3=0", 403),
+        ("DELETE", "/upload/refused/file", 405),
+        ("PUT", "/upload/x?v=0", 403),
+        ("PUT", pair.server.sign_v("refused/file", 1), 409),
+        ("OPTIONS", "/upload/x", 204),
+        ("GET", "/readyz", 200),
+    ]:
+        body = b"x" if method == "PUT" else b""
+        answer = pair.ask(method, target, body)
+        assert answer.status == status, (method, target)
+        if target.startswith("/upload/"):
+            assert answer.headers["X-Request-ID"], (method, target)
+            assert answer.headers["Content-Type"] != "text/html"
+
+
+def test_a_link_out_of_the_store_is_not_followed(pair: Pair) -> None:
+    outside = pair.server.folder / "outside.txt"
+    outside.write_text("secret")
+    (pair.server.store / "link.txt").symlink_to(outside)
+    assert pair.get("link.txt").status == 404
+
+
+def test_signed_downloads_pass(pair: Pair) -> None:
+    pair.put("signed/file.txt", BODY, "text/plain")
+    answer = pair.ask("GET", pair.server.sign_v3("GET", "signed/file.txt"))
+    assert (answer.status, answer.body) == (200, BODY)
+    assert answer.headers["Cache-Control"].startswith("private")
+
+
+def test_the_clients_address_is_the_one_nginx_saw(pair: Pair) -> None:
+    pair.ask("PUT", "/upload/spoofed?v=0", b"x", x_forwarded_for="203.0.113.9")
+    wait_until(lambda: "path=/upload/spoofed" in pair.server.log())
+    line = next(line for line in pair.server.log().splitlines() if "path=/upload/spoofed" in line)
+    assert " client=127.0.0.1 " in line
+
+
+@pytest.mark.parametrize("way", ["direct", "nginx"])
+def test_a_refusal_reaches_every_curl_that_sends_a_gibibyte(tmp_path: Path, way: str) -> None:
+    """curl streams the body without waiting for 100 Continue and must still read the 403."""
+    curl = require_binary("curl")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1024**3)
+    if way == "direct":
+        server = HmacFileServer(tmp_path / "server", UploadMaxSize="2GB").start()
+        nginx = None
+        target = f"{server.url}/upload/refused?v={'0' * 64}"
+    else:
+        both = Pair(tmp_path, "")
+        server, nginx = both.server, both.nginx
+        target = f"http://127.0.0.1:{nginx.port}/upload/refused?v={'0' * 64}"
+    line = (
+        f"{curl} -sS -o /dev/null -w '%{{http_code}} %{{errormsg}}\\n' -H Expect: -T {tmp_path}/large '{target}' 2>&1"
+    )
+    script = f"seq 200 | xargs -P 4 -I N sh -c {subprocess.list2cmdline([line])}"
+    try:
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=300, check=False)
+        lines = done.stdout.split("\n")[:-1]
+        assert len(lines) == 200
+        assert {line.strip() for line in lines} == {"403"}
+        assert server.stored() == []
+        assert server.complaints() == []
+    finally:
+        server.daemon.kill()
+        if nginx is not None:
+            nginx.kill()
+
+
+def test_the_shipped_types_are_this_servers() -> None:
+    assert (DEPLOY / "mime.types").read_text(encoding="utf-8") == nginx_types()

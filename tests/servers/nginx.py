@@ -1,0 +1,68 @@
+"""nginx, with the configuration that ``deploy/`` ships."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tests.servers import Daemon, accepts_connections, free_port, require_binary
+from tests.servers.hmacfs import HmacFileServer
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+class Nginx:
+    """In front of a server that listens at a Unix socket. ``variant``: "A" has nginx serve public downloads itself."""
+
+    def __init__(self, folder: Path, server: HmacFileServer, *, variant: str = "") -> None:
+        self.folder = folder
+        self.port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        binary = require_binary("nginx")
+        (folder / "nginx.conf").write_text(self._wrapped(self._shipped(server, variant)))
+        for parent in (folder, *folder.parents, server.store, *server.store.parents):
+            if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+        command = [binary, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+        self._daemon = Daemon([*command, "-g", "daemon off;"], folder=folder)
+        self._daemon.wait_until(lambda: accepts_connections(self.port), what="nginx")
+
+    def _shipped(self, server: HmacFileServer, variant: str) -> str:
+        text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
+        if variant:
+            text = re.sub(r"    location /upload/ \{\n        proxy_pass [^}]*\}\n", "", text, count=1)
+            text = text.replace(f"    #{variant} ", "    ")
+        for shipped, ours in {
+            "/run/hmac-file-server/http.sock": str(server.settings["ListenPort"]),
+            "listen 80;": f"listen 127.0.0.1:{self.port};",
+            "    listen [::]:80;\n": "",
+            "/var/lib/hmac-file-server/store": str(server.store),
+            "/etc/hmac-file-server/mime.types": str(DEPLOY / "mime.types"),
+        }.items():
+            assert shipped in text or not variant, shipped
+            text = text.replace(shipped, ours)
+        return text
+
+    def _wrapped(self, site: str) -> str:
+        """What Debian's nginx.conf has around a site."""
+        user = "user nobody nogroup;\n" if os.geteuid() == 0 else ""
+        temporary = "\n".join(
+            f"    {kind}_temp_path {self.folder}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        return (
+            f"{user}worker_processes 1;\nworker_rlimit_nofile 20000;\npid {self.folder}/nginx.pid;\n"
+            f"events {{ worker_connections 8192; }}\nhttp {{\n{temporary}\n    access_log off;\n{site}\n}}\n"
+        )
+
+    def stop(self) -> None:
+        self._daemon.stop()
+
+    def kill(self) -> None:
+        self._daemon.kill()
+
+    def errors(self) -> str:
+        """nginx's error log."""
+        path = self.folder / "error.log"
+        return path.read_text() if path.exists() else ""
