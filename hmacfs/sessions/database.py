@@ -1,0 +1,44 @@
+"""What the SQL store needs to know of a database: how to reach it, and where its dialects differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+#: Seconds. A healthy database answers in milliseconds; one that does not within this counts as unreachable.
+DATABASE_TIMEOUT = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Database:
+    """One database.
+
+    name: for logs and metrics. begin, end: statements between which no other process upgrades the tables; losing the
+    connection in between lets go. is_passing: whether an error of the driver says that the very same statement may
+    succeed if it is repeated now (a deadlock's victim). timeout: seconds after which a statement or a connection
+    attempt is given up. connections: how many at most.
+    """
+
+    name: str
+    engine: sa.Engine
+    begin: tuple[str, ...]
+    end: tuple[str, ...]
+    is_passing: Callable[[BaseException], bool]
+    timeout: float
+    connections: int
+
+
+def make_engine(url: sa.URL, **arguments: object) -> sa.Engine:
+    """An engine whose every statement is a transaction of its own, one round trip each. It pools nothing: the store
+    keeps its connections itself."""
+    return sa.create_engine(
+        url,
+        poolclass=NullPool,
+        pool_reset_on_return=None,
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,  # tokens are capabilities: not for messages
+        connect_args=arguments,
+    )

@@ -1,0 +1,146 @@
+"""The session store that the settings describe."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from hmacfs.config import Secret
+from hmacfs.errors import ConfigError
+from hmacfs.naming import RESERVED_FOLDER
+from hmacfs.offload import Offload
+from hmacfs.sessions.chain import Chain
+from hmacfs.sessions.database import Database
+from hmacfs.sessions.redis_address import parse_redis_address
+from hmacfs.sessions.replica import Replica
+
+_DATABASE_FILE = "sessions.sqlite3"
+#: The drivers are extras of this package: what each type needs, and what the extra is called.
+_DRIVERS = {"postgres": "psycopg2", "mysql": "MySQLdb"}
+_HOST = re.compile(r"(?P<path>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
+
+
+class StoreSettings(Protocol):
+    """The part of ``hmacfs.config.Settings`` that says where sessions are kept."""
+
+    @property
+    def store_dir(self) -> Path: ...
+    @property
+    def max_retries(self) -> int: ...
+    @property
+    def retry_delay(self) -> float: ...
+    @property
+    def session_ttl(self) -> float: ...
+    @property
+    def redis_addr(self) -> str: ...
+    @property
+    def redis_password(self) -> Secret | None: ...
+    @property
+    def redis_db(self) -> int: ...
+    @property
+    def redis_timeout(self) -> float: ...
+    @property
+    def fallback_enabled(self) -> bool: ...
+    @property
+    def fallback_db_type(self) -> str: ...
+    @property
+    def fallback_db_host(self) -> str: ...
+    @property
+    def fallback_db_user(self) -> str: ...
+    @property
+    def fallback_db_password(self) -> Secret | None: ...
+    @property
+    def fallback_db_name(self) -> str: ...
+
+
+def check_settings(settings: StoreSettings) -> None:
+    """Raises ``ConfigError`` if an address cannot be understood or a driver is not installed. Connects to nothing and
+    imports no driver, so a process that has yet to fork or to be patched may ask."""
+    if settings.redis_addr:
+        parse_redis_address(settings.redis_addr)
+        _need("redis", "RedisAddr: the driver is not installed", "hmac-file-server[redis]")
+    if settings.fallback_enabled:
+        kind = settings.fallback_db_type
+        _host_and_port(settings.fallback_db_host)
+        _need(_DRIVERS[kind], f'FallbackDBType: the driver for "{kind}" is not installed', f"hmac-file-server[{kind}]")
+    if settings.fallback_enabled or not settings.redis_addr:
+        _need("sqlalchemy", "the session store needs a package that is not installed", "SQLAlchemy")
+
+
+def open_store(settings: StoreSettings) -> Chain:
+    """Redis if it is configured, with the fallback database behind it if that is enabled; the database alone; or SQLite
+    inside the store's folder. To be called once in each worker, after its fork.
+
+    A server that does not answer now delays this by its timeout once and is looked for in the background. Raises
+    ``ConfigError``.
+    """
+    check_settings(settings)
+    stores: list[Replica] = []
+    if settings.redis_addr:
+        stores.append(_redis(settings))
+    if settings.fallback_enabled or not stores:
+        stores.append(_database(settings))
+    return Chain(stores, ttl=settings.session_ttl, retry_delay=settings.retry_delay)
+
+
+def _redis(settings: StoreSettings) -> Replica:
+    from hmacfs.sessions import redis_store  # an extra
+
+    client = redis_store.connect(
+        parse_redis_address(settings.redis_addr),
+        password=_revealed(settings.redis_password) or None,
+        database=settings.redis_db,
+        timeout=settings.redis_timeout,
+    )
+    return redis_store.RedisStore(client, timeout=settings.redis_timeout, ttl=settings.session_ttl)
+
+
+def _database(settings: StoreSettings) -> Replica:
+    from hmacfs.sessions.sql import SqlStore  # SQLAlchemy costs 20 MB, which Redis alone does not need
+
+    database = _fallback(settings) if settings.fallback_enabled else _embedded(settings.store_dir)
+    return SqlStore(database, Offload(database.connections), repeats=settings.max_retries)
+
+
+def _embedded(store_dir: Path) -> Database:
+    from hmacfs.sessions.sqlite import open_sqlite
+
+    path = store_dir / RESERVED_FOLDER / _DATABASE_FILE
+    try:
+        return open_sqlite(path)
+    except OSError as error:
+        raise ConfigError(f"StoreDir: {path} cannot be written: {error.strerror}") from None
+
+
+def _fallback(settings: StoreSettings) -> Database:
+    host, port = _host_and_port(settings.fallback_db_host)
+    credentials = settings.fallback_db_user, _revealed(settings.fallback_db_password), settings.fallback_db_name
+    if settings.fallback_db_type == "mysql":
+        from hmacfs.sessions.mysql import open_mysql  # an extra
+
+        return open_mysql(host, port, *credentials)
+    from hmacfs.sessions.postgres import open_postgres  # an extra
+
+    return open_postgres(host, port, *credentials)
+
+
+def _revealed(password: Secret | None) -> str:
+    return "" if password is None else password.reveal().decode()
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    match = _HOST.fullmatch(text or "localhost")
+    port = int(match["port"]) if match and match["port"] else None
+    if match is None or (port is not None and not 1 <= port <= 65535):
+        raise ConfigError(
+            'FallbackDBHost: not understood; allowed is a host with an optional port, such as "localhost:5432" or '
+            '"[::1]:3306", or the path of a Unix socket'
+        )
+    return match["path"] or match["v6"] or match["host"], port
+
+
+def _need(module: str, sentence: str, package: str) -> None:
+    if find_spec(module) is None:
+        raise ConfigError(f"{sentence}: pip install {package}")

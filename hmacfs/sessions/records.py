@@ -1,0 +1,61 @@
+"""How a session is written down, the same in every store, and which of two copies is the newer. Pure.
+
+A record is one JSON text of ASCII characters, so that no character set, collation or length limit of a database can
+change it. A field that this release does not know is left out; one that is missing has its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable
+
+from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.uploads.session import Session, State
+
+#: What can be a token at all. Anything else comes from a URL that somebody made up and is no store's business.
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Session))
+#: Only one writer saves a session at a time, so already the second attempt finds the number right.
+_SAVE_ATTEMPTS = 3
+
+
+def is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
+
+
+def digest(text: str) -> str:
+    """A key of fixed length for a text of any: SHA-256 in hex."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def encode(session: Session) -> str:
+    """Raises ``ValueError`` if the token is none."""
+    if not is_token(session.token):
+        raise ValueError("not a session token")
+    return json.dumps(dataclasses.asdict(session), separators=(",", ":"))
+
+
+def decode(record: str) -> Session:
+    """The inverse of ``encode``."""
+    fields = {name: value for name, value in json.loads(record).items() if name in _FIELDS}
+    return Session(**{**fields, "state": State(fields["state"])})
+
+
+def supersedes(one: Session, other: Session) -> bool:
+    """Whether ``one`` is a newer copy than ``other`` of the same session."""
+    return (one.revision, one.touched) > (other.revision, other.touched)
+
+
+def save_with(put: Callable[[Session], Session], session: Session) -> Session:
+    """``SessionStore.save`` by means of ``Replica.put``. Whoever saves holds the writer lock, so what it knows is the
+    last word: a copy with a higher revision, left from a time when stores were apart, is overwritten."""
+    wanted = dataclasses.replace(session, revision=session.revision + 1)
+    for _ in range(_SAVE_ATTEMPTS):
+        stored = put(wanted)
+        if stored == wanted:
+            return wanted
+        wanted = dataclasses.replace(session, revision=stored.revision + 1)
+    raise SessionStoreUnavailable

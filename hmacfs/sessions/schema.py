@@ -1,0 +1,69 @@
+"""The tables of the SQL stores, and the steps that make and upgrade them.
+
+All that a query looks for stands in a column of fixed length; the rest is in the record. ``open_slot`` and
+``open_owner`` are digests, and null once the session has ended: a unique index over the first says that a slot has one
+open session at most (nulls never collide), in 64 bytes where the slot itself would exceed MySQL's limit for keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+Step = Callable[[sa.Connection], None]
+
+
+def _ascii(length: int) -> sa.types.TypeEngine[str]:
+    """Compared byte by byte: MySQL's default collations take upper and lower case for equal."""
+    binary = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
+    return sa.String(length).with_variant(binary, "mysql", "mariadb")
+
+
+def _table(metadata: sa.MetaData, name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(name, metadata, *columns, mysql_engine="InnoDB", mariadb_engine="InnoDB")
+
+
+sessions = _table(
+    sa.MetaData(),
+    "hmacfs_sessions",
+    sa.Column("token", _ascii(64), primary_key=True),
+    sa.Column("open_slot", _ascii(64)),
+    sa.Column("open_owner", _ascii(64)),
+    sa.Column("state", _ascii(16), nullable=False),
+    sa.Column("touched", sa.Double, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("record", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb"), nullable=False),
+)
+
+version = _table(sa.MetaData(), "hmacfs_schema", sa.Column("version", sa.Integer, nullable=False))
+
+
+def _first_tables(connection: sa.Connection) -> None:
+    table = _table(sa.MetaData(), sessions.name, *(column.copy() for column in sessions.columns))
+    table.create(connection, checkfirst=True)
+    for name, column, unique in (
+        ("hmacfs_sessions_open_slot", table.c.open_slot, True),
+        ("hmacfs_sessions_open_owner", table.c.open_owner, False),
+        ("hmacfs_sessions_touched", table.c.touched, False),
+    ):
+        sa.Index(name, column, unique=unique).create(connection, checkfirst=True)
+
+
+#: In their order; a step is never changed once it was released. MySQL commits after each statement, so each step must
+#: be able to start over from where it broke off. A server of an older release goes on with a newer schema (machines
+#: are not updated at the same moment), so a step must leave it what it needs.
+STEPS: Sequence[Step] = (_first_tables,)
+
+
+def upgrade(connection: sa.Connection, steps: Sequence[Step] = STEPS) -> None:
+    """Take the steps that this database has not yet had. The caller keeps others from doing so at the same time."""
+    version.create(connection, checkfirst=True)
+    reached = connection.execute(sa.select(version.c.version)).scalar()
+    if reached is None:
+        reached = 0
+        connection.execute(sa.insert(version).values(version=reached))
+    for number, step in enumerate(steps[reached:], start=reached + 1):
+        step(connection)
+        connection.execute(sa.update(version).values(version=number))

@@ -1,0 +1,233 @@
+"""Sessions in an SQL database: SQLite, PostgreSQL, MySQL or MariaDB.
+
+The drivers block, so every operation is one function that runs in a native thread of its own, with a connection that
+no other thread uses meanwhile. Nearly all are a single statement, committed by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
+
+from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.offload import Offload
+from hmacfs.sessions import schema
+from hmacfs.sessions.database import Database
+from hmacfs.sessions.records import decode, digest, encode, is_token, save_with
+from hmacfs.uploads.session import Session, State
+
+R = TypeVar("R")
+
+_TABLE = schema.sessions
+_C = _TABLE.c
+
+
+class SqlStore:
+    """A ``Replica`` in a database.
+
+    offload: runs blocking calls where they don't stop the event loop; outside a gevent worker it simply calls them.
+    repeats: how often a statement is repeated at once after a failure that the driver calls a passing one
+    (``MaxRetries``). A connection that the server has closed since its last use is replaced in any case.
+    """
+
+    is_durable = True
+
+    def __init__(self, database: Database, offload: Offload, *, repeats: int) -> None:
+        self.name = database.name
+        self.timeout = database.timeout
+        self.concurrency = database.connections
+        self._database = database
+        self._offload = offload
+        self._repeats = repeats
+        self._idle: deque[sa.Connection] = deque()
+        self._is_prepared = False
+        self._preparing = threading.Lock()
+
+    # -- the contract ---------------------------------------------------------------------------------
+
+    def create(self, session: Session) -> bool:
+        return self._run(lambda connection: _create(connection, session))
+
+    def get(self, token: str) -> Session | None:
+        return self._run(lambda connection: _load(connection, token)) if is_token(token) else None
+
+    def find(self, slot: str) -> Session | None:
+        query = sa.select(_C.record).where(_C.open_slot == digest(slot))
+        return self._run(lambda connection: _one(connection, query))
+
+    def put(self, session: Session) -> Session:
+        return self._run(lambda connection: _put(connection, session))
+
+    def save(self, session: Session) -> Session:
+        return save_with(self.put, session)
+
+    def remove(self, token: str) -> None:
+        if is_token(token):
+            self._run(lambda connection: connection.execute(sa.delete(_TABLE).where(_C.token == token)))
+
+    def stale(self, touched_before: float, limit: int) -> list[Session]:
+        query = sa.select(_C.record).where(_C.touched < touched_before).order_by(_C.touched, _C.token).limit(limit)
+        return [decode(record) for record in self._run(lambda connection: connection.scalars(query).all())]
+
+    def tokens_since(self, touched: float) -> list[str]:
+        query = sa.select(_C.token).where(_C.touched >= touched).order_by(_C.touched, _C.token)
+        return self._run(lambda connection: list(connection.scalars(query)))
+
+    def count_open(self, owner: str) -> int:
+        query = sa.select(sa.func.count()).where(_C.open_owner == digest(owner))
+        return self._run(lambda connection: int(connection.execute(query).scalar_one()))
+
+    def count_by_state(self) -> dict[str, int]:
+        query = sa.select(_C.state, sa.func.count()).group_by(_C.state)
+        counted = self._run(lambda connection: connection.execute(query).all())
+        return {**dict.fromkeys(map(str, State), 0), **dict(counted)}
+
+    def ping(self) -> None:
+        """Also makes and upgrades the tables. A database that can only be read is of no use: it does not answer."""
+        nothing = sa.update(schema.version).where(schema.version.c.version < 0).values(version=0)
+        self._run(lambda connection: connection.execute(nothing))
+
+    def close(self) -> None:
+        while self._idle:
+            self._offload(_discard, self._idle.pop())
+
+    def is_whole(self) -> bool:
+        return True
+
+    def declare_whole(self) -> None:
+        """A database remembers by itself."""
+
+    def on_loss(self, callback: Callable[[], None]) -> None:
+        """A database does not lose what it has committed."""
+
+    # -- connections ----------------------------------------------------------------------------------
+
+    def _run(self, operation: Callable[[sa.Connection], R]) -> R:
+        if not self._is_prepared:
+            self._prepare()
+        return self._offload(self._attempt, operation)
+
+    def _prepare(self) -> None:
+        """Alone, since SQLAlchemy's first connection hangs for ever if several threads of a gevent process make it at
+        once."""
+        with self._preparing:
+            if not self._is_prepared:
+                self._offload(self._attempt, self._upgrade)
+                self._is_prepared = True
+
+    def _upgrade(self, connection: sa.Connection) -> None:
+        for statement in self._database.begin:
+            result = connection.exec_driver_sql(statement)
+            if result.returns_rows and result.scalar() == 0:
+                raise SessionStoreUnavailable  # MySQL's way to say that the lock is another's
+        schema.upgrade(connection)
+        for statement in self._database.end:
+            connection.exec_driver_sql(statement)
+
+    def _attempt(self, operation: Callable[[sa.Connection], R]) -> R:
+        """Run an operation, in the thread that is to wait for it. Every operation is safe to repeat."""
+        started = time.monotonic()
+        repeats = self._repeats
+        while True:
+            connection, is_used = self._connect()
+            try:
+                result = operation(connection)
+            except (DataError, NotSupportedError):
+                _discard(connection)
+                raise
+            except DBAPIError as error:
+                _discard(connection)
+                passing = error.orig is not None and self._database.is_passing(error.orig)
+                if time.monotonic() - started > self.timeout / 2 or not (is_used or (passing and repeats > 0)):
+                    self._is_prepared = False  # a database that was replaced by an empty one needs its tables again
+                    raise SessionStoreUnavailable from error.orig
+                repeats -= passing
+            except BaseException:
+                _discard(connection)
+                raise
+            else:
+                self._idle.append(connection)
+                return result
+
+    def _connect(self) -> tuple[sa.Connection, bool]:
+        """A connection, and whether it was in use before: then its server may have gone since."""
+        with contextlib.suppress(IndexError):
+            return self._idle.pop(), True
+        try:
+            return self._database.engine.connect(), False
+        except DBAPIError as error:
+            raise SessionStoreUnavailable from error.orig
+
+
+def _discard(connection: sa.Connection) -> None:
+    with contextlib.suppress(Exception):
+        connection.invalidate()
+    with contextlib.suppress(Exception):
+        connection.close()
+
+
+# -- operations, each on a connection of its own --------------------------------------------------
+
+
+def _one(connection: sa.Connection, query: sa.Select[str]) -> Session | None:
+    record = connection.execute(query).scalar()
+    return None if record is None else decode(record)
+
+
+def _load(connection: sa.Connection, token: str) -> Session | None:
+    return _one(connection, sa.select(_C.record).where(_C.token == token))
+
+
+def _row(session: Session) -> dict[str, object]:
+    is_open = session.state is State.OPEN
+    return {
+        "token": session.token,
+        "open_slot": digest(session.slot) if is_open and session.slot is not None else None,
+        "open_owner": digest(session.owner) if is_open else None,
+        "state": str(session.state),
+        "touched": session.touched,
+        "revision": session.revision,
+        "record": encode(session),
+    }
+
+
+def _create(connection: sa.Connection, session: Session) -> bool:
+    try:
+        connection.execute(sa.insert(_TABLE).values(_row(session)))
+    except IntegrityError:
+        # Its own record is there if a first attempt succeeded and only the answer was lost.
+        return _load(connection, session.token) is not None
+    return True
+
+
+def _put(connection: sa.Connection, session: Session) -> Session:
+    row = _row(session)
+    changes = {name: row[name] for name in ("open_owner", "state", "touched", "revision", "record")}
+    if session.state is not State.OPEN:
+        changes["open_slot"] = None
+    is_older = sa.or_(
+        _C.revision < session.revision, sa.and_(_C.revision == session.revision, _C.touched < session.touched)
+    )
+    update = sa.update(_TABLE).where(_C.token == session.token, is_older).values(changes)
+    if connection.execute(update).rowcount:
+        return session
+    for claim in (row["open_slot"], None):
+        stored = _load(connection, session.token)
+        if stored is not None:
+            return stored
+        try:
+            connection.execute(sa.insert(_TABLE).values({**row, "open_slot": claim}))
+        except IntegrityError:
+            continue  # the slot is another's, or the token was inserted this moment
+        return session
+    stored = _load(connection, session.token)
+    if stored is None:
+        raise SessionStoreUnavailable  # inserted and removed again by others within these statements
+    return stored

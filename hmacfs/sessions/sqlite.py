@@ -1,0 +1,41 @@
+"""SQLite: the store of a machine that was given no other, shared by its workers through the file system's locks."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from hmacfs.sessions.database import DATABASE_TIMEOUT, Database, make_engine
+
+#: Writers exclude each other anyway; a second thread lets a reader pass a writer that waits for the disk.
+_THREADS = 2
+
+
+def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> Database:
+    """The database in that file, which is made if it is missing, for this user alone. Raises ``OSError``."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite gives its journals the mode of this file.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # A thread's connection is used by one thread at a time, not always by the same.
+    engine = make_engine(sa.URL.create("sqlite", database=str(path)), timeout=timeout, check_same_thread=False)
+    sa.event.listen(engine, "connect", _prepare)
+    return Database(
+        name="sqlite",
+        engine=engine,
+        begin=("BEGIN IMMEDIATE",),
+        end=("COMMIT",),
+        is_passing=lambda _: False,  # it has waited for the lock itself (busy_timeout)
+        timeout=timeout,
+        connections=_THREADS,
+    )
+
+
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    """WAL: readers and a writer don't wait for each other. With it, NORMAL means that a power cut may undo the last
+    saves but harms nothing; since the partial file's length is the truth about an upload, an older record costs no
+    byte, while FULL would cost a sync for each save."""
+    if connection.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",):
+        connection.execute("PRAGMA synchronous=NORMAL")
