@@ -17,10 +17,10 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 #: A call that took longer than this has stalled every other transfer of the worker: a network disk, a full write-back
-#: queue. Ordinary writes to the page cache take well under a millisecond.
-SLOW_CALL_SECONDS = 0.02
-#: How long a disk counts as slow after its last slow call.
-SLOW_FOR_SECONDS = 30.0
+#: queue. Ordinary writes to the page cache take well under a millisecond, and some tens where processors are scarce.
+SLOW_CALL_SECONDS = 0.05
+#: How long a disk counts as slow after its last slow call. One that stays slow says so again in every call.
+SLOW_FOR_SECONDS = 5.0
 
 
 class Offload:

@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 
+from hmacfs.descriptors import close
 from hmacfs.errors import ConfigError
 from hmacfs.storage.beneath import HAS_OPENAT2
 
@@ -68,7 +69,7 @@ def rename_exclusively(source: str, source_folder: int, name: str, folder: int) 
 @contextlib.contextmanager
 def _trial_file(scratch: int) -> Iterator[str]:
     name = f"trial-{secrets.token_hex(8)}"
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=scratch))
+    close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=scratch))
     try:
         yield name
     finally:
@@ -91,7 +92,7 @@ def _can_link_anonymous(scratch: int) -> bool:
     except OSError:  # ENOENT: no /proc
         return False
     finally:
-        os.close(fd)
+        close(fd)
     _forget(target, scratch)
     return True
 
@@ -126,5 +127,5 @@ def _can_keep_attributes(scratch: int) -> bool:
         except OSError:
             return False
         finally:
-            os.close(fd)
+            close(fd)
         return True

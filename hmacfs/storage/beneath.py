@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import sys
 from typing import Any
+
+from hmacfs.descriptors import close
 
 # openat2(2): the same number on every architecture.
 _SYS_OPENAT2 = 437
@@ -29,18 +32,25 @@ def _syscall() -> Any:
     function = getattr(ctypes.CDLL(None, use_errno=True), "syscall", None)
     if function is not None:
         function.restype = ctypes.c_long
+        function.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
     return function
 
 
 _call = _syscall()
-_HOW_SIZE = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
-_NUMBER = ctypes.c_long(_SYS_OPENAT2)
+_HOW_SIZE = ctypes.sizeof(_OpenHow)
+
+
+@functools.lru_cache(maxsize=32)
+def _how(flags: int, mode: int) -> tuple[_OpenHow, int]:
+    """The structure and its address. There are only a few; making one takes longer than the system call."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    return how, ctypes.addressof(how)
 
 
 def _openat2(folder: int, path: str, flags: int, mode: int) -> int:
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    _, address = _how(flags, mode)
     for _ in range(_ATTEMPTS):
-        fd = _call(_NUMBER, ctypes.c_int(folder), os.fsencode(path), ctypes.byref(how), _HOW_SIZE)
+        fd = _call(_SYS_OPENAT2, folder, os.fsencode(path), address, _HOW_SIZE)
         if fd >= 0:
             return int(fd)
         number = ctypes.get_errno()
@@ -56,11 +66,11 @@ def _walk(folder: int, path: str, flags: int, mode: int) -> int:
     try:
         for name in parents:
             below = os.open(name, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
-            os.close(here)
+            close(here)
             here = below
         return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=here)
     finally:
-        os.close(here)
+        close(here)
 
 
 def _kernel_has_openat2() -> bool:
@@ -69,9 +79,9 @@ def _kernel_has_openat2() -> bool:
     try:
         root = os.open("/", FOLDER_FLAGS)
         try:
-            os.close(_openat2(root, ".", FOLDER_FLAGS, 0))
+            close(_openat2(root, ".", FOLDER_FLAGS, 0))
         finally:
-            os.close(root)
+            close(root)
     except OSError:  # ENOSYS before Linux 5.6; EPERM in some sandboxes
         return False
     return True

@@ -14,10 +14,11 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
+from hmacfs.descriptors import close
 from hmacfs.errors import HmacfsError, IsFolder, NameTaken, NoSpace, NotFound, StorageFailed
 from hmacfs.naming import RESERVED_FOLDER, StoredName
 from hmacfs.offload import Disk
@@ -82,7 +83,7 @@ class LocalStorage:
                     os.unlink(name, dir_fd=self._temporary)
                     removed += 1
                 finally:
-                    os.close(fd)
+                    close(fd)
         return removed
 
     def check_writable(self) -> None:
@@ -106,7 +107,7 @@ class LocalStorage:
         """Whether the name is taken, by a file, a folder or anything else."""
         with translated():
             try:
-                os.close(self.disk(open_beneath, self._root, name.path, getattr(os, "O_PATH", 0) | os.O_NOFOLLOW, 0))
+                self.disk(os.stat, name.path, dir_fd=self._root, follow_symlinks=False)
             except FileNotFoundError:
                 return False
             except OSError as error:
@@ -136,7 +137,7 @@ class LocalStorage:
                 raise NotFound
             return OpenFile(fd, FileFacts(status.st_size, status.st_mtime, self._recorded_type(fd)))
         except BaseException:
-            os.close(fd)
+            close(fd)
             raise
 
     def _recorded_type(self, fd: int) -> str | None:
@@ -148,19 +149,11 @@ class LocalStorage:
             return None
         return value.decode("ascii") if _MEDIA_TYPE.fullmatch(value) else None
 
-    @contextlib.contextmanager
-    def stage(self) -> Iterator[Staged]:
-        """A new file that nobody sees until it is published. Whatever happens inside the context, nothing is left of
-        it unless it was."""
+    def stage(self) -> Staged:
+        """A new file that nobody sees until it is published, as a context. Whatever happens inside the context,
+        nothing is left of it unless it was. Raises ``NoSpace``, ``StorageFailed``."""
         with translated():
-            candidate = self._retry(lambda: self.disk(self._new_candidate))
-            try:
-                yield Staged(self, candidate)
-            finally:
-                if candidate.temporary is not None:
-                    with contextlib.suppress(FileNotFoundError):  # renamed into place
-                        os.unlink(candidate.temporary, dir_fd=candidate.temporary_folder)
-                os.close(candidate.fd)
+            return Staged(self, self._retry(lambda: self.disk(self._new_candidate)))
 
     def _new_candidate(self) -> Candidate:
         if self.abilities.anonymous:
@@ -171,7 +164,7 @@ class LocalStorage:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:  # else a cleaner was faster than the lock
                 return Candidate(fd, name, self._temporary)
-            os.close(fd)
+            close(fd)
 
     def publish(self, candidate: Candidate, name: StoredName, content_type: str | None) -> FileFacts:
         """Publish a complete file; see ``publish.publish``. Does not stop the event loop."""
@@ -182,11 +175,23 @@ class LocalStorage:
 
 
 class Staged:
-    """A file in the making: write to ``fd``, then ``publish`` once."""
+    """A file in the making: write to ``fd``, then ``publish`` once. Errors of the operating system inside its context
+    become ``NoSpace`` or ``StorageFailed``."""
 
     def __init__(self, storage: LocalStorage, candidate: Candidate) -> None:
         self._storage = storage
         self._candidate = candidate
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        candidate = self._candidate
+        if candidate.temporary is not None:
+            with contextlib.suppress(FileNotFoundError):  # renamed into place
+                os.unlink(candidate.temporary, dir_fd=candidate.temporary_folder)
+        close(candidate.fd)
+        translate(error)
 
     @property
     def fd(self) -> int:
@@ -204,7 +209,12 @@ class translated:  # noqa: N801 - used like a function
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, HmacfsError):
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise NoSpace from error
-            raise StorageFailed from error
+        translate(error)
+
+
+def translate(error: BaseException | None) -> None:
+    """Raise this project's error for one of the operating system's; do nothing for any other."""
+    if isinstance(error, OSError) and not isinstance(error, HmacfsError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoSpace from error
+        raise StorageFailed from error

@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import errno
 import os
-from collections.abc import Iterator
+from typing import NamedTuple
 
+from hmacfs.descriptors import close
 from hmacfs.errors import NameTaken
 from hmacfs.filetypes import guess
 from hmacfs.naming import StoredName
@@ -78,21 +79,24 @@ def publish(
 
 
 def _link_into_place(root: int, candidate: Candidate, name: StoredName, abilities: Abilities, *, durable: bool) -> None:
-    with _parent_folder(root, name) as (parent, made):
-        try:
-            if not candidate.is_linked:
-                _link(candidate, name.filename, parent, abilities)
-                candidate.is_linked = True
-            if durable:
-                _sync_folders(root, name, made)
-        except BaseException as error:
-            if candidate.is_linked:
-                os.unlink(name.filename, dir_fd=parent)
-                candidate.is_linked = False
-            _remove_folders(root, name, made)
-            if isinstance(error, FileExistsError):
-                raise NameTaken from error
-            raise
+    place = _make_place(root, name)
+    try:
+        if not candidate.is_linked:
+            _link(candidate, place.name, place.folder, abilities)
+            candidate.is_linked = True
+        if durable:
+            _sync_folders(root, name, place.made)
+    except BaseException as error:
+        if candidate.is_linked:
+            os.unlink(place.name, dir_fd=place.folder)
+            candidate.is_linked = False
+        _remove_folders(root, name, place.made)
+        if isinstance(error, FileExistsError):
+            raise NameTaken from error
+        raise
+    finally:
+        if place.folder != root:
+            close(place.folder)
 
 
 def _link(candidate: Candidate, filename: str, parent: int, abilities: Abilities) -> None:
@@ -106,22 +110,34 @@ def _link(candidate: Candidate, filename: str, parent: int, abilities: Abilities
         rename_exclusively(*source, filename, parent)
 
 
-@contextlib.contextmanager
-def _parent_folder(root: int, name: StoredName) -> Iterator[tuple[int, int]]:
-    """The folder that will hold ``name``, made if need be, and how many levels of it were made here."""
+class _Place(NamedTuple):
+    """Where to link a file: ``name`` in ``folder`` (a descriptor), of whose path the last ``made`` levels are new."""
+
+    folder: int
+    name: str
+    made: int
+
+
+def _make_place(root: int, name: StoredName) -> _Place:
+    """The folder for ``name``, made if need be. Raises ``NameTaken`` where a file or a link out of the store is in the
+    way."""
     parents = name.segments[:-1]
+    if not parents:
+        return _Place(root, name.path, 0)
+    if len(parents) == 1:  # XMPP servers give each upload a folder of its own: most often there is none yet
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(parents[0], 0o777, dir_fd=root)
+            # What was just made is no link, so the path leads nowhere else.
+            return _Place(root, name.path, 1)
     try:
-        fd, made = (open_beneath(root, "/".join(parents), FOLDER_FLAGS, 0), 0) if parents else (os.dup(root), 0)
+        return _Place(open_beneath(root, "/".join(parents), FOLDER_FLAGS, 0), name.filename, 0)
     except FileNotFoundError:
-        fd, made = _make_folders(root, parents)
+        folder, made = _make_folders(root, parents)
+        return _Place(folder, name.filename, made)
     except OSError as error:
         if error.errno in NO_FOLDER_ERRNOS:
             raise NameTaken("A part of the path is the name of a file.") from error
         raise
-    try:
-        yield fd, made
-    finally:
-        os.close(fd)
 
 
 def _make_folders(root: int, parents: tuple[str, ...]) -> tuple[int, int]:
@@ -135,10 +151,10 @@ def _make_folders(root: int, parents: tuple[str, ...]) -> tuple[int, int]:
             except FileExistsError:
                 pass
             below = open_beneath(root, "/".join(parents[:depth]), FOLDER_FLAGS, 0)
-            os.close(here)
+            close(here)
             here = below
     except BaseException:
-        os.close(here)
+        close(here)
         raise
     return here, made
 
@@ -151,7 +167,7 @@ def _sync_folders(root: int, name: StoredName, made: int) -> None:
         try:
             os.fsync(fd)
         finally:
-            os.close(fd)
+            close(fd)
 
 
 def _remove_folders(root: int, name: StoredName, made: int) -> None:
@@ -163,4 +179,4 @@ def _remove_folders(root: int, name: StoredName, made: int) -> None:
             try:
                 os.rmdir(parents[depth - 1], dir_fd=above)
             finally:
-                os.close(above)
+                close(above)

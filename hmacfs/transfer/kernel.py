@@ -11,6 +11,7 @@ import os
 import sys
 from typing import Any
 
+from hmacfs.descriptors import close
 from hmacfs.errors import BodyCutShort
 from hmacfs.offload import Disk
 from hmacfs.transfer.body import SocketBody
@@ -91,8 +92,8 @@ class Splicer:
 
     def _replace_pipe(self) -> None:
         """After a failure the pipe may still hold bytes of that transfer: no other may ever see them."""
-        os.close(self._source)
-        os.close(self._sink)
+        close(self._source)
+        close(self._sink)
         self._source, self._sink = self._new_pipe()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import gevent
 
+from hmacfs.descriptors import close
 from hmacfs.errors import Stalled
 from hmacfs.transfer.pace import Pace
 from hmacfs.transfer.wire import Wire, WireTimeout
@@ -81,7 +82,7 @@ class FileSlice:
     def close(self) -> None:
         """Give back the descriptor; more calls do nothing."""
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
             self.fd = -1
             if self.on_close is not None:
                 self.on_close(self)

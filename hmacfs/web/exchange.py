@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 import re
 import secrets
 import time
@@ -22,6 +24,15 @@ Headers = list[tuple[str, str]]
 
 #: An id that a proxy or client gives is taken over if it cannot upset a log line.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+_PROCESS = secrets.token_hex(5)
+_numbers = itertools.count(1)
+
+
+def new_request_id() -> str:
+    """An id that no other request of any process has. Not a secret: random bits would cost a system call."""
+    return f"{_PROCESS}-{os.getpid():x}-{next(_numbers):x}"
 
 
 class Exchange:
@@ -53,7 +64,7 @@ class Exchange:
         self._body: Body | None = None
         self.verified = None
         given = environ.get("HTTP_X_REQUEST_ID")
-        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
 
     def header(self, name: str) -> str | None:
         """A request header by its name in the environ's spelling without prefix (``RANGE``, ``IF_NONE_MATCH``)."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import email.utils
 import functools
-import os
 from collections.abc import Callable
 from http import HTTPStatus
 
+from hmacfs.descriptors import close
 from hmacfs.errors import NotFound
 from hmacfs.filetypes import guess, is_inline
 from hmacfs.naming import StoredName
@@ -67,7 +67,7 @@ class ServeFile:
             return Reply(chosen.status, headers, FileSlice(file.fd, chosen.offset, chosen.length, rate=self._rate))
         finally:
             if not keep_open:
-                os.close(file.fd)
+                close(file.fd)
 
     @staticmethod
     def _by_nginx(exchange: Exchange, facts: FileFacts, *, private: bool) -> Reply:
@@ -80,7 +80,7 @@ class ServeFile:
 
     def folder(self, exchange: Exchange) -> Reply:
         """The answer to a path with a slash at its end: ``IsFolder`` if there is one, else ``NotFound``."""
-        os.close(self._open(exchange.name).fd)
+        close(self._open(exchange.name).fd)
         raise NotFound
 
 
