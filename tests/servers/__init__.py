@@ -10,8 +10,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,6 +86,15 @@ def give_to(folder: Path, name: str) -> None:
     for parent in folder.parents:
         if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)
+
+
+@contextlib.contextmanager
+def folder_of(user: str) -> Iterator[Path]:
+    """A new folder for a server that runs as that user. pytest's own folders won't do: each pytest that starts on this
+    machine closes them to other users again."""
+    with tempfile.TemporaryDirectory(prefix=f"{user}-", ignore_cleanup_errors=True) as name:
+        give_to(Path(name), user)
+        yield Path(name)
 
 
 class Daemon:
