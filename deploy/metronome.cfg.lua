@@ -1,6 +1,9 @@
--- Metronome: its mod_http_upload_external with a token, which hmac-file-server accepts as `token`. Written after
--- Metronome's documentation; Debian has no package of it, so this one is not tried by our tests.
+-- Metronome: its mod_http_upload_external signs with `token`, which hmac-file-server takes. Written after Metronome's
+-- documentation and source; Debian has no package of it, so that our tests cannot try this one.
+--
+-- The URL ends with the UploadSubDir and a slash; the limit is in bytes and at most the UploadMaxSize. Leave
+-- http_file_external_delete_url out: hmac-file-server deletes nothing on request.
 Component "upload.example.org" "http_upload_external"
-    http_upload_external_base_url = "https://files.example.org/upload/"
-    http_upload_external_secret = "put the Secret here"
-    http_upload_external_file_size_limit = 1073741824
+    http_file_external_url = "https://files.example.org/upload/"
+    http_file_secret = "put the Secret here"
+    http_file_size_limit = 1073741824
