@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import hmacfs
-from hmacfs.cli import demo, sign
+from hmacfs.cli import demo, sign, sweep
 from hmacfs.config import check_environment, load
 from hmacfs.errors import ConfigError
 
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-version", "--version", action="version", version=f"hmac-file-server {hmacfs.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     sign.add_parser(commands)
+    sweep.add_parser(commands)
     return parser
 
 

@@ -83,6 +83,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("RedisAddr", values.text, "", "Redis for upload sessions: host:port or a URL"),
     Setting("RedisPassword", values.password, "", "its password", is_secret=True),
     Setting("RedisDB", values.integer(0, 1_000_000), 0, "its database number"),
+    Setting("RedisTimeout", values.duration(), "1s", "what an unreachable Redis may cost a request, once"),
     Setting("FallbackEnabled", values.boolean, False, "use a database when Redis is away"),
     Setting(
         "FallbackDBType",
@@ -124,6 +125,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("Workers", values.integer(0, 1024), 0, "worker processes; 0 for one per core"),
     Setting("MaxConnections", values.integer(1, 1_000_000), 8192, "connections of each worker"),
+    Setting("SessionTTL", values.duration(), "24h", "an unfinished upload is kept for so long after its last byte"),
+    Setting("MaxSessionsPerClient", values.integer(1), 100, "unfinished uploads of one client address"),
+    Setting("SweepInterval", values.duration(), "10m", "how often expired uploads are looked for"),
     Setting(
         "TrustedProxies",
         values.many(values.network),
@@ -158,6 +162,7 @@ class Settings:
     redis_addr: str = dataclasses.field(repr=False)  # a URL may carry a password
     redis_password: Secret | None
     redis_db: int
+    redis_timeout: float
     fallback_enabled: bool
     fallback_db_type: str
     fallback_db_host: str
@@ -175,6 +180,9 @@ class Settings:
     download_offload: str
     workers: int
     max_connections: int
+    session_ttl: float
+    max_sessions_per_client: int
+    sweep_interval: float
     trusted_proxies: tuple[Network, ...]
     min_free_space: FreeSpace
 

@@ -21,6 +21,7 @@ import hmacfs
 from hmacfs.config import Settings, TcpAddress, UnixAddress, check_environment, load, warnings
 from hmacfs.errors import ConfigError
 from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker
+from hmacfs.sessions.opening import check_settings
 from hmacfs.storage.opening import open_storage
 from hmacfs.telemetry import logs
 
@@ -57,6 +58,7 @@ def reload_settings() -> Settings:
     try:
         settings = load(Path(path) if path else None, os.environ)
         check_environment(settings)
+        check_settings(settings)
     except ConfigError as error:
         if _current is None:
             raise

@@ -62,6 +62,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     def run(self) -> None:
         servers = [self._listen(listener) for listener in self.sockets]
+        gevent.spawn(self.wsgi.extensions["hmacfs"].sweeper.run_forever)
         while self.alive:
             self.notify()
             self._stop_requested.wait(HEARTBEAT_SECONDS)

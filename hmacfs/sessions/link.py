@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.sessions.replica import Replica
+from hmacfs.sessions.turns import Turns
 
 R = TypeVar("R")
 
@@ -55,7 +56,7 @@ class Link:
         self._since = time.time()
         self._longest_pause = max(longest_pause, FIRST_PAUSE)
         self._on_edge = on_edge
-        self._turns = threading.BoundedSemaphore(store.concurrency)
+        self._turns = Turns(store.concurrency)
         self._edges = threading.Lock()
         self._closed = threading.Event()
 
@@ -83,7 +84,7 @@ class Link:
         generation = self.generation
         if not self._is_healthy:
             raise SessionStoreUnavailable
-        if not self._turns.acquire(timeout=self.store.timeout):
+        if not self._turns.acquire(self.store.timeout):
             busy = TimeoutError(f"all its {self.store.concurrency} connections were busy for {self.store.timeout:g} s")
             self._set_health(generation, healthy=False, cause=busy)
             raise SessionStoreUnavailable from busy
@@ -129,7 +130,8 @@ class Link:
             except SessionStoreUnavailable:
                 pause = min(2 * pause, self._longest_pause)
             except Exception:
-                log.exception("looking for session store %s failed", self.name)
+                if not self._closed.is_set():  # else its connection was closed under it
+                    log.exception("looking for session store %s failed", self.name)
                 pause = self._longest_pause
             else:
                 self._set_health(generation, healthy=True, cause=None)

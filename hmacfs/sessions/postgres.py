@@ -63,7 +63,6 @@ def _limit_statements(connection: Any, timeout: float) -> None:
     connection.autocommit = True  # a rollback would undo it
     with connection.cursor() as cursor:
         cursor.execute(f"SET statement_timeout = {int(timeout * 1000)}")
-    connection.autocommit = False
 
 
 def _wait(connection: Any) -> None:

@@ -21,34 +21,42 @@ def _ascii(length: int) -> sa.types.TypeEngine[str]:
     return sa.String(length).with_variant(binary, "mysql", "mariadb")
 
 
-def _table(metadata: sa.MetaData, name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
-    return sa.Table(name, metadata, *columns, mysql_engine="InnoDB", mariadb_engine="InnoDB")
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(name, sa.MetaData(), *columns, mysql_engine="InnoDB", mariadb_engine="InnoDB")
 
 
-sessions = _table(
-    sa.MetaData(),
+#: What queries know of the table, after all steps.
+sessions = sa.table(
     "hmacfs_sessions",
-    sa.Column("token", _ascii(64), primary_key=True),
-    sa.Column("open_slot", _ascii(64)),
-    sa.Column("open_owner", _ascii(64)),
-    sa.Column("state", _ascii(16), nullable=False),
-    sa.Column("touched", sa.Double, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-    sa.Column("record", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb"), nullable=False),
+    sa.column("token", sa.String),
+    sa.column("open_slot", sa.String),
+    sa.column("open_owner", sa.String),
+    sa.column("state", sa.String),
+    sa.column("touched", sa.Double),
+    sa.column("revision", sa.BigInteger),
+    sa.column("record", sa.Text),
 )
 
-version = _table(sa.MetaData(), "hmacfs_schema", sa.Column("version", sa.Integer, nullable=False))
+version = _table("hmacfs_schema", sa.Column("version", sa.Integer, nullable=False))
 
 
 def _first_tables(connection: sa.Connection) -> None:
-    table = _table(sa.MetaData(), sessions.name, *(column.copy() for column in sessions.columns))
+    table = _table(
+        "hmacfs_sessions",
+        sa.Column("token", _ascii(64), primary_key=True),
+        sa.Column("open_slot", _ascii(64)),
+        sa.Column("open_owner", _ascii(64)),
+        sa.Column("state", _ascii(16), nullable=False),
+        sa.Column("touched", sa.Double, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("record", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb"), nullable=False),
+        sa.Index("hmacfs_sessions_open_slot", "open_slot", unique=True),
+        sa.Index("hmacfs_sessions_open_owner", "open_owner"),
+        sa.Index("hmacfs_sessions_touched", "touched"),
+    )
     table.create(connection, checkfirst=True)
-    for name, column, unique in (
-        ("hmacfs_sessions_open_slot", table.c.open_slot, True),
-        ("hmacfs_sessions_open_owner", table.c.open_owner, False),
-        ("hmacfs_sessions_touched", table.c.touched, False),
-    ):
-        sa.Index(name, column, unique=unique).create(connection, checkfirst=True)
+    for index in table.indexes:
+        index.create(connection, checkfirst=True)
 
 
 #: In their order; a step is never changed once it was released. MySQL commits after each statement, so each step must

@@ -57,7 +57,7 @@ class LocalStorage:
         self.disk = disk
         self._retry = retry
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._temporary = self._reserved_folder("tmp")
+        self._temporary = self.reserved_folder("tmp")
         self.abilities: Abilities = probe(self._temporary)
 
     @property
@@ -65,7 +65,7 @@ class LocalStorage:
         """This server's own folder inside the store."""
         return self.root / RESERVED_FOLDER
 
-    def _reserved_folder(self, name: str) -> int:
+    def reserved_folder(self, name: str) -> int:
         """A descriptor of a folder inside the reserved one, made if need be, into which only this user may look."""
         for path in (RESERVED_FOLDER, f"{RESERVED_FOLDER}/{name}"):
             with contextlib.suppress(FileExistsError):

@@ -28,6 +28,7 @@ class Body(io.RawIOBase):
         super().__init__()
         self.length = length
         self.received = 0
+        self.is_interrupted = False
 
     @property
     def is_complete(self) -> bool:
@@ -54,6 +55,10 @@ class Body(io.RawIOBase):
     def give_way(self) -> None:
         """Let other greenlets run if this transfer has kept the loop for long enough."""
         gevent.sleep(1e-6)
+
+    def interrupt(self) -> None:
+        """Have whoever reads this body find its end now, before its time: ``BodyCutShort``."""
+        self.is_interrupted = True
 
     def _read_some(self, view: memoryview) -> int:
         """At least one byte into ``view``, or 0 at the body's proper end; raises ``BodyCutShort`` at any other end."""
@@ -92,6 +97,10 @@ class _OwnBody(Body):
 
     def give_way(self) -> None:
         self.inbox.wire.give_way()
+
+    def interrupt(self) -> None:
+        super().interrupt()
+        self.inbox.wire.stop_reading()
 
 
 class SocketBody(_OwnBody):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import gevent
 
-from hmacfs.errors import TooLarge
+from hmacfs.errors import BodyCutShort, TakenOver, TooLarge
 from hmacfs.offload import Disk
 from hmacfs.transfer.body import Body, SocketBody
 from hmacfs.transfer.kernel import Splicer, SpliceUnsupported, start_writeback
@@ -24,6 +24,10 @@ BUFFERS_KEPT = 16
 #: A durable upload is handed to the disk in portions of this size while it still arrives, so that the final fsync
 #: finds little left to do.
 WRITEBACK_BYTES = 8 * 1024 * 1024
+
+
+#: How often a writer looks whether another one wants its file.
+WATCH_SECONDS = 0.2
 
 
 class Digest(Protocol):
@@ -48,13 +52,38 @@ class Receiver:
         self._buffers: list[bytearray] = []
         self._splicer: Splicer | None = Splicer.if_supported(disk)
 
-    def receive(self, body: Body, fd: int, *, limit: int, digest: Digest | None = None) -> int:
+    def receive(
+        self,
+        body: Body,
+        fd: int,
+        *,
+        limit: int,
+        digest: Digest | None = None,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> int:
         """Write what is left of ``body`` to the file ``fd`` at its position; the number of bytes that was.
+
+        is_wanted: asked some times a second; once it says that another writer wants the file, this one ends with
+        ``TakenOver``, even if it is waiting for its client.
 
         Raises ``TooLarge`` once the body exceeds ``limit`` bytes, ``BodyCutShort``, ``Stalled``, ``BadBody``, and
         ``OSError`` if the file cannot be written. What arrived before that is in the file.
         """
         job = _Job(body, fd, limit, Pace(self._rate, time.monotonic()) if self._rate else None)
+        if is_wanted is None:
+            return self._receive(job, digest)
+        watcher = gevent.spawn(_watch, body, is_wanted)
+        try:
+            return self._receive(job, digest)
+        except BodyCutShort as error:
+            if body.is_interrupted:
+                raise TakenOver from error
+            raise
+        finally:
+            watcher.kill(block=False)
+
+    def _receive(self, job: _Job, digest: Digest | None) -> int:
+        body = job.body
         if isinstance(body, SocketBody):
             body.invite()
             if job.pace is not None:
@@ -66,7 +95,9 @@ class Receiver:
 
     def _splice(self, job: _Job, body: SocketBody) -> None:
         """Move as much as possible within the kernel; the rest, if any, is for ``_copy``."""
-        self._write(job.fd, memoryview(body.take_ahead()))
+        ahead = body.take_ahead()
+        self._write(job.fd, memoryview(ahead))
+        job.moved += len(ahead)
         try:
             while self._splicer and not body.is_complete and not self._disk.is_slow:
                 body.wait_for_data()
@@ -119,10 +150,18 @@ class Receiver:
         if self._early_writeback and job.moved - job.handed_to_disk >= WRITEBACK_BYTES:
             self._disk.always_blocking(start_writeback, job.fd, job.moved - job.handed_to_disk)
             job.handed_to_disk = job.moved
+        if job.body.is_interrupted:
+            raise TakenOver
         if job.pace is not None and (rest := job.pace.rest(count, time.monotonic())):
             gevent.sleep(rest)
         else:
             job.body.give_way()
+
+
+def _watch(body: Body, is_wanted: Callable[[], bool]) -> None:
+    while not is_wanted():
+        gevent.sleep(WATCH_SECONDS)
+    body.interrupt()
 
 
 class _Job:

@@ -54,6 +54,14 @@ def parse(text: str) -> Address | None:
     return mapped or address
 
 
+def network_of(client: str) -> str:
+    """Whom limits are counted for: the address, for IPv6 its /64, which is what one subscriber gets."""
+    address = parse(client)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return client
+
+
 @functools.lru_cache(maxsize=1024)
 def canonical(text: str) -> str:
     """The address in its one spelling; a text that is no address stays as it is."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hmacfs.web.exchange import Exchange, Headers
 
-METHODS = ("OPTIONS", "HEAD", "GET", "PUT")
+METHODS = ("OPTIONS", "HEAD", "GET", "PUT", "POST", "PATCH", "DELETE")
 _REQUEST_HEADERS = (
     "Authorization",
     "Content-Range",
@@ -17,7 +17,17 @@ _REQUEST_HEADERS = (
     "If-Range",
     "If-Unmodified-Since",
     "Range",
+    "Tus-Resumable",
+    "Upload-Checksum",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
+    "X-Chunk-ID",
+    "X-File-Size",
+    "X-HTTP-Method-Override",
     "X-Request-ID",
+    "X-Session-Token",
+    "X-Total-Chunks",
 )
 _EXPOSED_HEADERS = (
     "Content-Disposition",
@@ -28,7 +38,17 @@ _EXPOSED_HEADERS = (
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "Tus-Checksum-Algorithm",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Upload-Expires",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
     "X-Request-ID",
+    "X-Session-Token",
 )
 MAX_AGE_SECONDS = 7200
 

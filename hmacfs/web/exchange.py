@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from hmacfs.transfer.body import Body, body_of
@@ -111,11 +111,18 @@ class Exchange:
         return path if path.isascii() else quote(path, safe="/%!$&'()*+,;=:@-._~", encoding="latin-1")
 
 
+class Status(NamedTuple):
+    """A status that ``HTTPStatus`` does not have."""
+
+    value: int
+    phrase: str
+
+
 @dataclasses.dataclass(slots=True)
 class Reply:
     """An answer. ``reason`` is the word of a refusal or failure (see ``errors``), empty for success."""
 
-    status: HTTPStatus
+    status: HTTPStatus | Status
     headers: Headers
     body: bytes | FileSlice = b""
     reason: str = ""

@@ -78,6 +78,12 @@ class ServeFile:
         headers.remove(_ACCEPT_RANGES)  # nginx says so itself
         return Reply(HTTPStatus.OK, [*headers, ("X-Accel-Redirect", exchange.name.url_path(X_ACCEL_PREFIX))])
 
+    def facts(self, name: StoredName) -> FileFacts:
+        """Of a stored file. Raises ``NotFound``, ``IsFolder``."""
+        file = self._open(name)
+        close(file.fd)
+        return file.facts
+
     def folder(self, exchange: Exchange) -> Reply:
         """The answer to a path with a slash at its end: ``IsFolder`` if there is one, else ``NotFound``."""
         close(self._open(exchange.name).fd)

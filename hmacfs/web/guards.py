@@ -10,6 +10,7 @@ from hmacfs.keyring import Keyring
 from hmacfs.naming import StoredName
 from hmacfs.signing import SignedRequest, Verified, verify
 from hmacfs.web.exchange import Exchange, Reply, View
+from hmacfs.web.slots import signed_length
 
 
 class Guards:
@@ -49,21 +50,23 @@ class Guards:
         return guarded
 
     def signed(self, view: View) -> View:
-        """Demands a valid signature over the request's own length and sets ``exchange.verified``."""
+        """Demands a valid signature over the file's length and sets ``exchange.verified``."""
 
         @functools.wraps(view)
         def guarded(exchange: Exchange) -> Reply:
-            exchange.verified = self.verify(exchange, exchange.length)
+            exchange.verified = self.verify(exchange, signed_length(exchange))
             return view(exchange)
 
         return guarded
 
-    def verify(self, exchange: Exchange, length: int | None, content_type: str | None = None) -> Verified:
-        """Check the request's signature, which must cover ``length`` bytes."""
+    def verify(
+        self, exchange: Exchange, length: int | None, *, content_type: str | None = None, method: str | None = None
+    ) -> Verified:
+        """Check the request's signature, which must cover ``length`` bytes; as if it had the type and method given."""
         environ = exchange.environ
         return verify(
             SignedRequest(
-                method=exchange.method,
+                method=method or exchange.method,
                 url_path=self._prefix + exchange.name.path,
                 path=exchange.name.path,
                 length=length,

@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 
 from hmacfs import errors
-from hmacfs.web.exchange import Headers, Reply
+from hmacfs.dialects import tus
+from hmacfs.web.exchange import Headers, Reply, Status
 
 #: RFC 9457 asks for a URI; a relative one would depend on the request's path.
 TYPE_PREFIX = "urn:hmacfs:problem:"
 
-_STATUS: Mapping[type[errors.HmacfsError], HTTPStatus] = {
+#: tus 1.0.0, extension "checksum". It is in no registry, so ``HTTPStatus`` does not know it.
+CHECKSUM_MISMATCH = Status(460, "Checksum Mismatch")
+
+_STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.BadName: HTTPStatus.BAD_REQUEST,
     errors.BadRequest: HTTPStatus.BAD_REQUEST,
     errors.LengthRequired: HTTPStatus.LENGTH_REQUIRED,
@@ -40,10 +44,13 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus] = {
     errors.WriterBusy: HTTPStatus.CONFLICT,
     errors.TooManySessions: HTTPStatus.TOO_MANY_REQUESTS,
     errors.SessionStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    tus.UnsupportedVersion: HTTPStatus.PRECONDITION_FAILED,
+    tus.NotAPiece: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.ChecksumMismatch: CHECKSUM_MISMATCH,
 }
 
 
-def status_of(error: errors.HmacfsError) -> HTTPStatus:
+def status_of(error: errors.HmacfsError) -> HTTPStatus | Status:
     """The status an error becomes; for a class that is not in the table, its nearest base's."""
     for kind in type(error).__mro__:
         if kind in _STATUS:
@@ -58,9 +65,11 @@ def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
         yield "Retry-After", str(error.retry_after)
     if isinstance(error, errors.OffsetMismatch):
         yield "Upload-Offset", str(error.offset)
+    if isinstance(error, tus.UnsupportedVersion):
+        yield "Tus-Version", tus.VERSION
 
 
-def problem(status: HTTPStatus, reason: str, sentence: str, accept: str, headers: Headers) -> Reply:
+def problem(status: HTTPStatus | Status, reason: str, sentence: str, accept: str, headers: Headers) -> Reply:
     """An error answer: a line of text, or RFC 9457 for a client that accepts JSON (its ``Accept`` header)."""
     if "application/problem+json" in accept or "application/json" in accept:
         content_type = "application/problem+json"

@@ -6,6 +6,7 @@ but not a single check: both doors call the very same decorated view through the
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -15,13 +16,14 @@ import flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import PathConverter
 
+from hmacfs.dialects import tus
 from hmacfs.errors import HmacfsError, StorageFailed
 from hmacfs.telemetry import logs
 from hmacfs.telemetry.events import Events, RequestFinished
 from hmacfs.transfer.send import FileSlice
 from hmacfs.web.client import ClientAddress
 from hmacfs.web.cors import Cors
-from hmacfs.web.exchange import Exchange, Reply, View
+from hmacfs.web.exchange import Exchange, Reply, Status, View
 from hmacfs.web.problems import problem, problem_of
 
 log = logging.getLogger("hmacfs.web")
@@ -68,6 +70,8 @@ class Desk:
                 exchange.header("ACCEPT") or "",
                 [],
             )
+        if exchange.header("TUS_RESUMABLE") is not None:  # every answer to a tus client says so, refusals too
+            reply.headers.append(("Tus-Resumable", tus.VERSION))
         reply.headers += self._cors.headers(exchange)
         reply.headers.append(("X-Request-ID", exchange.request_id))
         self._announce(exchange, reply, route)
@@ -162,9 +166,7 @@ class _PlainResponse(flask.Response):
 
 
 def as_flask_response(reply: Reply) -> flask.Response:
-    return _PlainResponse(
-        reply.body, status=_STATUS_LINES[reply.status], headers=reply.headers, direct_passthrough=True
-    )
+    return _PlainResponse(reply.body, status=status_line(reply.status), headers=reply.headers, direct_passthrough=True)
 
 
 class DirectDoor:
@@ -182,8 +184,10 @@ class DirectDoor:
             return self._flask_door(environ, start_response)
         view, route = found
         reply = self._desk.answer(view, route, self._desk.exchange(environ))
-        start_response(_STATUS_LINES[reply.status], reply.headers)
+        start_response(status_line(reply.status), reply.headers)
         return (reply.body,) if isinstance(reply.body, bytes) else reply.body
 
 
-_STATUS_LINES = {status: f"{status.value} {status.phrase}" for status in HTTPStatus}
+@functools.lru_cache(maxsize=100)
+def status_line(status: HTTPStatus | Status) -> str:
+    return f"{status.value} {status.phrase}"

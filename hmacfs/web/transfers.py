@@ -1,10 +1,14 @@
-"""The upload and download routes (PROTOCOL sections 3 to 5)."""
+"""The upload and download routes (PROTOCOL sections 3 to 6)."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from http import HTTPStatus
 
+from werkzeug.exceptions import MethodNotAllowed
+
+from hmacfs.dialects import tus
 from hmacfs.errors import BadSignature
 from hmacfs.signing import Scheme, scheme_of
 from hmacfs.storage.publish import FileFacts
@@ -15,58 +19,146 @@ from hmacfs.web.exchange import Exchange, Reply
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
 from hmacfs.web.routing import Desk, TransferBlueprint
+from hmacfs.web.slots import SlotUploads, piece_of
+from hmacfs.web.tus import TusUploads, filetype, is_tus_path
 
+ANY_PATH = "/<any_path:path>"
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:[ \t]*;[\t\x20-\x7e]{0,255})?")
 
 
-def transfers(
-    desk: Desk,
-    guards: Guards,
-    store_whole: StoreWhole[Body, FileFacts],
-    serve_file: ServeFile,
-    cors: Cors,
-    *,
-    prefix: str,
-    signed_downloads: bool,
-) -> TransferBlueprint:
-    """The blueprint of the routes below ``prefix``. ``signed_downloads``: ``RequireSignedDownloads``."""
-    blueprint = TransferBlueprint("transfers", __name__, desk, url_prefix=prefix.rstrip("/"))
-    route = blueprint.transfer
-    any_path = "/<any_path:path>"
+@dataclasses.dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes need. ``prefix``: the mount point; ``signed_downloads``: ``RequireSignedDownloads``."""
 
-    @route(any_path, "PUT", direct=True)
+    desk: Desk
+    guards: Guards
+    cors: Cors
+    store_whole: StoreWhole[Body, FileFacts]
+    serve_file: ServeFile
+    slots: SlotUploads
+    tus: TusUploads
+    prefix: str
+    signed_downloads: bool
+    max_size: int
+
+
+def transfers(services: Services) -> TransferBlueprint:
+    """The blueprint of the routes below the mount point."""
+    blueprint = TransferBlueprint("transfers", __name__, services.desk, url_prefix=services.prefix.rstrip("/"))
+    _add_uploads(blueprint, services)
+    _add_downloads(blueprint, services)
+    _add_tus(blueprint, services)
+
+    @blueprint.transfer(ANY_PATH, "OPTIONS")
+    def options(_: Exchange) -> Reply:
+        allow = ("Allow", ", ".join(METHODS))
+        return Reply(
+            HTTPStatus.NO_CONTENT, [allow, *tus.announcement(services.max_size), *services.cors.preflight_headers()]
+        )
+
+    return blueprint
+
+
+def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
+    guards = services.guards
+
+    @blueprint.transfer(ANY_PATH, "PUT", direct=True)
     @guards.named
     @guards.signed
     def upload(exchange: Exchange) -> Reply:
         verified = exchange.verified
         assert verified is not None
-        facts = store_whole(
-            exchange.name,
-            exchange.body,
-            exchange.length,
-            recordable_type(verified.content_type or exchange.content_type),
-            binds_length=verified.binds_length,
+        content_type = recordable_type(verified.content_type or exchange.content_type)
+        piece = piece_of(exchange.environ)
+        if piece is not None:
+            return services.slots.put(exchange, piece, content_type)
+        facts = services.store_whole(
+            exchange.name, exchange.body, exchange.length, content_type, binds_length=verified.binds_length
         )
-        location = exchange.name.url_path(prefix)
+        location = exchange.name.url_path(services.prefix)
         return Reply(HTTPStatus.CREATED, [("Location", location), ("ETag", facts.etag)])
 
-    @route(any_path, "GET", "HEAD", direct=True)
+
+def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
+    guards = services.guards
+
     @guards.named_or_folder
-    def download(exchange: Exchange) -> Reply:
+    def fetch(exchange: Exchange) -> Reply:
         scheme = scheme_of(exchange.environ.get("QUERY_STRING", ""))
-        if scheme is Scheme.V3:
+        if exchange.method == "HEAD" and not exchange.is_folder:
+            probed = _probe(exchange, scheme, services)
+            if probed is not None:
+                return probed
+        elif scheme is Scheme.V3:
             guards.verify(exchange, None)
-        elif signed_downloads or scheme is not None:  # the other schemes sign uploads
+        elif services.signed_downloads or scheme is not None:  # the other schemes sign uploads
             raise BadSignature
         if exchange.is_folder:
-            return serve_file.folder(exchange)
-        return serve_file(exchange, private=scheme is not None)
+            return services.serve_file.folder(exchange)
+        return services.serve_file(exchange, private=scheme is not None)
 
-    @route(any_path, "OPTIONS")
-    def options(_: Exchange) -> Reply:
-        return Reply(HTTPStatus.NO_CONTENT, [("Allow", ", ".join(METHODS)), *cors.preflight_headers()])
+    @blueprint.transfer(ANY_PATH, "GET", "HEAD", direct=True)
+    def download(exchange: Exchange) -> Reply:
+        if exchange.method == "HEAD" and is_tus_path(exchange, services.prefix):
+            return services.tus.head(exchange)
+        return fetch(exchange)
 
-    return blueprint
+
+def _probe(exchange: Exchange, scheme: Scheme | None, services: Services) -> Reply | None:
+    """HEAD: the progress of an unfinished upload for who holds its slot's signature or its token; ``None`` if the
+    request asks for the file's headers and may have them. Raises ``BadSignature``."""
+    guards, slots = services.guards, services.slots
+    if scheme is Scheme.V3:
+        try:
+            guards.verify(exchange, None)
+        except BadSignature:
+            guards.verify(exchange, None, method="PUT")
+        else:
+            return None
+    has_token = exchange.header("X_SESSION_TOKEN") is not None
+    is_slot = scheme is not None or has_token or _carries_bearer(exchange)
+    session = slots.unfinished(exchange) if is_slot else None
+    if session is not None:
+        if not slots.knows_token(exchange, session) and scheme is not Scheme.V3:
+            guards.verify(exchange, session.length, content_type=session.content_type, method="PUT")
+        return slots.probe(session)
+    if services.signed_downloads:
+        raise BadSignature
+    if scheme not in (None, Scheme.V3):  # the slot of a file that is complete
+        facts = services.serve_file.facts(exchange.name)
+        guards.verify(exchange, facts.size, content_type=facts.content_type, method="PUT")
+    return None
+
+
+def _carries_bearer(exchange: Exchange) -> bool:
+    return (exchange.header("AUTHORIZATION") or "").lower().startswith("bearer ")
+
+
+def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
+    guards = services.guards
+
+    @guards.named
+    def create(exchange: Exchange) -> Reply:
+        tus.check_version(exchange.environ)
+        content_type = filetype(exchange)
+        length = tus.upload_length(exchange.environ)
+        # The slot's URL was signed for PUT, whichever dialect it is used with.
+        verified = guards.verify(exchange, length, content_type=content_type, method="PUT")
+        return services.tus.create(exchange, recordable_type(verified.content_type or content_type))
+
+    @blueprint.transfer(ANY_PATH, "POST", "PATCH", "DELETE")
+    def resumable(exchange: Exchange) -> Reply:
+        method = exchange.method
+        if method == "POST":
+            method = exchange.header("X_HTTP_METHOD_OVERRIDE") or method
+        if is_tus_path(exchange, services.prefix):
+            if method == "PATCH":
+                return services.tus.patch(exchange)
+            if method == "DELETE":
+                return services.tus.delete(exchange)
+        elif method == "POST":
+            return create(exchange)
+        raise MethodNotAllowed([name for name in METHODS if name not in ("PATCH", "DELETE")])
 
 
 def recordable_type(content_type: str | None) -> str | None:

@@ -53,7 +53,7 @@ def test_pure_parts_do_no_input_or_output(module: str) -> None:
 
 def test_only_the_entries_import_the_app() -> None:
     users = {module for module, path in MODULES.items() if "hmacfs.app" in imports(path)}
-    assert users == {"hmacfs.server.start"}
+    assert users == {"hmacfs.server.start", "hmacfs.cli.sweep"}
 
 
 def test_only_the_web_knows_flask_and_only_the_server_gunicorn() -> None:

@@ -1,0 +1,35 @@
+"""``hmacfs sweep``: remove expired uploads now."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from hmacfs.config import load
+from hmacfs.errors import SessionStoreUnavailable
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("sweep", help="remove expired uploads")
+    parser.add_argument("-config", "--config", type=Path, metavar="FILE", dest="sweep_config", help="the TOML file")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Sweep once. The exit status: 0, or 1 if the sessions cannot be looked up."""
+    from hmacfs.app import open_sweeper  # needs the drivers, which no other command does
+
+    named = arguments.sweep_config or arguments.config or os.environ.get("HMACFS_CONFIG")
+    settings = load(Path(named) if named else None, os.environ)
+    try:
+        swept = open_sweeper(settings).run_once()
+    except SessionStoreUnavailable as error:
+        print(f"hmacfs sweep: {error}", file=sys.stderr)
+        return 1
+    if swept is None:
+        print("another process is sweeping")
+    else:
+        print(f"removed {swept.sessions} expired uploads and {swept.orphans} orphans")
+    return 0

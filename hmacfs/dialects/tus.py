@@ -1,0 +1,119 @@
+"""tus 1.0.0 (https://tus.io/protocols/resumable-upload): its headers as values and back. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import email.utils
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from hmacfs.errors import BadRequest, HmacfsError
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,creation-with-upload,expiration,checksum,termination"
+CHECKSUMS = {"sha256": "sha256", "sha1": "sha1", "md5": "md5"}
+PIECE_TYPE = "application/offset+octet-stream"
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_METADATA_KEY = re.compile(r"[!-+\--~]+")
+METADATA_LIMIT = 4096
+
+
+class UnsupportedVersion(HmacfsError):
+    """The client speaks another version of tus; the answer names ours."""
+
+    reason = "tus-version"
+    sentence = f"This server speaks tus {VERSION}."
+
+
+class NotAPiece(HmacfsError):
+    """A PATCH whose body is not declared as bytes to append."""
+
+    reason = "not-a-piece"
+    sentence = f"A piece is sent as {PIECE_TYPE}."
+
+
+class Checksum(NamedTuple):
+    """algorithm: as ``hashlib`` names it."""
+
+    algorithm: str
+    digest: bytes
+
+
+def check_version(environ: Mapping[str, str]) -> None:
+    """Raises ``UnsupportedVersion`` unless the request says ``Tus-Resumable: 1.0.0``."""
+    if environ.get("HTTP_TUS_RESUMABLE") != VERSION:
+        raise UnsupportedVersion
+
+
+def upload_length(environ: Mapping[str, str]) -> int:
+    """The whole file's bytes. Raises ``BadRequest`` without them: a signature has to cover them."""
+    return _number(environ, "UPLOAD_LENGTH", "Upload-Length")
+
+
+def upload_offset(environ: Mapping[str, str]) -> int:
+    return _number(environ, "UPLOAD_OFFSET", "Upload-Offset")
+
+
+def _number(environ: Mapping[str, str], key: str, name: str) -> int:
+    value = environ.get(f"HTTP_{key}", "")
+    if not _NUMBER.fullmatch(value):
+        raise BadRequest(f"{name} is missing or no number.")
+    return int(value)
+
+
+def check_piece_type(environ: Mapping[str, str]) -> None:
+    """Raises ``NotAPiece``."""
+    if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != PIECE_TYPE:
+        raise NotAPiece
+
+
+def metadata(environ: Mapping[str, str]) -> dict[str, str]:
+    """``Upload-Metadata``, decoded; values that are no UTF-8 text are left out. Raises ``BadRequest``."""
+    header = environ.get("HTTP_UPLOAD_METADATA", "")
+    found: dict[str, str] = {}
+    if len(header) > METADATA_LIMIT:
+        raise BadRequest("Upload-Metadata is too long.")
+    for pair in header.split(",") if header.strip() else ():
+        key, _, value = pair.strip().partition(" ")
+        if not _METADATA_KEY.fullmatch(key) or key in found:
+            raise BadRequest("Upload-Metadata is malformed.")
+        try:
+            found[key] = base64.b64decode(value.strip(), validate=True).decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        except binascii.Error as error:
+            raise BadRequest("Upload-Metadata is malformed.") from error
+    return found
+
+
+def checksum(environ: Mapping[str, str]) -> Checksum | None:
+    """``Upload-Checksum``. Raises ``BadRequest`` for an algorithm that was not announced."""
+    header = environ.get("HTTP_UPLOAD_CHECKSUM")
+    if header is None:
+        return None
+    algorithm, _, digest = header.partition(" ")
+    if algorithm not in CHECKSUMS:
+        raise BadRequest("The checksum's algorithm is not supported.")
+    try:
+        return Checksum(CHECKSUMS[algorithm], base64.b64decode(digest.strip(), validate=True))
+    except binascii.Error as error:
+        raise BadRequest("The checksum is malformed.") from error
+
+
+def announcement(max_size: int) -> list[tuple[str, str]]:
+    """What OPTIONS says."""
+    return [
+        ("Tus-Resumable", VERSION),
+        ("Tus-Version", VERSION),
+        ("Tus-Max-Size", str(max_size)),
+        ("Tus-Extension", EXTENSIONS),
+        ("Tus-Checksum-Algorithm", ",".join(CHECKSUMS)),
+    ]
+
+
+def expires_header(when: float) -> tuple[str, str]:
+    """``when`` in Unix seconds."""
+    return ("Upload-Expires", email.utils.formatdate(when, usegmt=True))

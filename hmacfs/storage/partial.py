@@ -1,0 +1,179 @@
+"""Unfinished uploads: files in the reserved folder, each written by one writer at a time.
+
+The writer holds the kernel's lock on the file (``flock``), which ends with the process that held it, however that ends.
+Who wants to take over leaves a note beside the file; the writer looks for it and lets go. Lock and note are files, so
+they work between all processes that share the folder, on one machine or on several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+
+from hmacfs.descriptors import close
+from hmacfs.errors import SessionUnknown, WriterBusy
+from hmacfs.naming import StoredName
+from hmacfs.storage.local import LocalStorage, translate, translated
+from hmacfs.storage.publish import Candidate, FileFacts
+
+#: How long a newcomer waits for the writer to let go.
+TAKEOVER_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+_NOTE = ".wanted"
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+class PartialFiles:
+    """The unfinished uploads of a store. Tokens come from outside: anything that is no token is unknown."""
+
+    def __init__(self, storage: LocalStorage) -> None:
+        self._storage = storage
+        self._folder = storage.reserved_folder("partial")
+
+    def create(self, token: str) -> None:
+        """An empty one. Raises ``NoSpace``, ``StorageFailed``."""
+        with translated():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            close(self._storage.disk(os.open, token, flags, 0o666, dir_fd=self._folder))
+
+    def length(self, token: str) -> int | None:
+        """Bytes stored so far, ``None`` if there is no such upload (any more)."""
+        if not _TOKEN.fullmatch(token):
+            return None
+        with translated():
+            try:
+                return self._storage.disk(os.stat, token, dir_fd=self._folder, follow_symlinks=False).st_size
+            except FileNotFoundError:
+                return None
+
+    @contextlib.contextmanager
+    def writer(self, token: str, offset: int) -> Iterator[PartialWriter]:
+        """The only writer of an upload, as a context.
+
+        If there is one already, it is asked to let go, provided that ``offset`` is where the stored bytes end: whoever
+        is behind or ahead would only disturb it, and finds out without the lock. Raises ``SessionUnknown``,
+        ``WriterBusy``, ``StorageFailed``.
+        """
+        if not _TOKEN.fullmatch(token):
+            raise SessionUnknown
+        fd = self._locked(token, offset)
+        try:
+            self._forget(token + _NOTE)
+            yield PartialWriter(self._storage, self._folder, token, fd)
+        except OSError as error:
+            translate(error)
+            raise
+        finally:
+            close(fd)
+
+    def _locked(self, token: str, offset: int) -> int:
+        deadline = time.monotonic() + TAKEOVER_SECONDS
+        while True:
+            fd = self._open(token)
+            try:
+                if _try_lock(fd):
+                    return fd
+                stands_at = os.fstat(fd).st_size
+            except BaseException:
+                close(fd)
+                raise
+            close(fd)
+            if stands_at != offset or time.monotonic() > deadline:
+                self._forget(token + _NOTE)
+                raise WriterBusy
+            self._ask(token)
+            time.sleep(_POLL_SECONDS)  # cooperative in a gevent worker
+
+    def _open(self, token: str) -> int:
+        with translated():
+            try:
+                return os.open(token, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
+            except FileNotFoundError as error:
+                raise SessionUnknown from error
+
+    def _ask(self, token: str) -> None:
+        with translated():
+            close(os.open(token + _NOTE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder))
+
+    def discard(self, token: str) -> bool:
+        """Remove an upload that nobody writes; whether nothing of it is left."""
+        if not _TOKEN.fullmatch(token):
+            return True
+        with translated():
+            try:
+                fd = os.open(token, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
+            except FileNotFoundError:
+                return True
+            try:
+                if not _try_lock(fd):
+                    return False
+                self._forget(token)
+                self._forget(token + _NOTE)
+                return True
+            finally:
+                close(fd)
+
+    def untouched_since(self, before: float) -> list[str]:
+        """The tokens of all uploads whose last byte came before that Unix time."""
+        found = []
+        for name in os.listdir(self._folder):
+            with contextlib.suppress(FileNotFoundError):
+                if _TOKEN.fullmatch(name) and os.stat(name, dir_fd=self._folder).st_mtime < before:
+                    found.append(name)
+        return found
+
+    def _forget(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._folder)
+
+
+def _try_lock(fd: int) -> bool:
+    """Whether the lock on the file is this descriptor's now, and the file is still there."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return os.fstat(fd).st_nlink > 0
+
+
+class PartialWriter:
+    """The right to write one upload. Write to ``fd`` at its position, which is the end of what is stored."""
+
+    def __init__(self, storage: LocalStorage, folder: int, token: str, fd: int) -> None:
+        self._storage = storage
+        self._folder = folder
+        self._token = token
+        self.fd = fd
+        self.length = os.lseek(fd, 0, os.SEEK_END)
+
+    def is_wanted(self) -> bool:
+        """Whether another writer asked for this upload."""
+        try:
+            os.stat(self._token + _NOTE, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def truncate(self, length: int) -> None:
+        """Drop what was stored behind ``length`` bytes."""
+        os.ftruncate(self.fd, length)
+        self.length = os.lseek(self.fd, 0, os.SEEK_END)
+
+    def stored(self) -> int:
+        """Bytes stored now."""
+        self.length = os.fstat(self.fd).st_size
+        return self.length
+
+    def publish(self, name: StoredName, content_type: str | None) -> FileFacts:
+        """Make the complete file visible. Raises ``NameTaken``. The unfinished upload is gone afterwards."""
+        facts = self._storage.publish(Candidate(self.fd, self._token, self._folder), name, content_type)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._token, dir_fd=self._folder)
+        return facts

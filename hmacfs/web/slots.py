@@ -1,0 +1,128 @@
+"""Uploads in pieces on the slot URL itself: Content-Range and numbered chunks (PROTOCOL sections 6.1 and 6.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from hmacfs.dialects.content_range import RangePiece, range_piece
+from hmacfs.dialects.numbered import NumberedChunk, numbered_chunk
+from hmacfs.errors import BadRequest, LengthRequired, OffsetMismatch, SessionConflict, SessionUnknown
+from hmacfs.storage.publish import FileFacts
+from hmacfs.transfer.body import Body
+from hmacfs.uploads.resumable import Progress, ResumableUploads
+from hmacfs.uploads.session import Session, State
+from hmacfs.web.client import network_of
+from hmacfs.web.exchange import Exchange, Headers, Reply
+
+Piece = RangePiece | NumberedChunk
+
+
+def piece_of(environ: Mapping[str, str]) -> Piece | None:
+    """What part of a file a PUT carries; ``None`` if it carries a whole one. Raises ``BadRequest``."""
+    by_range, by_number = range_piece(environ), numbered_chunk(environ)
+    if by_range is not None and by_number is not None:
+        raise BadRequest("Content-Range and X-Chunk-ID are two ways to say the same: use one.")
+    return by_range or by_number
+
+
+def signed_length(exchange: Exchange) -> int | None:
+    """The length that a PUT's signature covers: the whole file's where the request tells it. Raises ``BadRequest``."""
+    piece = piece_of(exchange.environ)
+    total = piece.total if piece is not None else None
+    return exchange.length if total is None else total
+
+
+class SlotUploads:
+    """Views of uploads in pieces. ``prefix`` is the mount point."""
+
+    def __init__(self, uploads: ResumableUploads[Body, FileFacts], prefix: str) -> None:
+        self._uploads = uploads
+        self._prefix = prefix
+
+    def put(self, exchange: Exchange, piece: Piece, content_type: str | None) -> Reply:
+        """Store a piece. The signature was checked."""
+        if exchange.length is None:
+            raise LengthRequired
+        if isinstance(piece, RangePiece):
+            return self._put_range(exchange, piece, content_type)
+        return self._put_chunk(exchange, piece, content_type)
+
+    def _put_range(self, exchange: Exchange, piece: RangePiece, content_type: str | None) -> Reply:
+        session = self._session(exchange)
+        if session is None:
+            if piece.first:
+                raise OffsetMismatch(0)
+            session = self._create(exchange, piece.total, content_type)
+        if session.length != piece.total:
+            raise SessionConflict
+        progress = self._uploads.append(session, piece.first, exchange.body, exchange.length)
+        return self._answer(exchange, progress)
+
+    def _put_chunk(self, exchange: Exchange, chunk: NumberedChunk, content_type: str | None) -> Reply:
+        session = self._session(exchange)
+        if session is None:
+            if chunk.number != 1:
+                raise OffsetMismatch(0)
+            session = self._create(exchange, chunk.total, content_type)
+        boundary = int(session.metadata or 0)
+        if session.state is State.FINISHED or chunk.number <= session.chunks:
+            return Reply(HTTPStatus.OK, self._progress_headers(session, boundary))
+        if chunk.number > session.chunks + 1:
+            raise OffsetMismatch(boundary)
+        if chunk.total is not None and chunk.total != session.length:
+            raise SessionConflict
+
+        def after(session: Session, stored: int) -> Session:
+            return dataclasses.replace(session, chunks=chunk.number, metadata=str(stored))
+
+        progress = self._uploads.append(
+            session, boundary, exchange.body, exchange.length, is_last=chunk.is_last, after=after, restart=True
+        )
+        return self._answer(exchange, progress)
+
+    def _session(self, exchange: Exchange) -> Session | None:
+        """The slot's open session; the one of ``X-Session-Token`` if that is given. Raises ``SessionUnknown`` if that
+        belongs to another slot."""
+        token = exchange.header("X_SESSION_TOKEN")
+        if token is None:
+            return self._uploads.find(exchange.name)
+        session = self._uploads.get(token)
+        if session.path != exchange.name.path or session.slot is None:
+            raise SessionUnknown
+        return session
+
+    def _create(self, exchange: Exchange, length: int | None, content_type: str | None) -> Session:
+        owner = network_of(exchange.client)
+        return self._uploads.create(exchange.name, length, content_type, owner, by_slot=True)
+
+    def _answer(self, exchange: Exchange, progress: Progress[FileFacts]) -> Reply:
+        headers = self._progress_headers(progress.session, progress.offset)
+        if progress.facts is None:
+            return Reply(HTTPStatus.ACCEPTED, headers)
+        headers += [("Location", exchange.name.url_path(self._prefix)), ("ETag", progress.facts.etag)]
+        return Reply(HTTPStatus.CREATED, headers)
+
+    @staticmethod
+    def _progress_headers(session: Session, offset: int) -> Headers:
+        return [("Upload-Offset", str(offset)), ("X-Session-Token", session.token)]
+
+    def unfinished(self, exchange: Exchange) -> Session | None:
+        """The open session of a slot that is probed with HEAD, ``None`` if there is none."""
+        return self._uploads.find(exchange.name)
+
+    def knows_token(self, exchange: Exchange, session: Session) -> bool:
+        """Whether the request proves its right by the session's token."""
+        token = exchange.header("X_SESSION_TOKEN")
+        return token is not None and hmac.compare_digest(token.encode(), session.token.encode())
+
+    def probe(self, session: Session) -> Reply:
+        """How far an upload is, for the client to go on from there."""
+        progress = self._uploads.progress(session)
+        offset = int(session.metadata or 0) if session.length is None or session.chunks else progress.offset
+        headers = [("Upload-Offset", str(offset)), ("Cache-Control", "no-store"), ("X-Session-Token", session.token)]
+        if session.length is not None:
+            headers.append(("Upload-Length", str(session.length)))
+        return Reply(HTTPStatus.OK, headers)

@@ -1,0 +1,108 @@
+"""tus 1.0.0 (PROTOCOL section 6.3): created on the slot URL, continued on a URL that is a capability of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from http import HTTPStatus
+
+from hmacfs.dialects import tus
+from hmacfs.errors import LengthRequired, SessionUnknown
+from hmacfs.naming import RESERVED_FOLDER
+from hmacfs.storage.publish import FileFacts
+from hmacfs.transfer.body import Body
+from hmacfs.uploads.resumable import Progress, ResumableUploads
+from hmacfs.uploads.session import Session, State
+from hmacfs.web.client import network_of
+from hmacfs.web.exchange import Exchange, Headers, Reply
+
+#: Below the mount point: no stored file's name begins with the reserved folder.
+TUS_PATH = f"{RESERVED_FOLDER}/tus/"
+
+
+class TusUploads:
+    """The views. ``prefix`` is the mount point."""
+
+    def __init__(self, uploads: ResumableUploads[Body, FileFacts], prefix: str) -> None:
+        self._uploads = uploads
+        self._prefix = prefix
+
+    def create(self, exchange: Exchange, content_type: str | None) -> Reply:
+        """POST on the slot URL. The signature over ``Upload-Length`` was checked."""
+        length = tus.upload_length(exchange.environ)
+        has_body = exchange.is_chunked or bool(exchange.length)
+        if has_body:
+            tus.check_piece_type(exchange.environ)
+        tus.metadata(exchange.environ)
+        given = exchange.header("UPLOAD_METADATA") or ""
+        owner = network_of(exchange.client)
+        session = self._uploads.create(exchange.name, length, content_type, owner, by_slot=False, metadata=given)
+        location = ("Location", f"{self._prefix}{TUS_PATH}{session.token}")
+        if length and not has_body:
+            return Reply(HTTPStatus.CREATED, [location, self._expires(session)])
+        progress = self._append(exchange, session, 0)
+        return Reply(HTTPStatus.CREATED, [location, *self._offset_headers(progress)])
+
+    def head(self, exchange: Exchange) -> Reply:
+        tus.check_version(exchange.environ)
+        session = self._session(exchange)
+        progress = self._uploads.progress(session)
+        headers = [*self._offset_headers(progress), ("Cache-Control", "no-store")]
+        headers.append(("Upload-Length", str(session.length)))
+        if session.metadata:
+            headers.append(("Upload-Metadata", session.metadata))
+        return Reply(HTTPStatus.OK, headers)
+
+    def patch(self, exchange: Exchange) -> Reply:
+        tus.check_version(exchange.environ)
+        tus.check_piece_type(exchange.environ)
+        session = self._session(exchange)
+        progress = self._append(exchange, session, tus.upload_offset(exchange.environ))
+        return Reply(HTTPStatus.NO_CONTENT, self._offset_headers(progress))
+
+    def delete(self, exchange: Exchange) -> Reply:
+        tus.check_version(exchange.environ)
+        self._uploads.abort(self._session(exchange))
+        return Reply(HTTPStatus.NO_CONTENT, [])
+
+    def _append(self, exchange: Exchange, session: Session, offset: int) -> Progress[FileFacts]:
+        if exchange.length is None and not exchange.is_chunked:
+            raise LengthRequired
+        if session.state is State.FINISHED:
+            return self._uploads.progress(session)
+        checksum = tus.checksum(exchange.environ)
+        digest = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum else None
+        return self._uploads.append(
+            session,
+            offset,
+            exchange.body,
+            exchange.length,
+            digest=digest,
+            expected=checksum.digest if checksum else b"",
+        )
+
+    def _session(self, exchange: Exchange) -> Session:
+        session = self._uploads.get(exchange.environ["PATH_INFO"].removeprefix(self._prefix + TUS_PATH))
+        if session.slot is not None:  # made by another dialect, whose URL is its capability
+            raise SessionUnknown
+        return session
+
+    def _offset_headers(self, progress: Progress[FileFacts]) -> Headers:
+        headers = [("Upload-Offset", str(progress.offset))]
+        if not progress.is_finished:
+            headers.append(self._expires(progress.session))
+        return headers
+
+    def _expires(self, session: Session) -> tuple[str, str]:
+        return tus.expires_header(session.expires(self._uploads.limits.ttl))
+
+
+def is_tus_path(exchange: Exchange, prefix: str) -> bool:
+    """Whether the request is for a URL that ``create`` gave out."""
+    path: str = exchange.environ["PATH_INFO"]
+    return path.startswith(prefix + TUS_PATH)
+
+
+def filetype(exchange: Exchange) -> str | None:
+    """The file's type by ``Upload-Metadata``: ``Content-Type`` tells of the request then. Raises ``BadRequest``."""
+    found = tus.metadata(exchange.environ)
+    return found.get("filetype") or found.get("type")
