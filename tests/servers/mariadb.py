@@ -22,7 +22,7 @@ GRANT ALL ON {DATABASE}.* TO '{USER}'@'%';
 
 class MariaDBServer:
     """MariaDB on a loopback port of its own, which it keeps over restarts, with one database and one user of it.
-    Nothing is synced to disk."""
+    What was committed outlives ``kill``, but nothing is synced to disk."""
 
     type = "mysql"
 
@@ -60,7 +60,7 @@ class MariaDBServer:
         self.make()
         options = ["--no-defaults", f"--datadir={self._data}", f"--port={self.port}", "--bind-address=127.0.0.1"]
         options += [f"--socket={self.socket}", f"--pid-file={self.folder / 'pid'}", "--skip-name-resolve"]
-        options += ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=4M", "--innodb-use-native-aio=0"]
+        options += ["--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=4M", "--innodb-use-native-aio=0"]
         options += ["--innodb-buffer-pool-size=16M", f"--init-file={self.folder / 'set-up.sql'}"]
         self._daemon = Daemon([*as_user("mysql"), self._binary, *options], folder=self.folder)
         self._daemon.wait_until(self.answers, timeout=40, what="MariaDB's readiness")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ USER = PASSWORD = DATABASE = "hmacfs"
 
 class PostgresServer:
     """PostgreSQL on a loopback port of its own, which it keeps over restarts, with one database and one user who owns
-    it. Nothing is synced to disk."""
+    it. What was committed outlives ``kill``, but nothing is synced to disk."""
 
     type = "postgres"
 
@@ -51,7 +52,7 @@ class PostgresServer:
     def start(self) -> Self:
         self.make()
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}"]
-        settings += ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60"]
+        settings += ["fsync=off", "full_page_writes=off", "max_connections=60"]
         options = [word for setting in settings for word in ("-c", setting)]
         command = [*as_user("postgres"), self._binary, "-D", str(self._data), *options]
         self._daemon = Daemon(command, folder=self.folder)
@@ -97,15 +98,19 @@ class PostgresServer:
 
     def pause(self) -> None:
         """From now on connections are accepted by the kernel and nobody answers."""
-        for process in self._processes():
+        wait_until(self._suspend, what="the stop")
+
+    def _suspend(self) -> bool:
+        """Whether all were stopped already; the last to begin may not have been."""
+        moving = [process for process in self._processes() if process.status() != psutil.STATUS_STOPPED]
+        for process in moving:
             process.suspend()
-        wait_until(
-            lambda: all(process.status() == psutil.STATUS_STOPPED for process in self._processes()), what="the stop"
-        )
+        return not moving
 
     def resume(self) -> None:
         for process in self._processes():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a connection's, which has ended meanwhile
+                process.resume()
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -113,7 +118,8 @@ class PostgresServer:
             return
         processes = self._processes()
         for process in processes:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._daemon.kill()
         psutil.wait_procs(processes, timeout=10)
 

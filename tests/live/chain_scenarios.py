@@ -1,0 +1,617 @@
+"""What ``test_session_chain.py`` runs, each in a process of its own that gevent has patched as it does a worker.
+
+A scenario starts the servers it needs, breaks them, and asserts what must hold; it prints what it measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import faulthandler
+import logging
+import sqlite3
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+
+from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.offload import Offload
+from hmacfs.sessions.chain import Chain
+from hmacfs.sessions.postgres import open_postgres
+from hmacfs.sessions.redis_address import parse_redis_address
+from hmacfs.sessions.redis_store import RedisStore, connect
+from hmacfs.sessions.replica import Replica
+from hmacfs.sessions.sql import SqlStore
+from hmacfs.sessions.sqlite import open_sqlite
+from hmacfs.uploads.session import Session, State, new_token
+from tests.servers import wait_until
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
+
+PASSED, FAILED = "== passed", "== failed"
+#: Seconds after which a scenario counts as hanging; then all threads' stacks are printed.
+SCENARIO_TIMEOUT = 40
+
+REDIS_TIMEOUT = 0.4
+DATABASE_TIMEOUT = 2.0
+RETRY_DELAY = 0.3
+#: How long the event loop may stand still, in seconds, on a machine that does other things as well.
+LONGEST_GAP = 0.1
+
+Database = PostgresServer | MariaDBServer
+
+
+class Lines(logging.Handler):
+    """What the chain logs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def of(self, name: str) -> list[str]:
+        """The edges of a store, in their order: "lost" and "back"."""
+        return [line.split()[4].rstrip(":") for line in self.lines if line.startswith(f"session store {name} is ")]
+
+
+class Stage:
+    """A worker's chain over real servers, and the means to break them."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.redis = RedisServer(folder / "redis")
+        self.database = database
+        self.log = Lines()
+        logging.getLogger("hmacfs.sessions").addHandler(self.log)
+        logging.getLogger("hmacfs.sessions").setLevel(logging.INFO)
+        self._chains: list[Chain] = []
+        self._uploads: list[Uploads] = []
+
+    def redis_store(self) -> RedisStore:
+        client = connect(parse_redis_address(self.redis.address), password=None, database=0, timeout=REDIS_TIMEOUT)
+        return RedisStore(client, timeout=REDIS_TIMEOUT, ttl=3600)
+
+    def database_store(self) -> SqlStore:
+        address = "127.0.0.1", self.database.port, "hmacfs", "hmacfs", "hmacfs"
+        if isinstance(self.database, PostgresServer):
+            database = open_postgres(*address, timeout=DATABASE_TIMEOUT)
+        else:
+            from hmacfs.sessions.mysql import open_mysql  # whose driver may not be installed
+
+            database = open_mysql(*address, timeout=DATABASE_TIMEOUT)
+        return SqlStore(database, Offload(database.connections), repeats=5)
+
+    @property
+    def sqlite_file(self) -> Path:
+        return self.redis.folder / "sessions.sqlite3"
+
+    def sqlite_store(self) -> SqlStore:
+        database = open_sqlite(self.sqlite_file, timeout=DATABASE_TIMEOUT)
+        return SqlStore(database, Offload(database.connections), repeats=5)
+
+    def chain(self, *stores: Replica) -> Chain:
+        """As a worker opens it when it starts."""
+        chain = Chain(stores or (self.redis_store(), self.database_store()), ttl=3600, retry_delay=RETRY_DELAY)
+        self._chains.append(chain)
+        return chain
+
+    def uploads(self, chain: Chain, count: int) -> Uploads:
+        uploads = Uploads(chain, count)
+        self._uploads.append(uploads)
+        return uploads
+
+    def settle(self, chain: Chain) -> None:
+        """Wait until all stores are there and up to date."""
+        wait_until(lambda: all(link.is_healthy and link.behind is None for link in chain._links), what="recovery")
+
+    def close(self) -> None:
+        logging.getLogger("hmacfs.sessions").removeHandler(self.log)
+        for uploads in self._uploads:
+            uploads.kill()
+        for chain in self._chains:
+            chain.close()
+        self.redis.kill()
+        self.database.resume()
+
+
+@contextlib.contextmanager
+def ticking(longest: float = LONGEST_GAP) -> Iterator[None]:
+    """Asserts that the event loop never stood still for longer."""
+    gaps = [0.0]
+
+    def tick() -> None:
+        last = time.monotonic()
+        while True:
+            gevent.sleep(0.002)
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+
+    ticker = gevent.spawn(tick)
+    try:
+        yield
+    finally:
+        ticker.kill()
+    print(f"longest gap of the event loop: {max(gaps) * 1000:.0f} ms")
+    assert max(gaps) < longest
+
+
+class Calls:
+    """Counts the calls of a store's operations."""
+
+    def __init__(self, store: Replica, *names: str) -> None:
+        self.count = 0
+        for name in names:
+            setattr(store, name, self._counting(getattr(store, name)))
+
+    def _counting(self, operation: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            self.count += 1
+            return operation(*arguments)
+
+        return call
+
+
+def timed(operation: Callable[[], object]) -> float:
+    began = time.monotonic()
+    operation()
+    return time.monotonic() - began
+
+
+def unavailable(operation: Callable[[], object]) -> bool:
+    try:
+        operation()
+    except SessionStoreUnavailable:
+        return True
+    return False
+
+
+def session(path: str, **changes: object) -> Session:
+    now = time.time()
+    basic = Session(new_token(), path, path, 1000, "image/jpeg", "192.0.2.1", created=now, touched=now)
+    return dataclasses.replace(basic, **changes)  # type: ignore[arg-type]
+
+
+class Uploads:
+    """Upload sessions that go on and on, each in a greenlet, and check that the chain remembers each step."""
+
+    def __init__(self, chain: Chain, count: int) -> None:
+        self._chain = chain
+        self._is_over = False
+        self.steps = 0
+        self.slowest = 0.0
+        self.refused = 0
+        self.latest = {made.token: made for made in (session(f"uploads/{number}") for number in range(count))}
+        assert all(chain.create(made) for made in self.latest.values())
+        self._greenlets = [gevent.spawn(self._go_on, token) for token in self.latest]
+
+    def _go_on(self, token: str) -> None:
+        while not self._is_over:
+            began = time.monotonic()
+            try:
+                found = self._chain.get(token)
+                assert found == self.latest[token], f"{found} instead of {self.latest[token]}"
+                by_slot = self._chain.find(found.path)
+                assert by_slot == found
+                changed = dataclasses.replace(found, chunks=found.chunks + 1, touched=time.time())
+                self.latest[token] = self._chain.save(changed)
+                self.steps += 1
+            except SessionStoreUnavailable:
+                self.refused += 1
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            gevent.sleep(0.02)
+
+    def run(self, seconds: float) -> None:
+        """Let them go on for a while; each must get on."""
+        before = self.steps
+        gevent.sleep(seconds)
+        dead = [greenlet for greenlet in self._greenlets if greenlet.ready()]
+        gevent.joinall(dead, raise_error=True)
+        assert self.steps > before
+
+    def end(self) -> None:
+        self._is_over = True
+        gevent.joinall(self._greenlets, raise_error=True)
+        print(f"{self.steps} steps, {self.refused} refused, the slowest took {self.slowest * 1000:.0f} ms")
+
+    def kill(self) -> None:
+        gevent.killall(self._greenlets)
+
+    def are_in(self, *stores: Replica) -> bool:
+        """Whether each store has the latest of all of them."""
+        return all(store.get(token) == latest for store in stores for token, latest in self.latest.items())
+
+
+# -- scenarios ------------------------------------------------------------------------------------
+
+
+def redis_killed_and_restarted_empty(stage: Stage) -> None:
+    chain = stage.chain()
+    assert chain.status().active == "redis"
+    with ticking():
+        uploads = stage.uploads(chain, 20)
+        uploads.run(0.3)
+        stage.redis.kill()
+        uploads.run(0.5)
+        assert chain.status().active == stage.database.type
+        stage.redis.start()
+        stage.settle(chain)
+        assert chain.status().active == "redis"
+        uploads.run(0.3)
+        uploads.end()
+    assert uploads.refused == 0
+    assert uploads.slowest < REDIS_TIMEOUT
+    assert uploads.are_in(stage.redis_store(), stage.database_store())
+    assert stage.log.of("redis") == ["lost", "back"]
+    assert stage.log.of(stage.database.type) == []
+
+
+def redis_hangs_and_goes_on(stage: Stage) -> None:
+    redis = stage.redis_store()
+    calls = Calls(redis, "get", "find", "put")
+    chain = stage.chain(redis, stage.database_store())
+    with ticking():
+        uploads = stage.uploads(chain, 20)
+        uploads.run(0.3)
+        stage.redis.pause()
+        uploads.run(REDIS_TIMEOUT + 0.2)
+        assert chain.status().active == stage.database.type
+        print(f"while Redis hangs, a step takes {uploads.slowest * 1000:.0f} ms at most")
+        assert uploads.slowest < 1.5 * REDIS_TIMEOUT + 0.1
+        before = calls.count
+        uploads.run(1.0)
+        assert calls.count == before, "nobody but the probe tries it again"
+        stage.redis.resume()
+        stage.settle(chain)
+        uploads.run(0.3)
+        uploads.end()
+    assert uploads.refused == 0
+    assert uploads.are_in(stage.redis_store(), stage.database_store())
+    assert stage.log.of("redis") == ["lost", "back"]
+
+
+def many_requests_find_redis_hanging_at_once(stage: Stage) -> None:
+    """None of them pays more than one timeout, though there are more of them than connections."""
+    chain = stage.chain()
+    made = session("a")
+    chain.create(made)
+    stage.redis.pause()
+    costs: list[float] = []
+
+    def ask() -> None:
+        costs.append(timed(lambda: chain.get(made.token)))
+
+    with ticking(0.3):
+        gevent.joinall([gevent.spawn(ask) for _ in range(300)], raise_error=True)
+    print(f"300 requests took {min(costs) * 1000:.0f} to {max(costs) * 1000:.0f} ms")
+    assert max(costs) < REDIS_TIMEOUT + 0.4
+    assert timed(lambda: chain.get(made.token)) < 0.1
+    assert stage.log.of("redis") == ["lost"]
+
+
+def redis_restarted_from_an_old_snapshot(stage: Stage) -> None:
+    """No request notices the restart itself; the first one after it must not believe what Redis then has."""
+    chain = stage.chain()
+    made = [session(f"a/{number}") for number in range(5)]
+    for one in made:
+        chain.create(one)
+    with stage.redis.client() as client:
+        client.save()
+    newest = [chain.save(dataclasses.replace(one, chunks=5)) for one in made]
+    ended = chain.save(dataclasses.replace(newest[4], state=State.FINISHED))
+    following = session("a/4")
+    assert chain.create(following)
+    stage.redis.kill()
+    stage.redis.start()
+    assert chain.get(made[0].token) == newest[0]
+    assert chain.find("a/1") == newest[1]
+    assert chain.find("a/4") == following
+    stage.settle(chain)
+    assert stage.redis_store().get(made[4].token) == ended
+    assert [stage.redis_store().find(f"a/{number}") for number in range(5)] == [*newest[:4], following]
+    assert any("started anew" in line for line in stage.log.lines)
+
+
+def redis_evicts_keys(stage: Stage) -> None:
+    """Any one of them, and all."""
+    chain = stage.chain()
+    made = session("a")
+    other = session("b", slot=None)
+    chain.create(made)
+    chain.create(other)
+    with stage.redis.client() as client:
+        for key in [*client.keys(), None]:
+            before = chain.get(made.token)
+            if key is None:
+                client.flushall()
+            else:
+                client.delete(key)
+            assert chain.find("a") == chain.get(made.token) == before
+            assert chain.get(other.token) == other
+            assert not chain.create(session("a"))
+            assert chain.count_open("192.0.2.1") == 2
+            assert before is not None
+            saved = chain.save(before)
+            assert stage.redis_store().find("a") == saved
+
+
+def the_database_is_killed_beside_redis(stage: Stage) -> None:
+    chain = stage.chain()
+    with ticking():
+        uploads = stage.uploads(chain, 20)
+        uploads.run(0.3)
+        stage.database.kill()
+        uploads.run(0.5)
+        meanwhile = session("meanwhile")
+        assert chain.find("meanwhile") is None
+        assert chain.create(meanwhile)
+        assert not chain.create(session("meanwhile"))
+        gone = next(iter(uploads.latest))
+        assert unavailable(lambda: chain.get(new_token())), "the database may know it"
+        assert chain.status().active == "redis"
+        gevent.spawn(stage.database.start).join()
+        stage.settle(chain)
+        uploads.run(0.3)
+        uploads.end()
+    assert chain.get(new_token()) is None
+    assert uploads.refused == 0
+    assert uploads.are_in(stage.redis_store(), stage.database_store())
+    assert stage.database_store().find("meanwhile") == meanwhile
+    assert stage.log.of(stage.database.type) == ["lost", "back"]
+    stage.redis.kill()
+    assert chain.get(gone) == uploads.latest[gone]
+    assert chain.find("meanwhile") == meanwhile
+
+
+def the_active_database_is_killed(stage: Stage) -> None:
+    """With Redis away too: refused at once, and nothing lost when it comes back."""
+    chain = stage.chain()
+    stage.redis.kill()
+    with ticking():
+        uploads = stage.uploads(chain, 20)
+        uploads.run(0.3)
+        stage.database.kill()
+        gevent.sleep(0.1)
+        for operation in (
+            lambda: chain.get(new_token()),
+            lambda: chain.find("a"),
+            lambda: chain.create(session("a")),
+            lambda: chain.stale(time.time(), 10),
+            lambda: chain.count_open("192.0.2.1"),
+            lambda: chain.remove(new_token()),
+            chain.ping,
+        ):
+            assert timed(lambda operation=operation: unavailable(operation) or sys.exit("answered")) < 0.05  # type: ignore[misc]
+        assert chain.status().active == ""
+        gevent.spawn(stage.database.start).join()
+        wait_until(lambda: chain.status().active == stage.database.type, what="the database's return")
+        uploads.run(0.3)
+        uploads.end()
+    assert uploads.refused > 0
+    assert uploads.are_in(stage.database_store())
+
+
+def stores_come_one_after_the_other(stage: Stage) -> None:
+    """Nothing is there when the worker starts; sessions are begun with the one, then with the other."""
+    stage.redis.kill()
+    stage.database.kill()
+    chain = stage.chain()
+    assert unavailable(lambda: chain.create(session("a")))
+    assert [store.is_healthy for store in chain.status().stores] == [False, False]
+    stage.redis.start()
+    wait_until(lambda: chain.status().active == "redis", what="Redis's return")
+    with_redis = session("with redis")
+    assert chain.create(with_redis)
+    stage.redis.pause()
+    assert unavailable(lambda: chain.get(with_redis.token))
+    gevent.spawn(stage.database.start).join()
+    wait_until(lambda: chain.status().active == stage.database.type, what="the database's return")
+    with_database = session("with database")
+    assert chain.create(with_database)
+    stage.redis.resume()
+    stage.settle(chain)
+    for store in (stage.redis_store(), stage.database_store(), chain):
+        assert store.get(with_redis.token) == store.find("with redis") == with_redis
+        assert store.get(with_database.token) == store.find("with database") == with_database
+
+
+def a_database_that_missed_sessions_does_not_deny_them(stage: Stage) -> None:
+    chain = stage.chain()
+    known = session("known")
+    chain.create(known)
+    stage.database.kill()
+    missed = session("missed")
+    assert chain.create(missed)
+    stage.redis.pause()
+    assert unavailable(lambda: chain.get(missed.token))
+    gevent.spawn(stage.database.start).join()
+    wait_until(lambda: chain.status().active == stage.database.type, what="the database's return")
+    assert chain.get(known.token) == known
+    assert unavailable(lambda: chain.get(missed.token))
+    assert unavailable(lambda: chain.find("missed"))
+    assert unavailable(lambda: chain.stale(time.time() + 60, 10))
+    stage.redis.resume()
+    stage.settle(chain)
+    assert chain.get(missed.token) == stage.database_store().get(missed.token) == missed
+
+
+def slots_stay_unique_over_edges(stage: Stage) -> None:
+    chain, other_worker = stage.chain(), stage.chain()
+    first = session("a")
+    assert chain.create(first)
+    stage.redis.kill()
+    assert not chain.create(session("a"))
+    second = session("b")
+    assert other_worker.create(second)
+    stage.redis.start()
+    for worker in (chain, other_worker):
+        stage.settle(worker)
+        assert not worker.create(session("a"))
+        assert not worker.create(session("b"))
+        assert (worker.find("a"), worker.find("b")) == (first, second)
+    with stage.redis.client() as client:
+        client.flushall()
+    refused = session("a")
+    assert not chain.create(refused)
+    assert stage.redis_store().get(refused.token) is None
+
+
+def what_is_removed_during_an_outage_stays_removed(stage: Stage) -> None:
+    chain = stage.chain()
+    made = [session(f"a/{number}") for number in range(3)]
+    for one in made:
+        chain.create(one)
+    chain.remove(made[0].token)
+    stage.redis.pause()
+    chain.remove(made[1].token)
+    stage.redis.resume()
+    stage.settle(chain)
+    stage.database.kill()
+    chain.remove(made[2].token)
+    gevent.spawn(stage.database.start).join()
+    stage.settle(chain)
+    for store in (stage.redis_store(), stage.database_store()):
+        assert [store.get(one.token) for one in made] == [None, None, None]
+    assert chain.count_by_state()["open"] == 0
+
+
+def a_sweep_sees_the_newest_copies(stage: Stage) -> None:
+    chain = stage.chain()
+    old = time.time() - 5000
+    resting, resumed = session("resting", touched=old), session("resumed", touched=old + 1)
+    chain.create(resting)
+    chain.create(resumed)
+    assert chain.stale(time.time() - 1000, 10) == [resting, resumed]
+    saved = stage.redis_store().save(dataclasses.replace(resumed, touched=time.time()))
+    assert chain.stale(time.time() - 1000, 10) == [resting]
+    assert stage.database_store().get(resumed.token) == saved
+    only_redis = session("only redis", touched=old - 1)
+    stage.redis_store().create(only_redis)
+    assert chain.stale(time.time() - 1000, 1) == [only_redis]
+
+
+def the_database_hangs_beside_redis(stage: Stage) -> None:
+    database = stage.database_store()
+    calls = Calls(database, "get", "find", "put")
+    chain = stage.chain(stage.redis_store(), database)
+    with ticking():
+        uploads = stage.uploads(chain, 20)
+        uploads.run(0.3)
+        stage.database.pause()
+        uploads.run(DATABASE_TIMEOUT + 0.5)
+        print(f"while the database hangs, a step takes {uploads.slowest * 1000:.0f} ms at most")
+        assert uploads.slowest < 1.5 * DATABASE_TIMEOUT
+        before = calls.count
+        uploads.run(0.5)
+        assert calls.count == before, "nobody but the probe tries it again"
+        stage.database.resume()
+        stage.settle(chain)
+        uploads.end()
+    assert uploads.refused == 0
+    assert uploads.are_in(stage.redis_store(), stage.database_store())
+    assert stage.log.of(stage.database.type) == ["lost", "back"]
+
+
+def the_database_takes_a_second_for_each_statement(stage: Stage) -> None:
+    """While it is the only store: everything gets slow, but for the event loop."""
+    stage.redis.kill()
+    chain = stage.chain(stage.database_store())
+    made = [session(f"a/{number}") for number in range(10)]
+    for one in made:
+        chain.create(one)
+    if isinstance(stage.database, PostgresServer):
+        stage.database.query(
+            "CREATE OR REPLACE FUNCTION slow() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(1); RETURN NEW; END' LANGUAGE plpgsql"
+        )
+        stage.database.query(
+            "CREATE TRIGGER slow BEFORE UPDATE ON hmacfs_sessions FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+    else:
+        stage.database.query("CREATE TRIGGER slow BEFORE UPDATE ON hmacfs_sessions FOR EACH ROW DO SLEEP(1)")
+    with ticking():
+        began = time.monotonic()
+        greenlets = [gevent.spawn(chain.save, one) for one in made]
+        gevent.joinall(greenlets, raise_error=True)
+        elapsed = time.monotonic() - began
+    print(f"10 saves of 1 s took {elapsed:.1f} s")
+    assert 1 < elapsed < 3
+    assert stage.log.lines == []
+
+
+def everybody_comes_at_once_to_a_fresh_worker(stage: Stage) -> None:
+    """First connections, of which drivers and SQLAlchemy made deadlocks, and then all that the threads can take."""
+    everybody_comes_at_once(stage, stage.database_store())
+
+
+def everybody_comes_at_once_to_sqlite(stage: Stage) -> None:
+    everybody_comes_at_once(stage, stage.sqlite_store())
+
+
+def everybody_comes_at_once(stage: Stage, store: Replica) -> None:
+    chain = stage.chain(store)
+    finished = 0
+
+    def work(number: int) -> None:
+        nonlocal finished
+        own = session(f"a/{number}")
+        assert chain.create(own)
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            own = chain.save(own)
+            assert chain.get(own.token) == own
+            finished += 2
+
+    with ticking(0.25), gevent.Timeout(20):
+        gevent.joinall([gevent.spawn(work, number) for number in range(60)], raise_error=True)
+    print(f"{finished} operations in 1.5 s")
+    assert stage.log.lines == []
+
+
+def sqlite_is_locked_by_another_process(stage: Stage) -> None:
+    chain = stage.chain(stage.sqlite_store())
+    made = session("a")
+    assert chain.create(made)
+    other = sqlite3.connect(stage.sqlite_file, isolation_level=None)
+    with ticking(), contextlib.closing(other):
+        other.execute("BEGIN EXCLUSIVE")
+        saving = gevent.spawn(chain.save, made)
+        gevent.sleep(0.5)
+        assert not saving.ready()
+        assert chain.get(made.token) == made, "WAL: readers go on"
+        other.execute("COMMIT")
+        assert saving.get(timeout=5).revision == 1
+    assert stage.log.lines == []
+
+
+def main(kind: str, folder: str, database_folder: str) -> None:
+    """Run the scenarios whose names come on standard input, one a line, and tell of each how it ended. All of them use
+    the database that was made in the last folder."""
+    kinds: dict[str, type[Database]] = {"postgres": PostgresServer, "mysql": MariaDBServer}
+    with kinds[kind](Path(database_folder)) as database:
+        for number, line in enumerate(sys.stdin):
+            faulthandler.dump_traceback_later(SCENARIO_TIMEOUT, exit=True)
+            try:
+                run(line.strip(), Path(folder) / str(number), database)
+                print(PASSED, flush=True)
+            except Exception:
+                traceback.print_exc(file=sys.stdout)
+                print(FAILED, flush=True)
+
+
+def run(name: str, folder: Path, database: Database) -> None:
+    if not database.answers():
+        database.start()
+    database.query("DROP TABLE IF EXISTS hmacfs_sessions, hmacfs_schema")
+    stage = Stage(folder, database)
+    stage.redis.start()
+    try:
+        globals()[name](stage)
+    finally:
+        stage.close()
+        print("\n".join(stage.log.lines))

@@ -1,0 +1,502 @@
+"""One contract, four session stores: SQLite, Redis, PostgreSQL, MariaDB, each a real one."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.offload import Offload
+from hmacfs.sessions import schema
+from hmacfs.sessions.database import Database
+from hmacfs.sessions.redis_address import parse_redis_address
+from hmacfs.sessions.redis_store import RedisStore, connect
+from hmacfs.sessions.replica import Replica
+from hmacfs.sessions.sql import SqlStore
+from hmacfs.sessions.sqlite import open_sqlite
+from hmacfs.uploads.session import Session, State, new_token
+from tests.servers import folder_of, wait_until
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
+
+TTL = 3600.0
+TIMEOUT = 1.0
+
+
+class Backend:
+    """A real server (or file) that several stores, as of several workers, can be opened on."""
+
+    server: RedisServer | PostgresServer | MariaDBServer | None = None
+
+    def __init__(self) -> None:
+        self.stores: list[Replica] = []
+
+    def open(self) -> Replica:
+        store = self._open()
+        self.stores.append(store)
+        return store
+
+    def _open(self) -> Replica:
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Forget all sessions, tables included."""
+        raise NotImplementedError
+
+    def connections(self) -> int:
+        """How many the server has from its stores."""
+        raise NotImplementedError
+
+    def close_stores(self) -> None:
+        while self.stores:
+            self.stores.pop().close()
+
+
+class SqliteBackend(Backend):
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / ".hmacfs" / "sessions.sqlite3"
+
+    def _open(self) -> Replica:
+        return SqlStore(open_sqlite(self.path, timeout=TIMEOUT), Offload(2), repeats=5)
+
+    def clear(self) -> None:
+        for path in self.path.parent.glob("sessions.sqlite3*"):
+            path.unlink()
+
+    def connections(self) -> int:
+        return sum(descriptor.resolve() == self.path.resolve() for descriptor in Path("/proc/self/fd").iterdir())
+
+
+class RedisBackend(Backend):
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__()
+        self.server = server
+
+    def _open(self) -> Replica:
+        assert isinstance(self.server, RedisServer)
+        address = parse_redis_address(self.server.address)
+        client = connect(address, password=None, database=0, timeout=TIMEOUT)
+        return RedisStore(client, timeout=TIMEOUT, ttl=TTL)
+
+    def clear(self) -> None:
+        assert isinstance(self.server, RedisServer)
+        with self.server.client() as client:
+            client.flushall()
+
+    def connections(self) -> int:
+        assert isinstance(self.server, RedisServer)
+        with self.server.client() as client:
+            return len(client.client_list()) - 1
+
+
+class SqlBackend(Backend):
+    count: str
+
+    def __init__(self, server: PostgresServer | MariaDBServer) -> None:
+        super().__init__()
+        self.server = server
+
+    def database(self) -> Database:
+        raise NotImplementedError
+
+    def _open(self) -> Replica:
+        return SqlStore(self.database(), Offload(8), repeats=5)
+
+    def query(self, statement: str) -> list[tuple[object, ...]]:
+        assert isinstance(self.server, (PostgresServer, MariaDBServer))
+        return self.server.query(statement)
+
+    def clear(self) -> None:
+        self.query(f"DROP TABLE IF EXISTS {schema.sessions.name}, {schema.version.name}")
+
+    def connections(self) -> int:
+        return int(str(self.query(self.count)[0][0])) - 1
+
+
+class PostgresBackend(SqlBackend):
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'hmacfs'"
+
+    def database(self) -> Database:
+        from hmacfs.sessions.postgres import open_postgres
+
+        assert isinstance(self.server, PostgresServer)
+        return open_postgres("127.0.0.1", self.server.port, "hmacfs", "hmacfs", "hmacfs", timeout=TIMEOUT)
+
+
+class MariaDBBackend(SqlBackend):
+    count = "SELECT count(*) FROM information_schema.processlist WHERE user = 'hmacfs'"
+
+    def database(self) -> Database:
+        from hmacfs.sessions.mysql import open_mysql
+
+        assert isinstance(self.server, MariaDBServer)
+        return open_mysql("127.0.0.1", self.server.port, "hmacfs", "hmacfs", "hmacfs", timeout=TIMEOUT)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis", "postgres", "mariadb"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    if request.param == "sqlite":
+        yield SqliteBackend(tmp_path_factory.mktemp("sqlite"))
+    elif request.param == "redis":
+        with RedisServer(tmp_path_factory.mktemp("redis")) as redis:
+            yield RedisBackend(redis)
+    elif request.param == "postgres":
+        with folder_of("postgres") as folder, PostgresServer(folder) as postgres:
+            yield PostgresBackend(postgres)
+    else:
+        with folder_of("mysql") as folder, MariaDBServer(folder) as mariadb:
+            yield MariaDBBackend(mariadb)
+
+
+@pytest.fixture
+def backend(running: Backend) -> Iterator[Backend]:
+    running.clear()
+    yield running
+    running.close_stores()
+
+
+@pytest.fixture
+def store(backend: Backend) -> Replica:
+    return backend.open()
+
+
+def session(path: str = "a/photo.jpg", **changes: object) -> Session:
+    basic = Session(
+        token=new_token(),
+        path=path,
+        slot=path,
+        length=1_048_576,
+        content_type="image/jpeg",
+        owner="192.0.2.1",
+        created=1_700_000_000.25,
+        touched=1_700_000_001.123457,
+    )
+    return dataclasses.replace(basic, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"slot": None, "length": None, "content_type": None, "metadata": "filename d29ybGQ=,empty"},
+        {"path": "0b7e/héllo wörld ☃ 🎉.jpg", "slot": "0b7e/héllo wörld ☃ 🎉.jpg"},
+        {"path": "/".join(["☃" * 85] * 16)[:1365], "slot": "/".join(["☃" * 85] * 16)[:1365]},
+        {"metadata": "x" * 16_384, "owner": "2001:db8::/64", "chunks": 2**31, "length": 2**53 - 1},
+        {"metadata": "quotes ' \" \\ % %s :name ; -- \x00 \x7f \n", "content_type": 'text/plain; charset="utf-8"'},
+    ],
+    ids=["plain", "nothing", "unicode", "longest", "large", "hostile"],
+)
+def test_it_gives_back_what_it_was_given(backend: Backend, changes: dict[str, object]) -> None:
+    store, other = backend.open(), backend.open()
+    made = session(**changes)  # type: ignore[arg-type]
+    assert store.create(made)
+    assert other.get(made.token) == made
+    assert other.find(made.path) == (made if made.slot else None)
+
+
+def test_a_slot_has_one_open_session(store: Replica) -> None:
+    first, second = session(), session()
+    assert store.create(first)
+    assert not store.create(second)
+    assert store.get(second.token) is None
+    assert store.find(first.path) == first
+
+
+def test_sessions_without_a_slot_share_a_path(store: Replica) -> None:
+    assert all(store.create(session(slot=None)) for _ in range(3))
+    assert store.find("a/photo.jpg") is None
+
+
+def test_a_creation_may_be_repeated_when_its_answer_was_lost(store: Replica) -> None:
+    made = session()
+    assert store.create(made)
+    assert store.create(made)
+    assert store.count_by_state()["open"] == 1
+
+
+@pytest.mark.parametrize(
+    "near", ["a/Photo.jpg", "a/photo.jpg ", "A/photo.jpg", "a/photo.jpé", "a/photo.jp", "a/photo%"]
+)
+def test_slots_are_compared_byte_by_byte(store: Replica, near: str) -> None:
+    made, other = session(), session(near)
+    assert store.create(made)
+    assert store.find(near) is None
+    assert store.create(other)
+    assert (store.find("a/photo.jpg"), store.find(near)) == (made, other)
+
+
+def test_normal_forms_of_a_name_are_different_slots(store: Replica) -> None:
+    assert store.create(session("a/\u00e9"))
+    assert store.create(session("a/e\u0301"))
+
+
+@pytest.mark.parametrize("token", ["", " ", "a b", "tök", "a\0b", "' OR 1=1 --", "%", "x" * 5000, "*", "../x"])
+def test_no_text_from_a_url_is_more_than_an_unknown_token(store: Replica, token: str) -> None:
+    made = session()
+    assert store.create(made)
+    assert store.get(token) is None
+    store.remove(token)
+    assert store.get(made.token) == made
+
+
+def test_tokens_are_compared_byte_by_byte(store: Replica) -> None:
+    made = session(token="AbC-_x")
+    assert store.create(made)
+    assert [store.get(token) for token in ("abc-_x", "AbC-_x ", "AbC-_", "AbC-_x")] == [None, None, None, made]
+
+
+def test_a_save_is_seen_by_every_worker(backend: Backend) -> None:
+    store, other = backend.open(), backend.open()
+    made = session()
+    store.create(made)
+    saved = store.save(dataclasses.replace(made, touched=made.touched + 1, chunks=7))
+    assert (saved.revision, saved.chunks) == (made.revision + 1, 7)
+    assert other.get(made.token) == other.find(made.path) == saved
+    again = other.save(saved)
+    assert again.revision == saved.revision + 1
+    assert store.get(made.token) == again
+
+
+def test_a_save_inserts_what_is_missing(store: Replica) -> None:
+    saved = store.save(session(revision=4))
+    assert saved.revision == 5
+    assert store.get(saved.token) == store.find(saved.path) == saved
+
+
+def test_the_last_save_counts_even_from_an_older_copy(store: Replica) -> None:
+    made = session()
+    store.create(made)
+    for _ in range(3):
+        store.save(dataclasses.replace(store.get(made.token) or made, chunks=1))
+    saved = store.save(dataclasses.replace(made, chunks=9))
+    assert (saved.revision, saved.chunks) == (4, 9)
+    assert store.get(made.token) == saved
+
+
+@pytest.mark.parametrize("end", [State.FINISHED, State.ABORTED])
+def test_an_ended_session_gives_its_slot_back(store: Replica, end: State) -> None:
+    made, following = session(), session()
+    store.create(made)
+    ended = store.save(dataclasses.replace(made, state=end))
+    assert store.find(made.path) is None
+    assert store.get(made.token) == ended
+    assert store.count_open(made.owner) == 0
+    assert store.create(following)
+    assert store.find(made.path) == following
+
+
+def test_put_keeps_the_newer_of_two_copies(store: Replica) -> None:
+    older = session(revision=3)
+    newer = dataclasses.replace(older, revision=4, touched=older.touched - 100, chunks=2)
+    later = dataclasses.replace(newer, touched=newer.touched + 1, chunks=3)
+    assert store.put(older) == older
+    assert store.put(newer) == newer
+    assert store.put(older) == newer
+    assert store.put(later) == later
+    assert store.put(newer) == later
+    assert store.put(later) == later
+    assert store.get(older.token) == store.find(older.path) == later
+
+
+def test_put_does_not_take_a_slot_from_another_session(store: Replica) -> None:
+    holder, copy = session(), session()
+    store.create(holder)
+    assert store.put(copy) == copy
+    assert store.get(copy.token) == copy
+    assert store.find(copy.path) == holder
+    saved = store.save(copy)
+    assert store.get(copy.token) == saved
+    assert store.find(copy.path) == holder
+
+
+def test_remove_forgets_all_of_a_session(store: Replica) -> None:
+    made = session()
+    store.create(made)
+    store.remove(made.token)
+    store.remove(made.token)
+    assert (store.get(made.token), store.find(made.path)) == (None, None)
+    assert store.count_open(made.owner) == 0
+    assert sum(store.count_by_state().values()) == 0
+    assert store.tokens_since(0.0) == []
+    assert store.create(session())
+
+
+def test_removing_an_ended_session_leaves_its_slot_to_the_next(store: Replica) -> None:
+    ended, following = session(), session()
+    store.create(ended)
+    store.save(dataclasses.replace(ended, state=State.ABORTED))
+    store.create(following)
+    store.remove(ended.token)
+    assert store.find(following.path) == following
+
+
+def test_stale_gives_the_oldest_of_any_state_first(store: Replica) -> None:
+    made = [session(f"a/{age}", touched=1_700_000_000.5 - age) for age in (3, 1, 5, 2, 4)]
+    for one in made:
+        store.create(one)
+    ended = store.save(dataclasses.replace(made[2], state=State.FINISHED))
+    by_age = [ended, made[4], made[0], made[3], made[1]]
+    assert store.stale(1_700_000_000.5, 10) == by_age
+    assert store.stale(1_700_000_000.5, 2) == by_age[:2]
+    assert store.stale(made[0].touched, 10) == by_age[:2]
+    assert store.stale(made[0].touched - 60, 10) == []
+
+
+def test_tokens_since_a_time_include_that_time(store: Replica) -> None:
+    made = [session(f"a/{age}", touched=1_700_000_000.125 - age) for age in (2, 1, 3)]
+    for one in made:
+        store.put(one)
+    ended = store.save(dataclasses.replace(made[0], state=State.ABORTED))
+    assert store.tokens_since(made[0].touched) == [ended.token, made[1].token]
+    assert store.tokens_since(0.0) == [made[2].token, ended.token, made[1].token]
+    assert store.tokens_since(2e9) == []
+
+
+def test_counts(store: Replica) -> None:
+    for number in range(4):
+        store.create(session(f"a/{number}", owner="one"))
+    store.create(session("b", owner="two"))
+    first = store.find("a/0")
+    assert first is not None
+    store.save(dataclasses.replace(first, state=State.FINISHED))
+    assert [store.count_open(owner) for owner in ("one", "two", "three")] == [3, 1, 0]
+    assert store.count_by_state() == {"open": 4, "finished": 1, "aborted": 0}
+
+
+def together(count: int, act: Callable[[int], object]) -> list[object]:
+    """What ``count`` threads got that began at the same moment."""
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> object:
+        barrier.wait()
+        return act(number)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(run, range(count)))
+
+
+def test_one_of_many_concurrent_creations_wins(backend: Backend) -> None:
+    stores = [backend.open() for _ in range(8)]
+    for store in stores:
+        store.ping()
+    for number in range(10):
+        path = f"a/{number}"
+        won = together(8, lambda worker, path=path: stores[worker].create(session(path)))  # type: ignore[misc]
+        assert sorted(map(str, won)) == ["False"] * 7 + ["True"]
+        assert stores[0].find(path) is not None
+
+
+def test_concurrent_saves_of_different_sessions_all_stay(backend: Backend) -> None:
+    stores = [backend.open() for _ in range(6)]
+
+    def save_often(worker: int) -> Session:
+        own = session(f"a/{worker}")
+        assert stores[worker].create(own)
+        for number in range(20):
+            own = stores[worker].save(dataclasses.replace(own, chunks=number + 1))
+        return own
+
+    saved = together(6, save_often)
+    assert [stores[0].get(one.token) for one in saved if isinstance(one, Session)] == saved
+    assert stores[0].count_open("192.0.2.1") == 6
+
+
+def test_every_connection_of_a_store_commits(backend: Backend) -> None:
+    store, other = backend.open(), backend.open()
+    store.ping()
+    saved = together(8, lambda number: store.save(session(f"a/{number}")))
+    assert [other.get(one.token) for one in saved if isinstance(one, Session)] == saved
+
+
+def test_workers_that_start_at_once_make_the_tables_once(backend: Backend) -> None:
+    for _ in range(3):
+        backend.close_stores()
+        backend.clear()
+        stores = [backend.open() for _ in range(8)]
+        assert together(8, lambda worker, stores=stores: stores[worker].ping()) == [None] * 8  # type: ignore[misc]
+        assert stores[0].create(session())
+        assert stores[7].find("a/photo.jpg") is not None
+        if isinstance(backend, SqlBackend):
+            assert backend.query(f"SELECT version FROM {schema.version.name}") == [(len(schema.STEPS),)]
+
+
+def test_closing_gives_the_connections_back(backend: Backend) -> None:
+    store = backend.open()
+    together(4, lambda number: store.create(session(f"a/{number}")))
+    assert backend.connections() > 0
+    store.close()
+    wait_until(lambda: backend.connections() == 0, what="the end of all connections")
+
+
+with_server = pytest.mark.parametrize("running", ["redis", "postgres", "mariadb"], indirect=True)
+Server = RedisServer | PostgresServer | MariaDBServer
+
+
+@pytest.fixture
+def server(backend: Backend) -> Server:
+    assert backend.server is not None
+    return backend.server
+
+
+@with_server
+def test_a_restarted_server_is_not_noticed(store: Replica, server: Server) -> None:
+    """Connections that the restart has cut are replaced without an error."""
+    together(3, lambda number: store.create(session(f"a/{number}")))
+    server.kill()
+    server.start()
+    made = session("a/next")
+    store.ping()
+    assert store.create(made)
+    assert store.find(made.path) == made
+
+
+@with_server
+def test_a_dead_server_is_unavailable_at_once(store: Replica, server: Server) -> None:
+    store.ping()
+    server.kill()
+    try:
+        for operation in (store.ping, lambda: store.get("token"), lambda: store.stale(0.0, 1)):
+            began = time.monotonic()
+            with pytest.raises(SessionStoreUnavailable) as raised:
+                operation()
+            assert time.monotonic() - began < 0.5
+            assert raised.value.__cause__ is not None
+    finally:
+        server.start()
+    assert store.get("token") is None
+
+
+@with_server
+def test_a_server_that_hangs_costs_a_bounded_time(store: Replica, server: Server) -> None:
+    made = session()
+    store.create(made)
+    server.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(SessionStoreUnavailable):
+            store.get(made.token)
+        with pytest.raises(SessionStoreUnavailable):  # with a new connection
+            store.save(made)
+        assert 0.9 * TIMEOUT < time.monotonic() - began < 2.5 * TIMEOUT
+    finally:
+        server.resume()
+    assert store.get(made.token) in (made, dataclasses.replace(made, revision=1))
+
+
+@pytest.mark.parametrize("running", ["postgres", "mariadb"], indirect=True)
+def test_a_database_emptied_under_way_gets_its_tables_again(backend: Backend) -> None:
+    store = backend.open()
+    store.create(session())
+    backend.clear()
+    with pytest.raises(SessionStoreUnavailable):
+        store.find("a/photo.jpg")
+    store.ping()
+    assert store.find("a/photo.jpg") is None
