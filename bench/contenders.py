@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from bench import processes
 from bench.names import signed_path
-from tests.servers import Daemon, free_port
+from tests.servers import Daemon, free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,7 @@ SECRET = "the secret of the benchmark, 32 B"
 WORKERS = 2
 
 _HERE = Path(__file__).parent
+_DEPLOY = ROOT / "deploy"
 _BUILD = ROOT / "build" / "bench"
 _PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 _PROBE = "probe/ready.txt"
@@ -75,6 +77,13 @@ class Contender(ABC):
             daemon.wait_until(self._works, what=f"readiness of {self.name}")
         shutil.rmtree((self.store / _PROBE).parent)
 
+    def require_running(self) -> None:
+        """Raises ``RuntimeError`` with what it printed if one of its programs has ended."""
+        for daemon in self._daemons:
+            status = daemon.process.poll()
+            if status is not None:
+                raise RuntimeError(f"{self.name} ended with {status}: {daemon.log().strip()[-300:]}")
+
     def stop(self) -> None:
         """At once: gunicorn would wait for the connections that clients keep open."""
         while self._daemons:
@@ -97,16 +106,11 @@ class Contender(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         self._daemons.append(Daemon(command, folder=folder, env={**os.environ, **env}))
 
-    def run_nginx(self, template: Path, values: Mapping[str, str]) -> None:
-        """Start nginx with the configuration in ``template``, its ``@NAME@`` replaced by ``values``."""
+    def run_nginx(self, configuration: str) -> None:
+        """Start nginx."""
         folder = self.folder / "nginx"
         folder.mkdir(parents=True, exist_ok=True)
-        text = template.read_text()
-        # As root its workers would become nobody, who may not write here.
-        user = "user root;" if os.geteuid() == 0 else ""
-        for key, value in {"USER": user, "PORT": str(self.port), "STORE": str(self.store), **values}.items():
-            text = text.replace(f"@{key}@", value)
-        (folder / "nginx.conf").write_text(text)
+        (folder / "nginx.conf").write_text(configuration)
         self.run([program("nginx"), "-e", "stderr", "-p", f"{folder}/", "-c", "nginx.conf"], folder)
 
     def _works(self) -> bool:
@@ -161,14 +165,18 @@ class DurableHmacfs(Hmacfs):
 
 
 class FrontedHmacfs(Hmacfs):
-    """This project's server behind nginx, at a Unix socket; nginx serves the downloads from the store."""
+    """This project's server at a Unix socket, behind nginx as shipped, which serves the downloads from the store."""
 
     name = "hmacfs+nginx"
 
     def launch(self) -> None:
         socket = self.folder / "hmacfs.sock"
         self.run_server(ListenPort=str(socket), UnixSocket=True)
-        self.run_nginx(_HERE / "nginx-front.conf", {"SOCKET": str(socket)})
+        wait_until(socket.exists, what=f"readiness of {self.name}")
+        socket.chmod(0o666)  # as installed, nginx is in the socket's group
+        site = shipped_site((_DEPLOY / "nginx.conf").read_text(), port=self.port, socket=socket, store=self.store)
+        # Not root: what nginx must not serve it must not be able to read.
+        self.run_nginx(around_site(site, user="nobody nogroup"))
 
 
 class Nginx(Contender):
@@ -177,7 +185,44 @@ class Nginx(Contender):
     name = "nginx"
 
     def launch(self) -> None:
-        self.run_nginx(_HERE / "nginx-dav.conf", {})
+        site = (_HERE / "nginx-dav.conf").read_text()
+        site = site.replace("@PORT@", str(self.port)).replace("@STORE@", str(self.store))
+        self.run_nginx(around_site(site, user="root"))
+
+
+def shipped_site(text: str, *, port: int, socket: Path, store: Path) -> str:
+    """The shipped configuration of nginx with its variant A (nginx serves public downloads), for these places.
+
+    Raises ``Unavailable`` if it has changed so that this cannot be told from it.
+    """
+    text, found = re.subn(r"    location /upload/ \{\n        proxy_pass [^}]*\}\n", "", text, count=1)
+    changes = {
+        "    #A ": "    ",
+        "/run/hmac-file-server/http.sock": str(socket),
+        "listen 80;": f"listen 127.0.0.1:{port} backlog=4096;",
+        "    listen [::]:80;\n": "",
+        "/var/lib/hmac-file-server/store": str(store),
+        "/etc/hmac-file-server/mime.types": str(_DEPLOY / "mime.types"),
+    }
+    for shipped, ours in changes.items():
+        if not found or shipped not in text:
+            raise Unavailable(f"deploy/nginx.conf does not look as expected: {shipped!r}")
+        text = text.replace(shipped, ours)
+    return text
+
+
+def around_site(site: str, *, user: str) -> str:
+    """What stands around a site in nginx's main configuration."""
+    # Uploads end up on the file system that the store is on, so that they are renamed and not copied.
+    folders = "".join(
+        f"    {kind}_temp_path {kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return (
+        f"{f'user {user};' if os.geteuid() == 0 else ''}\ndaemon off;\nworker_processes {WORKERS};\n"
+        "worker_rlimit_nofile 20000;\npid nginx.pid;\nerror_log stderr warn;\n"
+        "events { worker_connections 9000; }\n"
+        f"http {{\n{folders}    access_log off;\n{site}\n}}\n"
+    )
 
 
 class GoServer(Contender):
@@ -197,14 +242,12 @@ class FlaskView(Contender):
     def launch(self) -> None:
         command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--worker-class=gevent"]
         command += [f"--workers={WORKERS}", f"--bind=127.0.0.1:{self.port}", "bench.naive:app"]
-        self.run(
-            command, self.folder / "flask", PYTHONPATH=str(ROOT), BENCH_STORE=str(self.store), BENCH_SECRET=SECRET
-        )
+        self.run(command, self.folder / "flask", PYTHONPATH=str(ROOT), BENCH_STORE=str(self.store), BENCH_SECRET=SECRET)
 
 
 def build_go_server() -> Path:
     """The program made from ``gobase.go``, built if it is older than that. Raises ``Unavailable``."""
-    source, binary = _HERE / "gobase.go", _BUILD / "gobase"
+    source, binary = _HERE / "gobase.go", _BUILD / "bench-go-server"
     if binary.exists() and binary.stat().st_mtime >= source.stat().st_mtime:
         return binary
     _BUILD.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ def curl(*commands: Sequence[str]) -> tuple[list[Transfer], float]:
             process.kill()
             process.wait()
     wall = time.monotonic() - before
-    complaints = "".join(errors for _, errors in outputs)
+    complaints = "".join(errors for _, errors in outputs).splitlines()
     if complaints:
-        raise LoadFailed(complaints.strip())
+        raise LoadFailed(complaints[0])
     return parse("".join(output for output, _ in outputs)), wall

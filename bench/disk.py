@@ -1,50 +1,50 @@
 """What the disk itself allows: synced creations of small files, and synced writing of a large one.
 
-    python -m bench.disk FOLDER
+python -m bench.disk FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-PARALLEL = (1, 2, 4, 8, 16, 32)
+THREADS = (1, 2, 4, 8, 16, 32)
 
 _SMALL_BYTES = 1024
 _BLOCK_BYTES = 1024 * 1024
-#: Processes need a moment to start; all begin to count at once.
-_START_SECONDS = 0.3
+#: Threads need a moment to start; all begin to count at once.
+_START_SECONDS = 0.1
 
 
 class Rate(NamedTuple):
-    """Files per second, with so many processes at work."""
+    """Files per second, with so many threads at work."""
 
-    parallel: int
+    threads: int
     per_second: float
 
 
-def synced_creations(folder: Path, parallel: int, seconds: float, *, own_folders: bool = False) -> Rate:
-    """Create files of 1 KiB, each synced together with its folder, in ``parallel`` processes (threads would wait for
-    Python's lock and not for the disk), and remove them.
+def synced_creations(folder: Path, threads: int, seconds: float, *, own_folders: bool = False) -> Rate:
+    """Create files of 1 KiB, each synced together with its folder, and remove them. (All that takes time is done by the
+    kernel, where threads don't wait for Python's lock.)
 
     own_folders: each file in a new folder, as XMPP servers name them; then the folder above is synced too.
     """
     place = Path(tempfile.mkdtemp(dir=folder))
     start = time.monotonic() + _START_SECONDS
-    jobs = [(place / str(number), start, start + seconds, own_folders) for number in range(parallel)]
+    jobs = [(place / str(number), start, start + seconds, own_folders) for number in range(threads)]
     try:
-        with multiprocessing.Pool(parallel) as pool:
-            counts = pool.starmap(_create_until, jobs)
+        with ThreadPoolExecutor(threads) as pool:
+            count = sum(pool.map(lambda job: _create_until(*job), jobs))
     finally:
         shutil.rmtree(place)
-    return Rate(parallel, sum(counts) / seconds)
+    return Rate(threads, count / seconds)
 
 
 def best(rates: Sequence[Rate]) -> Rate:
@@ -101,13 +101,13 @@ def synced_write(folder: Path, size: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.disk", description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each number of processes")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each number of threads")
     arguments = parser.parse_args()
     for own_folders in (False, True):
         print("each in a folder of its own:" if own_folders else "files of 1 KiB per second, synced:")
-        for parallel in PARALLEL:
-            rate = synced_creations(arguments.folder, parallel, arguments.seconds, own_folders=own_folders)
-            print(f"  {parallel:2d} processes {rate.per_second:8.0f}")
+        for threads in THREADS:
+            rate = synced_creations(arguments.folder, threads, arguments.seconds, own_folders=own_folders)
+            print(f"  {threads:2d} threads {rate.per_second:8.0f}")
     print(f"1 GiB, synced: {2**30 / 1e9 / synced_write(arguments.folder, 2**30):.2f} GB/s")
 
 

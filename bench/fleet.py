@@ -18,6 +18,7 @@ class Place:
     def __init__(self, base: Path) -> None:
         base.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="hmacfs-bench-", dir=base))
+        self.folder.chmod(0o755)  # nginx's workers serve files from it
 
     @property
     def free_bytes(self) -> int:
@@ -41,7 +42,8 @@ class Fleet:
         self._running: dict[tuple[type[Contender], Path], Contender] = {}
 
     def get(self, kind: type[Contender], place: Path) -> Contender:
-        """The contender of that kind whose folder is in ``place``. Raises ``Unavailable``."""
+        """The contender of that kind whose folder is in ``place``. Raises what its start does, and ``RuntimeError`` if
+        it has ended meanwhile: the next call then starts another."""
         key = (kind, place)
         if key not in self._running:
             contender = kind(place / kind.name)
@@ -51,6 +53,11 @@ class Fleet:
                 contender.stop()
                 raise
             self._running[key] = contender
+        try:
+            self._running[key].require_running()
+        except RuntimeError:
+            self._running.pop(key).stop()
+            raise
         return self._running[key]
 
     def __enter__(self) -> Self:

@@ -36,7 +36,7 @@ def idle_connections(port: int, path: str, count: int) -> Iterator[None]:
 def _allow_descriptors(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:
-        if hard not in (resource.RLIM_INFINITY,) and hard < count:
+        if hard != resource.RLIM_INFINITY and hard < count:
             raise LoadFailed(f"{count} open files are more than the limit of {hard}")
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 

@@ -25,11 +25,11 @@ class Load(Protocol):
     """``prepare`` comes before and ``verify`` after what is measured. ``run`` takes about ``seconds``, or as long as
     its work does. All may raise ``LoadFailed``; ``verify`` removes from the store what the load brought there."""
 
-    def prepare(self, contender: Contender, seconds: int) -> None: ...
+    def prepare(self, contender: Contender) -> None: ...
 
-    def run(self, contender: Contender, seconds: int) -> Outcome: ...
+    def run(self, contender: Contender, seconds: int, /) -> Outcome: ...
 
-    def verify(self, contender: Contender, outcome: Outcome) -> None: ...
+    def verify(self, contender: Contender, outcome: Outcome, /) -> None: ...
 
 
 class CurlUpload:
@@ -40,10 +40,10 @@ class CurlUpload:
         self._names = list(names(streams * each, filename="video.mp4"))
         self._streams = streams
 
-    def prepare(self, contender: Contender, seconds: int) -> None:
+    def prepare(self, contender: Contender) -> None:
         take_out(contender.store, self._names, self._source)
 
-    def run(self, contender: Contender, seconds: int) -> Outcome:
+    def run(self, contender: Contender, _seconds: int) -> Outcome:
         size, count = self._source.stat().st_size, len(self._names)
         shares = [self._names[stream :: self._streams] for stream in range(self._streams)]
         transfers, wall = curl(*(self._arguments(contender, share, size) for share in shares))
@@ -61,7 +61,7 @@ class CurlUpload:
         return arguments
 
     def verify(self, contender: Contender, outcome: Outcome) -> None:
-        _require(take_out(contender.store, self._names, self._source), complete=outcome.count, unanswered=0)
+        _require(take_out(contender.store, self._names, self._source), complete=outcome.answered, unanswered=0)
 
 
 class CurlDownload:
@@ -71,17 +71,17 @@ class CurlDownload:
         self._source = source
         self._name = next(names(1, filename="film.mp4"))
 
-    def prepare(self, contender: Contender, seconds: int) -> None:
+    def prepare(self, contender: Contender) -> None:
         put_in(contender.store, self._name, self._source)
 
-    def run(self, contender: Contender, seconds: int) -> Outcome:
+    def run(self, contender: Contender, _seconds: int) -> Outcome:
         size = self._source.stat().st_size
         (transfer, *_), _ = curl(["--output", os.devnull, f"{contender.url}{PREFIX}{self._name}"])
         if transfer.status != 200 or transfer.received != size:
             raise LoadFailed(f"the download of {size} bytes ended as {transfer}")
         return Outcome(transfer.seconds, 1, size)
 
-    def verify(self, contender: Contender, outcome: Outcome) -> None:
+    def verify(self, contender: Contender, _outcome: Outcome) -> None:
         take_out(contender.store, [self._name], self._source)
 
 
@@ -104,7 +104,7 @@ class WrkUpload:
         base = self._folder / f"paths-{size}-{self._connections}"
         return UploadList(base, SECRET, size, threads=threads(self._connections), count=int(rate * (self._longest + 1)))
 
-    def prepare(self, contender: Contender, seconds: int) -> None:
+    def prepare(self, contender: Contender) -> None:
         self._take_out(contender)
 
     def run(self, contender: Contender, seconds: int) -> Outcome:
@@ -113,7 +113,7 @@ class WrkUpload:
 
     def verify(self, contender: Contender, outcome: Outcome) -> None:
         """A load that ends breaks off as many requests as it has connections: those may or may not be stored."""
-        _require(self._take_out(contender), complete=outcome.count, unanswered=self._connections)
+        _require(self._take_out(contender), complete=outcome.answered, unanswered=self._connections)
 
     def _take_out(self, contender: Contender) -> Stored:
         stored = Stored(0, 0)
@@ -130,7 +130,7 @@ class WrkDownload:
         self._connections = connections
         self._name = next(names(1, filename="picture.jpg"))
 
-    def prepare(self, contender: Contender, seconds: int) -> None:
+    def prepare(self, contender: Contender) -> None:
         put_in(contender.store, self._name, self._source)
 
     def run(self, contender: Contender, seconds: int) -> Outcome:
@@ -140,7 +140,7 @@ class WrkDownload:
             raise LoadFailed(f"{result.requests} downloads of {size} bytes brought {result.bytes} bytes")
         return result.outcome(size)
 
-    def verify(self, contender: Contender, outcome: Outcome) -> None:
+    def verify(self, contender: Contender, _outcome: Outcome) -> None:
         with urllib.request.urlopen(f"{contender.url}{PREFIX}{self._name}", timeout=10) as answer:
             if answer.read() != self._source.read_bytes():
                 raise LoadFailed("a download brought other bytes")

@@ -25,12 +25,11 @@ def upload(path: str) -> tuple[str, int]:
     name = os.path.join(store, os.path.normpath(f"/{path}").lstrip("/"))
     os.makedirs(os.path.dirname(name), exist_ok=True)
     try:
-        file = open(name, "xb")
+        with open(name, "xb") as file:
+            while chunk := flask.request.stream.read(_CHUNK_BYTES):
+                file.write(chunk)
     except FileExistsError:
         return "Conflict", 409
-    with file:
-        while chunk := flask.request.stream.read(_CHUNK_BYTES):
-            file.write(chunk)
     return "", 201
 
 

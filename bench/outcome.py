@@ -10,11 +10,11 @@ class LoadFailed(Exception):
 
 
 class Outcome(NamedTuple):
-    """What a load did. count: requests answered; moved: bytes of their bodies; p50 and p99: latencies in seconds, zero
+    """What a load did. answered: requests; moved: bytes of their bodies; p50 and p99: latencies in seconds, zero
     where they say nothing."""
 
     seconds: float
-    count: int
+    answered: int
     moved: int
     p50: float = 0.0
     p99: float = 0.0

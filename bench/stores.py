@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import subprocess
 from collections.abc import Iterable
@@ -16,7 +15,6 @@ from bench.names import names
 _COMPARE_EVERY = 500
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLES = 16
-_FILL_PROCESSES = 2
 _LINKS = 50_000  # ext4 allows 65,000 names of one file
 
 
@@ -77,23 +75,17 @@ def _equal(path: str, source: Path, size: int) -> bool:
 def fill(store: Path, count: int) -> None:
     """Give a store so many files, named as XMPP servers do: one in each folder. They share few inodes, since making a
     million would only take longer: what a lookup meets are the folders' entries."""
-    shares = [(str(store), count // _FILL_PROCESSES, seed) for seed in range(_FILL_PROCESSES)]
-    with multiprocessing.Pool(_FILL_PROCESSES) as pool:
-        pool.starmap(_fill_share, shares)
-    sync(store)
-
-
-def _fill_share(store: str, count: int, seed: int) -> None:
-    everything = names(count, seed=-1 - seed)
+    everything = names(count, seed=-1)
     for first in everything:
-        os.mkdir(os.path.join(store, os.path.dirname(first)))
         original = os.path.join(store, first)
+        os.mkdir(os.path.dirname(original))
         with open(original, "xb"):
             pass
         for name in islice(everything, _LINKS - 1):
             path = os.path.join(store, name)
             os.mkdir(os.path.dirname(path))
             os.link(original, path)
+    sync(store)
 
 
 def sync(folder: Path) -> None:

@@ -13,7 +13,8 @@ from bench.fleet import Fleet
 from bench.idle import idle_connections
 from bench.loads import CurlDownload, CurlUpload, Load, WrkDownload, WrkUpload
 from bench.material import random_file, sparse_file
-from bench.measure import MIB, Sample, measure
+from bench.measure import MIB, measure
+from bench.metrics import Sample
 from bench.names import PREFIX, names
 
 ALL: tuple[type[Contender], ...] = (Hmacfs, FrontedHmacfs, Nginx, GoServer, FlaskView)
@@ -74,14 +75,18 @@ class Workshop:
             ("get-16k", "GET 16 KiB, 32 connections", _SMALL, WrkDownload(self._file(16 * 1024), connections=32)),
         ]
         return [
-            Work(name, title, columns, "go", self._entries(ALL, self._ram, load)) for name, title, columns, load in loads
+            Work(name, title, columns, "go", self._entries(ALL, self._ram, load))
+            for name, title, columns, load in loads
         ]
 
     def _durable(self) -> list[Work]:
         """On the disk, with and without durability; for some with what the disk itself does."""
         limits = {
             "put-1g": (Entry(DISK, self._disk_write),),
-            "put-1k": (Entry(DISK, self._disk_creations), Entry(f"{DISK}, a folder each", self._disk_folders)),
+            "put-1k": (
+                Entry(DISK, self._disk_creations),
+                Entry(f"{DISK}, a folder each", partial(self._disk_creations, own_folders=True)),
+            ),
         }
         works = []
         for name, title, columns, load in self._uploads():
@@ -164,20 +169,17 @@ class Workshop:
             "idle_pss_mib": idle.pss / MIB,
         }
 
-    def _disk_write(self, seconds: int) -> Sample:
+    def _disk_write(self, _seconds: int) -> Sample:
         stores.sync(self._disk)
         return {"gb_per_s": 1024 * MIB / 1e9 / disk.synced_write(self._disk, 1024 * MIB)}
 
     def _disk_creations(self, seconds: int, *, own_folders: bool = False) -> Sample:
         stores.sync(self._disk)
-        levels = disk.PARALLEL[1::2] if self._quick else disk.PARALLEL
+        levels = disk.THREADS[1::2] if self._quick else disk.THREADS
         span = seconds / len(levels)
         rates = [disk.synced_creations(self._disk, level, span, own_folders=own_folders) for level in levels]
         rate = disk.best(rates)
-        return {"per_s": rate.per_second, "parallel": rate.parallel}
-
-    def _disk_folders(self, seconds: int) -> Sample:
-        return self._disk_creations(seconds, own_folders=True)
+        return {"per_s": rate.per_second, "threads": rate.threads}
 
     def _file(self, size: int) -> Path:
         return random_file(self._material, size)

@@ -29,7 +29,7 @@ class WrkResult(NamedTuple):
     @classmethod
     def parse(cls, output: str) -> WrkResult:
         """Raises ``LoadFailed`` if there is no result or a request failed."""
-        before, mark, text = output.rpartition(_MARK)
+        _, mark, text = output.rpartition(_MARK)
         if not mark:
             raise LoadFailed(f"wrk brought no result: {output.strip()[-200:]}")
         result = cls(**json.loads(text.splitlines()[0]))

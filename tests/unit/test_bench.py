@@ -1,0 +1,272 @@
+"""The pure parts of the benchmark: what it signs, how it reads what programs print, and how it judges."""
+
+from __future__ import annotations
+
+import os
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from bench import chart, curl, disk, processes, report, stores
+from bench.contenders import Unavailable, shipped_site
+from bench.metrics import METRICS, Sample
+from bench.names import UploadList, names, signed_path
+from bench.outcome import LoadFailed, Outcome
+from bench.results import TARGETS, Results, Target, Verdict, WorkResult, judge
+from bench.rounds import Rounds
+from bench.works import Entry, Work, select
+from bench.wrk import WrkResult
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+# PROTOCOL.md, scheme v
+VECTOR_SECRET = "a-horse-is-a-horse-even-is-a-jet"
+VECTOR_NAME = "9f1c2d3e-4b5a-4c6d-8e7f-0a1b2c3d4e5f/photo.jpg"
+VECTOR_MAC = "325f6a670a2eadef1a1642aa8ac29e9fc0b8ba8e00ac365207dda882702e2594"
+
+
+def test_signed_paths_are_those_of_the_protocol() -> None:
+    assert signed_path(VECTOR_SECRET, VECTOR_NAME, 1048576) == f"/upload/{VECTOR_NAME}?v={VECTOR_MAC}"
+
+
+def test_names_look_like_those_of_xmpp_servers_and_never_repeat() -> None:
+    some = list(names(1000))
+    assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/photo\.jpg", name) for name in some)
+    assert len(set(some)) == 1000
+    assert list(names(1000)) == some
+    assert set(names(1000, seed=1)).isdisjoint(some)
+
+
+def test_the_threads_share_the_list_of_uploads(tmp_path: Path) -> None:
+    paths = UploadList(tmp_path / "list", "secret", 7, threads=2, count=5)
+    lines = [(tmp_path / f"list.{thread}").read_text().splitlines() for thread in range(2)]
+    assert [len(mine) for mine in lines] == [3, 2]
+    assert lines[1] == [signed_path("secret", name, 7) for name in paths.by_thread[1]]
+    assert {name for mine in paths.by_thread for name in mine} == set(names(5))
+
+
+def test_wrks_result_is_found_behind_its_own_words() -> None:
+    output = (
+        "Running 1s test\n  9 requests in 1.00s\n"
+        '\nRESULT {"requests": 9, "bytes": 99, "microseconds": 1500000, "refused": 0, "broken": 0, "p50": 250, "p99": 4000}\n'
+    )
+    assert WrkResult.parse(output).outcome(1000) == Outcome(1.5, 9, 9000, 0.00025, 0.004)
+
+
+@pytest.mark.parametrize(
+    ("result", "complaint"),
+    [
+        ("", "no result"),
+        ('\nRESULT {"requests": 9, "bytes": 9, "microseconds": 1, "refused": 2, "broken": 0, "p50": 0, "p99": 0}', "2 refused"),
+        ('\nRESULT {"requests": 9, "bytes": 9, "microseconds": 1, "refused": 0, "broken": 3, "p50": 0, "p99": 0}', "3 broken"),
+        ('\nRESULT {"requests": 0, "bytes": 0, "microseconds": 1, "refused": 0, "broken": 0, "p50": 0, "p99": 0}', "0 answers"),
+    ],
+)  # fmt: skip
+def test_a_load_with_a_wrong_answer_does_not_count(result: str, complaint: str) -> None:
+    with pytest.raises(LoadFailed, match=complaint):
+        WrkResult.parse(f"unable to connect\n{result}")
+
+
+def test_curls_transfers() -> None:
+    assert curl.parse("201 1024 0 0.001500\n404 0 9 2.0\n") == [
+        curl.Transfer(201, 1024, 0, 0.0015),
+        curl.Transfer(404, 0, 9, 2.0),
+    ]
+
+
+def test_processor_time_is_read_behind_any_program_name() -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    fields = "S 1 40 40 0 -1 4194560 1 2 3 4 100 20 3 1 20 0 1 0 99 1 1"
+    assert processes.parse_stat(f"41 (a) b (c) {fields}") == processes.Stat(40, 124 / ticks)
+
+
+def test_sizes_of_a_process() -> None:
+    text = "Name:\tx: 5 kB\nVmHWM:\t   2048 kB\nVmRSS:\t 1024 kB\nThreads:\t3\n"
+    assert processes.parse_sizes(text) == {"VmHWM": 2048 * 1024, "VmRSS": 1024 * 1024}
+
+
+def test_what_this_process_uses_can_be_seen() -> None:
+    session = os.getsid(0)
+    used = processes.usage([session])
+    assert used.peak >= used.rss > used.pss > 0
+    assert processes.cpu_seconds([session]) >= used.cpu_seconds > 0
+
+
+def test_stored_files_are_counted_compared_and_removed(tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(os.urandom(5000))
+    store = tmp_path / "store"
+    expected = list(names(10))
+    for name in expected[:6]:
+        stores.put_in(store, name, body)
+    for index, content in ((0, os.urandom(5000)), (3, body.read_bytes()[:-1])):
+        (store / expected[index]).unlink()
+        (store / expected[index]).write_bytes(content)
+    assert stores.take_out(store, expected, body) == stores.Stored(4, 2)
+    assert list(store.iterdir()) == []
+
+
+def test_counting_stops_where_the_stored_files_end(tmp_path: Path) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(b"x")
+    expected = list(names(10))
+    for index in (0, 2, 6):
+        stores.put_in(tmp_path, expected[index], body)
+    assert stores.take_out(tmp_path, expected, body, gap=2) == stores.Stored(2, 0)
+    assert (tmp_path / expected[6]).exists()
+
+
+def test_a_store_is_filled_as_xmpp_servers_do(tmp_path: Path) -> None:
+    stores.fill(tmp_path, 30)
+    folders = list(tmp_path.iterdir())
+    assert len(folders) == 30
+    assert all([path.name for path in folder.iterdir()] == ["photo.jpg"] for folder in folders)
+
+
+def test_the_disks_rate_is_that_of_real_files(tmp_path: Path) -> None:
+    for own_folders in (False, True):
+        rate = disk.synced_creations(tmp_path, 2, 0.1, own_folders=own_folders)
+        assert rate.threads == 2
+        assert rate.per_second >= 10
+    assert disk.synced_write(tmp_path, 2**20) > 0
+    assert list(tmp_path.iterdir()) == []
+    assert disk.best([disk.Rate(1, 5.0), disk.Rate(8, 7.0), disk.Rate(32, 6.0)]) == disk.Rate(8, 7.0)
+
+
+def work_result(**samples: list[Sample]) -> WorkResult:
+    return WorkResult("put", "PUT", ["per_s", "p50_ms"], "go", samples)
+
+
+def test_medians_and_ratios_leave_out_what_failed() -> None:
+    work = work_result(
+        ours=[{"per_s": 10.0}, {}, {"per_s": 30.0}], go=[{"per_s": 40.0}, {"per_s": 50.0}, {"per_s": 45.0}]
+    )
+    assert work.median("ours", "per_s") == 20.0
+    assert work.median("ours", "p50_ms") is None
+    assert work.median("nobody", "per_s") is None
+    assert work.ratio("ours", "go", "per_s") == pytest.approx(20 / 45)
+    assert work.spread("ours", "go", "per_s") == pytest.approx((0.25, 30 / 45))
+    assert work.ratio("ours", "nobody", "per_s") is None
+    assert work.spread("ours", "nobody", "per_s") is None
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "reached"),
+    [
+        (Target("", "put", "ours", "per_s", 0.5, "go"), 0.5, True),
+        (Target("", "put", "ours", "per_s", 0.51, "go"), 0.5, False),
+        (Target("", "put", "ours", "p50_ms", 0.7, "go"), 0.6, True),
+        (Target("", "put", "ours", "p50_ms", 0.5, "go"), 0.6, False),
+        (Target("", "put", "ours", "p50_ms", 6.0), 6.0, True),
+        (Target("", "put", "ours", "p50_ms", 5.9), 6.0, False),
+        (Target("", "put", "ours", "p99_ms", 1.0), None, None),
+        (Target("", "other", "ours", "per_s", 1.0, "go"), None, None),
+    ],
+)
+def test_a_target_is_a_lower_or_an_upper_bound_after_its_metric(
+    target: Target, value: float | None, reached: bool | None
+) -> None:
+    work = work_result(ours=[{"per_s": 5.0, "p50_ms": 6.0}], go=[{"per_s": 10.0, "p50_ms": 10.0}])
+    verdict = judge(Results({}, [work]), [target])[0]
+    assert verdict.value == (pytest.approx(value) if value is not None else None)
+    assert verdict.reached is reached
+
+
+def test_targets_name_what_is_measured() -> None:
+    assert all(target.metric in METRICS for target in TARGETS)
+
+
+def test_results_survive_their_file(tmp_path: Path) -> None:
+    results = Results({"cores": 2}, [work_result(ours=[{"per_s": 5.0}, {}])], ["put, go, round 1: refused"])
+    results.write(tmp_path / "new" / "results.json")
+    assert Results.read(tmp_path / "new" / "results.json") == results
+
+
+def test_tables_are_aligned_markdown() -> None:
+    assert report.table(["", "per s"], [["ours", "5"], ["go", "1,000"]]).splitlines() == [
+        "|      | per s |",
+        "|------|------:|",
+        "| ours |     5 |",
+        "| go   | 1,000 |",
+    ]
+
+
+def test_a_report_says_what_was_not_measured() -> None:
+    work = work_result(ours=[{"per_s": 5000.0, "p50_ms": 0.5}], go=[{}])
+    assert report.work_table(work).splitlines()[2:] == [
+        "| ours | 5,000 |      0.50 |    - |",
+        "| go   |     - |         - |    - |",
+    ]
+    verdicts = [
+        Verdict("a", 1.5, True, 1.7, (1.6, 1.75), True),
+        Verdict("b", 16.0, False, 20.0, None, False),
+        Verdict("c", 1.0, True, None, None, None),
+    ]
+    lines = report.target_table(verdicts).splitlines()[2:]
+    assert [re.split(r"\s*\|\s*", line)[1:-1] for line in lines] == [
+        ["a", "at least 1.5", "1.70 (1.60 to 1.75)", "reached"],
+        ["b", "at most 16", "20.00", "not reached"],
+        ["c", "at least 1", "-", "not measured"],
+    ]
+    assert "- put, go, round 1: refused" in report.render(Results({}, [work], ["put, go, round 1: refused"]))
+
+
+def test_the_picture_shows_every_measured_entry() -> None:
+    works = [work_result(hmacfs=[{"per_s": 5000.0}], go=[{"per_s": 10000.0}]), work_result(hmacfs=[{}])]
+    root = ET.fromstring(chart.svg(Results({}, works)))
+    bars = [float(bar.get("width", "")) for bar in root.iter("{http://www.w3.org/2000/svg}rect")][1:]
+    assert bars[1] == pytest.approx(2 * bars[0])
+    assert len(bars) == 2
+    texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["PUT (per s)", "hmacfs", "5,000", "go", "10,000"]
+
+
+def test_rounds_take_turns_and_go_on_after_a_failure() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def first(seconds: int) -> Sample:
+        calls.append(("first", seconds))
+        return {"per_s": float(len(calls))}
+
+    def second(seconds: int) -> Sample:
+        calls.append(("second", seconds))
+        if len(calls) == 3:
+            raise LoadFailed("a wrong\n answer")
+        return {"per_s": float(len(calls))}
+
+    entries = (Entry("first", first), Entry("second", second), Entry("third", lambda _: missing()))
+    results, said = Results({}), list[str]()
+    Rounds(2, 5, warm_up=True, say=said.append).run(Work("w", "title", ("per_s",), "go", entries), results)
+    assert calls == [("first", 1), ("second", 1), ("second", 5), ("first", 5), ("first", 5), ("second", 5)]
+    assert results.works[0].samples == {
+        "first": [{"per_s": 4.0}, {"per_s": 5.0}],
+        "second": [{}, {"per_s": 6.0}],
+        "third": [],
+    }
+    assert results.problems == ["w, third: it is not installed", "w, second, round 1: a wrong answer"]
+    assert said[0] == "title"
+    assert len(said) == 7
+
+
+def missing() -> Sample:
+    raise Unavailable("it is not installed")
+
+
+def test_works_are_chosen_by_name() -> None:
+    works = [Work(name, "", (), "", ()) for name in ("a", "b")]
+    assert select(works, []) == works
+    assert select(works, ["b"]) == works[1:]
+    with pytest.raises(ValueError, match="no such work: c; there are a, b"):
+        select(works, ["b", "c"])
+
+
+def test_the_shipped_nginx_configuration_can_be_measured() -> None:
+    text = (DEPLOY / "nginx.conf").read_text()
+    site = shipped_site(text, port=81, socket=Path("/our/socket"), store=Path("/our/store"))
+    assert "listen 127.0.0.1:81 " in site
+    assert "server unix:/our/socket " in site
+    assert re.search(r"^ +alias /our/store/;", site, re.MULTILINE)
+    assert len(re.findall(r"^ +location /upload/ {", site, re.MULTILINE)) == 1
+    with pytest.raises(Unavailable, match="does not look as expected"):
+        shipped_site(text.replace("listen 80;", "listen 8080;"), port=81, socket=Path("/s"), store=Path("/d"))
