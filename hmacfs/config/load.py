@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from hmacfs.config.settings import PUBLISHED_SECRET, REQUIRED, SETTINGS, Setting, Settings, cores
 from hmacfs.config.values import FromEnvironment, TcpAddress, UnixAddress, shown, tcp_address
 from hmacfs.errors import ConfigError
+from hmacfs.naming import RESERVED_FOLDER
 
 ENVIRONMENT_PREFIX = "HMACFS_"
 CONFIG_VARIABLE = "HMACFS_CONFIG"
@@ -135,6 +137,8 @@ def _settings(parsed: dict[str, Any], given: dict[str, _Given], path: Path | Non
     if parsed["idle_timeout"] is None:
         parsed["idle_timeout"] = _IDLE_TIMEOUT_UNIX if is_unix else _IDLE_TIMEOUT_TCP
     parsed["workers"] = parsed["workers"] or cores()
+    # Several machines may share a store, but no memory.
+    parsed["runtime_dir"] = parsed["runtime_dir"] or parsed["store_dir"] / RESERVED_FOLDER / "run" / _host_name()
     return Settings(listen=listen, **parsed)
 
 
@@ -155,6 +159,10 @@ def _listen(text: str, refuse: Any, *, is_unix: bool) -> TcpAddress | UnixAddres
     return address
 
 
+def _host_name() -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()).lstrip(".") or "localhost"
+
+
 def _overlap(one: TcpAddress, other: TcpAddress) -> bool:
     return one.port == other.port and (one.host == other.host or not one.host or not other.host)
 
@@ -170,16 +178,23 @@ def _one_line(value: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
-def check_environment(settings: Settings) -> None:
-    """What only the machine can tell: the store can be made and written, the log file too. Raises ``ConfigError``."""
-    store = settings.store_dir
+def _check_folder(key: str, folder: Path, mode: int) -> None:
+    """Make the folder, and its parents, if they are missing; write to it."""
     try:
-        store.mkdir(mode=0o755, parents=True, exist_ok=True)
-        trial = store / f".hmacfs-trial-{os.getpid()}"
+        for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            missing.mkdir(mode, exist_ok=True)
+        trial = folder / f".hmacfs-trial-{os.getpid()}"
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise ConfigError(f"StoreDir: {_one_line(store)} cannot be written: {error.strerror}") from None
+        raise ConfigError(f"{key}: {_one_line(folder)} cannot be written: {error.strerror}") from None
+
+
+def check_environment(settings: Settings) -> None:
+    """What only the machine can tell: store and runtime folder can be made and written, the log file too. Raises
+    ``ConfigError``."""
+    _check_folder("StoreDir", settings.store_dir, 0o755)
+    _check_folder("RuntimeDir", settings.runtime_dir, 0o700)
     if settings.log_file is not None:
         try:
             settings.log_file.open("a").close()

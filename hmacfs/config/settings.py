@@ -128,6 +128,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("SessionTTL", values.duration(), "24h", "an unfinished upload is kept for so long after its last byte"),
     Setting("MaxSessionsPerClient", values.integer(1), 100, "unfinished uploads of one client address"),
     Setting("SweepInterval", values.duration(), "10m", "how often expired uploads are looked for"),
+    Setting("UploadRateLimit", values.request_rate, "", 'uploads of one client address, such as `"60/minute"`'),
+    Setting("DownloadRateLimit", values.request_rate, "", "downloads of one client address"),
+    Setting("AuthFailureRateLimit", values.request_rate, "30/minute", "wrong signatures of one client address"),
+    Setting("RateLimitExempt", values.many(values.network), [], "networks that no rate limit applies to"),
     Setting(
         "TrustedProxies",
         values.many(values.network),
@@ -135,6 +139,12 @@ SETTINGS: tuple[Setting, ...] = (
         "proxies whose `X-Forwarded-For` is believed; on a Unix socket every peer is",
     ),
     Setting("MinFreeSpace", values.free_space, "100MB", "space that uploads leave free; also a percentage"),
+    Setting(
+        "RuntimeDir",
+        values.optional(values.path),
+        "",
+        "folder of what the workers share while they run, best on a tmpfs; default: inside `StoreDir`",
+    ),
 )
 
 
@@ -183,8 +193,13 @@ class Settings:
     session_ttl: float
     max_sessions_per_client: int
     sweep_interval: float
+    upload_rate_limit: str
+    download_rate_limit: str
+    auth_failure_rate_limit: str
+    rate_limit_exempt: tuple[Network, ...]
     trusted_proxies: tuple[Network, ...]
     min_free_space: FreeSpace
+    runtime_dir: Path
 
     @property
     def url_prefix(self) -> str:

@@ -34,6 +34,7 @@ class HmacFileServer:
             "Workers": 1,
             "MetricsEnabled": False,
             "MinFreeSpace": 0,
+            "AuthFailureRateLimit": "",
         }
         self.settings.update(settings)
         self.prefix = f"/{self.settings.get('UploadSubDir', 'upload')}/"

@@ -255,11 +255,13 @@ def test_every_setting_has_a_field_and_a_row() -> None:
 def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
     check_environment(settings(tmp_path, StoreDir=str(tmp_path / "new" / "store")))
     assert (tmp_path / "new" / "store").is_dir()
-    assert list((tmp_path / "new" / "store").iterdir()) == []
+    assert [path.name for path in (tmp_path / "new" / "store").iterdir()] == [".hmacfs"]
+    assert (tmp_path / "new" / "store" / ".hmacfs").stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").touch()
     cases: list[tuple[dict[str, Any], str]] = [
         ({"StoreDir": str(tmp_path / "file")}, "StoreDir"),
         ({"StoreDir": "/proc/none"}, "StoreDir"),
+        ({"RuntimeDir": "/proc/none"}, "RuntimeDir"),
         ({"StoreDir": str(tmp_path), "LogFile": str(tmp_path / "none" / "log")}, "LogFile"),
         ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": str(tmp_path / "none" / "s")}, "ListenPort"),
     ]
