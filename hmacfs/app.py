@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Mapping
 
 import flask
+from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
 from hmacfs.config import Settings
 from hmacfs.housekeeping import Sweeper
 from hmacfs.keyring import Keyring
-from hmacfs.sessions.chain import Chain
 from hmacfs.sessions.opening import open_store
 from hmacfs.storage.opening import open_storage
 from hmacfs.storage.partial import PartialFiles
-from hmacfs.storage.space import SpaceGuard
-from hmacfs.telemetry.events import Events
+from hmacfs.storage.space import SharedSums, SpaceGuard
+from hmacfs.telemetry.events import Events, RequestFinished
 from hmacfs.telemetry.logs import AccessLog
+from hmacfs.telemetry.metrics import Metrics
+from hmacfs.telemetry.pulse import Pulse
 from hmacfs.transfer.receive import Receiver
 from hmacfs.uploads.resumable import Limits, ResumableUploads
 from hmacfs.uploads.whole import StoreWhole
@@ -37,12 +40,20 @@ class Site:
 
     settings: Settings
     health: Health
-    sweeper: Sweeper
-    sessions: Chain
+    core: Core
+    pulse: Pulse | None
 
     def begin_stop(self) -> None:
         """From now on the application says that it takes no new work."""
         self.health.is_draining = True
+
+    def tasks(self, connections: Callable[[], int]) -> list[Callable[[], None]]:
+        """Endless functions, each to run in a greenlet of its own. ``connections`` tells how many are open."""
+        tasks: list[Callable[[], None]] = [self.core.sweeper.run_forever, self.core.space.announce_forever]
+        pulse = self.pulse
+        if pulse is not None:
+            tasks += [lambda: pulse.beat(connections, len(tasks)), pulse.count_sessions]
+        return tasks
 
 
 class Core:
@@ -58,13 +69,17 @@ class Core:
             rate=settings.max_bytes_per_second,
             early_writeback=self.storage.durable,
         )
-        space = SpaceGuard(self.storage.free_bytes, lambda: settings.min_free_space.of(self.storage.total_bytes()))
-        self.store_whole = StoreWhole(self.storage, receiver, space, max_size=settings.upload_max_size)
+        self.space = SpaceGuard(
+            self.storage.free_bytes,
+            lambda: settings.min_free_space.of(self.storage.total_bytes()),
+            SharedSums(settings.runtime_dir / "reserved"),
+        )
+        self.store_whole = StoreWhole(self.storage, receiver, self.space, max_size=settings.upload_max_size)
         self.resumable = ResumableUploads(
             self.sessions,
             PartialFiles(self.storage),
             receiver,
-            space,
+            self.space,
             self.storage.exists,
             self.limits,
             time.time,
@@ -79,11 +94,24 @@ def open_sweeper(settings: Settings) -> Sweeper:
 
 def create_app(settings: Settings) -> flask.Flask:
     """The WSGI application, for one process."""
+    app = flask.Flask("hmacfs", static_folder=None)
     core = Core(settings)
     cors = Cors(settings.allowed_origins)
-    clients = ClientAddress(settings.trusted_proxies)
-    desk = Desk(Events(AccessLog()), cors, clients, read_timeout=settings.read_timeout)
-    services = Services(
+    listeners: list[Callable[[RequestFinished], None]] = [AccessLog()]
+    pulse = None
+    if settings.metrics_enabled:
+        metrics = _metrics(app, settings)
+        listeners.append(metrics)
+        pulse = _pulse(metrics, core, settings)
+    desk = Desk(Events(*listeners), cors, ClientAddress(settings.trusted_proxies), read_timeout=settings.read_timeout)
+    state = Health([("store", core.storage.check_writable), ("session store", core.sessions.ping)])
+    _add_routes(app, _services(settings, core, desk, cors), state)
+    app.extensions["hmacfs"] = Site(settings, state, core, pulse)
+    return app
+
+
+def _services(settings: Settings, core: Core, desk: Desk, cors: Cors) -> Services:
+    return Services(
         desk=desk,
         guards=Guards(
             Keyring([settings.secret.reveal(), *(secret.reveal() for secret in settings.previous_secrets)]),
@@ -103,20 +131,33 @@ def create_app(settings: Settings) -> flask.Flask:
         signed_downloads=settings.require_signed_downloads,
         max_size=settings.upload_max_size,
     )
-    state = Health([("store", core.storage.check_writable), ("session store", core.sessions.ping)])
-    app = _flask(services, state)
-    app.extensions["hmacfs"] = Site(settings, state, core.sweeper, core.sessions)
-    return app
 
 
-def _flask(services: Services, state: Health) -> flask.Flask:
+def _metrics(app: flask.Flask, settings: Settings) -> Metrics:
+    """The exporter's own metrics would cost a fifth of the small requests, and its labels have no bound."""
+    exporter = GunicornPrometheusMetrics(app, export_defaults=False)
+    return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>")
+
+
+def _pulse(metrics: Metrics, core: Core, settings: Settings) -> Pulse:
+    def stores() -> tuple[str, Mapping[str, bool]]:
+        status = core.sessions.status()
+        return status.active, {store.name: store.is_healthy for store in status.stores}
+
+    return Pulse(
+        metrics,
+        uploads=lambda: core.space.uploads,
+        stores=stores,
+        sessions=core.sessions.count_by_state,
+        lock=settings.runtime_dir / "census.lock",
+    )
+
+
+def _add_routes(app: flask.Flask, services: Services, state: Health) -> None:
     blueprint = transfers(services)
-    app = flask.Flask("hmacfs", static_folder=None)
     app.url_map.merge_slashes = False  # "a//b" is refused, not redirected
     app.url_map.converters["any_path"] = AnyPath
     app.register_blueprint(blueprint)
     app.register_blueprint(health(services.desk, state))
     services.desk.serve_routing_errors(app)
-    door = DirectDoor(app.wsgi_app, blueprint, services.desk, services.prefix)
-    app.wsgi_app = door  # type: ignore[method-assign]
-    return app
+    app.wsgi_app = DirectDoor(app.wsgi_app, blueprint, services.desk, services.prefix)  # type: ignore[method-assign]

@@ -20,6 +20,7 @@ from gunicorn.glogging import Logger
 import hmacfs
 from hmacfs.config import Settings, TcpAddress, UnixAddress, check_environment, load, warnings
 from hmacfs.errors import ConfigError
+from hmacfs.server.monitoring import Monitoring, drop_gauges, metrics_folder
 from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker
 from hmacfs.sessions.opening import check_settings
 from hmacfs.storage.opening import open_storage
@@ -76,7 +77,9 @@ def load_app() -> flask.Flask:
     """
     from hmacfs.app import create_app
 
-    return create_app(current_settings())
+    settings = current_settings()
+    metrics_folder(settings)
+    return create_app(settings)
 
 
 def gunicorn_settings() -> dict[str, Any]:
@@ -101,6 +104,8 @@ def gunicorn_settings() -> dict[str, Any]:
         "on_starting": on_starting,
         "post_fork": post_fork,
         "when_ready": when_ready,
+        "on_reload": on_reload,
+        "child_exit": child_exit,
     }
 
 
@@ -149,9 +154,12 @@ def on_starting(_server: Any) -> None:
     """In the master, before it listens."""
     settings = current_settings()
     if "GUNICORN_PID" not in os.environ:  # else the listener is inherited from the server that is being replaced
-        problem = _address_problem(settings.listen)
+        problem = _address_problem("ListenPort", settings.listen)
+        if settings.metrics_enabled and not problem:
+            problem = _address_problem("MetricsPort", settings.metrics_port)
         if problem:
             sys.exit(f"hmac-file-server: {problem}")
+    metrics_folder(settings)
     _raise_descriptor_limit(settings.max_connections)
     try:
         storage = open_storage(settings)
@@ -177,8 +185,23 @@ def when_ready(server: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _, frame: _stop(server, frame))
     log.info("listening at %s, uploads at %s", _bind(current_settings()), current_settings().url_prefix)
+    _monitoring.apply(current_settings(), _workers_of(server))
     for action in _when_ready:
         action()
+
+
+def on_reload(server: Any) -> None:
+    """In the master after SIGHUP, before it starts workers with the new settings."""
+    _monitoring.apply(current_settings(), _workers_of(server))
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """In the master, when a worker has ended."""
+    drop_gauges(current_settings(), worker.pid)
+
+
+def _workers_of(server: Any) -> Callable[[], tuple[int, int]]:
+    return lambda: (len(server.WORKERS), server.worker_age)
 
 
 def post_fork(_server: Any, _worker: Any) -> None:
@@ -186,6 +209,7 @@ def post_fork(_server: Any, _worker: Any) -> None:
     a stop that comes while the worker starts."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+    _monitoring.disown()
 
 
 def on_ready(action: Callable[[], None]) -> None:
@@ -195,6 +219,7 @@ def on_ready(action: Callable[[], None]) -> None:
 
 _when_ready: list[Callable[[], None]] = []
 _stops_requested = 0
+_monitoring = Monitoring()
 
 
 def _stop(server: Any, frame: FrameType | None) -> None:
@@ -216,7 +241,7 @@ def _features(settings: Settings) -> list[str]:
     return features
 
 
-def _address_problem(address: TcpAddress | UnixAddress) -> str:
+def _address_problem(key: str, address: TcpAddress | UnixAddress) -> str:
     """Why nothing can listen at this address; empty if it can. gunicorn would try for five seconds and say it six
     times; and it would take the socket file away from a server that uses it."""
     if isinstance(address, UnixAddress):
@@ -234,7 +259,7 @@ def _address_problem(address: TcpAddress | UnixAddress) -> str:
             except OSError as error:
                 if host is None and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     continue
-                return f"ListenPort: cannot listen at {address}: {os.strerror(error.errno or 0)}"
+                return f"{key}: cannot listen at {address}: {os.strerror(error.errno or 0)}"
     return ""
 
 

@@ -62,7 +62,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     def run(self) -> None:
         servers = [self._listen(listener) for listener in self.sockets]
-        gevent.spawn(self.wsgi.extensions["hmacfs"].sweeper.run_forever)
+        for task in self.wsgi.extensions["hmacfs"].tasks(lambda: len(self._connections)):
+            gevent.spawn(task)
         while self.alive:
             self.notify()
             self._stop_requested.wait(HEARTBEAT_SECONDS)

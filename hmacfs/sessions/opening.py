@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hmacfs.config import Secret
 from hmacfs.errors import ConfigError
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.offload import Offload
 from hmacfs.sessions.chain import Chain
-from hmacfs.sessions.database import Database
 from hmacfs.sessions.redis_address import parse_redis_address
 from hmacfs.sessions.replica import Replica
+
+if TYPE_CHECKING:
+    from hmacfs.sessions.database import Database
 
 _DATABASE_FILE = "sessions.sqlite3"
 #: The drivers are extras of this package: what each type needs, and what the extra is called.

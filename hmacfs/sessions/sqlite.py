@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from pathlib import Path
@@ -21,7 +22,7 @@ def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> Database:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     # A thread's connection is used by one thread at a time, not always by the same.
     engine = make_engine(sa.URL.create("sqlite", database=str(path)), timeout=timeout, check_same_thread=False)
-    sa.event.listen(engine, "connect", _prepare)
+    sa.event.listen(engine, "connect", lambda connection, _: _prepare(connection, path.with_suffix(".lock")))
     return Database(
         name="sqlite",
         engine=engine,
@@ -33,9 +34,18 @@ def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> Database:
     )
 
 
-def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+def _prepare(connection: sqlite3.Connection, switching: Path) -> None:
     """WAL: readers and a writer don't wait for each other. With it, NORMAL means that a power cut may undo the last
     saves but harms nothing; since the partial file's length is the truth about an upload, an older record costs no
-    byte, while FULL would cost a sync for each save."""
-    if connection.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",):
-        connection.execute("PRAGMA synchronous=NORMAL")
+    byte, while FULL would cost a sync for each save.
+
+    Two processes that switch a new database to WAL at the same time fail at once, whatever the timeout: hence the lock,
+    on a file of its own, for on network file systems SQLite's locks and these are the same.
+    """
+    fd = os.open(switching, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if connection.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",):
+            connection.execute("PRAGMA synchronous=NORMAL")
+    finally:
+        os.close(fd)

@@ -1,20 +1,99 @@
-"""The guard over free space: an upload that cannot fit is refused before its body is sent."""
+"""The guard over free space: an upload that cannot fit is refused before its body is sent.
+
+What running uploads have yet to write counts as used, over all workers: each announces its sum in a small table that
+they share.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import mmap
+import os
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
 
-from hmacfs.errors import NoSpace
+from hmacfs.errors import NoSpace, StorageFailed
 
 #: A measurement that left plenty is good for so long; near the limit each upload measures anew.
 FRESH_SECONDS = 0.5
 #: Plenty: more than could be written meanwhile.
 PLENTY_BYTES = 8 * 1024**3
+#: How often a worker announces how far its uploads are.
+ANNOUNCE_SECONDS = 1.0
+
+
+class Counted(Protocol):
+    """A body that knows how many bytes of it were received."""
+
+    @property
+    def received(self) -> int: ...
+
+
+class SharedSums:
+    """A number for each process, in a file that all processes of this machine map. Those of dead ones do not count.
+
+    Raises ``StorageFailed`` if there are more processes than places.
+    """
+
+    PLACES = 4096
+    _ENTRY = struct.Struct("=qq")  # process id, number
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = self.PLACES * self._ENTRY.size
+        with self.lock():
+            if os.fstat(self._fd).st_size != size:
+                os.ftruncate(self._fd, size)
+            self._map = mmap.mmap(self._fd, size)
+            self._position = self._claim()
+
+    def _claim(self) -> int:
+        for position in range(0, len(self._map), self._ENTRY.size):
+            pid, _ = self._ENTRY.unpack_from(self._map, position)
+            if pid in (0, os.getpid()) or not _is_alive(pid):
+                self._ENTRY.pack_into(self._map, position, os.getpid(), 0)
+                return position
+        raise StorageFailed
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from announcing under a lock too. Nothing in this context may yield to others."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def announce(self, number: int) -> None:
+        """This process's number from now on."""
+        self._ENTRY.pack_into(self._map, self._position, os.getpid(), number)
+
+    def of_others(self) -> int:
+        """The sum of all other processes' numbers."""
+        return sum(
+            number
+            for pid, number in self._ENTRY.iter_unpack(self._map[:])
+            if number > 0 and pid != os.getpid() and _is_alive(pid)
+        )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class SpaceGuard:
-    """Counts the announced sizes of running uploads as used.
+    """Reserves space for uploads; knows of all that this process is receiving.
 
     free_bytes: what the store may still take. least_free: what must stay free, as a function, since it may be a share
     of the file system's size.
@@ -24,37 +103,75 @@ class SpaceGuard:
         self,
         free_bytes: Callable[[], int],
         least_free: Callable[[], int],
+        shared: SharedSums,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._free_bytes = free_bytes
         self._least_free = least_free
+        self._shared = shared
         self._clock = clock
+        self._running: set[Reservation] = set()
+        self._reserved = 0
         self._spare = 0
         self._measured = float("-inf")
-        self.reserved = 0
 
-    def reserve(self, count: int) -> Reservation:
-        """Set ``count`` bytes aside, as a context. Raises ``NoSpace`` if less than the minimum would stay free."""
-        now = self._clock()
-        if now - self._measured > FRESH_SECONDS or self._spare - self.reserved - count < PLENTY_BYTES:
-            self._spare = self._free_bytes() - self._least_free()
-            self._measured = now
-        if self._spare - self.reserved < count:
-            raise NoSpace
-        return Reservation(self, count)
+    def reserve(self, count: int, body: Counted | None = None) -> Reservation:
+        """Set ``count`` bytes aside as a context; with a body, those that it has not received yet. Entering it raises
+        ``NoSpace`` if less than the minimum would stay free."""
+        return Reservation(self, count, body)
+
+    @property
+    def uploads(self) -> int:
+        """How many uploads are in progress in this process."""
+        return len(self._running)
+
+    def add(self, reservation: Reservation) -> None:
+        is_fresh = self._clock() - self._measured <= FRESH_SECONDS
+        if is_fresh and self._spare - self._reserved - reservation.count >= PLENTY_BYTES:
+            self._admit(reservation)
+            return
+        with self._shared.lock():
+            self._spare = self._free_bytes() - self._least_free() - self._shared.of_others()
+            self._measured = self._clock()
+            if self._spare - sum(running.left for running in self._running) < reservation.count:
+                raise NoSpace
+            self._admit(reservation)
+
+    def _admit(self, reservation: Reservation) -> None:
+        self._running.add(reservation)
+        self._reserved += reservation.count
+        self._shared.announce(self._reserved)
+
+    def remove(self, reservation: Reservation) -> None:
+        self._running.discard(reservation)
+        self._reserved -= reservation.count
+        self._shared.announce(self._reserved)
+
+    def announce_forever(self) -> None:
+        """Tell the other workers now and then how much of what was reserved is used by now."""
+        while True:
+            time.sleep(ANNOUNCE_SECONDS)
+            if self._running:
+                self._shared.announce(sum(running.left for running in self._running))
 
 
 class Reservation:
     """Bytes that are set aside for as long as the context lasts."""
 
-    __slots__ = ("_count", "_guard")
+    __slots__ = ("_body", "_guard", "count")
 
-    def __init__(self, guard: SpaceGuard, count: int) -> None:
+    def __init__(self, guard: SpaceGuard, count: int, body: Counted | None) -> None:
         self._guard = guard
-        self._count = count
+        self._body = body
+        self.count = count
+
+    @property
+    def left(self) -> int:
+        """Bytes still to come."""
+        return max(0, self.count - self._body.received) if self._body is not None else self.count
 
     def __enter__(self) -> None:
-        self._guard.reserved += self._count
+        self._guard.add(self)
 
     def __exit__(self, *_: object) -> None:
-        self._guard.reserved -= self._count
+        self._guard.remove(self)

@@ -13,9 +13,9 @@ log = logging.getLogger(__name__)
 class RequestFinished:
     """An answered request.
 
-    path: as sent, percent-encoded, without the query (which holds signatures). route: the kind of request, one of a
-    fixed few words. reason: of a refusal or failure, a word from ``errors``; else empty. received, sent: bytes of the
-    bodies. seconds: from the head's arrival to the end of the answer.
+    path: as sent, percent-encoded, without the query (which holds signatures). route: the rule that the path matched,
+    one of a fixed few. reason: of a refusal or failure, a word from ``errors``; else empty. received, sent: bytes of
+    the bodies. seconds: from the head's arrival to the end of the answer. stored: whether a file became visible.
     """
 
     request_id: str
@@ -28,6 +28,7 @@ class RequestFinished:
     received: int
     sent: int
     seconds: float
+    stored: bool
 
 
 class Events:

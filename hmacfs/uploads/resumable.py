@@ -28,9 +28,9 @@ from hmacfs.errors import (
 from hmacfs.naming import StoredName
 from hmacfs.uploads.contracts import SessionStore
 from hmacfs.uploads.session import NEXT, Session, State, new_token
-from hmacfs.uploads.whole import Space
+from hmacfs.uploads.whole import Counted, Space
 
-BodyT = TypeVar("BodyT", contravariant=True)
+BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
 FactsT = TypeVar("FactsT", covariant=True)
 
 log = logging.getLogger("hmacfs.uploads")
@@ -251,7 +251,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 writer.truncate(offset)
             if writer.length != offset:
                 raise OffsetMismatch(writer.length)
-            with self._space.reserve(size or 0):
+            with self._space.reserve(size or 0, body):
                 self._receive(writer, body, limit - offset, digest, expected)
             stored = writer.stored()
             touched = dataclasses.replace(session, touched=self._clock())

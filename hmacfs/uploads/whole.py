@@ -8,7 +8,15 @@ from typing import Generic, Protocol, TypeVar
 from hmacfs.errors import LengthRequired, NameTaken, TooLarge
 from hmacfs.naming import StoredName
 
-BodyT = TypeVar("BodyT", contravariant=True)
+
+class Counted(Protocol):
+    """A request body that knows how many bytes of it were received."""
+
+    @property
+    def received(self) -> int: ...
+
+
+BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
 FactsT = TypeVar("FactsT", covariant=True)
 
 
@@ -31,9 +39,10 @@ class Storage(Protocol[FactsT]):
 
 
 class Space(Protocol):
-    """Guards the free space. ``reserve`` raises ``NoSpace``; inside its context the bytes count as used."""
+    """Guards the free space. Entering ``reserve``'s context raises ``NoSpace``; inside it the bytes count as used, with
+    a body those that it has not received yet."""
 
-    def reserve(self, count: int) -> AbstractContextManager[None]: ...
+    def reserve(self, count: int, body: Counted | None = None) -> AbstractContextManager[None]: ...
 
 
 class Receiver(Protocol[BodyT]):
@@ -64,7 +73,7 @@ class StoreWhole(Generic[BodyT, FactsT]):
             raise LengthRequired
         if length is not None and length > self.max_size:
             raise TooLarge
-        with self._space.reserve(length or 0):
+        with self._space.reserve(length or 0, body):
             if self._storage.exists(name):
                 raise NameTaken
             with self._storage.stage() as staged:

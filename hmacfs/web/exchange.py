@@ -120,12 +120,14 @@ class Status(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class Reply:
-    """An answer. ``reason`` is the word of a refusal or failure (see ``errors``), empty for success."""
+    """An answer. ``reason`` is the word of a refusal or failure (see ``errors``), empty for success; ``stored`` says
+    that the request made a file visible."""
 
     status: HTTPStatus | Status
     headers: Headers
     body: bytes | FileSlice = b""
     reason: str = ""
+    stored: bool = False
 
 
 View = Callable[[Exchange], Reply]

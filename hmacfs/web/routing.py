@@ -91,11 +91,11 @@ class Desk:
         """Publish the event now, or when the file has gone out."""
         body = reply.body
         if isinstance(body, FileSlice):
-            body.on_close = lambda slice_: self._publish(exchange, reply, route, slice_.sent)
+            body.on_close = lambda file: self._publish(exchange, reply, route, file.sent, cut=file.sent < file.count)
         else:
             self._publish(exchange, reply, route, 0 if exchange.method == "HEAD" else len(body))
 
-    def _publish(self, exchange: Exchange, reply: Reply, route: str, sent: int) -> None:
+    def _publish(self, exchange: Exchange, reply: Reply, route: str, sent: int, *, cut: bool = False) -> None:
         self._events.publish(
             RequestFinished(
                 request_id=exchange.request_id,
@@ -104,10 +104,11 @@ class Desk:
                 path=exchange.log_path,
                 route=route,
                 status=reply.status.value,
-                reason=reply.reason,
+                reason="answer-cut-short" if cut else reply.reason,
                 received=exchange.received,
                 sent=sent,
                 seconds=exchange.elapsed(),
+                stored=reply.stored,
             )
         )
 
@@ -127,6 +128,10 @@ class AnyPath(PathConverter):
     part_isolating = False
 
 
+#: The rule of the transfers: every path below the mount point.
+ANY_PATH = "/<any_path:path>"
+
+
 class TransferBlueprint(flask.Blueprint):
     """A blueprint whose views take an ``Exchange`` and return a ``Reply``.
 
@@ -141,8 +146,9 @@ class TransferBlueprint(flask.Blueprint):
     def transfer(self, rule: str, *methods: str, direct: bool = False) -> Callable[[View], View]:
         """Register a view for ``rule`` and ``methods``; ``direct``: also for the direct door."""
 
+        route = f"{self.url_prefix or ''}{rule}".replace(ANY_PATH, "/<path>")
+
         def register(view: View) -> View:
-            route = view.__name__
             if direct:
                 self.direct.update(dict.fromkeys(methods, (view, route)))
 
@@ -152,7 +158,7 @@ class TransferBlueprint(flask.Blueprint):
                 return as_flask_response(self._desk.answer(view, route, exchange))
 
             self.add_url_rule(
-                rule, endpoint=route, view_func=flask_view, methods=methods, provide_automatic_options=False
+                rule, endpoint=view.__name__, view_func=flask_view, methods=methods, provide_automatic_options=False
             )
             return view
 

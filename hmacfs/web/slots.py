@@ -103,7 +103,7 @@ class SlotUploads:
         if progress.facts is None:
             return Reply(HTTPStatus.ACCEPTED, headers)
         headers += [("Location", exchange.name.url_path(self._prefix)), ("ETag", progress.facts.etag)]
-        return Reply(HTTPStatus.CREATED, headers)
+        return Reply(HTTPStatus.CREATED, headers, stored=True)
 
     @staticmethod
     def _progress_headers(session: Session, offset: int) -> Headers:

@@ -18,11 +18,10 @@ from hmacfs.web.cors import METHODS, Cors
 from hmacfs.web.exchange import Exchange, Reply
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
-from hmacfs.web.routing import Desk, TransferBlueprint
+from hmacfs.web.routing import ANY_PATH, Desk, TransferBlueprint
 from hmacfs.web.slots import SlotUploads, piece_of
 from hmacfs.web.tus import TusUploads, filetype, is_tus_path
 
-ANY_PATH = "/<any_path:path>"
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:[ \t]*;[\t\x20-\x7e]{0,255})?")
 
 
@@ -76,7 +75,7 @@ def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
             exchange.name, exchange.body, exchange.length, content_type, binds_length=verified.binds_length
         )
         location = exchange.name.url_path(services.prefix)
-        return Reply(HTTPStatus.CREATED, [("Location", location), ("ETag", facts.etag)])
+        return Reply(HTTPStatus.CREATED, [("Location", location), ("ETag", facts.etag)], stored=True)
 
 
 def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:

@@ -40,7 +40,7 @@ class TusUploads:
         if length and not has_body:
             return Reply(HTTPStatus.CREATED, [location, self._expires(session)])
         progress = self._append(exchange, session, 0)
-        return Reply(HTTPStatus.CREATED, [location, *self._offset_headers(progress)])
+        return Reply(HTTPStatus.CREATED, [location, *self._offset_headers(progress)], stored=progress.facts is not None)
 
     def head(self, exchange: Exchange) -> Reply:
         tus.check_version(exchange.environ)
@@ -57,7 +57,7 @@ class TusUploads:
         tus.check_piece_type(exchange.environ)
         session = self._session(exchange)
         progress = self._append(exchange, session, tus.upload_offset(exchange.environ))
-        return Reply(HTTPStatus.NO_CONTENT, self._offset_headers(progress))
+        return Reply(HTTPStatus.NO_CONTENT, self._offset_headers(progress), stored=progress.facts is not None)
 
     def delete(self, exchange: Exchange) -> Reply:
         tus.check_version(exchange.environ)

@@ -1,0 +1,79 @@
+"""What a worker notes of itself now and then."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.telemetry.metrics import Metrics
+
+log = logging.getLogger("hmacfs.telemetry")
+
+#: Seconds between two looks at the event loop and the gauges.
+BEAT_SECONDS = 0.25
+#: Seconds between two counts of the upload sessions.
+CENSUS_SECONDS = 10.0
+
+
+class Pulse:
+    """Two endless loops for greenlets: ``beat`` and ``count_sessions``.
+
+    uploads: how many are in progress here. stores: the active session store, and for each whether it can be reached.
+    sessions: their number by state, raises ``SessionStoreUnavailable``. lock: the file that decides which worker counts
+    them.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        uploads: Callable[[], int],
+        stores: Callable[[], tuple[str, Mapping[str, bool]]],
+        sessions: Callable[[], Mapping[str, int]],
+        lock: Path,
+    ) -> None:
+        self._metrics = metrics
+        self._uploads = uploads
+        self._stores = stores
+        self._sessions = sessions
+        self._lock = lock
+
+    def beat(self, connections: Callable[[], int], tasks: int) -> None:
+        """connections: how many are open, a greenlet each; tasks: how many greenlets there are besides."""
+        metrics = self._metrics
+        while True:
+            count = connections()
+            metrics.connections.set(count)
+            metrics.greenlets.set(count + tasks)
+            metrics.uploads_in_progress.set(self._uploads())
+            metrics.set_session_stores(*self._stores())
+            before = time.monotonic()
+            time.sleep(BEAT_SECONDS)
+            metrics.observe_lag(max(0.0, time.monotonic() - before - BEAT_SECONDS))
+
+    def count_sessions(self) -> None:
+        """Of all workers the one that holds the lock counts, for as long as it lives."""
+        fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while not _try_lock(fd):
+            time.sleep(CENSUS_SECONDS)
+        while True:
+            try:
+                self._metrics.set_sessions(self._sessions())
+            except SessionStoreUnavailable:
+                log.debug("the upload sessions cannot be counted now")
+            except Exception:
+                log.exception("counting the upload sessions failed")
+            time.sleep(CENSUS_SECONDS)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,218 @@
+"""The metrics of all workers, added up and served by the master.
+
+Each process writes its counts to files named after it. Those of processes that ended are folded into one set of files
+(process 0), so that a scrape stays cheap and no count is lost, not even when the whole server is restarted; the gauges
+of such processes are dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+import hmacfs
+
+log = logging.getLogger("hmacfs.telemetry")
+
+#: Whose counts stand for all processes that ended.
+_ENDED = "0"
+#: CPU usage is measured over at least so long.
+_CPU_SECONDS = 1.0
+
+
+class Folder:
+    """The files that the metrics of all processes are in."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def _fold_ended(self) -> None:
+        """Add the counts of processes that ended to those of process 0, and remove their files."""
+        for path in self._path.glob("gauge_*.db"):
+            if _has_ended(path):
+                path.unlink(missing_ok=True)
+        for kind in ("counter", "histogram"):
+            ended = [path for path in self._path.glob(f"{kind}_*.db") if _has_ended(path)]
+            if ended:
+                self._fold(self._path / f"{kind}_{_ENDED}.db", ended)
+
+    def _fold(self, into: Path, ended: list[Path]) -> None:
+        counts: dict[str, float] = {}
+        for path in [into, *ended]:
+            for key, value in _values(path):
+                counts[key] = counts.get(key, 0.0) + value
+        draft = into.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        folded = MmapedDict(str(draft))
+        for key, value in counts.items():
+            folded.write_value(key, value, 0.0)
+        folded.close()
+        draft.replace(into)
+        for path in ended:
+            path.unlink()
+
+    def collect(self) -> list[Metric]:
+        """The metrics of all processes, past and present."""
+        collector = MultiProcessCollector(None, str(self._path))
+        with self._lock:
+            self._fold_ended()
+            try:
+                return list(collector.collect())
+            except (struct.error, FileNotFoundError):  # a process that started or ended just now
+                return list(collector.collect())
+
+
+def _has_ended(path: Path) -> bool:
+    pid = path.stem.rpartition("_")[2]
+    return pid != _ENDED and not (pid.isdigit() and psutil.pid_exists(int(pid)))
+
+
+def _values(path: Path) -> Iterator[tuple[str, float]]:
+    """The counts in a file; one that was damaged (by a power cut) has none from there on."""
+    try:
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):
+            yield key, value
+    except FileNotFoundError:
+        pass
+    except (struct.error, RuntimeError, ValueError):
+        log.warning("the metrics in %s are damaged: what cannot be read is lost", path.name)
+
+
+class Vitals:
+    """What is measured when it is asked for. The processes: the master, which this one is, and its children.
+
+    store: whose file system is reported. workers: how many there are, and how many were started so far.
+    """
+
+    def __init__(self, store: Path, workers: Callable[[], tuple[int, int]]) -> None:
+        self._store = store
+        self._workers = workers
+        self._cpu_seconds: dict[int, float] = {}
+        self._measured = 0.0
+        self._percent = 0.0
+
+    def collect(self) -> Iterator[Metric]:
+        processes = _processes()
+        yield _gauge("memory_usage_bytes", "Memory of all processes.", sum(map(_memory, processes)))
+        yield _gauge("cpu_usage_percent", "CPU time of all processes; 100 is one core.", self._cpu(processes))
+        alive, started = self._workers()
+        yield _gauge("hmacfs_workers", "Worker processes.", alive)
+        yield CounterMetricFamily("hmacfs_workers_started", "Worker processes started.", value=started)
+        with contextlib.suppress(OSError):
+            space = os.statvfs(self._store)
+            yield _gauge("hmacfs_store_free_bytes", "Free space for files.", space.f_bavail * space.f_frsize)
+            yield _gauge("hmacfs_store_size_bytes", "Size of the file system.", space.f_blocks * space.f_frsize)
+            yield _gauge("hmacfs_store_free_inodes", "Files that may still be made.", space.f_favail)
+            yield _gauge("hmacfs_store_inodes", "Files that the file system can hold.", space.f_files)
+        yield _build_info()
+
+    def _cpu(self, processes: Iterable[psutil.Process]) -> float:
+        """Per cent of one core since the last measurement."""
+        now = time.monotonic()
+        passed = now - self._measured
+        if passed >= _CPU_SECONDS:
+            used = {process.pid: _cpu_seconds(process) for process in processes}
+            before, self._cpu_seconds, self._measured = self._cpu_seconds, used, now
+            spent = sum(max(0.0, seconds - before[pid]) for pid, seconds in used.items() if pid in before)
+            self._percent = 100 * spent / passed
+        return self._percent
+
+
+def _processes() -> list[psutil.Process]:
+    master = psutil.Process()
+    return [master, *master.children(recursive=True)]
+
+
+def _memory(process: psutil.Process) -> int:
+    """Bytes; what several processes share counts once in all where the kernel tells it (Linux)."""
+    try:
+        full = process.memory_full_info()
+        return int(getattr(full, "pss", 0) or full.rss)
+    except psutil.Error:
+        return 0
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _build_info() -> Metric:
+    labels = {
+        "version": hmacfs.__version__,
+        "python": platform.python_version(),
+        "gunicorn": version("gunicorn"),
+        "gevent": version("gevent"),
+    }
+    family = GaugeMetricFamily("hmacfs_build_info", "Versions.", labels=list(labels))
+    family.add_metric(list(labels.values()), 1)
+    return family
+
+
+class _All(Collector):
+    def __init__(self, folder: Folder, vitals: Vitals) -> None:
+        self._folder = folder
+        self._vitals = vitals
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._folder.collect():
+            yield metric
+            if metric.name == "goroutines_count":
+                yield _renamed(metric, "greenlets_count")
+        yield from self._vitals.collect()
+
+
+def _renamed(metric: Metric, name: str) -> Metric:
+    """Of no type, since a gauge's name ought not to end like that. The original's own name is beyond help."""
+    copy = Metric(name, metric.documentation, "unknown")
+    for sample in metric.samples:
+        copy.add_sample(name, sample.labels, sample.value)
+    return copy
+
+
+class ScrapeServer:
+    """Serves the metrics from a thread. Raises ``OSError`` if nothing can listen at this address."""
+
+    def __init__(self, host: str, port: int, folder: Folder, vitals: Vitals) -> None:
+        registry = CollectorRegistry()
+        registry.register(_All(folder, vitals))
+        self._server: Any
+        self._server, self._thread = start_http_server(port, host or _any_host(), registry)
+
+    def stop(self) -> None:
+        """Stop serving, in the process that serves."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def disown(self) -> None:
+        """In a forked process: let the port go with the process that serves."""
+        self._server.socket.close()
+
+
+def _any_host() -> str:
+    return "::" if Path("/proc/net/if_inet6").exists() else "0.0.0.0"  # noqa: S104 - what an empty host means
