@@ -93,7 +93,7 @@ def open_sweeper(settings: Settings) -> Sweeper:
 
 
 def create_app(settings: Settings) -> flask.Flask:
-    """The WSGI application, for one process."""
+    """The WSGI application, for one process. With metrics, ``PROMETHEUS_MULTIPROC_DIR`` names their folder."""
     app = flask.Flask("hmacfs", static_folder=None)
     core = Core(settings)
     cors = Cors(settings.allowed_origins)

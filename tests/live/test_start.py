@@ -354,7 +354,9 @@ for door in ("direct", "flask"):
 print(json.dumps(answers))
 """
     config = tmp_path / "config.toml"
-    config.write_text(f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}/store"\nMinFreeSpace = 0')
+    config.write_text(
+        f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}/store"\nMinFreeSpace = 0\nMetricsEnabled = false'
+    )
     (tmp_path / "store").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", script, str(config)], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
