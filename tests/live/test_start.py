@@ -9,14 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.live.client import Client, get, put, request
+from tests.live.client import get, put, request
 from tests.servers import Daemon, accepts_connections, free_port, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.unit.test_config import ORIGINAL
@@ -239,84 +237,6 @@ def test_log_levels(start_server: StartServer) -> None:
     get(server, "nothing")
     server.stop()
     assert server.log() == ""
-
-
-def slow_upload(server: HmacFileServer, name: str, pieces: int, rest: float) -> list[int]:
-    """An upload of 10,000 bytes a piece; the list holds its status once it is done."""
-    statuses: list[int] = []
-    begun = threading.Event()
-
-    def upload() -> None:
-        with Client(server) as client:
-            client.head("PUT", server.sign_v(name, pieces * 10_000), content_length=pieces * 10_000)
-            for _ in range(pieces):
-                client.send(b"x" * 10_000)
-                begun.set()
-                time.sleep(rest)
-            statuses.append(client.answer().status)
-
-    threading.Thread(target=upload, daemon=True).start()
-    begun.wait()
-    return statuses
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_lets_uploads_finish_and_ends_idle_connections(start_server: StartServer, number: int) -> None:
-    server = start_server(IdleTimeout="60s", Workers=2)
-    with Client(server) as idle:
-        idle.head("GET", "/healthz")
-        assert idle.answer().status == 200
-        statuses = slow_upload(server, "slow", 20, 0.05)
-        os.killpg(server.pid, number)  # as Ctrl-C in a terminal: to the master and to all workers
-        assert idle.is_closed(within=5)
-        assert server.daemon.process.wait(20) == 0
-    assert statuses == [201]
-    assert (server.store / "slow").stat().st_size == 200_000
-    assert server.complaints() == []
-
-
-def test_what_takes_too_long_is_broken_off_and_leaves_nothing(start_server: StartServer) -> None:
-    server = start_server(GracefulShutdownTimeout="500ms", ReadTimeout="60s")
-    with Client(server) as client:
-        client.head("PUT", server.sign_v("long", 1_000_000), content_length=1_000_000)
-        client.send(b"x" * 100_000)
-        assert client.stays_silent(0.2)
-        server.daemon.process.send_signal(signal.SIGTERM)
-        answer = client.answer()
-        assert (answer.status, answer.headers["Connection"]) == (503, "close")
-        assert server.daemon.process.wait(10) == 0
-    assert server.stored() == []
-    assert server.leftovers() == []
-
-
-def test_a_second_signal_stops_at_once(start_server: StartServer) -> None:
-    server = start_server(GracefulShutdownTimeout="60s", ReadTimeout="60s")
-    with Client(server) as client:
-        client.head("PUT", server.sign_v("long", 1_000_000), content_length=1_000_000)
-        client.send(b"x" * 100_000)
-        assert client.stays_silent(0.2)
-        server.daemon.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not accepts_connections(server.port))
-        server.daemon.process.send_signal(signal.SIGTERM)
-        assert server.daemon.process.wait(10) == 0
-    assert server.stored() == []
-    assert server.leftovers() == []
-
-
-def test_a_reload_takes_the_new_settings_and_keeps_running_uploads(start_server: StartServer) -> None:
-    server = start_server(UploadMaxSize="1MB")
-    statuses = slow_upload(server, "slow", 20, 0.05)
-    server.settings["UploadMaxSize"] = 10
-    server.write_config()
-    os.kill(server.pid, signal.SIGHUP)
-    wait_until(lambda: put(server, f"size-{time.monotonic()}", b"x" * 11).status == 413)
-    wait_until(lambda: statuses == [201])
-    server.settings["UploadMaxSize"] = "nonsense"
-    server.write_config()
-    os.kill(server.pid, signal.SIGHUP)
-    wait_until(lambda: "keeping the running configuration" in server.log())
-    assert put(server, "still", b"x").status == 201
-    assert server.stop() == 0
 
 
 def test_both_doors_have_one_policy(tmp_path: Path) -> None:

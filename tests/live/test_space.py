@@ -1,0 +1,101 @@
+"""A file system that fills up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.live.client import Client, get, put
+from tests.servers import wait_until
+from tests.servers.hmacfs import HmacFileServer
+
+StartServer = Callable[..., HmacFileServer]
+MIB = 2**20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m,mode=0755", "none", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def start(start_server: StartServer, disk: Path, runtime: Path, **settings: object) -> HmacFileServer:
+    server = start_server(StoreDir=str(disk), RuntimeDir=str(runtime), UploadMaxSize="1GB", Workers=2, **settings)
+    server.store = disk
+    return server
+
+
+@pytest.mark.parametrize("way", ["announced", "chunked"])
+def test_a_disk_filled_to_the_brim(start_server: StartServer, small_disk: Path, tmp_path: Path, way: str) -> None:
+    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace="2MB")
+    body = os.urandom(MIB)
+
+    def upload(number: int) -> int:
+        name = f"file{number}"
+        if way == "announced":
+            return put(server, name, body).status
+        with Client(server) as client:
+            client.head("PUT", server.sign_v3("PUT", name), transfer_encoding="chunked")
+            piece = b"%x\r\n" % len(body) + body + b"\r\n"
+            try:
+                client.send(piece + b"0\r\n\r\n")
+            except (BrokenPipeError, ConnectionResetError):  # refused, and more came than the server would throw away
+                return 507
+            return client.answer().status
+
+    with ThreadPoolExecutor(16) as pool:
+        statuses = Counter(pool.map(upload, range(80)))
+    assert set(statuses) == {201, 507}
+    assert server.leftovers() == []
+    stored = server.stored()
+    assert len(stored) == statuses[201]
+    if way == "announced":  # the space that must stay free is, and no more than that
+        assert 27 <= statuses[201] <= 30
+    else:
+        assert statuses[201] >= 20
+    for name in stored:
+        assert get(server, name).body == body
+    for name in stored[:5]:
+        (small_disk / name).unlink()
+    assert put(server, "again", body).status == 201
+    assert [line for line in server.complaints() if "Traceback" in line or " ERROR " in line] == []
+
+
+def test_uploads_in_progress_count_over_all_workers(
+    start_server: StartServer, small_disk: Path, tmp_path: Path
+) -> None:
+    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace=0)
+    holders = [Client(server) for _ in range(4)]
+    for number, client in enumerate(holders):
+        client.head("PUT", server.sign_v(f"held{number}", 7 * MIB), content_length=7 * MIB, expect="100-continue")
+        assert client.informational().startswith(b"HTTP/1.1 100")
+    refused = [put(server, f"more{number}", bytes(5 * MIB)).status for number in range(8)]
+    assert refused == [507] * 8
+    for client in holders:
+        client.reset()
+    wait_until(lambda: put(server, "more", bytes(5 * MIB)).status == 201, what="the space of those who left")
+    assert server.leftovers() == []
+
+
+def test_a_share_of_the_disk_may_be_kept_free(start_server: StartServer, small_disk: Path, tmp_path: Path) -> None:
+    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace="50%")
+    assert put(server, "first", bytes(12 * MIB)).status == 201
+    with Client(server) as client:  # refused before a byte of the body
+        client.head("PUT", server.sign_v("second", 8 * MIB), content_length=8 * MIB, expect="100-continue")
+        answer = client.answer()
+    assert answer.status == 507
+    assert b"not enough space" in answer.body
+    assert put(server, "third", bytes(MIB)).status == 201

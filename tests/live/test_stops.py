@@ -1,0 +1,210 @@
+"""Stopping and reloading while transfers run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.live.client import Client, put
+from tests.servers import accepts_connections, free_port, wait_until
+from tests.servers.hmacfs import HmacFileServer
+
+StartServer = Callable[..., HmacFileServer]
+
+#: Throttled to that many bytes a second, a transfer of five times as many takes five seconds.
+RATE = 100_000
+SIZE = 5 * RATE
+
+
+def slow_upload(server: HmacFileServer, name: str, pieces: int, rest: float) -> list[int]:
+    """An upload of 10,000 bytes a piece; the list holds its status once it is done."""
+    statuses: list[int] = []
+    begun = threading.Event()
+
+    def upload() -> None:
+        with Client(server) as client:
+            client.head("PUT", server.sign_v(name, pieces * 10_000), content_length=pieces * 10_000)
+            for _ in range(pieces):
+                client.send(b"x" * 10_000)
+                begun.set()
+                time.sleep(rest)
+            statuses.append(client.answer().status)
+
+    threading.Thread(target=upload, daemon=True).start()
+    begun.wait()
+    return statuses
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_lets_uploads_finish_and_ends_idle_connections(start_server: StartServer, number: int) -> None:
+    server = start_server(IdleTimeout="60s", Workers=2)
+    with Client(server) as idle:
+        idle.head("GET", "/healthz")
+        assert idle.answer().status == 200
+        statuses = slow_upload(server, "slow", 20, 0.05)
+        os.killpg(server.pid, number)  # as Ctrl-C in a terminal: to the master and to all workers
+        assert idle.is_closed(within=5)
+        assert server.daemon.process.wait(20) == 0
+    assert statuses == [201]
+    assert (server.store / "slow").stat().st_size == 200_000
+    assert server.complaints() == []
+
+
+def test_what_takes_too_long_is_broken_off_and_leaves_nothing(start_server: StartServer) -> None:
+    server = start_server(GracefulShutdownTimeout="500ms", ReadTimeout="60s")
+    with Client(server) as client:
+        client.head("PUT", server.sign_v("long", 1_000_000), content_length=1_000_000)
+        client.send(b"x" * 100_000)
+        assert client.stays_silent(0.2)
+        server.daemon.process.send_signal(signal.SIGTERM)
+        answer = client.answer()
+        assert (answer.status, answer.headers["Connection"]) == (503, "close")
+        assert server.daemon.process.wait(10) == 0
+    assert server.stored() == []
+    assert server.leftovers() == []
+
+
+def test_a_second_signal_stops_at_once(start_server: StartServer) -> None:
+    server = start_server(GracefulShutdownTimeout="60s", ReadTimeout="60s")
+    with Client(server) as client:
+        client.head("PUT", server.sign_v("long", 1_000_000), content_length=1_000_000)
+        client.send(b"x" * 100_000)
+        assert client.stays_silent(0.2)
+        server.daemon.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not accepts_connections(server.port))
+        server.daemon.process.send_signal(signal.SIGTERM)
+        assert server.daemon.process.wait(10) == 0
+    assert server.stored() == []
+    assert server.leftovers() == []
+
+
+def test_a_reload_takes_the_new_settings_and_keeps_running_uploads(start_server: StartServer) -> None:
+    server = start_server(UploadMaxSize="1MB")
+    statuses = slow_upload(server, "slow", 20, 0.05)
+    server.settings["UploadMaxSize"] = 10
+    server.write_config()
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: put(server, f"size-{time.monotonic()}", b"x" * 11).status == 413)
+    wait_until(lambda: statuses == [201])
+    server.settings["UploadMaxSize"] = "nonsense"
+    server.write_config()
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: "keeping the running configuration" in server.log())
+    assert put(server, "still", b"x").status == 201
+    assert server.stop() == 0
+
+
+@contextmanager
+def transfers(server: HmacFileServer, count: int) -> Iterator[list[Future[bytes | int]]]:
+    """Uploads and downloads of five seconds, ``count`` of each, all begun; the uploads give their status, the downloads
+    their bytes."""
+    bodies = [os.urandom(SIZE) for _ in range(count)]
+    for number, body in enumerate(bodies):
+        (server.store / f"down{number}").write_bytes(body)
+    begun = threading.Semaphore(0)
+
+    def upload(number: int) -> int:
+        with Client(server, timeout=60) as client:
+            client.head("PUT", server.sign_v(f"up{number}", SIZE), content_length=SIZE, expect="100-continue")
+            assert client.informational().startswith(b"HTTP/1.1 100")
+            begun.release()
+            client.send(bodies[number])
+            return client.answer().status
+
+    def download(number: int) -> bytes:
+        with Client(server, timeout=60) as client:
+            client.head("GET", server.path(f"down{number}"))
+            client.informational()
+            begun.release()
+            received = bytearray()
+            buffer = bytearray(65536)
+            while count := client.read_into(buffer):
+                received += buffer[:count]
+                if len(received) == SIZE:
+                    break
+            return bytes(received)
+
+    with ThreadPoolExecutor(2 * count) as pool:
+        futures: list[Future[bytes | int]] = [pool.submit(upload, number) for number in range(count)]
+        futures += [pool.submit(download, number) for number in range(count)]
+        for _ in futures:
+            assert begun.acquire(timeout=20)
+        yield futures
+    for number, future in enumerate(futures):
+        if number < count:
+            assert future.result() == 201
+            assert (server.store / f"up{number}").read_bytes() == bodies[number]
+        else:
+            assert future.result() == bodies[number - count]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_twenty_uploads_and_twenty_downloads_finish(
+    start_server: StartServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    metrics, log = free_port(), tmp_path / "server.log"
+    server = start_server(
+        MaxBytesPerSecond=RATE,
+        DownloadMaxBytesPerSecond=RATE,
+        Workers=2,
+        MetricsEnabled=True,
+        MetricsPort=f"127.0.0.1:{metrics}",
+        LogFile=str(log),
+    )
+    with transfers(server, 20):
+        server.daemon.process.send_signal(number)
+        wait_until(lambda: not accepts_connections(server.port), what="the end of new connections")
+        assert server.daemon.process.poll() is None
+    assert server.daemon.process.wait(20) == 0
+    assert server.leftovers() == []
+    lines = [line for line in log.read_text().splitlines() if "/upload/" in line and "status=" in line]
+    assert sum("status=201" in line for line in lines) == sum("status=200" in line for line in lines) == 20
+    assert [line for line in log.read_text().splitlines() if " INFO [" not in line] == []
+    # What was counted up to the last moment is there after the next start.
+    server.start()
+    with Client(metrics) as client:
+        client.head("GET", "/metrics")
+        text = client.answer().body.decode()
+    assert "hmacfs_uploads_total 20.0" in text
+    assert "hmacfs_downloads_total 20.0" in text
+
+
+def test_a_reload_drops_no_transfer(start_server: StartServer) -> None:
+    server = start_server(MaxBytesPerSecond=RATE, DownloadMaxBytesPerSecond=RATE, Workers=2)
+    with transfers(server, 20):
+        old = {worker.pid for worker in server.workers()}
+        os.kill(server.pid, signal.SIGHUP)
+        wait_until(lambda: {worker.pid for worker in server.workers()} - old, what="new workers")
+        assert put(server, "meanwhile", b"x").status == 201
+    wait_until(lambda: not old & {worker.pid for worker in server.workers()}, what="the end of the old workers")
+    assert server.complaints() == []
+
+
+def test_the_socket_file_goes_with_the_server(start_server: StartServer, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    server = start_server(UnixSocket=True, ListenPort=str(path))
+    assert put(server, "file", b"x").status == 201
+    assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_a_connection_ends_with_the_request_that_the_stop_found_on_it(start_server: StartServer) -> None:
+    server = start_server(MaxBytesPerSecond=RATE)
+    with transfers(server, 1), Client(server) as client:
+        client.head("PUT", server.sign_v("small", 10), content_length=10)
+        client.send(b"12345")
+        server.daemon.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not accepts_connections(server.port))
+        client.send(b"67890")
+        answer = client.answer()
+        assert (answer.status, answer.headers["Connection"]) == (201, "close")
+        assert client.is_closed()
+    assert server.daemon.process.wait(20) == 0

@@ -1,0 +1,132 @@
+"""The guard over free space, alone and with other processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hmacfs.errors import NoSpace
+from hmacfs.storage.space import FRESH_SECONDS, PLENTY_BYTES, SharedSums, SpaceGuard
+
+OTHER = """
+import sys
+from pathlib import Path
+from hmacfs.storage.space import SharedSums
+sums = SharedSums(Path(sys.argv[1]))
+sums.announce(int(sys.argv[2]))
+print("announced", flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclasses.dataclass
+class Body:
+    received: int = 0
+
+
+@dataclasses.dataclass
+class FileSystem:
+    free: int
+    measured: int = 0
+    now: float = 0.0
+
+    def free_bytes(self) -> int:
+        self.measured += 1
+        return self.free
+
+    def guard(self, folder: Path, least: int = 0) -> SpaceGuard:
+        return SpaceGuard(self.free_bytes, lambda: least, SharedSums(folder / "sums"), lambda: self.now)
+
+
+def other(folder: Path, number: int) -> subprocess.Popen[str]:
+    """Another process that announces a number, until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(folder / "sums"), str(number)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "announced\n"
+    return process
+
+
+def test_what_is_reserved_is_not_there_for_others(tmp_path: Path) -> None:
+    guard = FileSystem(free=1000).guard(tmp_path, least=100)
+    with guard.reserve(600):
+        assert guard.uploads == 1
+        with pytest.raises(NoSpace), guard.reserve(301):
+            pass
+        with guard.reserve(300):
+            assert guard.uploads == 2
+    assert guard.uploads == 0
+    with guard.reserve(900):
+        pass
+    with pytest.raises(NoSpace), guard.reserve(901):
+        pass
+
+
+def test_bytes_that_arrived_are_the_file_systems_and_no_longer_reserved(tmp_path: Path) -> None:
+    disk, body = FileSystem(free=1000), Body()
+    guard = disk.guard(tmp_path)
+    with guard.reserve(800, body):
+        body.received, disk.free = 700, 300
+        with guard.reserve(200):
+            pass
+        with pytest.raises(NoSpace), guard.reserve(201):
+            pass
+
+
+def test_with_plenty_of_space_it_is_measured_now_and_then_only(tmp_path: Path) -> None:
+    disk = FileSystem(free=3 * PLENTY_BYTES)
+    guard = disk.guard(tmp_path)
+    for _ in range(100):
+        with guard.reserve(10):
+            pass
+    assert disk.measured == 1
+    disk.now += FRESH_SECONDS * 1.1
+    with guard.reserve(10):
+        pass
+    assert disk.measured == 2
+    with guard.reserve(2 * PLENTY_BYTES + 1):
+        pass
+    assert disk.measured == 3
+
+
+def test_other_processes_count_while_they_live(tmp_path: Path) -> None:
+    guard = FileSystem(free=1000).guard(tmp_path)
+    process = other(tmp_path, 800)
+    with guard.reserve(200):
+        pass
+    with pytest.raises(NoSpace), guard.reserve(201):
+        pass
+    process.kill()
+    process.wait()
+    with guard.reserve(1000):
+        pass
+    process.communicate()
+
+
+def test_places_of_the_dead_are_taken_again(tmp_path: Path) -> None:
+    for _ in range(3):
+        process = other(tmp_path, 5)
+        process.communicate()
+    sums = SharedSums(tmp_path / "sums")
+    used = [place for place in (tmp_path / "sums").read_bytes()[::16] if place]
+    assert len(used) == 1
+    assert sums.of_others() == 0
+
+
+def test_a_file_of_another_size_is_put_right(tmp_path: Path) -> None:
+    (tmp_path / "sums").write_bytes(os.urandom(3))
+    sums = SharedSums(tmp_path / "sums")
+    sums.announce(7)
+    process = other(tmp_path, 5)
+    assert sums.of_others() == 5
+    process.communicate()
+    assert (tmp_path / "sums").stat().st_size == SharedSums.PLACES * 16
