@@ -128,7 +128,8 @@ class WrkDownload:
     def __init__(self, source: Path, *, connections: int) -> None:
         self._source = source
         self._connections = connections
-        self._name = next(names(1, filename="picture.jpg"))
+        # No other file of this name was ever there: nginx may keep one open for a minute.
+        self._name = next(names(1, filename=f"picture-{source.stat().st_size}.jpg"))
 
     def prepare(self, contender: Contender) -> None:
         put_in(contender.store, self._name, self._source)

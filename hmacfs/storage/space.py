@@ -43,6 +43,7 @@ class SharedSums:
     _ENTRY = struct.Struct("=qq")  # process id, number
 
     def __init__(self, path: Path) -> None:
+        self._pid = os.getpid()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         size = self.PLACES * self._ENTRY.size
@@ -55,8 +56,8 @@ class SharedSums:
     def _claim(self) -> int:
         for position in range(0, len(self._map), self._ENTRY.size):
             pid, _ = self._ENTRY.unpack_from(self._map, position)
-            if pid in (0, os.getpid()) or not _is_alive(pid):
-                self._ENTRY.pack_into(self._map, position, os.getpid(), 0)
+            if pid in (0, self._pid) or not _is_alive(pid):
+                self._ENTRY.pack_into(self._map, position, self._pid, 0)
                 return position
         raise StorageFailed
 
@@ -71,14 +72,14 @@ class SharedSums:
 
     def announce(self, number: int) -> None:
         """This process's number from now on."""
-        self._ENTRY.pack_into(self._map, self._position, os.getpid(), number)
+        self._ENTRY.pack_into(self._map, self._position, self._pid, number)
 
     def of_others(self) -> int:
         """The sum of all other processes' numbers."""
         return sum(
             number
             for pid, number in self._ENTRY.iter_unpack(self._map[:])
-            if number > 0 and pid != os.getpid() and _is_alive(pid)
+            if number > 0 and pid != self._pid and _is_alive(pid)
         )
 
 

@@ -25,14 +25,22 @@ Headers = list[tuple[str, str]]
 #: An id that a proxy or client gives is taken over if it cannot upset a log line.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-
-_PROCESS = secrets.token_hex(5)
 _numbers = itertools.count(1)
+_process = ""
+
+
+def _name_process() -> None:
+    global _process
+    _process = f"{secrets.token_hex(5)}-{os.getpid():x}"
+
+
+_name_process()
+os.register_at_fork(after_in_child=_name_process)
 
 
 def new_request_id() -> str:
     """An id that no other request of any process has. Not a secret: random bits would cost a system call."""
-    return f"{_PROCESS}-{os.getpid():x}-{next(_numbers):x}"
+    return f"{_process}-{next(_numbers):x}"
 
 
 class Exchange:
