@@ -11,8 +11,8 @@ from hmacfs.config import Secret
 from hmacfs.errors import ConfigError
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.offload import Offload
+from hmacfs.redis_address import parse_redis_address
 from hmacfs.sessions.chain import Chain
-from hmacfs.sessions.redis_address import parse_redis_address
 from hmacfs.sessions.replica import Replica
 
 if TYPE_CHECKING:
@@ -88,13 +88,15 @@ def open_store(settings: StoreSettings) -> Chain:
 
 
 def _redis(settings: StoreSettings) -> Replica:
-    from hmacfs.sessions import redis_store  # an extra
+    from hmacfs.redis_client import connect  # an extra
+    from hmacfs.sessions import redis_store
 
-    client = redis_store.connect(
+    client = connect(
         parse_redis_address(settings.redis_addr),
         password=_revealed(settings.redis_password) or None,
         database=settings.redis_db,
         timeout=settings.redis_timeout,
+        max_connections=redis_store.CONNECTIONS,
     )
     return redis_store.RedisStore(client, timeout=settings.redis_timeout, ttl=settings.session_ttl)
 

@@ -7,14 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.sessions import redis_scripts
 from hmacfs.sessions.records import decode, digest, encode, is_token, save_with
-from hmacfs.sessions.redis_address import OneServer, Sentinels
 from hmacfs.uploads.session import Session, State
 
 _PREFIX = "hmacfs:session:"
@@ -27,48 +23,8 @@ _PING_KEY = "hmacfs:ping"
 
 #: Operations at once; each has a connection of its own. The probe and the copying of sessions come on top.
 _CONCURRENCY = 64
-_MAX_CONNECTIONS = _CONCURRENCY + 16
+CONNECTIONS = _CONCURRENCY + 16
 _PAGE = 100
-
-
-def connect(
-    address: OneServer | Sentinels, *, username: str | None = None, password: str | None, database: int, timeout: float
-) -> redis.Redis:
-    """A client; nothing is connected yet. What the address says itself goes before the arguments.
-
-    timeout: seconds for connecting and for each answer. redis-py's own retries are off: the caller decides.
-    """
-    options: dict[str, Any] = {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),
-        "decode_responses": True,
-        "max_connections": _MAX_CONNECTIONS,
-        "protocol": 2,  # its handshake is shorter, and the server pushes nothing
-    }
-    if isinstance(address, OneServer):
-        return redis.Redis.from_url(
-            address.url, **{"username": username, "password": password, "db": database, **options}
-        )
-    # A request may have to ask each of them before it can connect, and all that within the time of one.
-    patience = timeout / (len(address.addresses) + 1)
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        address.addresses,
-        sentinel_kwargs={
-            **options,
-            "socket_timeout": patience,
-            "socket_connect_timeout": patience,
-            "username": address.sentinel_username,
-            "password": address.sentinel_password,
-            "ssl": address.is_tls,
-        },
-        **options,
-        username=address.username or username,
-        password=password if address.password is None else address.password,
-        db=database if address.database is None else address.database,
-        ssl=address.is_tls,
-    )
-    return cast("redis.Redis", sentinel.master_for(address.service))  # type: ignore[no-untyped-call]
 
 
 class RedisStore:

@@ -20,10 +20,11 @@ import gevent
 
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.offload import Offload
+from hmacfs.redis_address import parse_redis_address
+from hmacfs.redis_client import connect
 from hmacfs.sessions.chain import Chain
 from hmacfs.sessions.postgres import open_postgres
-from hmacfs.sessions.redis_address import parse_redis_address
-from hmacfs.sessions.redis_store import RedisStore, connect
+from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
 from hmacfs.sessions.sqlite import open_sqlite
@@ -74,7 +75,8 @@ class Stage:
         self._uploads: list[Uploads] = []
 
     def redis_store(self) -> RedisStore:
-        client = connect(parse_redis_address(self.redis.address), password=None, database=0, timeout=REDIS_TIMEOUT)
+        address = parse_redis_address(self.redis.address)
+        client = connect(address, password=None, database=0, timeout=REDIS_TIMEOUT, max_connections=CONNECTIONS)
         return RedisStore(client, timeout=REDIS_TIMEOUT, ttl=3600)
 
     def database_store(self) -> SqlStore:

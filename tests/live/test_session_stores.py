@@ -13,10 +13,11 @@ import pytest
 
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.offload import Offload
+from hmacfs.redis_address import parse_redis_address
+from hmacfs.redis_client import connect
 from hmacfs.sessions import schema
 from hmacfs.sessions.database import Database
-from hmacfs.sessions.redis_address import parse_redis_address
-from hmacfs.sessions.redis_store import RedisStore, connect
+from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
 from hmacfs.sessions.sqlite import open_sqlite
@@ -83,7 +84,7 @@ class RedisBackend(Backend):
     def _open(self) -> Replica:
         assert isinstance(self.server, RedisServer)
         address = parse_redis_address(self.server.address)
-        client = connect(address, password=None, database=0, timeout=TIMEOUT)
+        client = connect(address, password=None, database=0, timeout=TIMEOUT, max_connections=CONNECTIONS)
         return RedisStore(client, timeout=TIMEOUT, ttl=TTL)
 
     def clear(self) -> None:
