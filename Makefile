@@ -39,12 +39,13 @@ $(MADE):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 1; }
 	@complete() { $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; }; \
-	complete || tests/install-servers python3-venv; \
+	complete || tests/install-servers python3-venv >/dev/null; \
 	rm -rf $(VENV); \
 	if complete; then $(PYTHON) -m venv $(VENV); \
 	elif command -v virtualenv >/dev/null; then virtualenv --quiet --python $(PYTHON) $(VENV); \
 	elif command -v uv >/dev/null; then uv venv --quiet --seed --python $(PYTHON) $(VENV); \
-	else echo "Python's venv module is incomplete; as root: apt-get install python3-venv" >&2; exit 1; fi
+	else tests/make-venv '$(PYTHON)' $(VENV) \
+	  || { echo "Python's venv module is incomplete; as root: apt-get install python3-venv" >&2; exit 1; }; fi
 	@printf '%s\n' "$$FOR" >$@
 
 $(RUN_STAMP): $(MADE) $(PACKAGING)

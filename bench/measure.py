@@ -33,6 +33,7 @@ def rates(outcome: Outcome) -> Sample:
     return {
         "gb_per_s": outcome.moved / 1e9 / outcome.seconds,
         "per_s": outcome.answered / outcome.seconds,
+        "mean_ms": outcome.seconds * 1e3 / outcome.answered,
         "p50_ms": outcome.p50 * 1e3,
         "p99_ms": outcome.p99 * 1e3,
     }

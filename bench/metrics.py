@@ -21,6 +21,7 @@ METRICS = {
     "per_s": Metric("per s", 0, True),
     "cpu_per_gb": Metric("CPU s per GB", 2, False),
     "cpu_ms": Metric("CPU ms each", 3, False),
+    "mean_ms": Metric("ms each", 2, False),
     "p50_ms": Metric("median ms", 2, False),
     "p99_ms": Metric("99 % ms", 2, False),
     "peak_mib": Metric("peak MiB", 0, False),

@@ -105,7 +105,7 @@ TARGETS = (
     Target("PUT 1 KiB durable against the disk alone", "put-1k-fsync", "hmacfs-fsync", "per_s", 0.5, "disk alone"),
     Target("GET 1 GiB against nginx", "get-1g", "hmacfs", "gb_per_s", 0.95, "nginx"),
     Target("GET 16 KiB behind nginx against bare nginx", "get-16k", "hmacfs+nginx", "per_s", 0.9, "nginx"),
-    Target("resident memory, 2 idle workers, MiB", "memory", "hmacfs", "idle_mib", 150.0),
+    Target("resident memory, 2 idle workers, MiB", "memory", "hmacfs", "idle_pss_mib", 150.0),
     Target("its growth by an upload of 2 GiB, MiB", "memory", "hmacfs", "growth_mib", 16.0),
     Target(
         "latency durable in 1,000,000 files against none",
@@ -123,6 +123,7 @@ TARGETS = (
         1.2,
         "empty store",
     ),
+    Target("200 MiB by tus in pieces of 8 MiB against a plain PUT", "tus", "tus", "gb_per_s", 0.7, "plain PUT"),
     Target("CPU seconds per GB received against Go", "put-1g", "hmacfs", "cpu_per_gb", 0.7, "go"),
 )
 

@@ -16,6 +16,7 @@ from bench.material import random_file, sparse_file
 from bench.measure import MIB, measure
 from bench.metrics import Sample
 from bench.names import PREFIX, names
+from bench.pieces import STORES, RangePieces, SqliteSessions, TusPieces, WholeFiles, split
 
 ALL: tuple[type[Contender], ...] = (Hmacfs, FrontedHmacfs, Nginx, GoServer, FlaskView)
 SEVERAL: tuple[type[Contender], ...] = (Hmacfs, Nginx, GoServer)
@@ -64,7 +65,7 @@ class Workshop:
 
     def works(self, *, full: bool) -> list[Work]:
         """All of them; full: also those that take many minutes."""
-        works = [*self._in_memory(), *self._durable(), self._latency(), self._idle(), self._memory()]
+        works = [*self._in_memory(), *self._durable(), *self._pieces(), self._latency(), self._idle(), self._memory()]
         return [*works, *self._million()] if full else works
 
     def _in_memory(self) -> list[Work]:
@@ -102,6 +103,26 @@ class Workshop:
             ("put-1m", "PUT 1 MiB, 16 connections", _SMALL, self._wrk_upload(MIB, 16)),
             ("put-64k", "PUT 64 KiB, 32 connections", _SMALL, self._wrk_upload(64 * 1024, 32)),
             ("put-1k", "PUT 1 KiB, 32 connections", _SMALL, self._wrk_upload(1024, 32)),
+        ]
+
+    def _pieces(self) -> list[Work]:
+        source, film = self._file(64 * MIB), self._file(200 * MIB)
+        parts = split(source, MIB)
+        plain = Entry("without", partial(self._measure, SqliteSessions, self._ram, WholeFiles(parts)))
+        by_range = RangePieces(source, parts)
+        whole = Entry("plain PUT", partial(self._measure, SqliteSessions, self._ram, CurlUpload(film)))
+        by_tus = TusPieces(film, split(film, 8 * MIB))
+        tus = Entry("tus", partial(self._measure, SqliteSessions, self._ram, by_tus))
+        columns = ("per_s", "mean_ms", "gb_per_s", "cpu_ms")
+        return [
+            Work(
+                "pieces",
+                "64 pieces of 1 MiB in a session, by where it is remembered",
+                columns,
+                plain.name,
+                (plain, *self._entries(STORES, self._ram, by_range)),
+            ),
+            Work("tus", "200 MiB by tus in pieces of 8 MiB", _BIG, whole.name, (whole, tus)),
         ]
 
     def _latency(self) -> Work:
