@@ -82,9 +82,14 @@ class Disk:
         return self._slow_until > 0.0 and self._clock() < self._slow_until
 
     def __call__(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        if self.is_slow:
-            return self._offload(lambda: self._timed(call, *args, **kwargs))
-        return self._timed(call, *args, **kwargs)
+        before = self._clock()
+        if before < self._slow_until:
+            return self._offload(lambda: self.inline(call, *args, **kwargs))
+        try:
+            return call(*args, **kwargs)
+        finally:
+            if self._clock() - before > SLOW_CALL_SECONDS:
+                self._note_slow_call(before)
 
     def always_blocking(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """For calls that wait for the device by their nature (fsync): through a thread in any case."""
@@ -97,17 +102,15 @@ class Disk:
     def inline(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call here even on a slow disk (and notice whether it was slow): for sequences that must not be
         interrupted by another greenlet. The caller looks at ``is_slow`` first."""
-        return self._timed(call, *args, **kwargs)
-
-    def _timed(self, call: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         before = self._clock()
         try:
             return call(*args, **kwargs)
         finally:
-            after = self._clock()
-            if after - before > SLOW_CALL_SECONDS:
-                if self._slow_until < before:
-                    log.info(
-                        "the store's disk is slow (a call took %.0f ms): using threads for it", (after - before) * 1e3
-                    )
-                self._slow_until = after + SLOW_FOR_SECONDS
+            if self._clock() - before > SLOW_CALL_SECONDS:
+                self._note_slow_call(before)
+
+    def _note_slow_call(self, before: float) -> None:
+        after = self._clock()
+        if self._slow_until < before:
+            log.info("the store's disk is slow (a call took %.0f ms): using threads for it", (after - before) * 1e3)
+        self._slow_until = after + SLOW_FOR_SECONDS

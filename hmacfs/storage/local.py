@@ -105,16 +105,15 @@ class LocalStorage:
 
     def exists(self, name: StoredName) -> bool:
         """Whether the name is taken, by a file, a folder or anything else."""
-        with translated():
-            try:
-                self.disk(os.stat, name.path, dir_fd=self._root, follow_symlinks=False)
-            except FileNotFoundError:
-                return False
-            except OSError as error:
-                if error.errno in NO_FOLDER_ERRNOS:
-                    raise NameTaken("A part of the path is the name of a file.") from error
-                raise
-            return True
+        try:
+            self.disk(os.stat, name.path, dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno in NO_FOLDER_ERRNOS:
+                raise NameTaken("A part of the path is the name of a file.") from error
+            translate(error)
+        return True
 
     def open(self, name: StoredName) -> OpenFile:
         """A stored file for reading. Raises ``NotFound``, ``IsFolder``, ``StorageFailed``."""
@@ -152,8 +151,11 @@ class LocalStorage:
     def stage(self) -> Staged:
         """A new file that nobody sees until it is published, as a context. Whatever happens inside the context,
         nothing is left of it unless it was. Raises ``NoSpace``, ``StorageFailed``."""
-        with translated():
+        try:
             return Staged(self, self._retry(lambda: self.disk(self._new_candidate)))
+        except OSError as error:
+            translate(error)
+            raise
 
     def _new_candidate(self) -> Candidate:
         if self.abilities.anonymous:
@@ -191,7 +193,8 @@ class Staged:
             with contextlib.suppress(FileNotFoundError):  # renamed into place
                 os.unlink(candidate.temporary, dir_fd=candidate.temporary_folder)
         close(candidate.fd)
-        translate(error)
+        if error is not None:
+            translate(error)
 
     @property
     def fd(self) -> int:

@@ -90,14 +90,14 @@ class Receiver:
                 body.inbox.wire.bound_receive_buffer(self._rate)
             if digest is None and body.left >= SPLICE_FROM_BYTES:
                 self._splice(job, body)
+            elif digest is None and job.pace is None and body.left <= len(body.inbox.ahead):
+                self._write_ahead(job, body)
         self._copy(job, digest)
         return job.moved
 
     def _splice(self, job: _Job, body: SocketBody) -> None:
         """Move as much as possible within the kernel; the rest, if any, is for ``_copy``."""
-        ahead = body.take_ahead()
-        self._write(job.fd, memoryview(ahead))
-        job.moved += len(ahead)
+        self._write_ahead(job, body)
         try:
             while self._splicer and not body.is_complete and not self._disk.is_slow:
                 body.wait_for_data()
@@ -105,6 +105,14 @@ class Receiver:
                 self._after_piece(job, count)
         except SpliceUnsupported:
             self._splicer = None
+
+    def _write_ahead(self, job: _Job, body: SocketBody) -> None:
+        """Store what was read together with the request's head."""
+        ahead = body.take_ahead()
+        if body.received > job.limit:
+            raise TooLarge
+        self._write(job.fd, memoryview(ahead))
+        job.moved += len(ahead)
 
     def _copy(self, job: _Job, digest: Digest | None) -> None:
         body = job.body
