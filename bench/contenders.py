@@ -171,6 +171,7 @@ class FrontedHmacfs(Hmacfs):
 
     def launch(self) -> None:
         socket = self.folder / "hmacfs.sock"
+        socket.unlink(missing_ok=True)
         self.run_server(ListenPort=str(socket), UnixSocket=True)
         wait_until(socket.exists, what=f"readiness of {self.name}")
         socket.chmod(0o666)  # as installed, nginx is in the socket's group

@@ -13,7 +13,7 @@ from bench.contenders import SECRET, Contender
 from bench.curl import curl
 from bench.names import PREFIX, UploadList, names, signed_path
 from bench.outcome import LoadFailed, Outcome
-from bench.stores import Stored, put_in, take_out
+from bench.stores import Stored, put_in, take_out, warm_memory
 from bench.wrk import threads, wrk
 
 #: More than any server here takes in a second on one core: a list of paths must not end before the run.
@@ -42,6 +42,7 @@ class CurlUpload:
 
     def prepare(self, contender: Contender) -> None:
         take_out(contender.store, self._names, self._source)
+        warm_memory(len(self._names) * self._source.stat().st_size)
 
     def run(self, contender: Contender, _seconds: int) -> Outcome:
         size, count = self._source.stat().st_size, len(self._names)

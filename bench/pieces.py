@@ -13,7 +13,7 @@ from bench.contenders import SECRET, Contender, Hmacfs
 from bench.curl import curl
 from bench.names import names, signed_path
 from bench.outcome import LoadFailed, Outcome
-from bench.stores import take_out
+from bench.stores import take_out, warm_memory
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -133,6 +133,7 @@ class _OneCurl:
 
     def prepare(self, contender: Contender) -> None:
         take_out(contender.store, [self._name], self._source)
+        warm_memory(self._source.stat().st_size)
 
     def _send(self, arguments: Sequence[Sequence[str]], statuses: Sequence[int]) -> Outcome:
         """Each list of arguments is a request of its own, and should be answered with its status."""
@@ -196,6 +197,7 @@ class WholeFiles(_OneCurl):
 
     def prepare(self, contender: Contender) -> None:
         self._take_out(contender)
+        warm_memory(sum(piece.stat().st_size for piece in self._pieces))
 
     def run(self, contender: Contender, _seconds: int) -> Outcome:
         requests = []
@@ -215,7 +217,7 @@ class WholeFiles(_OneCurl):
 
 def split(source: Path, size: int) -> list[Path]:
     """The parts of a file, of ``size`` bytes each, as files beside it."""
-    parts = []
+    parts: list[Path] = []
     with source.open("rb") as file:
         while data := file.read(size):
             part = source.with_name(f"{source.name}.{size}.{len(parts)}")
