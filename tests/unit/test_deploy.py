@@ -1,0 +1,60 @@
+"""The files of ``deploy/`` by themselves and with one another."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import toml
+
+from hmacfs.cli import main
+from hmacfs.config import SETTINGS, TcpAddress, UnixAddress, load
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def read(name: str) -> str:
+    return (DEPLOY / name).read_text(encoding="utf-8")
+
+
+def test_the_configuration_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = read("config.toml")
+    for folder in ("/run", "/var/lib", "/var/log"):
+        text = text.replace(f'"{folder}/hmac-file-server', f'"{tmp_path}{folder}')
+        (tmp_path / folder.lstrip("/")).mkdir(parents=True)
+    (tmp_path / "config.toml").write_text(text)
+    (tmp_path / "secret").write_text("of sixteen bytes\n")
+    monkeypatch.setenv("HMACFS_SECRET_FILE", str(tmp_path / "secret"))
+    assert main(["-config", str(tmp_path / "config.toml"), "-check"]) == 0
+
+
+def test_what_it_leaves_commented_out_is_good_too(tmp_path: Path) -> None:
+    text = re.sub(r"^#(?=[A-Z]\w+ = )", "", read("config.toml"), flags=re.MULTILINE)
+    text = text.replace('["the old one"]', '["the old one, of 25 bytes"]')
+    (tmp_path / "config.toml").write_text(text)
+    settings = load(tmp_path / "config.toml", {"HMACFS_SECRET": "of sixteen bytes"})
+    assert settings.fallback_enabled and settings.redis_addr and settings.download_rate_limit  # noqa: PT018
+    assert set(toml.loads(text)) <= {setting.key for setting in SETTINGS}
+
+
+def test_the_files_fit_one_another() -> None:
+    settings = load(DEPLOY / "config.toml", {"HMACFS_SECRET": "of sixteen bytes"})
+    nginx, unit = read("nginx.conf"), read("hmac-file-server.service")
+    assert isinstance(settings.listen, UnixAddress)
+    assert f"server unix:{settings.listen.path} " in nginx
+    assert f"alias {settings.store_dir}/;" in nginx
+    assert f"client_body_timeout {settings.read_timeout:.0f}s;" in nginx
+    assert f"send_timeout {settings.write_timeout:.0f}s;" in nginx
+    for path, directive in [
+        (settings.listen.path, "RuntimeDirectory"),
+        (settings.runtime_dir, "RuntimeDirectory"),
+        (settings.store_dir, "StateDirectory"),
+        (settings.log_file, "LogsDirectory"),
+    ]:
+        assert path is not None
+        assert f"\n{directive}={path.parent.name}\n" in unit
+        assert f"\nd {path.parent} " in read("hmac-file-server.tmpfiles")
+    assert settings.log_file is not None
+    assert f"{settings.log_file.parent}/*.log" in read("hmac-file-server.logrotate")
+    assert isinstance(settings.metrics_port, TcpAddress)
