@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hmacfs.errors import BadRequest
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
 
 
 class RangePiece(NamedTuple):

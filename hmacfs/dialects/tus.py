@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import email.utils
 import re
 from collections.abc import Mapping
@@ -13,7 +12,8 @@ from hmacfs.errors import BadRequest, HmacfsError
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,expiration,checksum,termination"
-CHECKSUMS = {"sha256": "sha256", "sha1": "sha1", "md5": "md5"}
+#: The algorithms, by their names in ``hashlib``, and the length of their digests.
+CHECKSUMS = {"sha256": 32, "sha1": 20, "md5": 16}
 PIECE_TYPE = "application/offset+octet-stream"
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -84,13 +84,14 @@ def metadata(environ: Mapping[str, str]) -> dict[str, str]:
             found[key] = base64.b64decode(value.strip(), validate=True).decode("utf-8")
         except UnicodeDecodeError:
             continue
-        except binascii.Error as error:
+        except ValueError as error:  # binascii's is one, and so is that for characters beyond ASCII
             raise BadRequest("Upload-Metadata is malformed.") from error
     return found
 
 
 def checksum(environ: Mapping[str, str]) -> Checksum | None:
-    """``Upload-Checksum``. Raises ``BadRequest`` for an algorithm that was not announced."""
+    """``Upload-Checksum``. Raises ``BadRequest`` for an algorithm that was not announced, and for what cannot be a digest
+    of it."""
     header = environ.get("HTTP_UPLOAD_CHECKSUM")
     if header is None:
         return None
@@ -98,9 +99,12 @@ def checksum(environ: Mapping[str, str]) -> Checksum | None:
     if algorithm not in CHECKSUMS:
         raise BadRequest("The checksum's algorithm is not supported.")
     try:
-        return Checksum(CHECKSUMS[algorithm], base64.b64decode(digest.strip(), validate=True))
-    except binascii.Error as error:
+        found = Checksum(algorithm, base64.b64decode(digest.strip(), validate=True))
+    except ValueError as error:
         raise BadRequest("The checksum is malformed.") from error
+    if len(found.digest) != CHECKSUMS[algorithm]:
+        raise BadRequest("The checksum is malformed.")
+    return found
 
 
 def announcement(max_size: int) -> list[tuple[str, str]]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import re
 import time
 from collections.abc import Iterator
 
 from hmacfs.descriptors import close
-from hmacfs.errors import SessionUnknown, WriterBusy
+from hmacfs.errors import IsFolder, NotFound, SessionUnknown, WriterBusy
 from hmacfs.naming import StoredName
 from hmacfs.storage.local import LocalStorage, translate, translated
 from hmacfs.storage.publish import Candidate, FileFacts
@@ -43,27 +44,35 @@ class PartialFiles:
 
     def length(self, token: str) -> int | None:
         """Bytes stored so far, ``None`` if there is no such upload (any more)."""
+        status = self._status(token)
+        return status.st_size if status is not None else None
+
+    def touched(self, token: str) -> float | None:
+        """When its last byte came, in Unix seconds; ``None`` if there is no such upload (any more)."""
+        status = self._status(token)
+        return status.st_mtime if status is not None else None
+
+    def _status(self, token: str) -> os.stat_result | None:
         if not _TOKEN.fullmatch(token):
             return None
         with translated():
             try:
-                return self._storage.disk(os.stat, token, dir_fd=self._folder, follow_symlinks=False).st_size
+                return self._storage.disk(os.stat, token, dir_fd=self._folder, follow_symlinks=False)
             except FileNotFoundError:
                 return None
 
     @contextlib.contextmanager
-    def writer(self, token: str, offset: int) -> Iterator[PartialWriter]:
+    def writer(self, token: str, offset: int | None) -> Iterator[PartialWriter]:
         """The only writer of an upload, as a context.
 
         If there is one already, it is asked to let go, provided that ``offset`` is where the stored bytes end: whoever
-        is behind or ahead would only disturb it, and finds out without the lock. Raises ``SessionUnknown``,
-        ``WriterBusy``, ``StorageFailed``.
+        is behind or ahead would only disturb it, and finds out without the lock. Without an offset it is asked in any
+        case. Raises ``SessionUnknown``, ``WriterBusy``, ``StorageFailed``.
         """
         if not _TOKEN.fullmatch(token):
             raise SessionUnknown
         fd = self._locked(token, offset)
         try:
-            self._forget(token + _NOTE)
             yield PartialWriter(self._storage, self._folder, token, fd)
         except OSError as error:
             translate(error)
@@ -71,23 +80,34 @@ class PartialFiles:
         finally:
             close(fd)
 
-    def _locked(self, token: str, offset: int) -> int:
+    def _locked(self, token: str, offset: int | None) -> int:
         deadline = time.monotonic() + TAKEOVER_SECONDS
-        while True:
-            fd = self._open(token)
-            try:
-                if _try_lock(fd):
-                    return fd
-                stands_at = os.fstat(fd).st_size
-            except BaseException:
-                close(fd)
-                raise
+        try:
+            while (fd := self._try(token, offset)) is None:
+                if time.monotonic() > deadline:
+                    raise WriterBusy
+                self._ask(token)
+                time.sleep(_POLL_SECONDS)  # cooperative in a gevent worker
+            return fd
+        finally:
+            self._forget(token + _NOTE)  # others who wait for the same leave theirs again
+
+    def _try(self, token: str, offset: int | None) -> int | None:
+        """The locked file, ``None`` if another writer has it and may be asked for it."""
+        fd = self._open(token)
+        try:
+            if _try_lock(fd):
+                return fd
+            status = os.fstat(fd)
+        except BaseException:
             close(fd)
-            if stands_at != offset or time.monotonic() > deadline:
-                self._forget(token + _NOTE)
-                raise WriterBusy
-            self._ask(token)
-            time.sleep(_POLL_SECONDS)  # cooperative in a gevent worker
+            raise
+        close(fd)
+        if status.st_nlink == 0:
+            raise SessionUnknown
+        if offset not in (None, status.st_size):
+            raise WriterBusy
+        return None
 
     def _open(self, token: str) -> int:
         with translated():
@@ -100,32 +120,37 @@ class PartialFiles:
         with translated():
             close(os.open(token + _NOTE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder))
 
-    def discard(self, token: str) -> bool:
-        """Remove an upload that nobody writes; whether nothing of it is left."""
+    def discard(self, token: str, untouched_since: float = math.inf) -> bool:
+        """Remove an upload that nobody writes and that got no byte since that Unix time; whether nothing of it is
+        left."""
         if not _TOKEN.fullmatch(token):
             return True
-        with translated():
+        with translated(), contextlib.ExitStack() as stack:
             try:
-                fd = os.open(token, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
-            except FileNotFoundError:
-                return True
-            try:
-                if not _try_lock(fd):
-                    return False
-                self._forget(token)
+                fd = self._open(token)
+            except SessionUnknown:
                 self._forget(token + _NOTE)
                 return True
-            finally:
-                close(fd)
+            stack.callback(close, fd)
+            if not _try_lock(fd) or os.fstat(fd).st_mtime >= untouched_since:
+                return False
+            self._forget(token)
+            self._forget(token + _NOTE)
+            return True
 
     def untouched_since(self, before: float) -> list[str]:
-        """The tokens of all uploads whose last byte came before that Unix time."""
-        found = []
+        """The tokens of all uploads whose last byte came before that Unix time, and of notes that were left then."""
+        with translated():
+            return self._storage.disk.always_blocking(self._list_untouched, before)
+
+    def _list_untouched(self, before: float) -> list[str]:
+        found: set[str] = set()
         for name in os.listdir(self._folder):
             with contextlib.suppress(FileNotFoundError):
-                if _TOKEN.fullmatch(name) and os.stat(name, dir_fd=self._folder).st_mtime < before:
-                    found.append(name)
-        return found
+                token = name.removesuffix(_NOTE)
+                if _TOKEN.fullmatch(token) and os.stat(name, dir_fd=self._folder).st_mtime < before:
+                    found.add(token)
+        return sorted(found)
 
     def _forget(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -170,6 +195,24 @@ class PartialWriter:
         """Bytes stored now."""
         self.length = os.fstat(self.fd).st_size
         return self.length
+
+    def discard(self) -> None:
+        """Remove the upload. Who waits for it finds that it is gone."""
+        os.unlink(self._token, dir_fd=self._folder)
+
+    def is_published(self, name: StoredName) -> bool:
+        """Whether the file is visible as ``name`` already: its process ended before it could take away the other name.
+        Anybody may give files of the store more names (backups do), so their number alone says nothing."""
+        if os.fstat(self.fd).st_nlink == 1:
+            return False
+        try:
+            visible = self._storage.open(name).fd
+        except (NotFound, IsFolder):
+            return False
+        try:
+            return os.path.sameopenfile(self.fd, visible)
+        finally:
+            close(visible)
 
     def publish(self, name: StoredName, content_type: str | None) -> FileFacts:
         """Make the complete file visible. Raises ``NameTaken``. The unfinished upload is gone afterwards."""

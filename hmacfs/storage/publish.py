@@ -59,7 +59,8 @@ def publish(
     """Make ``candidate`` visible as ``name`` below the folder ``root``. It blocks.
 
     Raises ``NameTaken`` if the name exists (the stored file is not touched, whoever is first wins) and ``OSError`` if
-    the disk fails. Nothing is visible then, and no folder that was made for it is left.
+    the disk fails. Nothing is visible then, and no folder that was made for it is left. A candidate with a temporary
+    name may be this very file, published by a process that ended before it could say so: then only the rest is done.
     """
     if content_type is not None and abilities.attributes:
         os.setxattr(candidate.fd, TYPE_ATTRIBUTE, content_type.encode("latin-1"))
@@ -81,11 +82,13 @@ def publish(
 def _link_into_place(root: int, candidate: Candidate, name: StoredName, abilities: Abilities, *, durable: bool) -> None:
     place = _make_place(root, name)
     try:
+        unsynced = place.made
         if not candidate.is_linked:
-            _link(candidate, place.name, place.folder, abilities)
+            if not _link(candidate, place.name, place.folder, abilities):
+                unsynced = len(name.segments) - 1  # who knows which of them that process has synced
             candidate.is_linked = True
         if durable:
-            _sync_folders(root, name, place.made)
+            _sync_folders(root, name, unsynced)
     except BaseException as error:
         if candidate.is_linked:
             os.unlink(place.name, dir_fd=place.folder)
@@ -99,15 +102,23 @@ def _link_into_place(root: int, candidate: Candidate, name: StoredName, abilitie
             close(place.folder)
 
 
-def _link(candidate: Candidate, filename: str, parent: int, abilities: Abilities) -> None:
+def _link(candidate: Candidate, filename: str, parent: int, abilities: Abilities) -> bool:
+    """False if it is linked there already. Raises ``FileExistsError`` if another file is."""
     if candidate.temporary is None:
         link_anonymous(candidate.fd, filename, parent)
-        return
+        return True
     source = (candidate.temporary, candidate.temporary_folder)
-    if abilities.hard_links:
-        os.link(source[0], filename, src_dir_fd=source[1], dst_dir_fd=parent, follow_symlinks=False)
-    else:
+    if not abilities.hard_links:
         rename_exclusively(*source, filename, parent)
+        return True
+    try:
+        os.link(source[0], filename, src_dir_fd=source[1], dst_dir_fd=parent, follow_symlinks=False)
+    except FileExistsError:
+        present = os.stat(filename, dir_fd=parent, follow_symlinks=False)
+        if not os.path.samestat(present, os.fstat(candidate.fd)):
+            raise
+        return False
+    return True
 
 
 class _Place(NamedTuple):

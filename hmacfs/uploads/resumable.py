@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Generic, Protocol, TypeVar
 
 from hmacfs.errors import (
@@ -50,8 +51,10 @@ class Digest(Protocol):
 class Writer(Protocol[FactsT]):
     """The right to write one unfinished upload, at ``fd``'s position: the end of the ``length`` bytes it has.
 
-    ``is_wanted`` says whether another writer asked for it; ``stored`` measures anew; ``publish`` makes the file visible
-    and removes the unfinished upload, or raises ``NameTaken``.
+    ``is_wanted`` says whether another writer asked for it; ``stored`` measures anew; ``discard`` removes the upload;
+    ``publish`` makes the file visible and removes the unfinished upload, or raises ``NameTaken``. If its process ends
+    between the two, what is written here would change the visible file: then ``is_published`` is true, and ``publish``
+    does the rest.
     """
 
     fd: int
@@ -63,20 +66,27 @@ class Writer(Protocol[FactsT]):
 
     def stored(self) -> int: ...
 
+    def discard(self) -> None: ...
+
+    def is_published(self, name: StoredName) -> bool: ...
+
     def publish(self, name: StoredName, content_type: str | None) -> FactsT: ...
 
 
 class Partials(Protocol[FactsT]):
     """The unfinished uploads. ``writer`` raises ``SessionUnknown`` and ``WriterBusy``; it asks a present writer to let
-    go if the stored bytes end at ``offset``. ``discard`` refuses (False) while somebody writes."""
+    go if the stored bytes end at ``offset``, or in any case without one. ``touched`` is the Unix time of the last byte.
+    ``discard`` refuses (False) while somebody writes, and where a byte came since ``untouched_since``."""
 
     def create(self, token: str) -> None: ...
 
     def length(self, token: str) -> int | None: ...
 
-    def writer(self, token: str, offset: int) -> AbstractContextManager[Writer[FactsT]]: ...
+    def touched(self, token: str) -> float | None: ...
 
-    def discard(self, token: str) -> bool: ...
+    def writer(self, token: str, offset: int | None) -> AbstractContextManager[Writer[FactsT]]: ...
+
+    def discard(self, token: str, untouched_since: float = math.inf) -> bool: ...
 
     def untouched_since(self, before: float) -> list[str]: ...
 
@@ -163,8 +173,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         """
         if length is not None and length > self.limits.max_size:
             raise TooLarge
-        if self._exists(name):
-            raise NameTaken
+        self.check_name(name)
         if self._sessions.count_open(owner) >= self.limits.per_client:
             raise TooManySessions(_RETRY_AFTER)
         now, token = self._clock(), new_token()
@@ -180,9 +189,14 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             raise
         self._partials.discard(token)
         found = self.find(name)
-        if found is None:  # it ended meanwhile: its bytes are a file now, or it was aborted
-            raise SessionConflict
+        if found is None:  # it ended meanwhile
+            raise NameTaken if self._exists(name) else SessionConflict
         return found
+
+    def check_name(self, name: StoredName) -> None:
+        """Raises ``NameTaken``."""
+        if self._exists(name):
+            raise NameTaken
 
     def find(self, name: StoredName) -> Session | None:
         """The open session of a slot, ``None`` if there is none. Raises ``SessionExpired``,
@@ -193,7 +207,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         self._check_age(session)
         if self._partials.length(session.token) is None:
             # It was finished, or its bytes were lost with the disk: either way it cannot go on.
-            self._end(session, State.FINISHED if self._exists(name) else State.ABORTED)
+            self._record_end(session, State.FINISHED if self._exists(name) else State.ABORTED)
             return None
         return session
 
@@ -207,18 +221,36 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         return session
 
     def _check_age(self, session: Session) -> None:
-        if session.is_expired(self._clock(), self.limits.ttl):
-            raise SessionExpired
+        """A process that is killed while it receives has no time to write down when the last byte came: the file
+        knows."""
+        now = self._clock()
+        if session.is_expired(now, self.limits.ttl):
+            written = self._partials.touched(session.token)
+            if written is None or now >= written + self.limits.ttl:
+                raise SessionExpired
 
     def progress(self, session: Session) -> Progress[FactsT]:
-        """How far it is. Raises ``SessionUnknown`` if its bytes are gone."""
+        """How far it is. An upload that has all its bytes and was not finished (its process was killed, no session
+        store could be reached) is finished now: its client has nothing more to send.
+
+        Raises ``SessionUnknown`` if its bytes are gone, ``NameTaken``, ``WriterBusy``, ``NoSpace``.
+        """
         stored = self._partials.length(session.token)
-        if stored is not None and session.state is State.OPEN:
+        if session.state is not State.OPEN or stored is None:
+            return self._ended(session)
+        if stored != session.length:
             return Progress(session, stored)
-        if session.state is State.FINISHED or self._exists(StoredName.from_text(session.path)):
-            finished = dataclasses.replace(session, state=State.FINISHED)
-            return Progress(finished, session.length or 0)
-        raise SessionUnknown
+        try:
+            with self._partials.writer(session.token, stored) as writer:
+                return self._finish(session, writer)
+        except SessionUnknown:  # its writer has just finished it
+            return self._ended(session)
+
+    def _ended(self, session: Session) -> Progress[FactsT]:
+        """The progress of an upload whose bytes are elsewhere. Raises ``SessionUnknown`` if they are nowhere."""
+        if session.state is not State.FINISHED and not self._exists(StoredName.from_text(session.path)):
+            raise SessionUnknown
+        return Progress(dataclasses.replace(session, state=State.FINISHED), session.length or 0)
 
     def append(
         self,
@@ -246,21 +278,31 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         limit = self.limits.max_size if session.length is None else session.length
         if size is not None and offset + size > limit:
             raise TooLarge
+        if session.state is not State.OPEN:
+            return self._append_to_ended(session, offset)
         with self._writer(session, offset, restart=restart) as writer:
-            if restart and writer.length > offset:
-                writer.truncate(offset)
+            if self._is_published(session, writer):
+                return self._finish(session, writer)
+            if restart:
+                self._restart(session, writer, offset)
             if writer.length != offset:
                 raise OffsetMismatch(writer.length)
             with self._space.reserve(size or 0, body):
-                self._receive(writer, body, limit - offset, digest, expected)
-            stored = writer.stored()
-            touched = dataclasses.replace(session, touched=self._clock())
-            session = self._sessions.save(after(touched, stored) if after else touched)
-            if stored != session.length and not (is_last and session.length is None):
-                if is_last:
-                    raise SessionConflict("The last piece leaves the file shorter than it was announced.")
-                return Progress(session, stored)
-            return self._finish(session, writer, stored)
+                self._receive(session, writer, body, limit - offset, digest, expected)
+            session = dataclasses.replace(session, touched=self._clock())
+            session = after(session, writer.length) if after else session
+            if writer.length == session.length or (is_last and session.length is None):
+                return self._finish(session, writer)
+            session = self._sessions.save(session)
+            if is_last:
+                raise SessionConflict("The last piece leaves the file shorter than it was announced.")
+            return Progress(session, writer.length)
+
+    def _append_to_ended(self, session: Session, offset: int) -> Progress[FactsT]:
+        progress = self._ended(session)
+        if offset != progress.offset:
+            raise OffsetMismatch(progress.offset)
+        return progress
 
     @contextmanager
     def _writer(self, session: Session, offset: int, *, restart: bool) -> Iterator[Writer[FactsT]]:
@@ -270,41 +312,82 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             with self._partials.writer(session.token, asked_at) as writer:
                 yield writer
         except WriterBusy:
-            stored = self._partials.length(session.token)
+            stored = offset if restart else self._partials.length(session.token)
             if stored is not None and stored != offset:
                 raise OffsetMismatch(stored) from None
             raise
+        except SessionUnknown:  # its writer has finished it while this one waited
+            raise OffsetMismatch(self._ended(session).offset) from None
 
-    def _receive(self, writer: Writer[FactsT], body: BodyT, limit: int, digest: Digest | None, expected: bytes) -> None:
+    def _is_published(self, session: Session, writer: Writer[FactsT]) -> bool:
+        """Whether the name is this upload's already. Raises ``NameTaken`` if it is another's, which ends this one."""
+        name = StoredName.from_text(session.path)
+        if not self._exists(name):
+            return False
+        if not writer.is_published(name):
+            self._lose(session, writer)
+            raise NameTaken
+        return True
+
+    def _restart(self, session: Session, writer: Writer[FactsT], offset: int) -> None:
+        """Drop what an earlier attempt stored behind ``offset``. Raises ``SessionConflict`` if the session was read
+        before another writer went on with it: then those bytes are acknowledged."""
+        known = self._sessions.get(session.token)
+        if known is None or dataclasses.replace(known, touched=session.touched, revision=session.revision) != session:
+            raise SessionConflict("Another connection continued this upload.")
+        if writer.length > offset:
+            writer.truncate(offset)
+
+    def _receive(
+        self,
+        session: Session,
+        writer: Writer[FactsT],
+        body: BodyT,
+        limit: int,
+        digest: Digest | None,
+        expected: bytes,
+    ) -> None:
         began_at = writer.length
         try:
             self._receiver.receive(body, writer.fd, limit=limit, digest=digest, is_wanted=writer.is_wanted)
-        except TooLarge:
-            writer.truncate(began_at)
-            raise
-        except HmacfsError:
-            if digest is not None:
+        except BaseException as error:
+            if digest is not None or isinstance(error, TooLarge):
                 writer.truncate(began_at)
+            elif isinstance(error, HmacfsError) and writer.stored() != began_at:
+                self._touch(session)
             raise
         if digest is not None and digest.digest() != expected:
             writer.truncate(began_at)
             raise ChecksumMismatch
+        writer.stored()
 
-    def _finish(self, session: Session, writer: Writer[FactsT], stored: int) -> Progress[FactsT]:
-        name = StoredName.from_text(session.path)
+    def _touch(self, session: Session) -> None:
+        """Note that bytes came, though the piece failed. What the client is told of is the failure."""
         try:
-            facts = writer.publish(name, session.content_type)
-        except NameTaken:
-            self._end(session, State.ABORTED)
-            self._partials.discard(session.token)
-            raise
-        finished = dataclasses.replace(session, length=stored)
-        return Progress(self._end(finished, State.FINISHED), stored, facts)
+            self._sessions.save(dataclasses.replace(session, touched=self._clock()))
+        except SessionStoreUnavailable:
+            log.debug("that a part of a piece arrived could not be recorded")
 
-    def _end(self, session: Session, state: State) -> Session:
+    def _finish(self, session: Session, writer: Writer[FactsT]) -> Progress[FactsT]:
+        """The file is what counts: once it is visible, the upload succeeded, whether or not that can be recorded."""
+        stored = writer.length
+        try:
+            facts = writer.publish(StoredName.from_text(session.path), session.content_type)
+        except NameTaken:
+            self._lose(session, writer)
+            raise
+        finished = dataclasses.replace(session, length=stored, touched=self._clock())
+        return Progress(self._record_end(finished, State.FINISHED), stored, facts)
+
+    def _lose(self, session: Session, writer: Writer[FactsT]) -> None:
+        """End an upload whose name is taken. Its bytes go only once that is recorded, else it would seem that they
+        are the file."""
+        self._sessions.save(_step(session, State.ABORTED))
+        writer.discard()
+
+    def _record_end(self, session: Session, state: State) -> Session:
         """Record a session's end. The file says more than the record: one that cannot be written now can wait."""
-        assert state in NEXT[session.state]
-        ended = dataclasses.replace(session, state=state)
+        ended = _step(session, state)
         try:
             return self._sessions.save(ended)
         except SessionStoreUnavailable:
@@ -312,32 +395,32 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             return ended
 
     def abort(self, session: Session) -> None:
-        """Give an upload up. Raises ``WriterBusy`` if somebody keeps writing it."""
+        """Give an upload up, whoever writes it. Raises ``WriterBusy`` if the writer does not let go."""
         if session.state is State.OPEN:
-            length = self._partials.length(session.token)
-            if length is not None:
-                with self._partials.writer(session.token, length):
-                    self._end(session, State.ABORTED)
-                if not self._partials.discard(session.token):
-                    raise WriterBusy
+            with suppress(SessionUnknown), self._partials.writer(session.token, None) as writer:
+                writer.discard()
         self._sessions.remove(session.token)
 
     def sweep(self, batch: int = 100) -> Swept:
         """Remove expired sessions with their bytes, and bytes that no session knows. An upload that is being written
         is never touched. Raises ``SessionStoreUnavailable``: what cannot be looked up is not removed."""
         before = self._clock() - self.limits.ttl
-        sessions = 0
-        while found := self._sessions.stale(before, batch):
-            removed = 0
-            for session in found:
-                if self._partials.discard(session.token):
-                    self._sessions.remove(session.token)
-                    removed += 1
-            sessions += removed
-            if removed < len(found) or len(found) < batch:
-                break
+        removed, limit, is_all = 0, batch, False
+        while not is_all:
+            found = self._sessions.stale(before, limit)
+            gone = [session for session in found if self._partials.discard(session.token, before)]
+            for session in gone:
+                self._sessions.remove(session.token)
+            removed += len(gone)
+            is_all = len(found) < limit
+            limit = batch + len(found) - len(gone)  # those that are being written come again
         orphans = 0
         for token in self._partials.untouched_since(before):
-            if self._sessions.get(token) is None and self._partials.discard(token):
+            if self._sessions.get(token) is None and self._partials.discard(token, before):
                 orphans += 1
-        return Swept(sessions, orphans)
+        return Swept(removed, orphans)
+
+
+def _step(session: Session, state: State) -> Session:
+    assert state in NEXT[session.state]
+    return dataclasses.replace(session, state=state)

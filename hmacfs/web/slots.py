@@ -53,9 +53,7 @@ class SlotUploads:
     def _put_range(self, exchange: Exchange, piece: RangePiece, content_type: str | None) -> Reply:
         session = self._session(exchange)
         if session is None:
-            if piece.first:
-                raise OffsetMismatch(0)
-            session = self._create(exchange, piece.total, content_type)
+            session = self._create(exchange, piece.total, content_type, begins=piece.first == 0)
         if session.length != piece.total:
             raise SessionConflict
         progress = self._uploads.append(session, piece.first, exchange.body, exchange.length)
@@ -64,11 +62,11 @@ class SlotUploads:
     def _put_chunk(self, exchange: Exchange, chunk: NumberedChunk, content_type: str | None) -> Reply:
         session = self._session(exchange)
         if session is None:
-            if chunk.number != 1:
-                raise OffsetMismatch(0)
-            session = self._create(exchange, chunk.total, content_type)
+            session = self._create(exchange, chunk.total, content_type, begins=chunk.number == 1)
         boundary = int(session.metadata or 0)
-        if session.state is State.FINISHED or chunk.number <= session.chunks:
+        if session.state is State.FINISHED:
+            return Reply(HTTPStatus.OK, self._progress_headers(session, session.length or 0))
+        if chunk.number <= session.chunks:
             return Reply(HTTPStatus.OK, self._progress_headers(session, boundary))
         if chunk.number > session.chunks + 1:
             raise OffsetMismatch(boundary)
@@ -94,7 +92,12 @@ class SlotUploads:
             raise SessionUnknown
         return session
 
-    def _create(self, exchange: Exchange, length: int | None, content_type: str | None) -> Session:
+    def _create(self, exchange: Exchange, length: int | None, content_type: str | None, *, begins: bool) -> Session:
+        """A new session for a piece that ``begins`` the file; any other has nothing to go on from. Raises
+        ``OffsetMismatch``, ``NameTaken``."""
+        if not begins:
+            self._uploads.check_name(exchange.name)
+            raise OffsetMismatch(0)
         owner = network_of(exchange.client)
         return self._uploads.create(exchange.name, length, content_type, owner, by_slot=True)
 

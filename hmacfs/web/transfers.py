@@ -119,6 +119,8 @@ def _probe(exchange: Exchange, scheme: Scheme | None, services: Services) -> Rep
     session = slots.unfinished(exchange) if is_slot else None
     if session is not None:
         if not slots.knows_token(exchange, session) and scheme is not Scheme.V3:
+            if session.length is None:  # the MAC of a numbered chunk covers that chunk alone
+                raise BadSignature
             guards.verify(exchange, session.length, content_type=session.content_type, method="PUT")
         return slots.probe(session)
     if services.signed_downloads:
@@ -149,8 +151,10 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
     def resumable(exchange: Exchange) -> Reply:
         method = exchange.method
         if method == "POST":
-            method = exchange.header("X_HTTP_METHOD_OVERRIDE") or method
+            method = (exchange.header("X_HTTP_METHOD_OVERRIDE") or method).upper()
         if is_tus_path(exchange, services.prefix):
+            if method == "HEAD":
+                return services.tus.head(exchange)
             if method == "PATCH":
                 return services.tus.patch(exchange)
             if method == "DELETE":

@@ -6,12 +6,12 @@ import hashlib
 from http import HTTPStatus
 
 from hmacfs.dialects import tus
-from hmacfs.errors import LengthRequired, SessionUnknown
+from hmacfs.errors import HmacfsError, LengthRequired, SessionUnknown
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
 from hmacfs.uploads.resumable import Progress, ResumableUploads
-from hmacfs.uploads.session import Session, State
+from hmacfs.uploads.session import Session
 from hmacfs.web.client import network_of
 from hmacfs.web.exchange import Exchange, Headers, Reply
 
@@ -39,7 +39,11 @@ class TusUploads:
         location = ("Location", f"{self._prefix}{TUS_PATH}{session.token}")
         if length and not has_body:
             return Reply(HTTPStatus.CREATED, [location, self._expires(session)])
-        progress = self._append(exchange, session, 0)
+        try:
+            progress = self._append(exchange, session, 0)
+        except HmacfsError:
+            self._uploads.abort(session)  # the client was not told its URL and cannot go on
+            raise
         return Reply(HTTPStatus.CREATED, [location, *self._offset_headers(progress)], stored=progress.facts is not None)
 
     def head(self, exchange: Exchange) -> Reply:
@@ -67,8 +71,6 @@ class TusUploads:
     def _append(self, exchange: Exchange, session: Session, offset: int) -> Progress[FileFacts]:
         if exchange.length is None and not exchange.is_chunked:
             raise LengthRequired
-        if session.state is State.FINISHED:
-            return self._uploads.progress(session)
         checksum = tus.checksum(exchange.environ)
         digest = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum else None
         return self._uploads.append(

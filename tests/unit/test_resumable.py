@@ -1,0 +1,785 @@
+"""The use cases of an upload session, over stores and files that live in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hmacfs.errors import (
+    BodyCutShort,
+    ChecksumMismatch,
+    HmacfsError,
+    NameTaken,
+    NoSpace,
+    OffsetMismatch,
+    SessionConflict,
+    SessionExpired,
+    SessionStoreUnavailable,
+    SessionUnknown,
+    Stalled,
+    TakenOver,
+    TooLarge,
+    TooManySessions,
+    WriterBusy,
+)
+from hmacfs.naming import StoredName
+from hmacfs.uploads.resumable import Digest, Limits, Progress, ResumableUploads, Swept
+from hmacfs.uploads.session import Session, State
+
+NAME = StoredName.from_text("slot/photo.jpg")
+CONTENT = bytes(range(100))
+TTL = 1000.0
+OWNER = "192.0.2.1"
+
+
+class Body:
+    """Bytes that arrive, and the error that they end with."""
+
+    def __init__(self, data: bytes, failure: BaseException | None = None) -> None:
+        self.data = data
+        self.failure = failure
+        self.received = 0
+
+
+class Sessions:
+    """A session store that can be away."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Session] = {}
+        self.is_away = False
+        self.calls_left = math.inf
+
+    def _check(self) -> None:
+        self.calls_left -= 1
+        if self.is_away or self.calls_left < 0:
+            raise SessionStoreUnavailable
+
+    def create(self, session: Session) -> bool:
+        self._check()
+        if session.slot is not None and self._open(session.slot) is not None:
+            return False
+        self.records[session.token] = session
+        return True
+
+    def get(self, token: str) -> Session | None:
+        self._check()
+        return self.records.get(token)
+
+    def find(self, slot: str) -> Session | None:
+        self._check()
+        return self._open(slot)
+
+    def _open(self, slot: str) -> Session | None:
+        matching = (one for one in self.records.values() if one.slot == slot and one.state is State.OPEN)
+        return next(matching, None)
+
+    def save(self, session: Session) -> Session:
+        self._check()
+        saved = dataclasses.replace(session, revision=session.revision + 1)
+        self.records[session.token] = saved
+        return saved
+
+    def remove(self, token: str) -> None:
+        self._check()
+        self.records.pop(token, None)
+
+    def stale(self, touched_before: float, limit: int) -> list[Session]:
+        self._check()
+        old = [session for session in self.records.values() if session.touched < touched_before]
+        return sorted(old, key=lambda session: session.touched)[:limit]
+
+    def count_open(self, owner: str) -> int:
+        self._check()
+        return sum(session.owner == owner and session.state is State.OPEN for session in self.records.values())
+
+    def count_by_state(self) -> NoReturn:
+        raise NotImplementedError
+
+    ping = close = count_by_state
+
+
+class File:
+    """What a partial file and a published one are made of."""
+
+    def __init__(self, now: float) -> None:
+        self.data = bytearray()
+        self.touched = now
+        self.is_held = False
+        self.content_type: str | None = None
+
+
+class Writer:
+    def __init__(self, disk: Disk, token: str) -> None:
+        self._disk = disk
+        self._token = token
+        self.file = disk.partials[token]
+        self.fd = disk.fd_of(self.file)
+        self.length = len(self.file.data)
+
+    def is_wanted(self) -> bool:
+        return False
+
+    def truncate(self, length: int) -> None:
+        del self.file.data[length:]
+        self.length = length
+
+    def stored(self) -> int:
+        self.length = len(self.file.data)
+        return self.length
+
+    def discard(self) -> None:
+        del self._disk.partials[self._token]
+
+    def is_published(self, name: StoredName) -> bool:
+        return self._disk.files.get(name.path) is self.file
+
+    def publish(self, name: StoredName, content_type: str | None) -> File:
+        if self._disk.failure is not None:
+            raise self._disk.failure
+        if self._disk.files.setdefault(name.path, self.file) is not self.file:
+            raise NameTaken
+        self.file.content_type = content_type
+        del self._disk.partials[self._token]
+        return self.file
+
+
+class Disk:
+    """The partial files and the published ones; also the receiver and the guard of the space."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.partials: dict[str, File] = {}
+        self.files: dict[str, File] = {}
+        self.asked_at: list[int | None] = []
+        self.on_wait: Callable[[], None] = lambda: None
+        self.failure: HmacfsError | None = None
+        self.room = 10**6
+        self._clock = clock
+        self._open: list[File] = []
+
+    def fd_of(self, file: File) -> int:
+        self._open.append(file)
+        return len(self._open) - 1
+
+    def exists(self, name: StoredName) -> bool:
+        return name.path in self.files
+
+    # -- partials
+
+    def create(self, token: str) -> None:
+        assert token not in self.partials
+        self.partials[token] = File(self._clock())
+
+    def length(self, token: str) -> int | None:
+        return len(self.partials[token].data) if token in self.partials else None
+
+    def touched(self, token: str) -> float | None:
+        return self.partials[token].touched if token in self.partials else None
+
+    @contextmanager
+    def writer(self, token: str, offset: int | None) -> Iterator[Writer]:
+        self.asked_at.append(offset)
+        if token in self.partials and self.partials[token].is_held:
+            self.on_wait()
+        if token not in self.partials:
+            raise SessionUnknown
+        file = self.partials[token]
+        if file.is_held:
+            raise WriterBusy
+        file.is_held = True
+        try:
+            yield Writer(self, token)
+        finally:
+            file.is_held = False
+
+    def discard(self, token: str, untouched_since: float = math.inf) -> bool:
+        file = self.partials.get(token)
+        if file is not None and (file.is_held or file.touched >= untouched_since):
+            return False
+        self.partials.pop(token, None)
+        return True
+
+    def untouched_since(self, before: float) -> list[str]:
+        return [token for token, file in self.partials.items() if file.touched < before]
+
+    # -- receiver
+
+    def receive(
+        self,
+        body: Body,
+        fd: int,
+        *,
+        limit: int,
+        digest: Digest | None = None,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> int:
+        assert is_wanted is not None
+        assert not is_wanted()
+        file = self._open[fd]
+        file.data += body.data
+        if body.data:
+            file.touched = self._clock()
+        body.received = len(body.data)
+        if digest is not None:
+            digest.update(memoryview(body.data))
+        if body.received > limit:
+            raise TooLarge
+        if body.failure is not None:
+            raise body.failure
+        return body.received
+
+    # -- space
+
+    @contextmanager
+    def reserve(self, count: int, body: object = None) -> Iterator[None]:
+        if count > self.room:
+            raise NoSpace
+        yield
+
+
+class World:
+    """The use cases, and all around them that a test changes."""
+
+    def __init__(self) -> None:
+        self.now = 50_000.0
+        self.sessions = Sessions()
+        self.disk = Disk(lambda: self.now)
+        limits = Limits(max_size=1000, ttl=TTL, per_client=3)
+        self.uploads: ResumableUploads[Body, File] = ResumableUploads(
+            self.sessions, self.disk, self.disk, self.disk, self.disk.exists, limits, lambda: self.now
+        )
+
+    def begin(self, length: int | None = len(CONTENT), *, by_slot: bool = True, name: StoredName = NAME) -> Session:
+        return self.uploads.create(name, length, "image/jpeg", OWNER, by_slot=by_slot)
+
+    def append(self, session: Session, offset: int, data: bytes, **options: object) -> Progress[File]:
+        return self.uploads.append(session, offset, Body(data), len(data), **options)  # type: ignore[arg-type]
+
+    def stored(self, session: Session) -> bytes:
+        return bytes(self.disk.partials[session.token].data)
+
+    def file(self, name: StoredName = NAME) -> bytes:
+        return bytes(self.disk.files[name.path].data)
+
+    def record(self, session: Session) -> Session:
+        return self.sessions.records[session.token]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# -- create ---------------------------------------------------------------------------------------
+
+
+def test_an_upload_begins_empty(world: World) -> None:
+    session = world.begin()
+    assert world.uploads.find(NAME) == world.uploads.get(session.token) == session
+    assert world.uploads.progress(session).offset == 0
+    assert (session.path, session.slot, session.length, session.state) == (NAME.path, NAME.path, 100, State.OPEN)
+    assert session.created == session.touched == world.now
+
+
+def test_a_slot_has_one_open_session(world: World) -> None:
+    assert world.begin() == world.begin()
+    assert len(world.disk.partials) == 1
+
+
+def test_a_session_known_by_its_token_alone_is_not_found_by_its_slot(world: World) -> None:
+    first, second = world.begin(by_slot=False), world.begin(by_slot=False)
+    assert first.token != second.token
+    assert world.uploads.find(NAME) is None
+
+
+@pytest.mark.parametrize(("length", "error"), [(1001, TooLarge), (900, NoSpace)])
+def test_what_cannot_fit_is_not_begun(world: World, length: int, error: type[HmacfsError]) -> None:
+    world.disk.room = 800
+    with pytest.raises(error):
+        world.begin(length)
+    assert (world.disk.partials, world.sessions.records) == ({}, {})
+
+
+def test_a_taken_name_is_not_begun(world: World) -> None:
+    world.disk.files[NAME.path] = File(0)
+    with pytest.raises(NameTaken):
+        world.begin()
+    assert world.disk.partials == {}
+
+
+def test_a_client_has_so_many_open_sessions_at_most(world: World) -> None:
+    sessions = [world.begin(by_slot=False) for _ in range(3)]
+    with pytest.raises(TooManySessions) as refusal:
+        world.begin(by_slot=False)
+    assert refusal.value.retry_after > 0
+    assert len(world.disk.partials) == 3
+    world.uploads.create(NAME, 1, None, "192.0.2.2", by_slot=False)
+    world.append(sessions[0], 0, CONTENT)
+    world.begin(by_slot=False, name=StoredName.from_text("another"))
+
+
+def test_a_slot_that_was_completed_this_moment_is_taken(world: World) -> None:
+    session = world.begin()
+
+    def complete_instead(_: Session) -> bool:
+        world.append(session, 0, CONTENT)
+        return False
+
+    world.sessions.create = complete_instead  # type: ignore[method-assign,assignment]
+    with pytest.raises(NameTaken):
+        world.begin()
+    assert world.disk.partials == {}
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_nothing_is_left_if_the_store_is_lost_while_an_upload_begins(world: World, calls: int) -> None:
+    world.sessions.calls_left = calls
+    with pytest.raises(SessionStoreUnavailable):
+        world.begin()
+    assert world.disk.partials == {}
+
+
+# -- append ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 40), max_size=10))
+def test_pieces_become_the_file(sizes: list[int]) -> None:
+    world = World()
+    session, offset = world.begin(), 0
+    for size in [*sizes, 100]:
+        piece = CONTENT[offset : offset + size]
+        progress = world.append(session, offset, piece)
+        offset += len(piece)
+        assert progress.offset == offset
+        assert progress.is_finished == (offset == 100)
+        if progress.is_finished:
+            break
+        assert world.record(session).touched == world.now
+        session = progress.session
+        world.now += TTL / 2
+    assert progress.facts is not None
+    assert world.file() == CONTENT
+    assert world.disk.files[NAME.path].content_type == "image/jpeg"
+    assert world.disk.partials == {}
+    assert world.record(session).state is State.FINISHED
+
+
+def test_an_empty_file_is_complete_with_its_first_piece(world: World) -> None:
+    assert world.append(world.begin(0), 0, b"").is_finished
+    assert world.file() == b""
+
+
+@pytest.mark.parametrize("failure", [BodyCutShort(), Stalled(), TakenOver(), KeyboardInterrupt()])
+def test_what_arrived_is_kept(world: World, failure: BaseException) -> None:
+    session = world.begin()
+    world.now += 10
+    with pytest.raises(type(failure)):
+        world.uploads.append(session, 0, Body(CONTENT[:30], failure), 100)
+    assert world.stored(session) == CONTENT[:30]
+    assert world.uploads.progress(session).offset == 30
+    assert world.append(session, 30, CONTENT[30:]).is_finished
+    assert world.file() == CONTENT
+
+
+def test_a_piece_that_fails_counts_as_a_sign_of_life_if_bytes_of_it_came(world: World) -> None:
+    session = world.begin()
+    for data, touched in ((b"", world.now), (b"x", world.now + 10)):
+        world.now += 10
+        with pytest.raises(BodyCutShort):
+            world.uploads.append(session, 0, Body(data, BodyCutShort()), 100)
+        assert world.record(session).touched == touched if data == b"" else world.now
+
+
+@pytest.mark.parametrize("offset", [0, 29, 31, 99, 100])
+def test_a_piece_that_starts_elsewhere_is_refused(world: World, offset: int) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    with pytest.raises(OffsetMismatch) as refusal:
+        world.append(session, offset, b"")
+    assert refusal.value.offset == 30
+    assert world.stored(session) == CONTENT[:30]
+
+
+@pytest.mark.parametrize(
+    ("length", "offset", "size"), [(100, 0, 101), (100, 30, 71), (None, 0, 1001), (100, 10**17, 1)]
+)
+def test_a_piece_that_leads_beyond_the_length_is_refused(
+    world: World, length: int | None, offset: int, size: int
+) -> None:
+    session = world.begin(length)
+    with pytest.raises(TooLarge):
+        world.append(session, offset, bytes(size))
+    assert world.stored(session) == b""
+
+
+def test_nothing_is_kept_of_a_piece_that_turns_out_too_long(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    with pytest.raises(TooLarge):
+        world.uploads.append(session, 30, Body(bytes(71)), None)
+    assert world.stored(session) == CONTENT[:30]
+
+
+def test_there_must_be_room_for_a_piece(world: World) -> None:
+    session = world.begin()
+    world.disk.room = 20
+    with pytest.raises(NoSpace):
+        world.append(session, 0, CONTENT)
+    assert world.append(session, 0, CONTENT[:20]).offset == 20
+
+
+@pytest.mark.parametrize("failure", [None, BodyCutShort(), OSError(5, "broken"), KeyboardInterrupt()])
+def test_nothing_is_kept_of_a_piece_without_its_checksum(world: World, failure: BaseException | None) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    with pytest.raises(ChecksumMismatch if failure is None else type(failure)):
+        world.uploads.append(session, 30, Body(CONTENT[30:60], failure), 70, digest=hashlib.sha1(), expected=b"another")
+    assert world.stored(session) == CONTENT[:30]
+
+
+def test_a_piece_with_its_checksum_is_kept(world: World) -> None:
+    session = world.begin()
+    expected = hashlib.sha1(CONTENT[:50]).digest()
+    assert world.append(session, 0, CONTENT[:50], digest=hashlib.sha1(), expected=expected).offset == 50
+
+
+# -- pieces that start over: numbered chunks ------------------------------------------------------
+
+
+def counting(session: Session, stored: int) -> Session:
+    return dataclasses.replace(session, chunks=session.chunks + 1, metadata=str(stored))
+
+
+def test_a_piece_starts_over_from_its_boundary(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
+    with pytest.raises(BodyCutShort):
+        world.uploads.append(session, 30, Body(b"garbage", BodyCutShort()), 70, after=counting, restart=True)
+    assert world.record(session).chunks == 1
+    session = world.append(session, 30, CONTENT[30:60], after=counting, restart=True).session
+    assert (session.chunks, session.metadata) == (2, "60")
+    assert world.append(session, 60, CONTENT[60:], after=counting, restart=True).is_finished
+    assert world.file() == CONTENT
+
+
+def test_a_piece_that_was_acknowledged_meanwhile_is_not_dropped(world: World) -> None:
+    """The one reads the session, the other goes on with it, and then the first gets the lock."""
+    before = world.begin()
+    world.append(before, 0, CONTENT[:30], after=counting, restart=True)
+    with pytest.raises(SessionConflict):
+        world.append(before, 0, b"0123456789", after=counting, restart=True)
+    assert world.stored(before) == CONTENT[:30]
+
+
+def test_without_a_length_the_last_piece_ends_the_file(world: World) -> None:
+    session = world.append(world.begin(None), 0, CONTENT[:30], after=counting).session
+    progress = world.append(session, 30, b"end", is_last=True, after=counting)
+    assert progress.is_finished
+    assert progress.session.length == 33
+    assert world.file() == CONTENT[:30] + b"end"
+
+
+def test_a_last_piece_that_leaves_a_gap_is_refused_and_kept(world: World) -> None:
+    session = world.begin()
+    with pytest.raises(SessionConflict):
+        world.append(session, 0, CONTENT[:30], is_last=True)
+    assert world.stored(session) == CONTENT[:30]
+    assert world.append(session, 30, CONTENT[30:]).is_finished
+
+
+# -- several writers ------------------------------------------------------------------------------
+
+
+def test_a_present_writer_is_asked_to_let_go(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    file = world.disk.partials[session.token]
+    file.is_held = True
+    world.disk.on_wait = lambda: setattr(file, "is_held", False)
+    assert world.append(session, 30, CONTENT[30:]).is_finished
+    assert world.disk.asked_at == [0, 30]
+
+
+def test_one_who_does_not_let_go_stays(world: World) -> None:
+    session = world.begin()
+    world.disk.partials[session.token].is_held = True
+    with pytest.raises(WriterBusy):
+        world.append(session, 0, CONTENT)
+    with pytest.raises(WriterBusy):
+        world.append(session, 0, CONTENT, restart=True)
+    world.disk.partials[session.token].data += b"ahead"
+    with pytest.raises(OffsetMismatch) as refusal:
+        world.append(session, 0, CONTENT)
+    assert refusal.value.offset == 5
+
+
+def test_who_waits_for_a_writer_that_finishes_learns_that_it_is_complete(world: World) -> None:
+    session = world.begin()
+    file = world.disk.partials[session.token]
+    file.is_held = True
+
+    def finish() -> None:
+        world.disk.files[NAME.path] = world.disk.partials.pop(session.token)
+
+    world.disk.on_wait = finish
+    with pytest.raises(OffsetMismatch) as refusal:
+        world.append(session, 0, CONTENT)
+    assert refusal.value.offset == 100
+
+
+# -- finish ---------------------------------------------------------------------------------------
+
+
+def test_the_first_to_finish_a_name_has_it(world: World) -> None:
+    first, second = world.begin(by_slot=False), world.begin(by_slot=False)
+    second = world.append(second, 0, bytes(60)).session
+    world.append(first, 0, CONTENT)
+    with pytest.raises(NameTaken):
+        world.append(second, 60, bytes(40))
+    assert world.file() == CONTENT
+    assert world.disk.partials == {}
+    assert world.record(second).state is State.ABORTED
+    with pytest.raises(SessionUnknown):
+        world.uploads.get(second.token)
+
+
+def test_a_name_taken_in_the_last_moment_ends_the_upload(world: World) -> None:
+    session = world.begin()
+    world.disk.failure = NameTaken()
+    with pytest.raises(NameTaken):
+        world.append(session, 0, CONTENT)
+    assert world.disk.partials == {}
+    assert world.record(session).state is State.ABORTED
+
+
+def test_a_lost_upload_stays_until_its_end_is_recorded(world: World) -> None:
+    """Else its record would say that it is open and the file with its name that it is complete."""
+    session = world.begin(by_slot=False)
+    world.disk.files[NAME.path] = File(0)
+    world.sessions.is_away = True
+    with pytest.raises(SessionStoreUnavailable):
+        world.append(session, 0, CONTENT)
+    world.sessions.is_away = False
+    with pytest.raises(NameTaken):
+        world.append(session, 0, CONTENT)
+    assert world.disk.partials == {}
+
+
+def test_an_upload_that_could_not_be_published_can_be_finished_later(world: World) -> None:
+    session = world.begin()
+    world.disk.failure = NoSpace()
+    with pytest.raises(NoSpace):
+        world.append(session, 0, CONTENT)
+    assert world.stored(session) == CONTENT
+    world.disk.failure = None
+    progress = world.uploads.progress(session)
+    assert progress.is_finished
+    assert progress.offset == 100
+    assert world.file() == CONTENT
+    assert world.record(session).state is State.FINISHED
+
+
+def test_a_probe_of_a_complete_upload_waits_for_who_finishes_it(world: World) -> None:
+    session = world.begin()
+    file = world.disk.partials[session.token]
+    file.data += CONTENT
+    file.is_held = True
+
+    def finish() -> None:
+        world.disk.files[NAME.path] = world.disk.partials.pop(session.token)
+
+    world.disk.on_wait = finish
+    assert world.uploads.progress(session).is_finished
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_upload_published_by_a_process_that_died_is_finished_and_not_written(world: World, restart: bool) -> None:
+    """Its partial file is the visible file itself."""
+    session = world.begin(None if restart else 100)
+    file = world.disk.partials[session.token]
+    file.data += CONTENT
+    world.disk.files[NAME.path] = file
+    offset, data = (0, b"changed") if restart else (100, b"")
+    progress = world.append(session, offset, data, restart=restart, is_last=restart)
+    assert progress.is_finished
+    assert world.file() == CONTENT
+    assert world.disk.partials == {}
+
+
+def test_a_finished_upload_is_only_told_its_offset(world: World) -> None:
+    session = world.append(world.begin(by_slot=False), 0, CONTENT).session
+    assert world.uploads.progress(world.uploads.get(session.token)).is_finished
+    assert world.append(session, 100, b"").is_finished
+    with pytest.raises(TooLarge):
+        world.append(session, 100, b"x")
+    with pytest.raises(OffsetMismatch) as refusal:
+        world.append(session, 0, CONTENT)
+    assert refusal.value.offset == 100
+
+
+# -- the session store goes away ------------------------------------------------------------------
+
+
+def test_without_a_store_nothing_is_said_to_be_unknown(world: World) -> None:
+    session = world.begin()
+    world.sessions.is_away = True
+    for operation in (
+        lambda: world.uploads.find(NAME),
+        lambda: world.uploads.get(session.token),
+        lambda: world.uploads.get("no token of ours"),
+        lambda: world.uploads.abort(session),
+        world.uploads.sweep,
+    ):
+        with pytest.raises(SessionStoreUnavailable):
+            operation()
+
+
+def test_a_piece_is_kept_though_it_could_not_be_recorded(world: World) -> None:
+    session = world.begin()
+    world.sessions.is_away = True
+    with pytest.raises(SessionStoreUnavailable):
+        world.append(session, 0, CONTENT[:30])
+    with pytest.raises(BodyCutShort):
+        world.uploads.append(session, 30, Body(CONTENT[30:40], BodyCutShort()), 70)
+    world.sessions.is_away = False
+    assert world.uploads.progress(session).offset == 40
+    assert world.append(session, 40, CONTENT[40:]).is_finished
+
+
+def test_the_last_piece_succeeds_though_it_could_not_be_recorded(world: World) -> None:
+    session = world.begin()
+    world.sessions.is_away = True
+    assert world.append(session, 0, CONTENT).is_finished
+    assert world.file() == CONTENT
+    world.sessions.is_away = False
+    assert world.record(session).state is State.OPEN
+    assert world.uploads.progress(session).is_finished
+    assert world.uploads.find(NAME) is None
+    assert world.record(session).state is State.FINISHED
+
+
+def test_a_chunk_that_could_not_be_recorded_starts_over(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
+    world.sessions.calls_left = 1
+    with pytest.raises(SessionStoreUnavailable):
+        world.append(session, 30, CONTENT[30:60], after=counting, restart=True)
+    world.sessions.calls_left = math.inf
+    assert world.stored(session) == CONTENT[:60]
+    assert world.append(session, 30, CONTENT[30:], after=counting, restart=True).is_finished
+    assert world.file() == CONTENT
+
+
+def test_bytes_that_are_lost_end_the_upload(world: World) -> None:
+    session = world.begin()
+    del world.disk.partials[session.token]
+    with pytest.raises(SessionUnknown):
+        world.uploads.progress(session)
+    with pytest.raises(SessionUnknown):
+        world.append(session, 0, CONTENT)
+    assert world.uploads.find(NAME) is None
+    assert world.record(session).state is State.ABORTED
+    assert world.begin() != session
+
+
+# -- abort ----------------------------------------------------------------------------------------
+
+
+def test_an_abort_removes_everything(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    world.uploads.abort(session)
+    assert (world.disk.partials, world.sessions.records) == ({}, {})
+    assert world.disk.asked_at[-1] is None
+    world.uploads.abort(session)
+    with pytest.raises(SessionUnknown):
+        world.uploads.get(session.token)
+
+
+def test_an_abort_does_not_touch_the_finished_file(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT).session
+    world.uploads.abort(session)
+    assert world.file() == CONTENT
+    assert world.sessions.records == {}
+
+
+def test_an_abort_waits_for_the_writer(world: World) -> None:
+    session = world.begin()
+    world.disk.partials[session.token].is_held = True
+    with pytest.raises(WriterBusy):
+        world.uploads.abort(session)
+    assert world.record(session).state is State.OPEN
+
+
+# -- expiry and the sweep -------------------------------------------------------------------------
+
+
+def test_an_upload_expires_after_its_last_byte(world: World) -> None:
+    session = world.begin()
+    world.now += TTL - 1
+    session = world.append(session, 0, CONTENT[:30]).session
+    world.now += TTL - 1
+    assert world.uploads.find(NAME) == world.uploads.get(session.token) == session
+    world.now += 1
+    with pytest.raises(SessionExpired):
+        world.uploads.find(NAME)
+    with pytest.raises(SessionExpired):
+        world.uploads.get(session.token)
+    world.now += 1
+    assert world.uploads.sweep() == Swept(1, 0)
+    assert (world.disk.partials, world.sessions.records) == ({}, {})
+    assert world.uploads.find(NAME) is None
+
+
+def test_bytes_that_nobody_could_record_keep_an_upload_alive(world: World) -> None:
+    """Its process was killed while it received."""
+    session = world.begin()
+    world.now += TTL - 1
+    file = world.disk.partials[session.token]
+    file.data += CONTENT[:30]
+    file.touched = world.now
+    world.now += TTL - 1
+    assert world.uploads.get(session.token) == session
+    assert world.uploads.sweep() == Swept(0, 0)
+    assert world.append(session, 30, CONTENT[30:]).is_finished
+
+
+def test_a_sweep_never_touches_an_upload_that_is_being_written(world: World) -> None:
+    written = [world.begin(by_slot=False) for _ in range(3)]
+    for session in written:
+        world.disk.partials[session.token].is_held = True
+    world.now += 1
+    rest = [world.uploads.create(NAME, 1, None, f"192.0.2.{n}", by_slot=False) for n in range(10, 15)]
+    world.now += TTL + 1
+    assert world.uploads.sweep(batch=2) == Swept(5, 0)
+    assert set(world.disk.partials) == set(world.sessions.records) == {session.token for session in written}
+    assert not {session.token for session in rest} & set(world.disk.partials)
+
+
+def test_a_sweep_removes_orphans_that_are_old_enough(world: World) -> None:
+    world.disk.create("an old orphan")
+    world.disk.create("one that is being written")
+    world.disk.partials["one that is being written"].is_held = True
+    world.now += TTL + 1
+    world.disk.create("a new one")
+    session = world.begin()
+    assert world.uploads.sweep() == Swept(0, 1)
+    assert set(world.disk.partials) == {"one that is being written", "a new one", session.token}
+
+
+def test_a_sweep_forgets_ended_sessions_too(world: World) -> None:
+    world.append(world.begin(), 0, CONTENT)
+    world.now += TTL + 1
+    assert world.uploads.sweep() == Swept(1, 0)
+    assert world.sessions.records == {}
+    assert world.file() == CONTENT
+
+
+def test_a_sweep_that_loses_the_store_removes_nothing_it_cannot_look_up(world: World) -> None:
+    world.disk.create("perhaps somebody's")
+    world.now += TTL + 1
+    world.sessions.calls_left = 1
+    with pytest.raises(SessionStoreUnavailable):
+        world.uploads.sweep()
+    assert set(world.disk.partials) == {"perhaps somebody's"}
