@@ -90,8 +90,8 @@ def metadata(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def checksum(environ: Mapping[str, str]) -> Checksum | None:
-    """``Upload-Checksum``. Raises ``BadRequest`` for an algorithm that was not announced, and for what cannot be a digest
-    of it."""
+    """``Upload-Checksum``. Raises ``BadRequest`` for an algorithm that was not announced and for what is no digest of
+    it."""
     header = environ.get("HTTP_UPLOAD_CHECKSUM")
     if header is None:
         return None

@@ -1,4 +1,4 @@
-"""A private Prometheus that scrapes one address every second."""
+"""A private Prometheus that scrapes one address every second, or as a configuration says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tests.servers import Daemon, accepts_connections, free_port, require_binary
 
@@ -21,18 +21,18 @@ scrape_configs:
 
 
 class PrometheusServer:
-    """Prometheus on a loopback port of its own, with its data in ``folder``."""
+    """Prometheus on a loopback port of its own, with its data in ``folder``. config: instead of scraping ``target``."""
 
-    def __init__(self, folder: Path, target: int) -> None:
+    def __init__(self, folder: Path, target: int, *, config: str = "") -> None:
         self.folder = folder
         self.port = free_port()
-        self._target = target
+        self._config = config or _CONFIG.format(port=target)
         self._binary = require_binary("prometheus")
         self._daemon: Daemon | None = None
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "prometheus.yml").write_text(_CONFIG.format(port=self._target))
+        (self.folder / "prometheus.yml").write_text(self._config)
         command = [
             *(self._binary, f"--web.listen-address=127.0.0.1:{self.port}", "--config.file=prometheus.yml"),
             *("--storage.tsdb.path=data", "--log.level=warn"),
@@ -47,8 +47,12 @@ class PrometheusServer:
 
     def query(self, expression: str) -> float | None:
         """The value of an expression with one result; ``None`` without a result."""
-        query = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/query?{query}", timeout=5) as answer:
-            found = json.load(answer)["data"]["result"]
+        found = self.ask("query", query=expression)["result"]
         assert len(found) <= 1, found
         return float(found[0]["value"][1]) if found else None
+
+    def ask(self, name: str, **parameters: str) -> Any:
+        """The data of an answer of its API. An expression that it does not understand is an ``HTTPError``."""
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{name}?{query}", timeout=5) as answer:
+            return json.load(answer)["data"]
