@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-from tests.servers import Daemon, accepts_connections, free_port, require_binary
+from tests.servers import Daemon, free_port, require_binary
 
 _CONFIG = """\
 global:
@@ -38,12 +38,20 @@ class PrometheusServer:
             *("--storage.tsdb.path=data", "--log.level=warn"),
         ]
         self._daemon = Daemon(command, folder=self.folder)
-        self._daemon.wait_until(lambda: accepts_connections(self.port), what="Prometheus's readiness")
+        self._daemon.wait_until(self._is_ready, what="Prometheus's readiness")
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._daemon is not None:
             self._daemon.stop()
+
+    def _is_ready(self) -> bool:
+        """It listens, and answers everything with 503, before it has read its data."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def query(self, expression: str) -> float | None:
         """The value of an expression with one result; ``None`` without a result."""
