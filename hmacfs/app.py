@@ -12,6 +12,9 @@ from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 from hmacfs.config import Settings
 from hmacfs.housekeeping import Sweeper
 from hmacfs.keyring import Keyring
+from hmacfs.rates.limiting import WindowRateLimiter
+from hmacfs.rates.opening import open_counter
+from hmacfs.rates.switch import Switch
 from hmacfs.sessions.opening import open_store
 from hmacfs.storage.opening import open_storage
 from hmacfs.storage.partial import PartialFiles
@@ -28,6 +31,7 @@ from hmacfs.web.cors import Cors
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
 from hmacfs.web.health import Health, health
+from hmacfs.web.rates import DOWNLOAD, SIGNATURE, UPLOAD, Rates, rate_limiter
 from hmacfs.web.routing import AnyPath, Desk, DirectDoor
 from hmacfs.web.slots import SlotUploads
 from hmacfs.web.transfers import Services, transfers
@@ -96,21 +100,33 @@ def create_app(settings: Settings) -> flask.Flask:
     """The WSGI application, for one process. With metrics, ``PROMETHEUS_MULTIPROC_DIR`` names their folder."""
     app = flask.Flask("hmacfs", static_folder=None)
     core = Core(settings)
+    counter = open_counter(settings)
+    clients = ClientAddress(settings.trusted_proxies)
     cors = Cors(settings.allowed_origins)
     listeners: list[Callable[[RequestFinished], None]] = [AccessLog()]
     pulse = None
     if settings.metrics_enabled:
         metrics = _metrics(app, settings)
         listeners.append(metrics)
-        pulse = _pulse(metrics, core, settings)
-    desk = Desk(Events(*listeners), cors, ClientAddress(settings.trusted_proxies), read_timeout=settings.read_timeout)
+        pulse = _pulse(metrics, core, counter, settings)
+    desk = Desk(Events(*listeners), cors, clients, read_timeout=settings.read_timeout)
+    rates = _rates(rate_limiter(app, counter, clients), settings)
     state = Health([("store", core.storage.check_writable), ("session store", core.sessions.ping)])
-    _add_routes(app, _services(settings, core, desk, cors), state)
+    _add_routes(app, _services(settings, core, desk, rates, cors), state)
     app.extensions["hmacfs"] = Site(settings, state, core, pulse)
     return app
 
 
-def _services(settings: Settings, core: Core, desk: Desk, cors: Cors) -> Services:
+def _rates(limiter: WindowRateLimiter, settings: Settings) -> Rates:
+    texts = {
+        UPLOAD: settings.upload_rate_limit,
+        DOWNLOAD: settings.download_rate_limit,
+        SIGNATURE: settings.auth_failure_rate_limit,
+    }
+    return Rates(limiter, texts, settings.rate_limit_exempt)
+
+
+def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Cors) -> Services:
     return Services(
         desk=desk,
         guards=Guards(
@@ -118,6 +134,7 @@ def _services(settings: Settings, core: Core, desk: Desk, cors: Cors) -> Service
             prefix=settings.url_prefix,
             accept_guessed_type=settings.accept_guessed_content_type,
         ),
+        rates=rates,
         cors=cors,
         store_whole=core.store_whole,
         serve_file=ServeFile(
@@ -139,7 +156,7 @@ def _metrics(app: flask.Flask, settings: Settings) -> Metrics:
     return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>")
 
 
-def _pulse(metrics: Metrics, core: Core, settings: Settings) -> Pulse:
+def _pulse(metrics: Metrics, core: Core, counter: Switch, settings: Settings) -> Pulse:
     def stores() -> tuple[str, Mapping[str, bool]]:
         status = core.sessions.status()
         return status.active, {store.name: store.is_healthy for store in status.stores}
@@ -148,6 +165,7 @@ def _pulse(metrics: Metrics, core: Core, settings: Settings) -> Pulse:
         metrics,
         uploads=lambda: core.space.uploads,
         stores=stores,
+        rates_are_shared=(lambda: counter.status().counted_in == "redis") if settings.redis_addr else None,
         sessions=core.sessions.count_by_state,
         lock=settings.runtime_dir / "census.lock",
     )

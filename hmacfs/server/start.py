@@ -238,7 +238,21 @@ def _features(settings: Settings) -> list[str]:
         features.append(f"uploads throttled to {settings.max_bytes_per_second} bytes/s")
     if settings.download_max_bytes_per_second:
         features.append(f"downloads throttled to {settings.download_max_bytes_per_second} bytes/s")
+    limited = {
+        "uploads": settings.upload_rate_limit,
+        "downloads": settings.download_rate_limit,
+        "wrong signatures": settings.auth_failure_rate_limit,
+    }
+    features += [f"{what} limited to {rate}" for what, rate in limited.items() if rate]
+    features.append(f"upload sessions in {_session_stores(settings)}")
     return features
+
+
+def _session_stores(settings: Settings) -> str:
+    fallback = {"postgres": "PostgreSQL", "mysql": "MySQL"}[settings.fallback_db_type]
+    stores = ["Redis"] if settings.redis_addr else []
+    stores += [fallback] if settings.fallback_enabled else []
+    return " and ".join(stores) or "SQLite"
 
 
 def _address_problem(key: str, address: TcpAddress | UnixAddress) -> str:

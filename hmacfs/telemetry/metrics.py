@@ -69,6 +69,9 @@ class Metrics:
             "hmacfs_session_store_active", "Which session store answers.", "store", mode="livemax"
         )
         self._up = self._gauge("hmacfs_session_store_up", "Whether all workers reach it.", "store", mode="livemin")
+        self._rates_up = self._gauge(
+            "hmacfs_rate_limit_store_up", "Whether all workers count requests in it.", "store", mode="livemin"
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Counter]] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -133,3 +136,6 @@ class Metrics:
         for store, up in is_up.items():
             self._active.labels(store).set(store == active)
             self._up.labels(store).set(up)
+
+    def set_rate_limit_store(self, store: str, *, is_up: bool) -> None:
+        self._rates_up.labels(store).set(is_up)

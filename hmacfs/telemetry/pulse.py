@@ -24,6 +24,7 @@ class Pulse:
     """Two endless loops for greenlets: ``beat`` and ``count_sessions``.
 
     uploads: how many are in progress here. stores: the active session store, and for each whether it can be reached.
+    rates_are_shared: whether rate limits are counted in Redis now; ``None`` where they never are.
     sessions: their number by state, raises ``SessionStoreUnavailable``. lock: the file that decides which worker counts
     them.
     """
@@ -34,12 +35,14 @@ class Pulse:
         *,
         uploads: Callable[[], int],
         stores: Callable[[], tuple[str, Mapping[str, bool]]],
+        rates_are_shared: Callable[[], bool] | None,
         sessions: Callable[[], Mapping[str, int]],
         lock: Path,
     ) -> None:
         self._metrics = metrics
         self._uploads = uploads
         self._stores = stores
+        self._rates_are_shared = rates_are_shared
         self._sessions = sessions
         self._lock = lock
 
@@ -52,6 +55,8 @@ class Pulse:
             metrics.greenlets.set(count + tasks)
             metrics.uploads_in_progress.set(self._uploads())
             metrics.set_session_stores(*self._stores())
+            if self._rates_are_shared is not None:
+                metrics.set_rate_limit_store("redis", is_up=self._rates_are_shared())
             before = time.monotonic()
             time.sleep(BEAT_SECONDS)
             metrics.observe_lag(max(0.0, time.monotonic() - before - BEAT_SECONDS))

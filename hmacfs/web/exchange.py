@@ -44,7 +44,8 @@ def new_request_id() -> str:
 
 
 class Exchange:
-    """One request. ``name`` and ``verified`` are set by the guards that a view is decorated with."""
+    """One request. ``name`` and ``verified`` are set by the guards that a view is decorated with, ``rate_headers`` by
+    its rate limits: the answer gets them, whatever it is."""
 
     __slots__ = (
         "_body",
@@ -54,6 +55,7 @@ class Exchange:
         "is_folder",
         "method",
         "name",
+        "rate_headers",
         "request_id",
         "started",
         "verified",
@@ -71,6 +73,7 @@ class Exchange:
         self._read_timeout = read_timeout
         self._body: Body | None = None
         self.verified = None
+        self.rate_headers: Headers | None = None
         given = environ.get("HTTP_X_REQUEST_ID")
         self.request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
 

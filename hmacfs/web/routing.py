@@ -72,6 +72,8 @@ class Desk:
             )
         if exchange.header("TUS_RESUMABLE") is not None:  # every answer to a tus client says so, refusals too
             reply.headers.append(("Tus-Resumable", tus.VERSION))
+        if exchange.rate_headers is not None:
+            reply.headers += exchange.rate_headers
         reply.headers += self._cors.headers(exchange)
         reply.headers.append(("X-Request-ID", exchange.request_id))
         self._announce(exchange, reply, route)

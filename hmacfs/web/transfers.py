@@ -18,6 +18,7 @@ from hmacfs.web.cors import METHODS, Cors
 from hmacfs.web.exchange import Exchange, Reply
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
+from hmacfs.web.rates import Rates
 from hmacfs.web.routing import ANY_PATH, Desk, TransferBlueprint
 from hmacfs.web.slots import SlotUploads, piece_of
 from hmacfs.web.tus import TusUploads, filetype, is_tus_path
@@ -31,6 +32,7 @@ class Services:
 
     desk: Desk
     guards: Guards
+    rates: Rates
     cors: Cors
     store_whole: StoreWhole[Body, FileFacts]
     serve_file: ServeFile
@@ -59,10 +61,12 @@ def transfers(services: Services) -> TransferBlueprint:
 
 
 def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
-    guards = services.guards
+    guards, rates = services.guards, services.rates
 
     @blueprint.transfer(ANY_PATH, "PUT", direct=True)
     @guards.named
+    @rates.uploads
+    @rates.signatures
     @guards.signed
     def upload(exchange: Exchange) -> Reply:
         verified = exchange.verified
@@ -79,9 +83,11 @@ def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
 
 
 def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
-    guards = services.guards
+    guards, rates = services.guards, services.rates
 
     @guards.named_or_folder
+    @rates.downloads
+    @rates.signatures
     def fetch(exchange: Exchange) -> Reply:
         scheme = scheme_of(exchange.environ.get("QUERY_STRING", ""))
         if exchange.method == "HEAD" and not exchange.is_folder:
@@ -136,9 +142,11 @@ def _carries_bearer(exchange: Exchange) -> bool:
 
 
 def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
-    guards = services.guards
+    guards, rates = services.guards, services.rates
 
     @guards.named
+    @rates.uploads
+    @rates.signatures
     def create(exchange: Exchange) -> Reply:
         tus.check_version(exchange.environ)
         content_type = filetype(exchange)

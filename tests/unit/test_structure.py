@@ -13,7 +13,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-ADAPTERS = ("transfer", "storage", "sessions", "telemetry")
+ADAPTERS = ("transfer", "storage", "sessions", "rates", "telemetry")
 INPUT_OUTPUT = {"flask", "gevent", "gunicorn", "os", "socket", "sqlalchemy", "redis", "time", "werkzeug"}
 
 

@@ -1,0 +1,237 @@
+"""Windows that all processes of a machine count in: a table in a file that they map.
+
+The table's size is fixed. A key lives in one of ``PROBES`` places behind the one that its hash names; a place whose
+window has ended is free. Where none is, the key with the fewest requests has to go, so that nobody who is held back can
+free himself by a flood of other keys.
+
+A file lock is held around each operation. The kernel releases it when a process dies, whose unfinished operation costs
+at most the count of the one key it was about.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import mmap
+import os
+import secrets
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hmacfs.rates.window import Window
+
+log = logging.getLogger("hmacfs.rates")
+
+#: Together 2 MiB.
+PLACES = 65536
+PROBES = 16
+
+_MAGIC = b"hmacfs:r"
+_VERSION = 1
+_HEADER = struct.Struct("=8sIIB15x16s16x")  # magic, version, places, mark, salt of the hashes
+_MARK_AT = 16
+_RECORD = struct.Struct("=dQ16s")  # end of the window, count, hash of the key
+_WINDOW = struct.Struct("=dQ")
+_HASH_AT = _WINDOW.size
+
+#: A window can end later than its period from now if the clock was set back. A little of that is what clocks do.
+_CLOCK_SLACK = 1.0
+
+
+class WindowTable:
+    """Counts exactly over all processes (and threads) that opened ``path``; each has to open it for itself, after its
+    fork. A file that is not such a table (cut short, overwritten, of another version) is replaced.
+
+    clock: Unix time in seconds. Raises ``OSError`` if there can be no such file.
+    """
+
+    def __init__(self, path: Path, *, places: int = PLACES, clock: Callable[[], float] = time.time) -> None:
+        self._places = places
+        self._clock = clock
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = _open(path, places)
+        self._lock = _Lock(fd)
+        self._map = mmap.mmap(fd, _file_size(places))
+        self._salt = _HEADER.unpack_from(self._map)[4]
+
+    def hit(self, key: str, period: float, amount: int = 1) -> Window:
+        """Count ``amount`` requests; the first opens a window of ``period`` seconds."""
+        digest = self._hash(key)
+        with self._lock:
+            now = self._clock()
+            at = self._find(digest)
+            if at is not None:
+                ends, count = _WINDOW.unpack_from(self._map, at)
+                if now < ends <= now + period + _CLOCK_SLACK:
+                    _WINDOW.pack_into(self._map, at, ends, count + amount)
+                    return Window(count + amount, ends)
+            else:
+                at = self._room(digest, now)
+            _RECORD.pack_into(self._map, at, now + period, amount, digest)
+            return Window(amount, now + period)
+
+    def get(self, key: str) -> Window:
+        """The key's window; one without requests that ends now if there is none."""
+        digest = self._hash(key)
+        with self._lock:
+            now = self._clock()
+            at = self._find(digest)
+            if at is not None:
+                ends, count = _WINDOW.unpack_from(self._map, at)
+                if now < ends:
+                    return Window(count, ends)
+            return Window(0, now)
+
+    def agree(self, key: str, known: Window) -> None:
+        """Take over the end of a window that others count in, too, and their count where it is higher."""
+        digest = self._hash(key)
+        with self._lock:
+            at = self._find(digest)
+            if at is not None:
+                count = _WINDOW.unpack_from(self._map, at)[1]
+                _WINDOW.pack_into(self._map, at, known.ends, max(count, known.hits))
+
+    def clear(self, key: str) -> None:
+        """Forget a key."""
+        digest = self._hash(key)
+        with self._lock:
+            at = self._find(digest)
+            if at is not None:
+                _WINDOW.pack_into(self._map, at, 0.0, 0)
+
+    def reset(self) -> int:
+        """Forget all keys. How many had a window that has not ended."""
+        with self._lock:
+            now = self._clock()
+            records = _RECORD.iter_unpack(self._map[_HEADER.size :])
+            running = sum(1 for ends, _, _ in records if now < ends)
+            self._map[_HEADER.size :] = bytes(len(self._map) - _HEADER.size)
+        return running
+
+    def swap_mark(self, mark: int) -> int:
+        """Set the number (0 to 255) that the processes share besides; what it was. It is 0 in a new table."""
+        with self._lock:
+            before: int = self._map[_MARK_AT]
+            self._map[_MARK_AT] = mark
+        return before
+
+    def close(self) -> None:
+        self._map.close()
+        self._lock.close()
+
+    def _hash(self, key: str) -> bytes:
+        # With a secret of the table's own, so that nobody can choose keys that share their places.
+        return hashlib.blake2b(key.encode(), digest_size=16, key=self._salt).digest()
+
+    def _first(self, digest: bytes) -> int:
+        return _HEADER.size + int.from_bytes(digest[:4]) % self._places * _RECORD.size
+
+    def _find(self, digest: bytes) -> int | None:
+        """Where the key's record begins."""
+        first = self._first(digest)
+        records = self._map[first : first + PROBES * _RECORD.size]
+        at = records.find(digest)
+        while at >= 0:
+            if at % _RECORD.size == _HASH_AT:
+                return first + at - _HASH_AT
+            at = records.find(digest, at + 1)
+        return None
+
+    def _room(self, digest: bytes, now: float) -> int:
+        """Where a record of a new key can be written."""
+        first = self._first(digest)
+        best, least = first, (float("inf"), float("inf"))
+        for at in range(first, first + PROBES * _RECORD.size, _RECORD.size):
+            ends, count = _WINDOW.unpack_from(self._map, at)
+            if not now < ends:
+                return at
+            if (count, ends) < least:
+                best, least = at, (count, ends)
+        return best
+
+
+class _Lock:
+    """Keeps out the other threads and, by the file, the other processes."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._threads = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._threads.release()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _file_size(places: int) -> int:
+    """The last place has others behind it as well, so that no search has to begin again at the front."""
+    return _HEADER.size + (places + PROBES - 1) * _RECORD.size
+
+
+def _open(path: Path, places: int) -> int:
+    """A descriptor of a sound table."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_sound(fd, places):
+                fcntl.flock(fd, fcntl.LOCK_UN)
+                return fd
+            if _is_still(fd, path):  # else another process has replaced it
+                _replace(path, places, had_content=os.fstat(fd).st_size > 0)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _is_sound(fd: int, places: int) -> bool:
+    if os.fstat(fd).st_size != _file_size(places):
+        return False
+    magic, version, found, _, _ = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
+    return (magic, version, found) == (_MAGIC, _VERSION, places)
+
+
+def _is_still(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _replace(path: Path, places: int, *, had_content: bool) -> None:
+    """Put a new table in the place of what is there. Whoever has mapped that keeps it: cutting it would kill him."""
+    if had_content:
+        log.warning("the table of rate limits cannot be used and is replaced: limits begin anew")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            # With its blocks, now: a full disk would otherwise kill the process that is first to write to one.
+            os.posix_fallocate(fd, 0, _file_size(places))
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            os.pwrite(fd, bytes(_file_size(places)), 0)
+        os.pwrite(fd, _HEADER.pack(_MAGIC, _VERSION, places, 0, secrets.token_bytes(16)), 0)
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)

@@ -1,0 +1,382 @@
+"""Rate limits: the machine's table, the switch to a shared place, and what requests are told."""
+
+from __future__ import annotations
+
+import ipaddress
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import flask
+import pytest
+from flask_limiter import Limiter
+
+from hmacfs.errors import BadSignature, RateLimited
+from hmacfs.rates.limiting import STORAGE_URI, STRATEGY
+from hmacfs.rates.switch import Switch
+from hmacfs.rates.table import PROBES, WindowTable
+from hmacfs.rates.window import Unreachable, Window
+from hmacfs.web.client import ClientAddress
+from hmacfs.web.exchange import Exchange, Reply
+from hmacfs.web.rates import DOWNLOAD, SIGNATURE, UPLOAD, Clients, Rates, begins_upload, rate_limiter
+from tests.servers import wait_until
+
+PERIOD = 60.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def table(tmp_path: Path, clock: Clock) -> Iterator[WindowTable]:
+    opened = WindowTable(tmp_path / "rates", clock=clock)
+    yield opened
+    opened.close()
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+
+def test_a_window_is_opened_by_its_first_request_and_ends(table: WindowTable, clock: Clock) -> None:
+    assert table.hit("a", PERIOD) == Window(1, clock.now + PERIOD)
+    ends = clock.now + PERIOD
+    clock.now += PERIOD - 1
+    assert table.hit("a", PERIOD, 3) == Window(4, ends)
+    assert table.get("a") == Window(4, ends)
+    assert table.get("b") == Window(0, clock.now)
+    clock.now += 1
+    assert table.get("a") == Window(0, clock.now)
+    assert table.hit("a", PERIOD) == Window(1, clock.now + PERIOD)
+
+
+def test_a_clock_that_was_set_back_opens_a_new_window(table: WindowTable, clock: Clock) -> None:
+    table.hit("a", PERIOD, 10)
+    clock.now -= 3600
+    assert table.hit("a", PERIOD) == Window(1, clock.now + PERIOD)
+
+
+def test_what_is_cleared_begins_anew(table: WindowTable) -> None:
+    table.hit("a", PERIOD, 5)
+    table.hit("b", PERIOD, 5)
+    table.clear("a")
+    assert table.hit("a", PERIOD).hits == 1
+    assert table.reset() == 2
+    assert table.hit("b", PERIOD).hits == 1
+
+
+def test_all_who_open_it_share_its_counts(table: WindowTable, tmp_path: Path, clock: Clock) -> None:
+    other = WindowTable(tmp_path / "rates", clock=clock)
+    table.hit("a", PERIOD, 2)
+    assert other.hit("a", PERIOD).hits == 3
+    assert other.swap_mark(7) == 0
+    assert table.swap_mark(0) == 7
+    other.close()
+
+
+COUNT = """
+import sys, threading
+from pathlib import Path
+from hmacfs.rates.table import WindowTable
+
+table = WindowTable(Path(sys.argv[1]))
+
+def hit():
+    for _ in range(200):
+        table.hit("a", 60.0)
+
+crowd = [threading.Thread(target=hit) for _ in range(2)]
+for thread in crowd:
+    thread.start()
+for thread in crowd:
+    thread.join()
+"""
+
+
+def test_processes_and_threads_count_exactly(tmp_path: Path) -> None:
+    path = tmp_path / "rates"
+    crowd = [subprocess.Popen([sys.executable, "-c", COUNT, str(path)]) for _ in range(3)]
+    assert [process.wait() for process in crowd] == [0, 0, 0]
+    table = WindowTable(path)
+    assert table.get("a").hits == 3 * 2 * 200
+    table.close()
+
+
+def test_where_there_is_no_room_the_least_counted_has_to_go(tmp_path: Path, clock: Clock) -> None:
+    """Nobody who is held back frees himself by a flood of other keys."""
+    table = WindowTable(tmp_path / "small", places=1, clock=clock)
+    table.hit("held back", PERIOD, 100)
+    for number in range(4 * PROBES):
+        table.hit(f"flood {number}", PERIOD)
+    assert table.get("held back").hits == 100
+    assert table.get(f"flood {4 * PROBES - 1}").hits == 1
+    assert table.get("flood 0").hits == 0
+    table.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"something else", None])
+def test_a_file_that_is_no_table_is_replaced(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "rates"
+    WindowTable(path).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"\0\0" if content is None else content)
+    table = WindowTable(path)
+    assert table.hit("a", PERIOD).hits == 1
+    assert path.stat().st_size == len(whole)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rates"]
+    table.close()
+
+
+def test_whoever_has_mapped_a_table_keeps_it_when_it_is_replaced(table: WindowTable, tmp_path: Path) -> None:
+    path = tmp_path / "rates"
+    path.unlink()
+    path.write_bytes(b"cut")
+    fresh = WindowTable(path)
+    assert table.hit("a", PERIOD).hits == 1
+    assert fresh.hit("a", PERIOD).hits == 1
+    fresh.close()
+
+
+# -- the switch -----------------------------------------------------------------------------------
+
+
+class Remote:
+    """Windows of a machine elsewhere, which can be lost."""
+
+    timeout = 0.2
+    concurrency = 4
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.counts: dict[str, Window] = {}
+        self.is_reachable = True
+        self.asked = 0
+        self._clock = clock
+
+    def hit(self, key: str, left: float, amount: int) -> Window:
+        self.ping()
+        self.asked += 1
+        known = self.counts.get(key, Window(0, self._clock() + left))
+        self.counts[key] = Window(known.hits + amount, known.ends)
+        return self.counts[key]
+
+    def forget(self, key: str) -> None:
+        self.ping()
+        self.counts.pop(key, None)
+
+    def ping(self) -> None:
+        if not self.is_reachable:
+            raise Unreachable("gone")
+
+
+@pytest.fixture
+def remote(clock: Clock) -> Remote:
+    return Remote(clock)
+
+
+@pytest.fixture
+def switch(tmp_path: Path, clock: Clock, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
+    monkeypatch.setattr("hmacfs.rates.switch.time.time", clock)
+    opened = Switch(WindowTable(tmp_path / "rates", clock=clock), remote, longest_pause=0.1)
+    yield opened
+    opened.close()
+
+
+def test_machines_count_together(switch: Switch, remote: Remote, clock: Clock) -> None:
+    remote.counts["a"] = Window(5, clock.now + 30)
+    assert switch.take("a", 10, PERIOD) == Window(6, clock.now + 30)
+    assert switch.get("a") == Window(6, clock.now + 30)
+    assert switch.status().counted_in == "redis"
+
+
+def test_who_is_beyond_the_limit_here_costs_the_others_no_question(switch: Switch, remote: Remote) -> None:
+    results = [switch.take("a", 3, PERIOD).hits for _ in range(10)]
+    assert results == list(range(1, 11))
+    assert remote.asked == 3
+
+
+def test_a_loss_changes_nothing_for_the_clients_of_one_machine(
+    switch: Switch, remote: Remote, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does a shared place that comes back and has forgotten all."""
+    hits = [switch.take("a", 100, PERIOD).hits for _ in range(5)]
+    remote.is_reachable = False
+    hits += [switch.take("a", 100, PERIOD).hits for _ in range(5)]
+    assert switch.status().counted_in == "local"
+    assert not switch.status().is_healthy
+    remote.counts.clear()
+    remote.is_reachable = True
+    wait_until(lambda: switch.status().is_healthy)
+    hits += [switch.take("a", 100, PERIOD).hits for _ in range(5)]
+    assert hits == list(range(1, 16))
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.partition(",")[0] for line in lines] == [
+        "rate limits are counted on this machine alone",
+        "rate limits are counted in Redis again",
+    ]
+
+
+def test_nobody_asks_a_lost_place(switch: Switch, remote: Remote) -> None:
+    remote.is_reachable = False
+    switch.take("a", 100, PERIOD)
+    remote.ping = lambda: (_ for _ in ()).throw(Unreachable("gone"))  # type: ignore[method-assign]
+    remote.is_reachable = True
+    before = remote.asked
+    switch.take("a", 100, PERIOD)
+    assert remote.asked == before
+
+
+# -- what requests are told -----------------------------------------------------------------------
+
+
+def exchange(client: str, method: str = "PUT", **environ: str) -> Exchange:
+    return Exchange({"REQUEST_METHOD": method, **environ}, client, 1.0)
+
+
+@pytest.fixture
+def make_rates(tmp_path: Path) -> Iterator[Callable[..., Rates]]:
+    switches: list[Switch] = []
+
+    def make(exempt: tuple[str, ...] = (), **texts: str) -> Rates:
+        switch = Switch(WindowTable(tmp_path / f"rates-{len(switches)}"), None, longest_pause=1.0)
+        switches.append(switch)
+        limiter = rate_limiter(flask.Flask("rates"), switch, ClientAddress(()))
+        return Rates(limiter, texts, [ipaddress.ip_network(text) for text in exempt])
+
+    yield make
+    for switch in switches:
+        switch.close()
+
+
+def view(_: Exchange) -> Reply:
+    return Reply(HTTPStatus.OK, [])
+
+
+def test_a_limit_that_is_not_set_leaves_the_view_alone(make_rates: Callable[..., Rates]) -> None:
+    rates = make_rates(**{UPLOAD: "", DOWNLOAD: "", SIGNATURE: ""})
+    assert rates.uploads(view) is rates.downloads(view) is rates.signatures(view) is view
+
+
+def test_the_answer_tells_how_many_are_left(make_rates: Callable[..., Rates]) -> None:
+    guarded = make_rates(**{UPLOAD: "3/minute"}).uploads(view)
+    left = []
+    for _ in range(3):
+        asked = exchange("192.0.2.1")
+        guarded(asked)
+        headers = dict(asked.rate_headers or [])
+        left.append(headers["X-RateLimit-Remaining"])
+        assert headers["RateLimit-Policy"] == '"upload";q=3;w=60'
+    assert left == ["2", "1", "0"]
+    asked = exchange("192.0.2.1")
+    with pytest.raises(RateLimited) as refusal:
+        guarded(asked)
+    assert 1 <= refusal.value.retry_after <= 60
+    assert dict(asked.rate_headers or [])["RateLimit"].startswith('"upload";r=0;t=')
+    guarded(exchange("192.0.2.2"))
+
+
+def test_of_several_rates_the_tightest_counts(make_rates: Callable[..., Rates]) -> None:
+    guarded = make_rates(**{UPLOAD: "100/hour; 2/minute"}).uploads(view)
+    asked = exchange("192.0.2.1")
+    guarded(asked)
+    assert dict(asked.rate_headers or [])["RateLimit"].startswith('"upload-60";r=1')
+    assert dict(asked.rate_headers or [])["RateLimit-Policy"] == '"upload-60";q=2;w=60, "upload-3600";q=100;w=3600'
+    guarded(exchange("192.0.2.1"))
+    with pytest.raises(RateLimited):
+        guarded(exchange("192.0.2.1"))
+
+
+def test_an_ipv6_client_is_its_64(make_rates: Callable[..., Rates]) -> None:
+    guarded = make_rates(**{UPLOAD: "2/minute"}).uploads(view)
+    guarded(exchange("2001:db8::1"))
+    guarded(exchange("2001:db8::ffff:1"))
+    with pytest.raises(RateLimited):
+        guarded(exchange("2001:db8::2"))
+    guarded(exchange("2001:db8:0:1::2"))
+
+
+def test_exempt_networks_and_nameless_clients_have_no_limit(
+    make_rates: Callable[..., Rates], caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = make_rates(("192.0.2.0/24", "2001:db8::/32"), **{UPLOAD: "1/minute", DOWNLOAD: "1/minute"}).uploads(view)
+    for _ in range(3):
+        for client in ("192.0.2.7", "2001:db8::1", ""):
+            asked = exchange(client)
+            guarded(asked)
+            assert asked.rate_headers is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "no rate limit applies to requests over the Unix socket without X-Forwarded-For"
+    ]
+
+
+def test_head_and_later_pieces_are_not_counted(make_rates: Callable[..., Rates]) -> None:
+    rates = make_rates(**{UPLOAD: "1/minute", DOWNLOAD: "1/minute"})
+    for _ in range(3):
+        rates.downloads(view)(exchange("192.0.2.1", "HEAD"))
+        rates.uploads(view)(exchange("192.0.2.1", HTTP_CONTENT_RANGE="bytes 5-9/20", CONTENT_LENGTH="5"))
+    rates.downloads(view)(exchange("192.0.2.1", "GET"))
+    with pytest.raises(RateLimited):
+        rates.downloads(view)(exchange("192.0.2.1", "GET"))
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "expected"),
+    [
+        ("PUT", {}, True),
+        ("POST", {}, True),
+        ("PUT", {"HTTP_CONTENT_RANGE": "bytes 0-4/20", "CONTENT_LENGTH": "5"}, True),
+        ("PUT", {"HTTP_CONTENT_RANGE": "bytes 5-9/20", "CONTENT_LENGTH": "5"}, False),
+        ("PUT", {"HTTP_X_CHUNK_ID": "1", "HTTP_X_TOTAL_CHUNKS": "3"}, True),
+        ("PUT", {"HTTP_X_CHUNK_ID": "2", "HTTP_X_TOTAL_CHUNKS": "3"}, False),
+    ],
+)
+def test_an_upload_is_counted_once(method: str, headers: dict[str, str], *, expected: bool) -> None:
+    assert begins_upload(exchange("192.0.2.1", method, **headers)) is expected
+
+
+def test_wrong_signatures_are_counted_and_right_ones_always_pass(make_rates: Callable[..., Rates]) -> None:
+    def refuse(_: Exchange) -> Reply:
+        raise BadSignature
+
+    rates = make_rates(**{SIGNATURE: "2/minute"})
+    for _ in range(2):
+        with pytest.raises(BadSignature):
+            rates.signatures(refuse)(exchange("192.0.2.1"))
+    with pytest.raises(RateLimited):
+        rates.signatures(refuse)(exchange("192.0.2.1"))
+    assert rates.signatures(view)(exchange("192.0.2.1")).status.value == 200
+
+
+def test_clients_are_told_apart_by_their_network() -> None:
+    clients = Clients([])
+    assert clients("192.0.2.1") == "192.0.2.1"
+    assert clients("2001:db8::1") == clients("2001:db8::2") == "2001:db8::/64"
+
+
+def test_flask_limiter_can_use_it_for_routes_of_its_own(tmp_path: Path) -> None:
+    app = flask.Flask("limited")
+    switch = Switch(WindowTable(tmp_path / "rates"), None, longest_pause=1.0)
+    options: dict[str, Any] = {"counter": switch}
+    limiter = Limiter(lambda: "me", app=app, storage_uri=STORAGE_URI, storage_options=options, strategy=STRATEGY)
+
+    @app.route("/")
+    @limiter.limit("2/minute")
+    def index() -> str:
+        return "ok"
+
+    client = app.test_client()
+    assert [client.get("/").status_code for _ in range(3)] == [200, 200, 429]
+    assert switch.reset() == 1
+    assert client.get("/").status_code == 200
+    switch.close()
