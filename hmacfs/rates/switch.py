@@ -117,7 +117,7 @@ class Switch:
         except Unreachable as error:
             self._lose(self._generation, error)
         else:
-            self._table.swap_mark(_AT_HAND)
+            self._tell_return()
 
     def _lose(self, generation: int, cause: BaseException) -> None:
         if not self._pass_edge(generation, is_up=False):
@@ -145,6 +145,10 @@ class Switch:
             except Unreachable:
                 pause = min(2 * pause, self._longest_pause)
                 continue
-            if self._pass_edge(generation, is_up=True) and self._table.swap_mark(_AT_HAND) != _AT_HAND:
-                log.warning("rate limits are counted in Redis again")
+            if self._pass_edge(generation, is_up=True):
+                self._tell_return()
             return
+
+    def _tell_return(self) -> None:
+        if self._table.swap_mark(_AT_HAND) != _AT_HAND:
+            log.warning("rate limits are counted in Redis again")
