@@ -67,14 +67,22 @@ def _outcome(call: Callable[[], R]) -> tuple[R | None, BaseException | None]:
 class Disk:
     """Calls to the file system that are quick on a healthy disk and must not stop the loop on a slow one.
 
-    The first slow call is noticed; from then on all calls go through threads until the disk has been quick for
-    ``SLOW_FOR_SECONDS``. A healthy disk pays nothing for this (a trip through a thread costs about 80 us, a write to
-    the page cache 5).
+    The first slow call raises a doubt, the second one settles it: from then on all calls go through threads until the
+    disk has been quick for ``SLOW_FOR_SECONDS``. A healthy disk pays nothing for this (a trip through a thread costs
+    about 80 us, a write to the page cache 5), and a machine whose processors are busy is not taken for one whose disk
+    is slow: while in doubt, the time that a call waited for a processor does not count.
     """
 
-    def __init__(self, offload: Offload, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        offload: Offload,
+        clock: Callable[[], float] = time.monotonic,
+        processor_wait: Callable[[], float] | None = None,
+    ) -> None:
         self._offload = offload
         self._clock = clock
+        self._processor_wait = processor_wait or seconds_waited_for_processor
+        self._doubtful_until = 0.0
         self._slow_until = 0.0
 
     @property
@@ -84,12 +92,14 @@ class Disk:
     def __call__(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         before = self._clock()
         if before < self._slow_until:
-            return self._offload(lambda: self.inline(call, *args, **kwargs))
+            return self._offload(lambda: self._measured(call, *args, **kwargs))
+        if before < self._doubtful_until:
+            return self._measured(call, *args, **kwargs)
         try:
             return call(*args, **kwargs)
         finally:
             if self._clock() - before > SLOW_CALL_SECONDS:
-                self._note_slow_call(before)
+                self._doubtful_until = self._clock() + SLOW_FOR_SECONDS
 
     def always_blocking(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """For calls that wait for the device by their nature (fsync): through a thread in any case."""
@@ -102,15 +112,25 @@ class Disk:
     def inline(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call here even on a slow disk (and notice whether it was slow): for sequences that must not be
         interrupted by another greenlet. The caller looks at ``is_slow`` first."""
-        before = self._clock()
+        return self(call, *args, **kwargs) if not self.is_slow else self._measured(call, *args, **kwargs)
+
+    def _measured(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        waited, before = self._processor_wait(), self._clock()
         try:
             return call(*args, **kwargs)
         finally:
-            if self._clock() - before > SLOW_CALL_SECONDS:
-                self._note_slow_call(before)
+            after = self._clock()
+            lasted = after - before - (self._processor_wait() - waited)
+            if lasted > SLOW_CALL_SECONDS:
+                if self._slow_until < before:
+                    log.info("the store's disk is slow (a call took %.0f ms): using threads for it", lasted * 1e3)
+                self._slow_until = after + SLOW_FOR_SECONDS
 
-    def _note_slow_call(self, before: float) -> None:
-        after = self._clock()
-        if self._slow_until < before:
-            log.info("the store's disk is slow (a call took %.0f ms): using threads for it", (after - before) * 1e3)
-        self._slow_until = after + SLOW_FOR_SECONDS
+
+def seconds_waited_for_processor() -> float:
+    """How long this thread was ready to run and did not, so far; 0 where the kernel does not tell (Linux does)."""
+    try:
+        with open("/proc/thread-self/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0

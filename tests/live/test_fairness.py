@@ -193,8 +193,8 @@ def test_a_slow_disk_stalls_only_the_upload_that_waits_for_it(tmp_path: Path) ->
             client.head("PUT", server.sign_v("slow", size), content_length=size)
             client.send(bytes(size))
             assert client.answer().status == 201
-        # The first slow call is how the disk is found to be slow; none after it may stall the loop.
-        assert sum(1 for seconds in found if seconds > 0.2) <= 1
+        # The first two slow calls are how the disk is found to be slow; none after them may stall the loop.
+        assert sum(1 for seconds in found if seconds > 0.2) <= 2
         assert len(found) > 50
         assert "the store's disk is slow" in server.log()
         assert (server.store / "slow").stat().st_size == size

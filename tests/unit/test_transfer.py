@@ -387,7 +387,7 @@ def test_a_stalled_reader_is_dropped(line: Line, tmp_path: Path) -> None:
 
 def test_a_slow_disk_is_noticed_and_forgotten() -> None:
     now = [0.0]
-    disk = Disk(Offload(1), clock=lambda: now[0])
+    disk = Disk(Offload(1), clock=lambda: now[0], processor_wait=lambda: 0.0)
 
     def slow_after(seconds: float) -> bool:
         def call() -> str:
@@ -398,10 +398,38 @@ def test_a_slow_disk_is_noticed_and_forgotten() -> None:
         return disk.is_slow
 
     assert slow_after(SLOW_CALL_SECONDS / 2) is False
+    assert slow_after(SLOW_CALL_SECONDS * 2) is False
+    assert slow_after(SLOW_CALL_SECONDS / 2) is False
     assert slow_after(SLOW_CALL_SECONDS * 2) is True
     assert slow_after(SLOW_FOR_SECONDS + 1) is True
     now[0] += SLOW_FOR_SECONDS + 1
     assert slow_after(0) is False
+
+
+def test_busy_processors_do_not_make_a_disk_slow() -> None:
+    now, waited = [0.0], [0.0]
+    disk = Disk(Offload(1), clock=lambda: now[0], processor_wait=lambda: waited[0])
+
+    def wait_for_processor() -> None:
+        now[0] += SLOW_CALL_SECONDS * 2
+        waited[0] += SLOW_CALL_SECONDS * 1.5
+
+    for _ in range(5):
+        disk(wait_for_processor)
+        assert not disk.is_slow
+
+
+def test_a_doubt_passes() -> None:
+    now = [0.0]
+    disk = Disk(Offload(1), clock=lambda: now[0], processor_wait=lambda: 0.0)
+
+    def slow() -> None:
+        now[0] += SLOW_CALL_SECONDS * 2
+
+    for _ in range(3):
+        disk(slow)
+        assert not disk.is_slow
+        now[0] += SLOW_FOR_SECONDS + 1
 
 
 def test_retries(monkeypatch: pytest.MonkeyPatch) -> None:
