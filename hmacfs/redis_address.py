@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hmacfs.config import Secret
 from hmacfs.errors import ConfigError
 
 _ALLOWED = (
@@ -14,6 +16,19 @@ _ALLOWED = (
 _REDIS_PORT, _SENTINEL_PORT = 6379, 26379
 _SENTINEL_SCHEMES = {"redis+sentinel": False, "rediss+sentinel": True}
 _SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
+
+
+class RedisSettings(Protocol):
+    """The part of ``hmacfs.config.Settings`` that says how to reach Redis."""
+
+    @property
+    def redis_addr(self) -> str: ...
+    @property
+    def redis_password(self) -> Secret | None: ...
+    @property
+    def redis_db(self) -> int: ...
+    @property
+    def redis_timeout(self) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

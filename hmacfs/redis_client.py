@@ -9,7 +9,19 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from hmacfs.redis_address import OneServer, Sentinels
+from hmacfs.redis_address import OneServer, RedisSettings, Sentinels, parse_redis_address
+
+
+def connect_as_set(settings: RedisSettings, *, max_connections: int) -> redis.Redis:
+    """A client for the server that the settings name. Raises ``ConfigError``."""
+    password = settings.redis_password
+    return connect(
+        parse_redis_address(settings.redis_addr),
+        password=(password.reveal().decode() if password is not None else "") or None,
+        database=settings.redis_db,
+        timeout=settings.redis_timeout,
+        max_connections=max_connections,
+    )
 
 
 def connect(

@@ -5,29 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from hmacfs.config import Secret
 from hmacfs.errors import ConfigError
 from hmacfs.rates.switch import Switch
 from hmacfs.rates.table import WindowTable
 from hmacfs.rates.window import RemoteWindows
-from hmacfs.redis_address import parse_redis_address
+from hmacfs.redis_address import RedisSettings
 
 
-class CounterSettings(Protocol):
+class CounterSettings(RedisSettings, Protocol):
     """The part of ``hmacfs.config.Settings`` that says where requests are counted."""
 
     @property
     def runtime_dir(self) -> Path: ...
     @property
     def retry_delay(self) -> float: ...
-    @property
-    def redis_addr(self) -> str: ...
-    @property
-    def redis_password(self) -> Secret | None: ...
-    @property
-    def redis_db(self) -> int: ...
-    @property
-    def redis_timeout(self) -> float: ...
 
 
 def open_counter(settings: CounterSettings) -> Switch:
@@ -45,14 +36,6 @@ def open_counter(settings: CounterSettings) -> Switch:
 
 def _redis(settings: CounterSettings) -> RemoteWindows:
     from hmacfs.rates.redis_windows import CONNECTIONS, RedisWindows  # an extra
-    from hmacfs.redis_client import connect
+    from hmacfs.redis_client import connect_as_set
 
-    password = settings.redis_password
-    client = connect(
-        parse_redis_address(settings.redis_addr),
-        password=(password.reveal().decode() if password is not None else "") or None,
-        database=settings.redis_db,
-        timeout=settings.redis_timeout,
-        max_connections=CONNECTIONS,
-    )
-    return RedisWindows(client, timeout=settings.redis_timeout)
+    return RedisWindows(connect_as_set(settings, max_connections=CONNECTIONS), timeout=settings.redis_timeout)

@@ -11,7 +11,7 @@ from hmacfs.config import Secret
 from hmacfs.errors import ConfigError
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.offload import Offload
-from hmacfs.redis_address import parse_redis_address
+from hmacfs.redis_address import RedisSettings, parse_redis_address
 from hmacfs.sessions.chain import Chain
 from hmacfs.sessions.replica import Replica
 
@@ -24,7 +24,7 @@ _DRIVERS = {"postgres": "psycopg2", "mysql": "MySQLdb"}
 _HOST = re.compile(r"(?P<path>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
-class StoreSettings(Protocol):
+class StoreSettings(RedisSettings, Protocol):
     """The part of ``hmacfs.config.Settings`` that says where sessions are kept."""
 
     @property
@@ -35,14 +35,6 @@ class StoreSettings(Protocol):
     def retry_delay(self) -> float: ...
     @property
     def session_ttl(self) -> float: ...
-    @property
-    def redis_addr(self) -> str: ...
-    @property
-    def redis_password(self) -> Secret | None: ...
-    @property
-    def redis_db(self) -> int: ...
-    @property
-    def redis_timeout(self) -> float: ...
     @property
     def fallback_enabled(self) -> bool: ...
     @property
@@ -88,16 +80,10 @@ def open_store(settings: StoreSettings) -> Chain:
 
 
 def _redis(settings: StoreSettings) -> Replica:
-    from hmacfs.redis_client import connect  # an extra
+    from hmacfs.redis_client import connect_as_set  # an extra
     from hmacfs.sessions import redis_store
 
-    client = connect(
-        parse_redis_address(settings.redis_addr),
-        password=_revealed(settings.redis_password) or None,
-        database=settings.redis_db,
-        timeout=settings.redis_timeout,
-        max_connections=redis_store.CONNECTIONS,
-    )
+    client = connect_as_set(settings, max_connections=redis_store.CONNECTIONS)
     return redis_store.RedisStore(client, timeout=settings.redis_timeout, ttl=settings.session_ttl)
 
 
