@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from functools import cached_property
 from urllib.parse import quote
 
 from hmacfs.errors import BadName
@@ -24,7 +23,7 @@ _PLAIN = re.compile(r"[ !-\-0-~][ -.0-~]{0,254}(?:/[ !-\-0-~][ -.0-~]{0,254})*")
 _SAFE_IN_URLS = "/!$&'()*+,;=:@-._~"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class StoredName:
     """A legal name of a stored file. Storage takes these and never a string.
 
@@ -33,7 +32,7 @@ class StoredName:
 
     path: str
 
-    @cached_property
+    @property
     def segments(self) -> tuple[str, ...]:
         return tuple(self.path.split("/"))
 

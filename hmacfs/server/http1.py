@@ -20,8 +20,8 @@ FIELDS_LIMIT = 100
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~\x80-\xff]+) HTTP/1\.([01])")
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: What no line may hold: controls but for HTAB, and CR or LF that do not end a line.
-_BAD_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
+#: What a line may hold: no controls but HTAB.
+_LINE_BYTES = bytes(byte for byte in range(256) if byte in b"\t" or (byte >= 0x20 and byte != 0x7F))
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 #: Fields of which a message has one; a second one would be read differently by different servers.
@@ -56,10 +56,11 @@ def parse_head(data: bytes) -> Head | None:
         if len(data) > HEAD_LIMIT:
             raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's head is too long.")
         return None
-    text = data[start:end].decode("latin-1")
-    if _BAD_CHARACTER.search(text):
+    text = data[start:end]
+    request_line, *lines = text.decode("latin-1").split("\r\n")
+    # Besides the line ends nothing may be left; a regular expression that looks for it takes ten times as long.
+    if text.translate(None, _LINE_BYTES) != b"\r\n" * len(lines):
         raise HeadError(HTTPStatus.BAD_REQUEST, "The request's head holds a control character.")
-    request_line, *lines = text.split("\r\n")
     environ = _request_line(request_line)
     if len(lines) > FIELDS_LIMIT:
         raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many header fields.")

@@ -7,7 +7,6 @@ is. What this server needs for itself lies in one reserved folder, which no URL 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import os
@@ -16,7 +15,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, Self, TypeVar
+from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from hmacfs.descriptors import close
 from hmacfs.errors import HmacfsError, IsFolder, NameTaken, NoSpace, NotFound, StorageFailed
@@ -36,8 +35,7 @@ _MEDIA_TYPE = re.compile(rb"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,1
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OpenFile:
+class OpenFile(NamedTuple):
     """A stored file open for reading. Whoever gets it closes ``fd``."""
 
     fd: int

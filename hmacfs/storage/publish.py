@@ -28,8 +28,7 @@ _TYPE_IS_IN_ATTRIBUTE = 0o600
 NO_FOLDER_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileFacts(NamedTuple):
     """Of a stored file. ``content_type`` is the recorded one, ``None`` if there is none."""
 
     size: int
