@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -84,6 +85,11 @@ class HmacFileServer:
     def stop(self, number: int = signal.SIGTERM, *, timeout: float = 30.0) -> int:
         """The exit status."""
         return self.daemon.stop(number, timeout=timeout)
+
+    def sweep(self) -> str:
+        """Run ``hmacfs sweep`` beside it: what that prints."""
+        run = [sys.executable, "-W", "error", "-m", "hmacfs", "sweep", "-config", str(self.config)]
+        return subprocess.run(run, check=True, capture_output=True, text=True, cwd=self.folder).stdout
 
     def log(self) -> str:
         return self.daemon.log()
