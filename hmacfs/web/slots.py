@@ -53,7 +53,7 @@ class SlotUploads:
     def _put_range(self, exchange: Exchange, piece: RangePiece, content_type: str | None) -> Reply:
         session = self._session(exchange)
         if session is None:
-            session = self._create(exchange, piece.total, content_type, begins=piece.first == 0)
+            session = self._create(exchange, piece.total, content_type, begins=piece.first == 0, metadata="")
         if session.length != piece.total:
             raise SessionConflict
         progress = self._uploads.append(session, piece.first, exchange.body, exchange.length)
@@ -62,7 +62,7 @@ class SlotUploads:
     def _put_chunk(self, exchange: Exchange, chunk: NumberedChunk, content_type: str | None) -> Reply:
         session = self._session(exchange)
         if session is None:
-            session = self._create(exchange, chunk.total, content_type, begins=chunk.number == 1)
+            session = self._create(exchange, chunk.total, content_type, begins=chunk.number == 1, metadata="0")
         boundary = int(session.metadata or 0)
         if session.state is State.FINISHED:
             return Reply(HTTPStatus.OK, self._progress_headers(session, session.length or 0))
@@ -92,14 +92,18 @@ class SlotUploads:
             raise SessionUnknown
         return session
 
-    def _create(self, exchange: Exchange, length: int | None, content_type: str | None, *, begins: bool) -> Session:
+    def _create(
+        self, exchange: Exchange, length: int | None, content_type: str | None, *, begins: bool, metadata: str
+    ) -> Session:
         """A new session for a piece that ``begins`` the file; any other has nothing to go on from. Raises
-        ``OffsetMismatch``, ``NameTaken``."""
+        ``OffsetMismatch``, ``NameTaken``.
+
+        metadata: for numbered chunks, where the next one begins in the file; empty for ranges."""
         if not begins:
             self._uploads.check_name(exchange.name)
             raise OffsetMismatch(0)
         owner = network_of(exchange.client)
-        return self._uploads.create(exchange.name, length, content_type, owner, by_slot=True)
+        return self._uploads.create(exchange.name, length, content_type, owner, by_slot=True, metadata=metadata)
 
     def _answer(self, exchange: Exchange, progress: Progress[FileFacts]) -> Reply:
         headers = self._progress_headers(progress.session, progress.offset)
@@ -124,7 +128,8 @@ class SlotUploads:
     def probe(self, session: Session) -> Reply:
         """How far an upload is, for the client to go on from there."""
         progress = self._uploads.progress(session)
-        offset = int(session.metadata or 0) if session.length is None or session.chunks else progress.offset
+        # What arrived of a chunk that is not complete is sent anew: the client goes on at the chunk's beginning.
+        offset = int(session.metadata) if session.metadata else progress.offset
         headers = [("Upload-Offset", str(offset)), ("Cache-Control", "no-store"), ("X-Session-Token", session.token)]
         if session.length is not None:
             headers.append(("Upload-Length", str(session.length)))

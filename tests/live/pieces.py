@@ -52,8 +52,14 @@ class Upload(ABC):
         self._headers = headers
 
     @abstractmethod
+    def head_of(self, offset: int) -> tuple[str, dict[str, Any]]:
+        """The method and the headers of the piece that begins at ``offset``."""
+
     def send(self, offset: int) -> Answer:
-        """Send the piece that begins at ``offset``."""
+        """Send that piece."""
+        method, headers = self.head_of(offset)
+        piece = self.piece(offset)
+        return self.ask(method, self.url, piece, content_length=len(piece), **headers)
 
     @abstractmethod
     def probe(self) -> Answer:
@@ -87,19 +93,18 @@ class _SlotUpload(Upload):
 class RangeUpload(_SlotUpload):
     dialect = "range"
 
-    def send(self, offset: int) -> Answer:
-        piece = self.piece(offset)
-        content_range = f"bytes {offset}-{offset + len(piece) - 1}/{len(self.body)}"
-        return self.ask("PUT", self.url, piece, content_range=content_range)
+    def head_of(self, offset: int) -> tuple[str, dict[str, Any]]:
+        last = offset + len(self.piece(offset)) - 1
+        return "PUT", {"content_range": f"bytes {offset}-{last}/{len(self.body)}"}
 
 
 class NumberedUpload(_SlotUpload):
     dialect = "numbered"
 
-    def send(self, offset: int) -> Answer:
+    def head_of(self, offset: int) -> tuple[str, dict[str, Any]]:
+        assert offset % self.size == 0, "no chunk begins there"
         number, count = offset // self.size + 1, -(-len(self.body) // self.size)
-        chunk: dict[str, Any] = {"x_chunk_id": number, "x_total_chunks": count, "x_file_size": len(self.body)}
-        return self.ask("PUT", self.url, self.piece(offset), **chunk)
+        return "PUT", {"x_chunk_id": number, "x_total_chunks": count, "x_file_size": len(self.body)}
 
 
 class TusUpload(Upload):
@@ -117,10 +122,8 @@ class TusUpload(Upload):
             self.tokens.add(self.url.rpartition("/")[2])
         return answer
 
-    def send(self, offset: int) -> Answer:
-        piece = self.piece(offset)
-        headers: dict[str, Any] = {"upload_offset": offset, "content_type": PIECE_TYPE, "content_length": len(piece)}
-        return self.ask("PATCH", self.url, piece, **TUS, **headers)
+    def head_of(self, offset: int) -> tuple[str, dict[str, Any]]:
+        return "PATCH", {"upload_offset": offset, "content_type": PIECE_TYPE, **TUS}
 
     def probe(self) -> Answer:
         """A client that has no URL yet gets one."""

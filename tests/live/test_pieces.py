@@ -56,6 +56,11 @@ def begun(kind: type[Upload], server: HmacFileServer, name: str, size: int = 40_
     return upload
 
 
+def partials(server: HmacFileServer) -> list[Path]:
+    """The files of the unfinished uploads."""
+    return list((server.store / ".hmacfs" / "partial").iterdir())
+
+
 def token_of(upload: Upload) -> str:
     (token,) = upload.tokens
     return token
@@ -133,24 +138,21 @@ def test_an_upload_begins_with_its_first_piece(server: HmacFileServer, name: str
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
-def test_what_arrived_of_a_piece_is_kept(server: HmacFileServer, name: str, kind: type[Upload]) -> None:
-    """The connection breaks in the middle of the second piece."""
-    upload = begun(kind, server, name)
-    if isinstance(upload, TusUpload):
-        head = {"upload_offset": 40_000, "content_type": PIECE_TYPE, **TUS}
-    elif kind is RangeUpload:
-        head = {"content_range": f"bytes 40000-99999/{len(BODY)}"}
-    else:
-        head = {"x_chunk_id": 2, "x_total_chunks": 3, "x_file_size": len(BODY)}
-    partial = server.store / ".hmacfs" / "partial" / token_of(upload)
+@pytest.mark.parametrize("offset", [0, 40_000])
+def test_what_arrived_of_a_piece_is_kept(server: HmacFileServer, name: str, kind: type[Upload], offset: int) -> None:
+    """The connection breaks in the middle of the first or second piece."""
+    upload = begun(kind, server, name) if offset else kind(server, name, BODY, 40_000)
+    if isinstance(upload, TusUpload) and not offset:
+        upload.create()
+    method, headers = upload.head_of(offset)
+    arrived = offset + 30_000
     with Client(server) as client:
-        method = "PATCH" if kind is TusUpload else "PUT"
-        client.head(method, upload.url, content_length=60_000, **head)
-        client.send(BODY[40_000:70_000])
-        wait_until(lambda: partial.stat().st_size == 70_000)
+        client.head(method, upload.url, content_length=40_000, **headers)
+        client.send(BODY[offset:arrived])
+        wait_until(lambda: any(path.stat().st_size == arrived for path in partials(server)))
         client.reset()
     # A chunk has arrived, or it has not: what there is of it is sent anew.
-    assert upload.probe().headers["Upload-Offset"] == ("40000" if kind is NumberedUpload else "70000")
+    assert upload.probe().headers["Upload-Offset"] == str(offset if kind is NumberedUpload else arrived)
     persist(upload, Counter())
     assert upload.stored().read_bytes() == BODY
 
