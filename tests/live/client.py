@@ -5,8 +5,13 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self, cast
 
+from tests.servers import wait_until
 from tests.servers.hmacfs import HmacFileServer
 
 
@@ -137,3 +142,29 @@ def put(server: HmacFileServer, name: str, body: bytes, content_type: str | None
 
 def get(server: HmacFileServer, name: str, **headers: str) -> Answer:
     return request(server, "GET", server.path(name), b"", **headers)
+
+
+@contextmanager
+def latencies(server: HmacFileServer) -> Iterator[list[float]]:
+    """Measures small requests, one after the other, for as long as the context lasts; in seconds."""
+    found: list[float] = []
+    finished = threading.Event()
+
+    def ask() -> None:
+        with Client(server) as client:
+            while not finished.is_set():
+                before = time.perf_counter()
+                client.head("GET", "/healthz")
+                assert client.answer().status == 200
+                found.append(time.perf_counter() - before)
+                time.sleep(0.005)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    wait_until(lambda: len(found) > 3)
+    found.clear()
+    try:
+        yield found
+    finally:
+        finished.set()
+        asker.join()

@@ -8,45 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.live.client import Client, get, put, request
+from tests.live.client import Client, get, latencies, put, request
 from tests.servers import wait_until
 from tests.servers.hmacfs import HmacFileServer
 
 StartServer = Callable[..., HmacFileServer]
 MIB = 1024 * 1024
-
-
-@contextmanager
-def latencies(server: HmacFileServer) -> Iterator[list[float]]:
-    """Measures small requests, one after the other, for as long as the context lasts; in seconds."""
-    found: list[float] = []
-    finished = threading.Event()
-
-    def ask() -> None:
-        with Client(server) as client:
-            while not finished.is_set():
-                before = time.perf_counter()
-                client.head("GET", "/healthz")
-                assert client.answer().status == 200
-                found.append(time.perf_counter() - before)
-                time.sleep(0.005)
-
-    asker = threading.Thread(target=ask)
-    asker.start()
-    wait_until(lambda: len(found) > 3)
-    found.clear()
-    try:
-        yield found
-    finally:
-        finished.set()
-        asker.join()
 
 
 def typical(found: list[float]) -> float:

@@ -22,12 +22,14 @@ class Proxy:
     cuts: so many connections are broken off, one after the other: most after a random number of bytes up to
     ``longest`` from the client, some with their first answer, which is lost then. Connections after that are left
     alone, and so are those that need not so many bytes. delay: seconds by which each word of the client is late.
+    ``cut`` and ``delayed`` count.
     """
 
     def __init__(self, target: int, *, cuts: int = 0, longest: int = 0, seed: int = 0, delay: float = 0.0) -> None:
         self.port = free_port()
         self.delay = delay
         self.cut = 0
+        self.delayed = 0
         self._target = target
         self._wanted = cuts
         self._longest = longest
@@ -88,6 +90,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while count := source.recv_into(buffer):
                 if delayed and self.delay:
+                    self.delayed += 1
                     time.sleep(self.delay)
                 if bytes_left is not None:
                     passed = min(count, bytes_left)
