@@ -17,6 +17,7 @@ endif
 RUN_STAMP := $(VENV)/.run
 TEST_STAMP := $(VENV)/.test
 BENCH_STAMP := $(VENV)/.bench
+NODE_STAMP := build/js/.installed
 PACKAGING := setup.cfg pyproject.toml requirements.txt
 
 .PHONY: help setup run servers test lint bench lock clean
@@ -59,6 +60,12 @@ $(TEST_STAMP): $(RUN_STAMP)
 	@$(PIP) --editable '.[redis,postgres,test,lint]'
 	@touch $@
 
+# What the tests run in Node. Without npm, or without its registry, they are skipped.
+$(NODE_STAMP): tests/live/js/package.json tests/live/js/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@if command -v npm >/dev/null && npm ci --prefix $(@D) --silent --no-audit --no-fund; then touch $@; \
+	else echo "not installed, for want of npm: what the tests run in Node"; fi
+
 $(BENCH_STAMP): $(TEST_STAMP)
 	@$(PIP) --editable '.[bench]'
 	@touch $@
@@ -73,7 +80,7 @@ servers:
 	@PYTHON='$(PYTHON)' tests/install-servers
 
 # mysqlclient is compiled, against headers that tests/install-servers installs where it may.
-test: setup servers $(TEST_STAMP)
+test: setup servers $(TEST_STAMP) $(NODE_STAMP)
 	@if $(BIN)/python -c 'import MySQLdb' 2>/dev/null; then :; \
 	elif { pkg-config --exists libmariadb || pkg-config --exists mysqlclient; } 2>/dev/null; then $(PIP) mysqlclient; \
 	else echo "not installed, for want of the MySQL client's headers: mysqlclient"; fi
