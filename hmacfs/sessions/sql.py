@@ -28,6 +28,19 @@ R = TypeVar("R")
 _TABLE = schema.sessions
 _C = _TABLE.c
 
+# What a piece of an upload costs is mostly the making of these, so they are made once.
+_BY_TOKEN = sa.select(_C.record).where(_C.token == sa.bindparam("sought"))
+_BY_SLOT = sa.select(_C.record).where(_C.open_slot == sa.bindparam("sought"))
+_INSERT = sa.insert(_TABLE)
+#: Only an older copy is replaced. The columns to set are those that are given besides.
+_REPLACE = sa.update(_TABLE).where(
+    _C.token == sa.bindparam("sought"),
+    sa.or_(
+        _C.revision < sa.bindparam("newer"),
+        sa.and_(_C.revision == sa.bindparam("newer"), _C.touched < sa.bindparam("later")),
+    ),
+)
+
 
 class SqlStore:
     """A ``Replica`` in a database.
@@ -59,8 +72,7 @@ class SqlStore:
         return self._run(lambda connection: _load(connection, token)) if is_token(token) else None
 
     def find(self, slot: str) -> Session | None:
-        query = sa.select(_C.record).where(_C.open_slot == digest(slot))
-        return self._run(lambda connection: _one(connection, query))
+        return self._run(lambda connection: _one(connection, _BY_SLOT, digest(slot)))
 
     def put(self, session: Session) -> Session:
         return self._run(lambda connection: _put(connection, session))
@@ -176,13 +188,13 @@ def _discard(connection: sa.Connection) -> None:
 # -- operations, each on a connection of its own --------------------------------------------------
 
 
-def _one(connection: sa.Connection, query: sa.Select[str]) -> Session | None:
-    record = connection.execute(query).scalar()
+def _one(connection: sa.Connection, query: sa.Select[str], sought: str) -> Session | None:
+    record = connection.execute(query, {"sought": sought}).scalar()
     return None if record is None else decode(record)
 
 
 def _load(connection: sa.Connection, token: str) -> Session | None:
-    return _one(connection, sa.select(_C.record).where(_C.token == token))
+    return _one(connection, _BY_TOKEN, token)
 
 
 def _row(session: Session) -> dict[str, object]:
@@ -200,7 +212,7 @@ def _row(session: Session) -> dict[str, object]:
 
 def _create(connection: sa.Connection, session: Session) -> bool:
     try:
-        connection.execute(sa.insert(_TABLE).values(_row(session)))
+        connection.execute(_INSERT, _row(session))
     except IntegrityError:
         # Its own record is there if a first attempt succeeded and only the answer was lost.
         return _load(connection, session.token) is not None
@@ -212,18 +224,15 @@ def _put(connection: sa.Connection, session: Session) -> Session:
     changes = {name: row[name] for name in ("open_owner", "state", "touched", "revision", "record")}
     if session.state is not State.OPEN:
         changes["open_slot"] = None
-    is_older = sa.or_(
-        _C.revision < session.revision, sa.and_(_C.revision == session.revision, _C.touched < session.touched)
-    )
-    update = sa.update(_TABLE).where(_C.token == session.token, is_older).values(changes)
-    if connection.execute(update).rowcount:
+    those = {"sought": session.token, "newer": session.revision, "later": session.touched}
+    if connection.execute(_REPLACE, {**changes, **those}).rowcount:
         return session
     for claim in (row["open_slot"], None):
         stored = _load(connection, session.token)
         if stored is not None:
             return stored
         try:
-            connection.execute(sa.insert(_TABLE).values({**row, "open_slot": claim}))
+            connection.execute(_INSERT, {**row, "open_slot": claim})
         except IntegrityError:
             continue  # the slot is another's, or the token was inserted this moment
         return session

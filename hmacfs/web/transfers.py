@@ -155,7 +155,7 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
         verified = guards.verify(exchange, length, content_type=content_type, method="PUT")
         return services.tus.create(exchange, recordable_type(verified.content_type or content_type))
 
-    @blueprint.transfer(ANY_PATH, "POST", "PATCH", "DELETE")
+    @blueprint.transfer(ANY_PATH, "POST", "PATCH", "DELETE", direct=True)
     def resumable(exchange: Exchange) -> Reply:
         method = exchange.method
         if method == "POST":
