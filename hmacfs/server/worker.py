@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import logging
@@ -41,7 +42,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sites: list[Site] = []
-        self._connections: dict[Connection, Any] = {}
+        self._connections: set[Connection] = set()
+        self._pools: list[Pool] = []
         self._stop_requested = Event()
         self._hurry = False
         self._said_plain = False
@@ -74,6 +76,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         for site in self._sites:
             site.is_stopping = True
         for server in servers:
+            _accept_what_waits(server)
             server.close()
         self._drain()
 
@@ -85,7 +88,9 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def _listen(self, listener: Any) -> StreamServer:
         listener.setblocking(True)
         handle = functools.partial(self._serve, listener, self._site(listener))
-        server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
+        pool = Pool(self.worker_connections)
+        self._pools.append(pool)
+        server = StreamServer(listener, handle=handle, spawn=pool)
         if self.cfg.workers > 1:
             # One connection a turn, so that a burst spreads over the workers instead of filling the first to wake.
             server.max_accept = 1
@@ -124,17 +129,20 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             self.handle(listener, client, address)
             return
         connection = Connection(site, client, address if isinstance(address, tuple) else None)
-        self._connections[connection] = gevent.getcurrent()
+        self._connections.add(connection)
         try:
             connection.serve()
         finally:
-            del self._connections[connection]
+            self._connections.remove(connection)
             client.close()
 
     def _drain(self) -> None:
-        """Wait for what is running, up to ``GracefulShutdownTimeout`` seconds; then break it off."""
+        """Wait for what is running, up to ``GracefulShutdownTimeout`` seconds; then break it off.
+
+        The pools know of it: a connection that was accepted a moment ago has not told of itself yet.
+        """
         began = time.monotonic()
-        while self._connections and not self._hurry:
+        while any(self._pools) and not self._hurry:
             waited = time.monotonic() - began
             if waited >= self._settings.graceful_shutdown_timeout:
                 break
@@ -143,6 +151,15 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
                     connection.end_if_idle()
             self.notify()
             gevent.sleep(0.05)
-        if self._connections:
-            log.warning("breaking off %d transfers to stop", len(self._connections))
-            gevent.killall(list(self._connections.values()), exception=Stopping, timeout=BREAK_OFF_SECONDS)
+        running = [greenlet for pool in self._pools for greenlet in pool]
+        if running:
+            log.warning("breaking off %d transfers to stop", len(running))
+            gevent.killall(running, exception=Stopping, timeout=BREAK_OFF_SECONDS)
+
+
+def _accept_what_waits(server: StreamServer) -> None:
+    """Take the connections that the kernel has made already: their clients may have sent requests, and the kernel resets
+    those that nobody took when the last worker closes the listener."""
+    with contextlib.suppress(OSError):  # no descriptors left, or the first of them is gone again
+        while not server.full() and (accepted := server.do_read()):
+            server.do_handle(*accepted)

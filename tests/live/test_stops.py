@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -208,3 +209,40 @@ def test_a_connection_ends_with_the_request_that_the_stop_found_on_it(start_serv
         assert (answer.status, answer.headers["Connection"]) == (201, "close")
         assert client.is_closed()
     assert server.daemon.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connections_that_nobody_had_accepted_yet_are_served(start_server: StartServer, workers: int) -> None:
+    """They are the kernel's, and their clients have sent their requests: the end of the listener would reset them."""
+    server = start_server(Workers=workers)
+    clients = [Client(server) for _ in range(10)]
+    wait_until(lambda: len(server.workers()) == workers, what="all workers")
+    found = server.workers()
+    for client in clients[:5]:
+        client.head("GET", "/healthz")
+        assert client.answer().status == 200
+    for worker in found:
+        worker.suspend()
+    clients += [Client(server) for _ in range(10)]
+    for number, client in enumerate(clients[5:]):
+        client.head("PUT", server.sign_v(f"{number}", 5), content_length=5)
+        client.send(b"12345")
+    server.daemon.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: all(has_pending(worker.pid, signal.SIGTERM) for worker in found), what="the master's signal")
+    for worker in found:
+        worker.resume()
+    for client in clients[5:]:
+        assert client.answer().status == 201
+        client.close()
+    for client in clients[:5]:
+        assert client.is_closed()
+        client.close()
+    assert server.daemon.process.wait(20) == 0
+    assert server.complaints() == []
+
+
+def has_pending(pid: int, number: int) -> bool:
+    """Whether a signal waits for that process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = re.findall(r"^ShdPnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
