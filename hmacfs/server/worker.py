@@ -158,8 +158,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
 
 def _accept_what_waits(server: StreamServer) -> None:
-    """Take the connections that the kernel has made already: their clients may have sent requests, and the kernel resets
-    those that nobody took when the last worker closes the listener."""
+    """Take the connections that the kernel has made already. Their clients may have sent requests; when the last worker
+    closes the listener, the kernel resets those that nobody took."""
     with contextlib.suppress(OSError):  # no descriptors left, or the first of them is gone again
         while not server.full() and (accepted := server.do_read()):
             server.do_handle(*accepted)
