@@ -12,6 +12,17 @@ from tests.servers.hmacfs import HmacFileServer
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
+def wrapped(site: str, folder: Path) -> str:
+    """What Debian's nginx.conf has around a site, with nginx's files in ``folder``."""
+    user = "user nobody nogroup;\n" if os.geteuid() == 0 else ""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "\n".join(f"    {kind}_temp_path {folder}/{kind};" for kind in kinds)
+    return (
+        f"{user}worker_processes 1;\nworker_rlimit_nofile 20000;\npid {folder}/nginx.pid;\n"
+        f"events {{ worker_connections 8192; }}\nhttp {{\n{temporary}\n    access_log off;\n{site}\n}}\n"
+    )
+
+
 class Nginx:
     """In front of a server that listens at a Unix socket. ``variant``: "A" has nginx serve public downloads itself."""
 
@@ -20,7 +31,7 @@ class Nginx:
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         binary = require_binary("nginx")
-        (folder / "nginx.conf").write_text(self._wrapped(self._shipped(server, variant)))
+        (folder / "nginx.conf").write_text(wrapped(self._shipped(server, variant), folder))
         for parent in (folder, *folder.parents, server.store, *server.store.parents):
             if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
                 parent.chmod(parent.stat().st_mode | 0o011)
@@ -43,18 +54,6 @@ class Nginx:
             assert shipped in text or not variant, shipped
             text = text.replace(shipped, ours)
         return text
-
-    def _wrapped(self, site: str) -> str:
-        """What Debian's nginx.conf has around a site."""
-        user = "user nobody nogroup;\n" if os.geteuid() == 0 else ""
-        temporary = "\n".join(
-            f"    {kind}_temp_path {self.folder}/{kind};"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        return (
-            f"{user}worker_processes 1;\nworker_rlimit_nofile 20000;\npid {self.folder}/nginx.pid;\n"
-            f"events {{ worker_connections 8192; }}\nhttp {{\n{temporary}\n    access_log off;\n{site}\n}}\n"
-        )
 
     def stop(self) -> None:
         self._daemon.stop()
