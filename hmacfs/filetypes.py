@@ -6,9 +6,16 @@ The table is nginx's ``mime.types`` where that knows an extension, so that a fil
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 DEFAULT = "application/octet-stream"
+
+_NAME = "[A-Za-z0-9!#$&^_.+-]{1,127}"
+#: A comma outside quotes is what the parameters must not hold: browsers read such a header as a list of types and take
+#: the last (the Fetch standard's "extract a MIME type"), so "image/png;a=b,text/html" would be shown as a page.
+_MEDIA_TYPE = re.compile(rf"""{_NAME}/{_NAME}(?:[ \t]*;(?:[\t !#-+\--~]|"[\t !#-\[\]-~]*")*)?""")
+_LENGTH_LIMIT = 512
 
 _EXTENSIONS: Mapping[str, str] = {
     "application/atom+xml": "atom",
@@ -137,6 +144,11 @@ def guess(filename: str) -> str:
     """The media type that a file name's extension stands for, ``application/octet-stream`` if it stands for none."""
     _, dot, extension = filename.rpartition(".")
     return BY_EXTENSION.get(extension.lower(), DEFAULT) if dot else DEFAULT
+
+
+def is_media_type(text: str) -> bool:
+    """Whether this may become a ``Content-Type`` header: one type, with parameters or without, in ASCII."""
+    return len(text) <= _LENGTH_LIMIT and _MEDIA_TYPE.fullmatch(text) is not None
 
 
 def is_inline(content_type: str) -> bool:

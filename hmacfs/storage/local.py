@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import secrets
 import stat
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from hmacfs.descriptors import close
 from hmacfs.errors import HmacfsError, IsFolder, NameTaken, NoSpace, NotFound, StorageFailed
+from hmacfs.filetypes import is_media_type
 from hmacfs.naming import RESERVED_FOLDER, StoredName
 from hmacfs.offload import Disk
 from hmacfs.retry import Retry
@@ -29,8 +29,6 @@ from hmacfs.storage.publish import NO_FOLDER_ERRNOS, Candidate, FileFacts, publi
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: An attribute may have been written by anyone: only a plain media type ever becomes a header.
-_MEDIA_TYPE = re.compile(rb"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:[ \t]*;[\t\x20-\x7e]{0,255})?")
 #: Reading must not hang on a pipe or a device that somebody put into the store.
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -141,10 +139,10 @@ class LocalStorage:
         if not self.abilities.attributes:
             return None
         try:
-            value = os.getxattr(fd, TYPE_ATTRIBUTE)
+            value = os.getxattr(fd, TYPE_ATTRIBUTE).decode("latin-1")
         except OSError:  # ENODATA: none recorded
             return None
-        return value.decode("ascii") if _MEDIA_TYPE.fullmatch(value) else None
+        return value if is_media_type(value) else None  # anyone may have written it
 
     def stage(self) -> Staged:
         """A new file that nobody sees until it is published, as a context. Whatever happens inside the context,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from http import HTTPStatus
 
 from werkzeug.exceptions import MethodNotAllowed
 
 from hmacfs.dialects import tus
 from hmacfs.errors import BadSignature
+from hmacfs.filetypes import DEFAULT, is_media_type
 from hmacfs.signing import Scheme, scheme_of
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
@@ -22,8 +22,6 @@ from hmacfs.web.rates import Rates
 from hmacfs.web.routing import ANY_PATH, Desk, TransferBlueprint
 from hmacfs.web.slots import SlotUploads, piece_of
 from hmacfs.web.tus import TusUploads, filetype, is_tus_path
-
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:[ \t]*;[\t\x20-\x7e]{0,255})?")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -176,4 +174,4 @@ def recordable_type(content_type: str | None) -> str | None:
     """The type to keep with a file; what is no media type would be no header either and becomes plain bytes."""
     if content_type is None:
         return None
-    return content_type if _MEDIA_TYPE.fullmatch(content_type) else "application/octet-stream"
+    return content_type if is_media_type(content_type) else DEFAULT

@@ -156,7 +156,14 @@ def test_types_are_kept_and_dangerous_ones_are_saved_not_shown(
 
 @pytest.mark.parametrize(
     ("sent", "served"),
-    [(None, "image/jpeg"), ("nonsense", "application/octet-stream"), ("a/b c", "application/octet-stream")],
+    [
+        (None, "image/jpeg"),
+        ("nonsense", "application/octet-stream"),
+        ("a/b c", "application/octet-stream"),
+        ("image/png;a=b,text/html", "application/octet-stream"),
+        ('image/png;"a",text/html', "application/octet-stream"),
+        ('video/mp4; codecs="avc1, mp4a"', 'video/mp4; codecs="avc1, mp4a"'),
+    ],
 )
 def test_a_missing_or_odd_type(server: HmacFileServer, sent: str | None, served: str) -> None:
     name = f"odd-types/{str(sent).encode().hex()}.JPG"

@@ -1,0 +1,38 @@
+"""Media types."""
+
+from __future__ import annotations
+
+import pytest
+
+from hmacfs.filetypes import is_inline, is_media_type
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image/png", "text/plain;charset=utf-8", "text/plain ; charset=utf-8 ;", "audio/ogg; codecs=opus",
+        'video/mp4; codecs="avc1.42E01E, mp4a.40.2"', "application/vnd.oasis.opendocument.text",
+    ],
+)  # fmt: skip
+def test_media_types(text: str) -> None:
+    assert is_media_type(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "png", "image/", "/png", "image/png,text/html", "image/png;a=b,text/html", 'image/png;a="b",text/html',
+        'image/png;a="b', 'image/png;a="b\\",text/html"', "image/png\r\nX: y", "image/png; a=\x00", "image/p ng",
+        "image/png; a=é", "image/png;" + "a" * 600, "a/" + "b" * 200,
+    ],
+)  # fmt: skip
+def test_what_is_no_media_type(text: str) -> None:
+    assert not is_media_type(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "inline"),
+    [("IMAGE/PNG", True), ("image/svg+xml ;a", False), ("text/plain;x", True), ("text/html", False)],
+)
+def test_what_a_browser_may_show(text: str, inline: bool) -> None:
+    assert is_inline(text) is inline
