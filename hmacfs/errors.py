@@ -124,6 +124,29 @@ class IsFolder(HmacfsError):
     sentence = "This is a folder."
 
 
+class PreconditionFailed(HmacfsError):
+    """The request's condition does not hold for the stored file, whose entity tag is ``etag``."""
+
+    reason = "precondition-failed"
+    sentence = "The file is not the one that the request expects."
+
+    def __init__(self, etag: str, message: str | None = None) -> None:
+        super().__init__(message)
+        self.etag = etag
+
+
+class RangeNotSatisfiable(HmacfsError):
+    """No byte of the file is in the range asked for; ``size`` (in bytes) and ``etag`` are the file's."""
+
+    reason = "range-not-satisfiable"
+    sentence = "The file ends before the range asked for."
+
+    def __init__(self, size: int, etag: str, message: str | None = None) -> None:
+        super().__init__(message)
+        self.size = size
+        self.etag = etag
+
+
 class NoSpace(HmacfsError):
     """The disk or a quota is full, or would be with this upload."""
 

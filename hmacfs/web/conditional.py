@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import email.utils
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
-_RANGE = re.compile(r"bytes=[ \t]*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))[ \t]*")
+#: Positions may be larger than any file: "bytes=0-9223372036854775807" is how some clients ask for all.
+_RANGE = re.compile(r"bytes=[ \t]*(?:([0-9]{1,64})-([0-9]{0,64})|-([0-9]{1,64}))[ \t]*", re.IGNORECASE)
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 
@@ -98,6 +100,8 @@ def _date(text: str | None) -> int | None:
     if not text:
         return None
     try:
-        return int(email.utils.parsedate_to_datetime(text).timestamp())
+        moment = email.utils.parsedate_to_datetime(text)
+        # The asctime form has no zone: it is UTC as the others are (section 5.6.7).
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp())
     except (ValueError, OverflowError, TypeError):
         return None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from hmacfs.descriptors import close
-from hmacfs.errors import NotFound
+from hmacfs.errors import NotFound, PreconditionFailed, RangeNotSatisfiable
 from hmacfs.filetypes import guess, is_inline
 from hmacfs.naming import StoredName
 from hmacfs.storage.local import OpenFile
@@ -26,6 +26,7 @@ SECURITY_HEADERS: Headers = [
 X_ACCEL_PREFIX = "/hmacfs-internal/"
 _ACCEPT_RANGES = ("Accept-Ranges", "bytes")
 _PUBLIC = "public, max-age=31536000, immutable"
+_YEAR_1, _YEAR_9999 = -62135596800, 253402300799
 _PRIVATE = "private, max-age=31536000, immutable"
 
 
@@ -42,7 +43,8 @@ class ServeFile:
         self._x_accel = x_accel
 
     def __call__(self, exchange: Exchange, *, private: bool) -> Reply:
-        """The answer; ``private`` if it took a signature to get it. Raises ``NotFound``, ``IsFolder``."""
+        """The answer; ``private`` if it took a signature to get it. Raises ``NotFound``, ``IsFolder``,
+        ``PreconditionFailed``, ``RangeNotSatisfiable``."""
         name = exchange.name
         file = self._open(name)
         keep_open = False
@@ -51,11 +53,13 @@ class ServeFile:
             if self._x_accel and exchange.header("X_ACCEL_OFFLOAD") != "off":
                 return self._by_nginx(exchange, facts, private=private)
             chosen = select(exchange.environ, facts.etag, int(facts.mtime), facts.size)
-            headers = _common_headers(facts, private=private)
-            if chosen.status in (HTTPStatus.NOT_MODIFIED, HTTPStatus.PRECONDITION_FAILED):
-                return Reply(chosen.status, headers)
+            if chosen.status is HTTPStatus.PRECONDITION_FAILED:
+                raise PreconditionFailed(facts.etag)
             if chosen.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return Reply(chosen.status, [*headers, ("Content-Range", f"bytes */{facts.size}")])
+                raise RangeNotSatisfiable(facts.size, facts.etag)
+            headers = _common_headers(facts, private=private)
+            if chosen.status is HTTPStatus.NOT_MODIFIED:
+                return Reply(chosen.status, headers)
             headers += type_headers(facts.content_type or guess(name.filename))
             headers.append(("Content-Length", str(chosen.length)))
             if chosen.status is HTTPStatus.PARTIAL_CONTENT:
@@ -110,5 +114,5 @@ def type_headers(content_type: str) -> Headers:
 
 @functools.lru_cache(maxsize=256)
 def http_date(seconds: int) -> str:
-    """A Unix time as an HTTP date (RFC 9110 section 5.6.7)."""
-    return email.utils.formatdate(seconds, usegmt=True)
+    """A Unix time as an HTTP date (RFC 9110 section 5.6.7), whose years have four digits; file systems know more."""
+    return email.utils.formatdate(min(max(seconds, _YEAR_1), _YEAR_9999), usegmt=True)

@@ -30,6 +30,8 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.NameTaken: HTTPStatus.CONFLICT,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.IsFolder: HTTPStatus.FORBIDDEN,
+    errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.StorageFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.BodyCutShort: HTTPStatus.BAD_REQUEST,
@@ -63,6 +65,10 @@ def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
         yield "WWW-Authenticate", "Bearer"
     if isinstance(error, (errors.RateLimited, errors.SessionStoreUnavailable)):
         yield "Retry-After", str(error.retry_after)
+    if isinstance(error, (errors.PreconditionFailed, errors.RangeNotSatisfiable)):
+        yield "ETag", error.etag
+    if isinstance(error, errors.RangeNotSatisfiable):
+        yield "Content-Range", f"bytes */{error.size}"
     if isinstance(error, errors.OffsetMismatch):
         yield "Upload-Offset", str(error.offset)
     if isinstance(error, tus.UnsupportedVersion):

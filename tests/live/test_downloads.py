@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hmacfs.web.files import http_date
 from tests.live.client import Answer, Client, get, put, request
 from tests.servers import wait_until
 from tests.servers.hmacfs import HmacFileServer
@@ -65,7 +66,8 @@ SIZE = len(BODY)
     [
         ("bytes=0-0", 0, 0), ("bytes=0-99", 0, 99), ("bytes=100-", 100, SIZE - 1), ("bytes=-100", SIZE - 100, SIZE - 1),
         (f"bytes=-{SIZE * 2}", 0, SIZE - 1), (f"bytes={SIZE - 1}-{SIZE * 2}", SIZE - 1, SIZE - 1),
-        ("bytes=1000-399999", 1000, 399999),
+        ("bytes=1000-399999", 1000, 399999), (f"bytes=0-{2**63 - 1}", 0, SIZE - 1), (f"bytes=-{2**64}", 0, SIZE - 1),
+        ("Bytes=0-0", 0, 0),
     ],
 )  # fmt: skip
 def test_a_range_is_206(server: HmacFileServer, stored: Answer, asked: str, first: int, last: int) -> None:
@@ -75,11 +77,15 @@ def test_a_range_is_206(server: HmacFileServer, stored: Answer, asked: str, firs
     assert answer.body == BODY[first : last + 1]
 
 
-@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0", "bytes=999999999-"])
+@pytest.mark.parametrize(
+    "asked", [f"bytes={SIZE}-", "bytes=-0", "bytes=999999999-", f"bytes={2**63}-", f"bytes={2**64}-{2**65}"]
+)
 def test_a_range_outside_is_416(server: HmacFileServer, stored: Answer, asked: str) -> None:
     answer = get(server, "down/file.bin", range=asked)
     assert answer.status == 416
     assert answer.headers["Content-Range"] == f"bytes */{SIZE}"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.body == b"The file ends before the range asked for.\n"
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "lines=0-1", "bytes=5-1", "bytes=a-b", "bytes", ""])
@@ -116,8 +122,18 @@ def test_conditional_requests(server: HmacFileServer, stored: Answer) -> None:
         answer = get(server, "down/file.bin", **headers)
         assert answer.status == status, headers
         assert answer.headers["ETag"] == etag
-        if status in (304, 412):
+        if status == 304:
             assert answer.body == b""
+        if status == 412:  # not for caches: it says nothing about a request without conditions
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert answer.body == b"The file is not the one that the request expects.\n"
+
+
+def test_times_that_http_cannot_say(server: HmacFileServer) -> None:
+    (server.store / "old.txt").write_bytes(b"x")
+    os.utime(server.store / "old.txt", (-5, -5))
+    assert get(server, "old.txt").headers["Last-Modified"] == "Wed, 31 Dec 1969 23:59:55 GMT"
+    assert http_date(10**12) == "Fri, 31 Dec 9999 23:59:59 GMT"  # not every file system keeps such a time
 
 
 def test_what_is_not_there(server: HmacFileServer, stored: Answer) -> None:

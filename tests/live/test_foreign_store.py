@@ -112,7 +112,7 @@ def test_its_entity_tag_is_good_for_conditions_and_ranges(foreign: HmacFileServe
     assert get(foreign, old.name, if_match='"another"').status == 412
     part = get(foreign, old.name, range="bytes=3-", if_range=etag)
     assert part.status == (206 if old.content else 416)
-    assert part.body == old.content[3:]
+    assert not old.content or part.body == old.content[3:]
 
 
 @each_file
