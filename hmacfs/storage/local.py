@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from hmacfs.descriptors import close
-from hmacfs.errors import HmacfsError, IsFolder, NameTaken, NoSpace, NotFound, StorageFailed
+from hmacfs.errors import BadName, HmacfsError, IsFolder, NameTaken, NoSpace, NotFound, StorageFailed
 from hmacfs.filetypes import is_media_type
 from hmacfs.naming import RESERVED_FOLDER, StoredName
 from hmacfs.offload import Disk
@@ -29,6 +29,18 @@ from hmacfs.storage.publish import NO_FOLDER_ERRNOS, Candidate, FileFacts, publi
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: ENXIO: a socket; ELOOP and EXDEV: a link that leads in circles or outside.
+_NOT_THERE_ERRNOS = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.EXDEV,
+        errno.ENXIO,
+        errno.ENAMETOOLONG,
+        errno.EILSEQ,
+    }
+)
 #: Reading must not hang on a pipe or a device that somebody put into the store.
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -102,7 +114,7 @@ class LocalStorage:
     def exists(self, name: StoredName) -> bool:
         """Whether the name is taken, by a file, a folder or anything else."""
         try:
-            self.disk(os.stat, name.path, dir_fd=self._root, follow_symlinks=False)
+            self._retry(lambda: self.disk(os.stat, name.path, dir_fd=self._root, follow_symlinks=False))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -114,14 +126,13 @@ class LocalStorage:
     def open(self, name: StoredName) -> OpenFile:
         """A stored file for reading. Raises ``NotFound``, ``IsFolder``, ``StorageFailed``."""
         with translated():
-            return self.disk(self._open_now, name)
+            return self._retry(lambda: self.disk(self._open_now, name))
 
     def _open_now(self, name: StoredName) -> OpenFile:
         try:
             fd = open_beneath(self._root, name.path, _READ_FLAGS, 0)
         except OSError as error:
-            # ENXIO: a socket; ELOOP and EXDEV: a link that leads in circles or outside.
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENXIO, errno.ENAMETOOLONG):
+            if error.errno in _NOT_THERE_ERRNOS:
                 raise NotFound from error
             raise
         try:
@@ -216,4 +227,6 @@ def translate(error: BaseException | None) -> None:
     if isinstance(error, OSError) and not isinstance(error, HmacfsError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NoSpace from error
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):  # some file systems allow less than the protocol
+            raise BadName("The store's file system does not take this name.") from error
         raise StorageFailed from error

@@ -66,7 +66,7 @@ def publish(
         if content_type != guess(name.filename):
             os.fchmod(candidate.fd, _TYPE_IS_IN_ATTRIBUTE)
     if durable:
-        os.fsync(candidate.fd)
+        _sync(candidate.fd)
     for attempt in range(_ATTEMPTS):
         try:
             _link_into_place(root, candidate, name, abilities, durable=durable)
@@ -76,6 +76,17 @@ def publish(
                 raise
     status = os.fstat(candidate.fd)
     return FileFacts(status.st_size, status.st_mtime, content_type)
+
+
+def _sync(fd: int) -> None:
+    """fsync, whose failure no caller may take for a passing one: the kernel tells of lost writes once, and the next
+    fsync of the same file succeeds."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(errno.EIO, f"fsync: {error.strerror}") from error
 
 
 def _link_into_place(root: int, candidate: Candidate, name: StoredName, abilities: Abilities, *, durable: bool) -> None:
@@ -175,7 +186,7 @@ def _sync_folders(root: int, name: StoredName, made: int) -> None:
     for depth in range(len(parents), len(parents) - made - 1, -1):
         fd = open_beneath(root, "/".join(parents[:depth]) or ".", os.O_RDONLY | os.O_DIRECTORY, 0)
         try:
-            os.fsync(fd)
+            _sync(fd)
         finally:
             close(fd)
 

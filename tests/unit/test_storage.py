@@ -1,0 +1,58 @@
+"""The store on a local file system, where a live test cannot make it fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hmacfs.errors import NoSpace, StorageFailed
+from hmacfs.naming import StoredName
+from hmacfs.offload import Disk, Offload
+from hmacfs.retry import Retry
+from hmacfs.storage.beneath import open_beneath
+from hmacfs.storage.local import LocalStorage
+
+NAME = StoredName("a/file.txt")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path, durable=True, disk=Disk(Offload(1)), retry=Retry(3, 0.0))
+
+
+def failing_once(call: Callable[..., object], number: int) -> Callable[..., object]:
+    failures = [OSError(number, os.strerror(number))]
+
+    def attempt(*args: object, **kwargs: object) -> object:
+        if failures:
+            raise failures.pop()
+        return call(*args, **kwargs)
+
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.EIO, StorageFailed), (errno.ETIMEDOUT, StorageFailed), (errno.ENOSPC, NoSpace)]
+)
+def test_a_failed_fsync_is_never_repeated(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    monkeypatch.setattr(os, "fsync", failing_once(os.fsync, number))
+    with pytest.raises(error), storage.stage() as staged:
+        staged.publish(NAME, None)
+    assert not storage.exists(NAME)
+    assert not (storage.root / "a").exists()
+
+
+def test_reading_is_tried_again_after_a_passing_failure(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with storage.stage() as staged:
+        os.write(staged.fd, b"hello")
+        staged.publish(NAME, None)
+    monkeypatch.setattr("hmacfs.storage.local.open_beneath", failing_once(open_beneath, errno.EMFILE))
+    file = storage.open(NAME)
+    os.close(file.fd)
+    assert file.facts.size == 5
