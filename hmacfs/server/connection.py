@@ -23,6 +23,7 @@ import gevent
 
 from hmacfs.errors import Stalled, Stopping
 from hmacfs.server.http1 import Head, HeadError, parse_head
+from hmacfs.telemetry import logs
 from hmacfs.transfer.body import Body, ChunkedBody, SocketBody
 from hmacfs.transfer.send import FileSlice
 from hmacfs.transfer.wire import GONE_ERRNOS, Inbox, Wire, WireTimeout
@@ -88,7 +89,7 @@ class Connection:
             log.debug("broke off an answer to %s to stop", self._peer["REMOTE_ADDR"])
         except OSError as error:
             if error.errno not in GONE_ERRNOS:
-                log.warning("connection lost: %s", error)
+                log.warning("a transfer broke off: %s", error)
         finally:
             self.wire.close()
 
@@ -164,12 +165,13 @@ class Connection:
         return environ
 
     def _refuse(self, error: HeadError) -> None:
+        request_id = _name_request()
         log.info("%s sent a request that is not HTTP: %s", self._peer["REMOTE_ADDR"] or "a local client", error)
         text = f"{error}\n"
         self.wire.send(
             (
                 f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n{_server_and_date(int(time.time()))}"
-                f"Connection: close\r\nX-Request-ID: {secrets.token_hex(8)}\r\n"
+                f"Connection: close\r\nX-Request-ID: {request_id}\r\n"
                 f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}\r\n\r\n{text}"
             ).encode("latin-1"),
             self.site.write_timeout,
@@ -220,7 +222,12 @@ class Answer:
                 wire.send_more(self._render(content.count), timeout)
                 content.send_over(wire, timeout)
                 return
-            data = os.pread(content.fd, content.count, content.offset)
+            try:
+                data = os.pread(content.fd, content.count, content.offset)
+            except OSError as error:
+                log.error("a stored file cannot be read: %s", error)
+                self.fail()
+                return
             content.sent = len(data)
             wire.send(self._render(content.count) + data, timeout)
             self.keep_alive = self.keep_alive and len(data) == content.count
@@ -230,8 +237,9 @@ class Answer:
         wire.send(self._render(len(data)) + (b"" if is_head else data), timeout)
 
     def fail(self) -> None:
-        """Say 500, after an unexpected error of the application, and end the connection."""
-        self._status, self._headers = "500 Internal Server Error", [("X-Request-ID", secrets.token_hex(8))]
+        """Say 500, after an unexpected error of the application or the disk, and end the connection."""
+        request_id = logs.request_id.get() or _name_request()
+        self._status, self._headers = "500 Internal Server Error", [("X-Request-ID", request_id)]
         self._head = self._head._replace(keep_alive=False)
         self._connection.wire.send(self._render(0), self._connection.site.write_timeout)
 
@@ -255,6 +263,13 @@ class Answer:
             lines.append("Connection: keep-alive\r\n")
         lines.append("\r\n")
         return "".join(lines).encode("latin-1")
+
+
+def _name_request() -> str:
+    """An id for a request that the application never saw, which the log lines about it carry too."""
+    request_id = secrets.token_hex(8)
+    logs.request_id.set(request_id)
+    return request_id
 
 
 @functools.lru_cache(maxsize=2)

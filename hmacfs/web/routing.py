@@ -188,7 +188,8 @@ class DirectDoor:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         found = self._direct.get(environ["REQUEST_METHOD"])
-        if found is None or not environ["PATH_INFO"].startswith(self._prefix):
+        path = environ["PATH_INFO"]
+        if found is None or not (path.startswith(self._prefix) or path == "*"):  # OPTIONS * (RFC 9110 section 9.3.7)
             return self._flask_door(environ, start_response)
         view, route = found
         reply = self._desk.answer(view, route, self._desk.exchange(environ))

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from werkzeug.exceptions import MethodNotAllowed
 
 from hmacfs.dialects import tus
-from hmacfs.errors import BadSignature
+from hmacfs.errors import BadSignature, LengthRequired
 from hmacfs.filetypes import DEFAULT, is_media_type
 from hmacfs.signing import Scheme, scheme_of
 from hmacfs.storage.publish import FileFacts
@@ -48,7 +48,7 @@ def transfers(services: Services) -> TransferBlueprint:
     _add_downloads(blueprint, services)
     _add_tus(blueprint, services)
 
-    @blueprint.transfer(ANY_PATH, "OPTIONS")
+    @blueprint.transfer(ANY_PATH, "OPTIONS", direct=True)
     def options(_: Exchange) -> Reply:
         allow = ("Allow", ", ".join(METHODS))
         return Reply(
@@ -73,6 +73,8 @@ def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
         piece = piece_of(exchange.environ)
         if piece is not None:
             return services.slots.put(exchange, piece, content_type)
+        if exchange.length is None and not exchange.is_chunked:
+            raise LengthRequired  # HTTP/1.1 takes it for an empty body, HTTP/1.0 for one that ends with the connection
         facts = services.store_whole(
             exchange.name, exchange.body, exchange.length, content_type, binds_length=verified.binds_length
         )

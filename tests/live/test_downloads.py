@@ -235,6 +235,9 @@ def test_options_and_cors(server: HmacFileServer, start_server: StartServer) -> 
     assert "Content-Type" in answer.headers["Access-Control-Allow-Headers"]
     assert answer.headers["Access-Control-Allow-Credentials"] is None
     assert "ETag" in get(server, "nothing").headers["Access-Control-Expose-Headers"]
+    everywhere = request(server, "OPTIONS", "*")
+    assert everywhere.status == 204
+    assert "PUT" in everywhere.headers["Allow"]
     strict = start_server(AllowedOrigins=["https://chat.example"])
     allowed = request(strict, "OPTIONS", "/upload/x", origin="https://chat.example")
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://chat.example"

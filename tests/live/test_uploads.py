@@ -84,6 +84,13 @@ def test_illegal_names_are_refused(server: HmacFileServer, path: str) -> None:
     assert answer.headers["Content-Type"].startswith("text/plain")
 
 
+def test_a_name_that_only_the_file_system_finds_too_long(server: HmacFileServer) -> None:
+    name = "/".join(["s" * 255] * 15 + ["s" * 127, "s" * 128])
+    assert len(name) == 4096  # Linux counts a zero byte at the end
+    assert put(server, name, b"x").status == 400
+    assert get(server, name).status == 404
+
+
 def test_a_link_in_the_store_never_leads_outside(server: HmacFileServer, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("outside")
     (server.store / "inside").mkdir()
@@ -174,6 +181,14 @@ def test_the_length_must_be_given_unless_the_signature_leaves_it_open(server: Hm
         ).status
         == 411
     )
+    with Client(server) as client:
+        client.head("PUT", server.sign_v3("PUT", "length/none"))
+        assert client.answer().status == 411
+    with Client(server) as client:  # an old client, whose body ends with the connection
+        client.send(f"PUT {server.sign_v3('PUT', 'length/none')} HTTP/1.0\r\n\r\nhello".encode())
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.answer().status == 411
+    assert get(server, "length/none").status == 404
 
 
 @pytest.mark.parametrize(
