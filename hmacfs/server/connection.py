@@ -13,7 +13,6 @@ import functools
 import logging
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
@@ -65,14 +64,14 @@ class Site:
 
 
 class Connection:
-    """Serves one accepted socket. ``peer`` is its address, or ``None`` for a Unix socket.
+    """Serves one accepted connection. ``peer`` is its address, or ``None`` for a Unix socket.
 
     ``is_idle``: no request is being received or served; ``is_fresh``: there was none yet.
     """
 
-    def __init__(self, site: Site, sock: socket.socket, peer: tuple[Any, ...] | None) -> None:
+    def __init__(self, site: Site, wire: Wire, peer: tuple[Any, ...] | None) -> None:
         self.site = site
-        self.wire = Wire(sock)
+        self.wire = wire
         self.inbox = Inbox(self.wire)
         self.is_idle = True
         self.is_fresh = True

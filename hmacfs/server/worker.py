@@ -7,6 +7,7 @@ import functools
 import gc
 import logging
 import signal
+import ssl
 import sys
 import time
 from types import FrameType
@@ -16,11 +17,13 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from hmacfs.config import Settings
 from hmacfs.errors import Stopping
 from hmacfs.server.connection import Connection, Site
+from hmacfs.transfer.wire import TlsWire, Wire
 
 log = logging.getLogger("hmacfs.server")
 
@@ -33,7 +36,7 @@ BREAK_OFF_SECONDS = 2.0
 
 
 class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type hints
-    """Serves plain sockets through ``Connection``; TLS sockets through gunicorn's own loop.
+    """Serves each connection through ``Connection``, with TLS if gunicorn was given a certificate.
 
     A stop (SIGTERM, and SIGINT too) ends idle connections at once, lets running transfers finish, and breaks off what
     is still running when the graceful time is over, or at once on SIGQUIT.
@@ -46,7 +49,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         self._pools: list[Pool] = []
         self._stop_requested = Event()
         self._hurry = False
-        self._said_plain = False
+        self._tls: ssl.SSLContext | None = None
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -66,6 +69,9 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def run(self) -> None:
         gc.collect()
         gc.freeze()  # what a worker is made of stays: looking through it again and again cost 2 % of the small requests
+        if self.cfg.is_ssl:
+            self._tls = ssl_context(self.cfg)
+            log.info("TLS: files pass through this process, which is slower; a proxy in front is faster")
         servers = [self._listen(listener) for listener in self.sockets]
         for task in self.wsgi.extensions["hmacfs"].tasks(lambda: len(self._connections)):
             gevent.spawn(task)
@@ -87,7 +93,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     def _listen(self, listener: Any) -> StreamServer:
         listener.setblocking(True)
-        handle = functools.partial(self._serve, listener, self._site(listener))
+        handle = functools.partial(self._serve, self._site(listener))
         pool = Pool(self.worker_connections)
         self._pools.append(pool)
         server = StreamServer(listener, handle=handle, spawn=pool)
@@ -114,27 +120,40 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
                 "wsgi.multiprocess": self.cfg.workers > 1,
                 "wsgi.multithread": True,
                 "wsgi.run_once": False,
-                "wsgi.url_scheme": "http",
+                "wsgi.url_scheme": "https" if self._tls else "http",
                 "wsgi.version": (1, 0),
             },
         )
         self._sites.append(site)
         return site
 
-    def _serve(self, listener: Any, site: Site, client: Any, address: Any) -> None:
-        if self.cfg.is_ssl:
-            if not self._said_plain:
-                self._said_plain = True
-                log.warning("TLS in gunicorn takes the plain and slower path; let a proxy in front do it")
-            self.handle(listener, client, address)
+    def _serve(self, site: Site, client: Any, address: Any) -> None:
+        wire = self._wire(client, site.idle_timeout)
+        if wire is None:
             return
-        connection = Connection(site, client, address if isinstance(address, tuple) else None)
+        connection = Connection(site, wire, address if isinstance(address, tuple) else None)
         self._connections.add(connection)
         try:
             connection.serve()
         finally:
             self._connections.remove(connection)
-            client.close()
+            wire.sock.close()
+
+    def _wire(self, client: Any, timeout: float) -> Wire | None:
+        """``None`` for a client that does not get as far as its first request."""
+        if self._tls is None:
+            return Wire(client)
+        wire = None
+        try:
+            wire = TlsWire(self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False))
+            wire.handshake(timeout)
+        except OSError as error:
+            log.debug("a client did not get through the TLS handshake: %s", error)
+            if wire is not None:
+                wire.close()
+                wire.sock.close()
+            return None
+        return wire
 
     def _drain(self) -> None:
         """Wait for what is running, up to ``GracefulShutdownTimeout`` seconds; then break it off.

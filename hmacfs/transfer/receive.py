@@ -88,7 +88,7 @@ class Receiver:
             body.invite()
             if job.pace is not None:
                 body.inbox.wire.bound_receive_buffer(self._rate)
-            if digest is None and body.left >= SPLICE_FROM_BYTES:
+            if digest is None and body.left >= SPLICE_FROM_BYTES and body.inbox.wire.is_plain:
                 self._splice(job, body)
             elif digest is None and job.pace is None and body.left <= len(body.inbox.ahead):
                 self._write_ahead(job, body)

@@ -26,8 +26,9 @@ class FileShorter(OSError):
 class FileSlice:
     """A part of an open file as a response body. It owns the descriptor.
 
-    Any WSGI server can iterate over it. A server that knows it calls ``send_over`` instead, which never copies the
-    bytes into this process. ``sent`` counts what went out; ``on_close`` is called once, with this object.
+    Any WSGI server can iterate over it. A server that knows it calls ``send_over`` instead, which copies the
+    bytes into this process only where it has to encrypt them. ``sent`` counts what went out; ``on_close`` is called
+    once, with this object.
 
     rate: bytes per second, 0 for no limit.
     """
@@ -45,6 +46,9 @@ class FileSlice:
     def send_over(self, wire: Wire, timeout: float) -> None:
         """Send all of it. Raises ``Stalled`` if the client takes no byte for ``timeout`` seconds, ``OSError`` if it is
         gone, ``FileShorter`` if the file is."""
+        if not wire.is_plain:
+            self._send_pieces(wire, timeout)
+            return
         pace = Pace(self.rate, time.monotonic()) if self.rate else None
         piece = min(PIECE_BYTES, pace.piece) if pace else PIECE_BYTES
         while left := self.count - self.sent:
@@ -60,6 +64,13 @@ class FileSlice:
                 gevent.sleep(rest)
             else:
                 wire.give_way()
+
+    def _send_pieces(self, wire: Wire, timeout: float) -> None:
+        try:
+            for data in self:
+                wire.send(data, timeout)
+        except WireTimeout as error:
+            raise Stalled("The client stopped reading.") from error
 
     @staticmethod
     def _wait_for_room(wire: Wire, timeout: float) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 import time
 from typing import Any
 
@@ -50,6 +51,9 @@ class Wire:
     """
 
     __slots__ = ("_hub", "_raw", "_readable", "_turn_ends", "_writable", "fd", "sock")
+
+    #: Whether the bytes on the descriptor are the peer's own, so that the kernel may move them.
+    is_plain = True
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -153,6 +157,57 @@ class Wire:
                 watcher.close()
 
 
+class TlsWire(Wire):
+    """The same over TLS: ``sock`` is gevent's ``SSLSocket``, whose methods wait by themselves."""
+
+    __slots__ = ()
+
+    is_plain = False
+
+    def handshake(self, timeout: float) -> None:
+        """Agree on keys, to be called first. ``WireTimeout`` if it takes longer than that, ``OSError`` if it fails."""
+        with gevent.Timeout(timeout, WireTimeout):
+            self.sock.do_handshake()  # type: ignore[attr-defined]
+
+    def wait_readable(self, timeout: float | None) -> None:
+        if not self.sock.pending():  # type: ignore[attr-defined]
+            super().wait_readable(timeout)
+
+    def read_into(self, view: memoryview, timeout: float | None) -> int:
+        self.sock.settimeout(timeout)
+        try:
+            return self.sock.recv_into(view)
+        except TimeoutError as error:
+            raise WireTimeout from error
+        except OSError as error:
+            # Bytes that are no TLS, or not the peer's, end the stream as a reset does.
+            if error.errno not in GONE_ERRNOS and not isinstance(error, ssl.SSLError):
+                raise
+            return 0
+
+    def read_arrived(self, view: memoryview) -> int:
+        del view  # whether a whole record has arrived shows only in a read, which would wait for it
+        return 0
+
+    def send(self, data: bytes, timeout: float | None, flags: int = 0) -> None:
+        del flags  # OpenSSL makes its own segments
+        self.sock.settimeout(timeout)
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self.sock.send(rest) :]
+        except TimeoutError as error:
+            raise WireTimeout from error
+        except ssl.SSLError as error:
+            raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
+
+    def stop_writing(self) -> None:
+        # "close notify". The public unwrap() would wait for the peer's, with no limit but the timeout.
+        with contextlib.suppress(ssl.SSLError):  # the peer's is not there yet
+            self.sock._sslobj.shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+        super().stop_writing()
+
+
 class Inbox:
     """What a peer has sent: first the bytes that were read ahead (behind a request's head), then the socket."""
 
@@ -169,17 +224,7 @@ class Inbox:
 
     def more(self, timeout: float | None) -> bool:
         """Read once from the socket and append it to ``ahead``; False at the end of the stream."""
-        wire = self.wire
-        while True:
-            try:
-                count = os.readv(wire.fd, [self._scratch])
-                break
-            except BlockingIOError:
-                wire.wait_readable(timeout)
-            except OSError as error:
-                if error.errno not in GONE_ERRNOS:
-                    raise
-                return False
+        count = self.wire.read_into(self._scratch, timeout)
         data = bytes(self._scratch[:count])
         self.ahead = self.ahead + data if self.ahead else data
         return count > 0

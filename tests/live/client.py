@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -67,6 +68,12 @@ class Client:
         self._file.close()
         self.sock.close()
 
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Go on over TLS."""
+        self._file.close()
+        self.sock = context.wrap_socket(self.sock)
+        self._file = self.sock.makefile("rb")
+
     def reset(self) -> None:
         """Break the connection off, as a peer that dies does."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -107,7 +114,7 @@ class Client:
         self.sock.settimeout(within)
         try:
             return self._file.read(1) == b""
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLError):
             return True
         except TimeoutError:
             return False

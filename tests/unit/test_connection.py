@@ -15,6 +15,7 @@ import pytest
 from hmacfs.server.connection import Connection, Site
 from hmacfs.telemetry.logs import request_id
 from hmacfs.transfer.send import FileSlice
+from hmacfs.transfer.wire import Wire
 
 
 def answer_to(request: bytes, application: Callable[..., Iterable[bytes]]) -> bytes:
@@ -24,7 +25,7 @@ def answer_to(request: bytes, application: Callable[..., Iterable[bytes]]) -> by
     client.shutdown(socket.SHUT_WR)
     site = Site(application, idle_timeout=5, read_timeout=5, write_timeout=5, environ={})
     with client, gevent.socket.socket(fileno=served.detach()) as theirs:
-        Connection(site, theirs, None).serve()
+        Connection(site, Wire(theirs), None).serve()
         theirs.shutdown(socket.SHUT_RDWR)
         return b"".join(iter(lambda: client.recv(65536), b""))
 
