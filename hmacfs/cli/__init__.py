@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hmacfs
 from hmacfs.cli import demo, sign, sweep
-from hmacfs.config import check_environment, load
+from hmacfs.config import warnings
 from hmacfs.errors import ConfigError
 
 
@@ -48,14 +48,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(config: Path | None) -> int:
-    settings = load(config, os.environ)
-    check_environment(settings)
+    from hmacfs.server.start import check  # gunicorn is not needed to sign
+    from hmacfs.storage.opening import open_storage
+
+    settings = check(config)
+    for remark in (*open_storage(settings).abilities.remarks(), *warnings(settings)):
+        print(f"warning: {remark}")
     print("the configuration is good")
     return 0
 
 
 def _serve(config: Path | None, *, with_curl_lines: bool) -> int:
-    from hmacfs.server import start  # gunicorn is not needed to sign or check
+    from hmacfs.server import start  # gunicorn is not needed to sign
 
     if config is not None:
         os.environ[start.CONFIG_VARIABLE] = str(config.absolute())

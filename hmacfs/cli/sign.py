@@ -13,6 +13,9 @@ from hmacfs.errors import BadName, ConfigError
 from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
 from hmacfs.naming import StoredName
 
+#: The server takes 12 digits.
+LATEST = 10**12
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("sign", help="print a signed URL")
@@ -62,6 +65,8 @@ def _query(arguments: argparse.Namespace, settings: Settings, name: StoredName) 
             expires = int(time.time() + parse_duration(arguments.expires))
         except ValueError as error:
             raise ValueError(f"--expires {arguments.expires!r} is not allowed; allowed is {error}") from None
+        if expires >= LATEST:
+            raise ValueError(f"--expires {arguments.expires!r} is later than a signature can say")
         signature = sign_v3(keyring, arguments.method.upper(), expires, settings.url_prefix + name.path)
         return f"v3={signature}&expires={expires}"
     if arguments.method == "get":

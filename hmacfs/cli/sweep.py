@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from hmacfs.config import load
-from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.errors import ConfigError, SessionStoreUnavailable
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,7 +18,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Sweep once. The exit status: 0, or 1 if the sessions cannot be looked up."""
+    """Sweep once. The exit status: 0, or 1 if the sessions cannot be looked up. Raises ``ConfigError``."""
     from hmacfs.app import open_sweeper  # needs the drivers, which no other command does
 
     named = arguments.sweep_config or arguments.config or os.environ.get("HMACFS_CONFIG")
@@ -28,6 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     except SessionStoreUnavailable as error:
         print(f"hmacfs sweep: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where = settings.origins["StoreDir"]
+        raise ConfigError(f"{where}: {settings.store_dir} cannot be used: {error.strerror}") from None
     if swept is None:
         print("another process is sweeping")
     else:

@@ -12,10 +12,12 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hmacfs.config.settings import PUBLISHED_SECRET, REQUIRED, SETTINGS, Setting, Settings, cores
 from hmacfs.config.values import FromEnvironment, TcpAddress, UnixAddress, shown, tcp_address
+from hmacfs.config.values import path as socket_path
 from hmacfs.errors import ConfigError
 from hmacfs.naming import RESERVED_FOLDER
 
@@ -121,9 +123,14 @@ def _parse(setting: Setting, given: _Given | None, path: Path | None) -> Any:
 def _settings(parsed: dict[str, Any], given: dict[str, _Given], path: Path | None) -> Settings:
     """The object, once the settings fit each other."""
 
+    elsewhere = _one_line(path or "the environment")
+    origins = {
+        setting.key: given[setting.key].where if setting.key in given else f"{elsewhere}: {setting.key}"
+        for setting in SETTINGS
+    }
+
     def refuse(key: str, sentence: str) -> ConfigError:
-        where = given[key].where if key in given else f"{_one_line(path or 'the environment')}: {key}"
-        return ConfigError(f"{where}: {sentence}")
+        return ConfigError(f"{origins[key]}: {sentence}")
 
     listen_text, is_unix = parsed.pop("listen_port"), parsed.pop("unix_socket")
     listen = _listen(listen_text, refuse, is_unix=is_unix)
@@ -139,7 +146,7 @@ def _settings(parsed: dict[str, Any], given: dict[str, _Given], path: Path | Non
     parsed["workers"] = parsed["workers"] or cores()
     # Several machines may share a store, but no memory.
     parsed["runtime_dir"] = parsed["runtime_dir"] or parsed["store_dir"] / RESERVED_FOLDER / "run" / _host_name()
-    return Settings(listen=listen, **parsed)
+    return Settings(origins=MappingProxyType(origins), listen=listen, **parsed)
 
 
 def _listen(text: str, refuse: Any, *, is_unix: bool) -> TcpAddress | UnixAddress:
@@ -148,7 +155,10 @@ def _listen(text: str, refuse: Any, *, is_unix: bool) -> TcpAddress | UnixAddres
             raise refuse("ListenPort", f"{text!r} is no path; with UnixSocket = true it is the socket's path")
         if len(os.fsencode(text)) > _SOCKET_PATH_LIMIT or "\0" in text:
             raise refuse("ListenPort", f"is no path of at most {_SOCKET_PATH_LIMIT} bytes, which a socket needs")
-        return UnixAddress(Path(text).expanduser())
+        try:
+            return UnixAddress(socket_path(text))
+        except ValueError as error:
+            raise refuse("ListenPort", f"{text!r} is not allowed; allowed is {error}") from None
     try:
         address: TcpAddress = tcp_address(text)
     except ValueError as error:
@@ -178,7 +188,7 @@ def _one_line(value: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
-def _check_folder(key: str, folder: Path, mode: int) -> None:
+def _check_folder(origin: str, folder: Path, mode: int) -> None:
     """Make the folder, and its parents, if they are missing; write to it."""
     try:
         for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
@@ -187,21 +197,23 @@ def _check_folder(key: str, folder: Path, mode: int) -> None:
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise ConfigError(f"{key}: {_one_line(folder)} cannot be written: {error.strerror}") from None
+        raise ConfigError(f"{origin}: {_one_line(folder)} cannot be written: {error.strerror}") from None
 
 
 def check_environment(settings: Settings) -> None:
     """What only the machine can tell: store and runtime folder can be made and written, the log file too. Raises
     ``ConfigError``."""
-    _check_folder("StoreDir", settings.store_dir, 0o755)
-    _check_folder("RuntimeDir", settings.runtime_dir, 0o700)
+    origins = settings.origins
+    _check_folder(origins["StoreDir"], settings.store_dir, 0o755)
+    _check_folder(origins["RuntimeDir"], settings.runtime_dir, 0o700)
     if settings.log_file is not None:
         try:
             settings.log_file.open("a").close()
         except OSError as error:
-            raise ConfigError(f"LogFile: {_one_line(settings.log_file)} cannot be written: {error.strerror}") from None
+            path = _one_line(settings.log_file)
+            raise ConfigError(f"{origins['LogFile']}: {path} cannot be written: {error.strerror}") from None
     if isinstance(settings.listen, UnixAddress) and not settings.listen.path.absolute().parent.is_dir():
-        raise ConfigError(f"ListenPort: the folder of {_one_line(settings.listen)} does not exist")
+        raise ConfigError(f"{origins['ListenPort']}: the folder of {_one_line(settings.listen)} does not exist")
 
 
 def warnings(settings: Settings) -> list[str]:

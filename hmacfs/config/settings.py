@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,6 +153,8 @@ SETTINGS: tuple[Setting, ...] = (
 class Settings:
     """Sizes in bytes, durations in seconds, rates in bytes per second (0: no limit)."""
 
+    #: Where each setting comes from, by its key: "config.toml: StoreDir" or "HMACFS_STORE_DIR".
+    origins: Mapping[str, str] = dataclasses.field(repr=False, compare=False)
     listen: TcpAddress | UnixAddress
     secret: Secret
     previous_secrets: tuple[Secret, ...]

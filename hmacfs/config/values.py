@@ -13,8 +13,8 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeGuard
+from urllib.parse import SplitResult, urlsplit
 
 import limits
 
@@ -197,19 +197,27 @@ def choice(*words: str, **synonyms: str) -> Parser:
 def path(value: Any) -> Path:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError("a path")
-    return Path(value.strip()).expanduser()
+    try:
+        return Path(value.strip()).expanduser()
+    except RuntimeError:
+        raise ValueError("a path; there is no user of this name") from None
 
 
 def secret(value: Any) -> Secret:
-    if not isinstance(value, str) or len(value.encode("utf-8", "replace")) < 16:
-        raise ValueError("a text of at least 16 bytes")
+    if not _is_unicode(value) or len(value.encode()) < 16:
+        raise ValueError("a text of at least 16 bytes in UTF-8")
     return Secret(value)
 
 
 def password(value: Any) -> Secret | None:
-    if not isinstance(value, str):
-        raise ValueError("a text in quotes")
+    if not _is_unicode(value):
+        raise ValueError("a text in quotes, in UTF-8")
     return Secret(value) if value else None
+
+
+def _is_unicode(value: Any) -> TypeGuard[str]:
+    """Whether it is text without the surrogates that stand for bytes of the environment that are no UTF-8."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def many(parser: Parser) -> Parser:
@@ -239,7 +247,8 @@ def tcp_address(value: Any) -> TcpAddress:
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(allowed)
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535 or not re.fullmatch(r"[\w.:%-]*", host):
+    is_port = re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65535
+    if not is_port or not re.fullmatch(r"[A-Za-z0-9_.:%-]*", host):
         raise ValueError(allowed)
     return TcpAddress("" if host in ("0.0.0.0", "::", "*") and not colon else host, int(port))  # noqa: S104
 
@@ -256,7 +265,7 @@ def origin(value: Any) -> str:
     word = text(value).rstrip("/")
     if word == "*":
         return word
-    parts = urlsplit(word)
+    parts = _url(word, allowed)
     if parts.scheme not in ("http", "https") or not parts.hostname or f"{parts.scheme}://{parts.netloc}" != word:
         raise ValueError(allowed)
     if not word.isascii() or not word.isprintable() or " " in word or "@" in parts.netloc:
@@ -265,11 +274,21 @@ def origin(value: Any) -> str:
 
 
 def base_url(value: Any) -> str:
+    allowed = 'a URL such as "https://upload.example.org"'
     word = text(value).rstrip("/")
-    parts = urlsplit(word)
+    parts = _url(word, allowed)
     if word and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
-        raise ValueError('a URL such as "https://upload.example.org"')
+        raise ValueError(allowed)
     return word
+
+
+def _url(word: str, allowed: str) -> SplitResult:
+    try:
+        parts = urlsplit(word)
+        _ = parts.port  # looked at only when it is asked for
+    except ValueError:
+        raise ValueError(allowed) from None
+    return parts
 
 
 def sub_folder(value: Any) -> str:

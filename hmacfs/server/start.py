@@ -57,15 +57,21 @@ def reload_settings() -> Settings:
     global _current
     path = os.environ.get(CONFIG_VARIABLE)
     try:
-        settings = load(Path(path) if path else None, os.environ)
-        check_environment(settings)
-        check_settings(settings)
+        settings = check(Path(path) if path else None)
     except ConfigError as error:
         if _current is None:
             raise
         log.error("%s; keeping the running configuration", error)
         return _current
     _current = settings
+    return settings
+
+
+def check(path: Path | None) -> Settings:
+    """The settings of this file and the environment, which a server can use. Raises ``ConfigError``."""
+    settings = load(path, os.environ)
+    check_environment(settings)
+    check_settings(settings)
     return settings
 
 
@@ -154,9 +160,9 @@ def on_starting(_server: Any) -> None:
     """In the master, before it listens."""
     settings = current_settings()
     if "GUNICORN_PID" not in os.environ:  # else the listener is inherited from the server that is being replaced
-        problem = _address_problem("ListenPort", settings.listen)
+        problem = _address_problem(settings.origins["ListenPort"], settings.listen)
         if settings.metrics_enabled and not problem:
-            problem = _address_problem("MetricsPort", settings.metrics_port)
+            problem = _address_problem(settings.origins["MetricsPort"], settings.metrics_port)
         if problem:
             sys.exit(f"hmac-file-server: {problem}")
     metrics_folder(settings)
@@ -255,15 +261,17 @@ def _session_stores(settings: Settings) -> str:
     return " and ".join(stores) or "SQLite"
 
 
-def _address_problem(key: str, address: TcpAddress | UnixAddress) -> str:
+def _address_problem(origin: str, address: TcpAddress | UnixAddress) -> str:
     """Why nothing can listen at this address; empty if it can. gunicorn would try for five seconds and say it six
     times; and it would take the socket file away from a server that uses it."""
     if isinstance(address, UnixAddress):
-        return _unix_socket_problem(str(address.path))
+        return _unix_socket_problem(origin, str(address.path))
     host = address.host or None
-    for family, kind, protocol, _, where in socket.getaddrinfo(
-        host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    ):
+    try:
+        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return f"{origin}: cannot listen at {address}: there is no such host"
+    for family, kind, protocol, _, where in found:
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6 and host is None:
@@ -273,19 +281,19 @@ def _address_problem(key: str, address: TcpAddress | UnixAddress) -> str:
             except OSError as error:
                 if host is None and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     continue
-                return f"{key}: cannot listen at {address}: {os.strerror(error.errno or 0)}"
+                return f"{origin}: cannot listen at {address}: {os.strerror(error.errno or 0)}"
     return ""
 
 
-def _unix_socket_problem(path: str) -> str:
+def _unix_socket_problem(origin: str, path: str) -> str:
     try:
         with socket.socket(socket.AF_UNIX) as trial:
             trial.connect(path)
     except FileNotFoundError:
         return ""
     except OSError as error:
-        return "" if error.errno == errno.ECONNREFUSED else f"ListenPort: cannot listen at {path}: {error.strerror}"
-    return f"ListenPort: cannot listen at {path}: another server does"
+        return "" if error.errno == errno.ECONNREFUSED else f"{origin}: cannot listen at {path}: {error.strerror}"
+    return f"{origin}: cannot listen at {path}: another server does"
 
 
 def _raise_descriptor_limit(connections: int) -> None:

@@ -37,7 +37,8 @@ def test_mistakes_end_the_start_with_one_line(tmp_path: Path) -> None:
         (None, "cannot be read"),
         ("ListenPort = ", "not TOML"),
         ('Secret = "0123456789abcdef"\nStoreDirr = "x"', "did you mean StoreDir?"),
-        ('Secret = "0123456789abcdef"\nStoreDir = "/proc/none"', "cannot be written"),
+        ('Secret = "0123456789abcdef"\nStoreDir = "/proc/none"', "config.toml: StoreDir: /proc/none cannot be written"),
+        (f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}/s"\nRedisAddr = "http://x"', "RedisAddr"),
     ]:
         if content is not None:
             config.write_text(content)
@@ -54,7 +55,28 @@ def test_check_says_that_all_is_well(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}/store"')
     done = run("-config", config, "-check")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "the configuration is good\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("the configuration is good\n")
+
+
+def test_a_host_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    for host in ("host.invalid", "a" * 80, "a..b"):
+        config.write_text(f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}/store"\nListenPort = "{host}:8080"')
+        done = run("-config", config)
+        assert done.returncode != 0
+        assert done.stderr.count("\n") == 1
+        assert f"config.toml: ListenPort: cannot listen at {host}:8080" in done.stderr
+
+
+def test_sweeping_a_store_that_is_not_there(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('Secret = "0123456789abcdef"\nStoreDir = "/proc/none"')
+    done = run("sweep", "-config", config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == f"hmac-file-server: {config}: StoreDir: /proc/none cannot be used: No such file or directory\n"
+    )
 
 
 def test_the_originals_example_starts(tmp_path: Path) -> None:
@@ -109,8 +131,8 @@ def test_an_address_in_use_is_one_clear_line(start_server: StartServer, tmp_path
     second.write_config()
     done = run("-config", second.config)
     assert done.returncode != 0
-    line = done.stderr.splitlines()
-    assert line == [f"hmac-file-server: ListenPort: cannot listen at 127.0.0.1:{first.port}: Address already in use"]
+    begin = f"hmac-file-server: {second.config}: ListenPort: cannot listen at"
+    assert done.stderr == f"{begin} 127.0.0.1:{first.port}: Address already in use\n"
     path = tmp_path / "used.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -118,9 +140,7 @@ def test_an_address_in_use_is_one_clear_line(start_server: StartServer, tmp_path
         second.settings.update(ListenPort=str(path), UnixSocket=True)
         second.write_config()
         done = run("-config", second.config)
-        assert done.stderr.splitlines() == [
-            f"hmac-file-server: ListenPort: cannot listen at {path}: another server does"
-        ]
+        assert done.stderr == f"{begin} {path}: another server does\n"
     assert path.exists()
 
 

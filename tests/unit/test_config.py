@@ -135,7 +135,10 @@ def test_values(tmp_path: Path, key: str, value: object, expected: object) -> No
         ({"MetricsPort": ":8080"}, ["MetricsPort", "ListenPort", "another port"]), ({"UploadSubDir": "../x"}, ["UploadSubDir"]),
         ({"UploadSubDir": ""}, ["UploadSubDir"]), ({"AllowedOrigins": ["chat.example"]}, ["https://chat.example.org"]),
         ({"AllowedOrigins": "x"}, ["a list"]), ({"TrustedProxies": ["proxy"]}, ["192.0.2.1"]), ({"MinFreeSpace": "200%"}, ["5%"]),
-        ({"PublicURL": "ftp://x"}, ["https://upload.example.org"]), ({"StoreDir": ""}, ["a path"]), ({"StoreDir": None}, ["StoreDir is missing", "HMACFS_STORE_DIR"]),
+        ({"PublicURL": "ftp://x"}, ["https://upload.example.org"]), ({"PublicURL": "http://[::1"}, ["https://upload.example.org"]),
+        ({"PublicURL": "http://x:99999"}, ["https://upload.example.org"]), ({"AllowedOrigins": ["http://[::1"]}, ["https://chat.example.org"]),
+        ({"StoreDir": "~no-such-user/x"}, ["StoreDir", "~no-such-user", "no user"]), ({"ListenPort": "\u00fc:80"}, ["127.0.0.1:8080"]),
+        ({"UnixSocket": True, "ListenPort": "~no-such-user/x"}, ["ListenPort", "no user"]), ({"StoreDir": ""}, ["a path"]), ({"StoreDir": None}, ["StoreDir is missing", "HMACFS_STORE_DIR"]),
         ({"Secret": None}, ["Secret is missing"]), ({"Secret": "short"}, ["Secret", "(not shown)", "16 bytes"]),
         ({"PreviousSecrets": ["hidden-short"]}, ["PreviousSecrets", "16 bytes"]), ({"a\nb": 1}, ["a?b"]),
     ],
@@ -200,6 +203,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     [
         ({"HMACFS_SECRETS": "x"}, ["HMACFS_SECRETS", "HMACFS_SECRET"]), ({"HMACFS_WORKERS": "many"}, ["HMACFS_WORKERS", "many"]),
         ({"HMACFS_SECRET": "tiny"}, ["HMACFS_SECRET", "(not shown)"]), ({"HMACFS_SECRET_FILE": "/none"}, ["/none", "cannot be read"]),
+        ({"HMACFS_SECRET": SECRET + "\udcff"}, ["HMACFS_SECRET", "UTF-8"]), ({"HMACFS_REDIS_PASSWORD": "\udcff"}, ["UTF-8"]),
         ({"HMACFS_SECRET": SECRET, "HMACFS_SECRET_FILE": "/x"}, ["contradicts"]), ({"HMACFS_UNIX_SOCKET": "maybe"}, ["true or false"]),
     ],
 )  # fmt: skip
@@ -246,7 +250,7 @@ def test_unix_sockets(tmp_path: Path) -> None:
 def test_every_setting_has_a_field_and_a_row() -> None:
     fields = {field.name for field in dataclasses.fields(Settings)}
     assert {setting.field for setting in SETTINGS} - fields == {"listen_port", "unix_socket"}
-    assert fields - {setting.field for setting in SETTINGS} == {"listen"}
+    assert fields - {setting.field for setting in SETTINGS} == {"listen", "origins"}
     assert markdown_table().count("\n") == len(SETTINGS) + 1
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert markdown_table() in readme
@@ -266,7 +270,7 @@ def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
         ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": str(tmp_path / "none" / "s")}, "ListenPort"),
     ]
     for values, words in cases:
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(ConfigError, match=f"config.toml: {words}: "):
             check_environment(settings(tmp_path, **values))
 
 
