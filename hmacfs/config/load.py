@@ -26,6 +26,8 @@ CONFIG_VARIABLE = "HMACFS_CONFIG"
 
 #: struct sockaddr_un has 108 bytes, the last of which is a zero.
 _SOCKET_PATH_LIMIT = 107
+#: As the log makes it: it names clients and files, which are not for everybody.
+_LOG_MODE = 0o640
 _IDLE_TIMEOUT_TCP, _IDLE_TIMEOUT_UNIX = 15.0, 75.0
 
 
@@ -208,7 +210,7 @@ def check_environment(settings: Settings) -> None:
     _check_folder(origins["RuntimeDir"], settings.runtime_dir, 0o700)
     if settings.log_file is not None:
         try:
-            settings.log_file.open("a").close()
+            os.close(os.open(settings.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _LOG_MODE))
         except OSError as error:
             path = _one_line(settings.log_file)
             raise ConfigError(f"{origins['LogFile']}: {path} cannot be written: {error.strerror}") from None

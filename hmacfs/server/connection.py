@@ -47,7 +47,7 @@ LINGER_REST_SECONDS = 0.001
 _LINGER_PIECE = 256 * 1024
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, repr=False)
 class Site:
     """What all connections of a worker share. Times in seconds.
 

@@ -58,6 +58,8 @@ def reload_settings() -> Settings:
     path = os.environ.get(CONFIG_VARIABLE)
     try:
         settings = check(Path(path) if path else None)
+        if _current is not None and settings.listen != _current.listen:
+            _check_new_address(settings)  # gunicorn would end the server
     except ConfigError as error:
         if _current is None:
             raise
@@ -65,6 +67,11 @@ def reload_settings() -> Settings:
         return _current
     _current = settings
     return settings
+
+
+def _check_new_address(settings: Settings) -> None:
+    if problem := _address_problem(settings.origins["ListenPort"], settings.listen):
+        raise ConfigError(problem)
 
 
 def check(path: Path | None) -> Settings:

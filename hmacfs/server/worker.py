@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import gc
 import logging
@@ -33,6 +34,19 @@ HEARTBEAT_SECONDS = 1.0
 FRESH_SECONDS = 1.0
 #: What transfers that are broken off get for cleaning up.
 BREAK_OFF_SECONDS = 2.0
+
+
+#: The process or the machine has no descriptors left. gevent accepts again a moment later.
+_EXHAUSTED_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def _log_unexpected(_context: object, kind: Any, error: BaseException, trace: Any) -> None:
+    """What no greenlet has caught, in the log. gevent would print it to standard error, with all there is to say about
+    where it happened."""
+    if isinstance(error, OSError) and error.errno in _EXHAUSTED_ERRNOS:
+        log.error("a connection has to wait: %s", error.strerror)
+    else:
+        log.error("unexpected error", exc_info=(kind, error, trace))
 
 
 class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type hints
@@ -72,6 +86,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         if self.cfg.is_ssl:
             self._tls = ssl_context(self.cfg)
             log.info("TLS: files pass through this process, which is slower; a proxy in front is faster")
+        gevent.get_hub().print_exception = _log_unexpected  # type: ignore[assignment, method-assign]
         servers = [self._listen(listener) for listener in self.sockets]
         for task in self.wsgi.extensions["hmacfs"].tasks(lambda: len(self._connections)):
             gevent.spawn(task)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from hmacfs.telemetry.events import RequestFinished
 
+log = logging.getLogger(__name__)
+
 #: The id of the request that this greenlet serves; empty outside of one. Each log line made meanwhile carries it.
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
@@ -45,9 +47,15 @@ class LineHandler(logging.Handler):
 
     def reopen(self) -> None:
         """Open the file anew, after a rotation has moved it. If that fails, the old one stays in use."""
-        if self._path is not None:
-            old, self._fd = self._fd, self._open()
-            os.close(old)
+        if self._path is None:
+            return
+        try:
+            fd = self._open()
+        except OSError as error:
+            log.error("LogFile: %s cannot be opened anew: %s; going on with the old one", self._path, error.strerror)
+            return
+        old, self._fd = self._fd, fd
+        os.close(old)
 
     def close(self) -> None:
         if self._path is not None and self._fd >= 0:

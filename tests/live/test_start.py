@@ -236,6 +236,19 @@ def test_log_files_are_reopened_and_lines_cannot_be_forged(start_server: StartSe
     assert not any(line.startswith("2026-01-01") for line in log.read_text().splitlines())
 
 
+def test_a_log_file_that_cannot_be_reopened(start_server: StartServer, tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    server = start_server(LogFile=str(log))
+    assert log.stat().st_mode & 0o777 == 0o640
+    rotated = log.rename(tmp_path / "rotated.log")
+    log.mkdir()
+    os.kill(server.pid, signal.SIGUSR1)
+    wait_until(lambda: rotated.read_text().count("cannot be opened anew") == 2)  # master and worker
+    get(server, "afterwards")
+    wait_until(lambda: "/upload/afterwards" in rotated.read_text())
+    assert server.stop() == 0
+
+
 def test_json_logs(start_server: StartServer) -> None:
     server = start_server(LogFormat="json")
     put(server, "ü/file.txt", b"hello")

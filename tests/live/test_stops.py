@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.client import Client, put
-from tests.servers import accepts_connections, free_port, wait_until
+from tests.servers import accepts_connections, free_port, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
 StartServer = Callable[..., HmacFileServer]
@@ -57,6 +57,30 @@ def test_a_stop_lets_uploads_finish_and_ends_idle_connections(start_server: Star
     assert statuses == [201]
     assert (server.store / "slow").stat().st_size == 200_000
     assert server.complaints() == []
+
+
+def test_a_reload_to_an_address_in_use_is_refused(start_server: StartServer) -> None:
+    other, server = start_server(), start_server()
+    server.settings["ListenPort"] = other.settings["ListenPort"]
+    server.write_config()
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: "Address already in use; keeping the running configuration" in server.log())
+    assert put(server, "afterwards", b"x").status == 201
+    assert server.stop() == 0
+
+
+def test_more_connections_than_descriptors(tmp_path: Path) -> None:
+    server = HmacFileServer(tmp_path)
+    server.command = [require_binary("prlimit"), "--nofile=60:60", *server.command]
+    with server:
+        clients = [Client(server) for _ in range(80)]
+        wait_until(lambda: "a connection has to wait: Too many open files" in server.log())
+        for client in clients:
+            client.close()
+        assert put(server, "afterwards", b"x").status == 201
+        assert server.stop() == 0
+        assert "Traceback" not in server.log()
+        assert max(map(len, server.log().splitlines())) < 500
 
 
 def test_what_takes_too_long_is_broken_off_and_leaves_nothing(start_server: StartServer) -> None:
