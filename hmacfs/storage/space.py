@@ -132,11 +132,19 @@ class SpaceGuard:
             self._admit(reservation)
             return
         with self._shared.lock():
-            self._spare = self._free_bytes() - self._least_free() - self._shared.of_others()
-            self._measured = self._clock()
-            if self._spare - sum(running.left for running in self._running) < reservation.count:
+            if self._measure() < reservation.count:
                 raise NoSpace
             self._admit(reservation)
+
+    def room(self) -> int:
+        """Bytes that may be written now without going below the minimum."""
+        with self._shared.lock():
+            return max(0, self._measure())
+
+    def _measure(self) -> int:
+        self._spare = self._free_bytes() - self._least_free() - self._shared.of_others()
+        self._measured = self._clock()
+        return self._spare - sum(running.left for running in self._running)
 
     def _admit(self, reservation: Reservation) -> None:
         self._running.add(reservation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Generic, Protocol, TypeVar
 
-from hmacfs.errors import LengthRequired, NameTaken, TooLarge
+from hmacfs.errors import LengthRequired, NameTaken, NoSpace, TooLarge
 from hmacfs.naming import StoredName
 
 
@@ -45,6 +45,13 @@ class Space(Protocol):
     def reserve(self, count: int, body: Counted | None = None) -> AbstractContextManager[None]: ...
 
 
+class MeasuredSpace(Space, Protocol):
+    """Space that tells how much there is."""
+
+    def room(self) -> int:
+        """Bytes that may be written as things are now."""
+
+
 class Receiver(Protocol[BodyT]):
     """Moves a request body into a file; raises what became of it (``BodyCutShort``, ``Stalled``, ``TooLarge``)."""
 
@@ -54,7 +61,9 @@ class Receiver(Protocol[BodyT]):
 class StoreWhole(Generic[BodyT, FactsT]):
     """Stores a file that comes as one request body. ``max_size`` in bytes (``UploadMaxSize``)."""
 
-    def __init__(self, storage: Storage[FactsT], receiver: Receiver[BodyT], space: Space, *, max_size: int) -> None:
+    def __init__(
+        self, storage: Storage[FactsT], receiver: Receiver[BodyT], space: MeasuredSpace, *, max_size: int
+    ) -> None:
         self._storage = storage
         self._receiver = receiver
         self._space = space
@@ -77,5 +86,14 @@ class StoreWhole(Generic[BodyT, FactsT]):
             if self._storage.exists(name):
                 raise NameTaken
             with self._storage.stage() as staged:
-                self._receiver.receive(body, staged.fd, limit=self.max_size)
+                self._receive(body, staged.fd, length)
                 return staged.publish(name, content_type)
+
+    def _receive(self, body: BodyT, fd: int, length: int | None) -> None:
+        limit = self.max_size if length is not None else min(self.max_size, self._space.room())
+        try:
+            self._receiver.receive(body, fd, limit=limit)
+        except TooLarge:
+            if limit < self.max_size:  # nothing was reserved for a body of unknown length
+                raise NoSpace from None
+            raise

@@ -99,3 +99,8 @@ def test_a_share_of_the_disk_may_be_kept_free(start_server: StartServer, small_d
     assert answer.status == 507
     assert b"not enough space" in answer.body
     assert put(server, "third", bytes(MIB)).status == 201
+    with Client(server) as client:  # a body whose length nobody knows beforehand is held to it too
+        client.head("PUT", server.sign_v3("PUT", "fourth"), transfer_encoding="chunked")
+        client.send(b"%x\r\n" % (8 * MIB) + bytes(8 * MIB) + b"\r\n0\r\n\r\n")
+        assert client.answer().status == 507
+    assert server.stored() == ["first", "third"]

@@ -82,6 +82,14 @@ def test_bytes_that_arrived_are_the_file_systems_and_no_longer_reserved(tmp_path
             pass
 
 
+def test_the_room_that_is_left(tmp_path: Path) -> None:
+    guard = FileSystem(free=1000).guard(tmp_path, least=100)
+    assert guard.room() == 900
+    with guard.reserve(600):
+        assert guard.room() == 300
+    assert FileSystem(free=50).guard(tmp_path, least=100).room() == 0
+
+
 def test_with_plenty_of_space_it_is_measured_now_and_then_only(tmp_path: Path) -> None:
     disk = FileSystem(free=3 * PLENTY_BYTES)
     guard = disk.guard(tmp_path)
