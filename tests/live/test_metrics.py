@@ -270,8 +270,9 @@ def test_a_real_prometheus_holds_what_the_clients_counted(start_server: StartSer
         ]:
             found = prometheus.query(expression)
             assert found is not None
-            # A request that got no answer, because its worker was killed, may have been counted or not.
-            assert low <= found <= low + load.unanswered[method], expression
+            # A request that got no answer, because its worker was killed, may have been counted or not. A download is
+            # counted once it is sent: the killed worker may have had time for one and not for the other.
+            assert low - (method == "GET") <= found <= low + load.unanswered[method], expression
         assert load.unanswered.total() <= 16
         assert answered["PUT", 201] > 1000
         assert prometheus.query("hmacfs_workers") == 4

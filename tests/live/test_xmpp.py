@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.live.client import Answer, request
+from tests.servers import folder_of, require_binary
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.xmpp import DOMAIN, Ejabberd, Prosody, XmppServer
 
@@ -82,17 +83,21 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[File]:
 
 
 @pytest.fixture(scope="module")
-def prosody(server: HmacFileServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prosody]:
-    running = Prosody(tmp_path_factory.mktemp("prosody"), f"{server.url}/upload/", str(server.settings["Secret"]))
-    yield running
-    running.stop()
+def prosody(server: HmacFileServer) -> Iterator[Prosody]:
+    require_binary("prosody")
+    with folder_of("prosody") as folder:
+        running = Prosody(folder, f"{server.url}/upload/", str(server.settings["Secret"]))
+        yield running
+        running.stop()
 
 
 @pytest.fixture(scope="module")
-def ejabberd(server: HmacFileServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ejabberd]:
-    running = Ejabberd(tmp_path_factory.mktemp("ejabberd"), f"{server.url}/upload/", str(server.settings["Secret"]))
-    yield running
-    running.stop()
+def ejabberd(server: HmacFileServer) -> Iterator[Ejabberd]:
+    require_binary("ejabberdctl")
+    with folder_of("ejabberd") as folder:
+        running = Ejabberd(folder, f"{server.url}/upload/", str(server.settings["Secret"]))
+        yield running
+        running.stop()
 
 
 @dataclasses.dataclass(frozen=True)
