@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hmacfs.filetypes import nginx_types
-from tests.live.client import Answer, request
+from tests.live.client import Answer, Client, request
 from tests.servers import require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.nginx import DEPLOY, Nginx
@@ -29,6 +30,7 @@ class Pair:
             ListenPort=str(folder / "s.sock"),
             UnixSocket=True,
             UploadMaxSize="2GB",
+            ReadTimeout="2s",
             Durability="none",
             DownloadOffload="x-accel" if variant == "B" else "none",
         )
@@ -89,6 +91,132 @@ def test_uploads_come_back_with_the_same_headers_in_every_variant(pair: Pair) ->
             assert len(headers.get_all("X-Request-ID") or []) == 1
 
 
+#: Requests for a picture, and the status of the answer.
+ASKED: list[tuple[dict[str, str], int]] = [
+    ({}, 200),
+    ({"range": "bytes=100-199"}, 206),
+    ({"range": "bytes=-5"}, 206),
+    ({"range": "bytes=0-1,5-6"}, 200),
+    ({"range": "bytes=0-9", "if_range": '"x"'}, 200),
+    ({"range": "bytes=999999999-"}, 416),
+    ({"if_none_match": "ETAG"}, 304),
+    ({"if_none_match": '"x"'}, 200),
+    ({"if_modified_since": "Fri, 01 Jan 2100 00:00:00 GMT"}, 304),
+    ({"if_match": '"x"'}, 412),
+    ({"if_match": "ETAG"}, 200),
+    ({"if_unmodified_since": "Fri, 02 Jan 1970 00:00:00 GMT"}, 412),
+    ({"origin": "https://chat.example.org"}, 200),
+]
+#: What nginx leaves out, or says in another way, where it answers by itself.
+NGINX_S_OWN = {
+    206: {"Accept-Ranges"},
+    304: {"Accept-Ranges"},
+    416: {"Accept-Ranges", "Content-Length", "Content-Type", "ETag", "Last-Modified"},
+}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_the_server_would_say_is_what_nginx_says(pair: Pair, method: str) -> None:
+    """All headers of all answers, beside those of the server itself."""
+    etag = pair.put(f"beside/{method}.jpg", BODY, "image/jpeg").headers["ETag"]
+    for asked, status in ASKED:
+        if method == "HEAD" and "range" in asked:
+            continue  # the server does not look at it then, as RFC 9110 says, and nginx does
+        headers = {name: value.replace("ETAG", etag) for name, value in asked.items()} | {"x_accel_offload": "off"}
+        own, ours = (
+            request(who, method, pair.server.path(f"beside/{method}.jpg"), b"", **headers)
+            for who in (pair.server, pair.nginx.port)
+        )
+        assert (own.status, ours.status) == (status, status), asked
+        left_out = NGINX_S_OWN.get(status, set()) if pair.variant else set()
+        assert facts(ours, left_out) == facts(own, left_out), asked
+        assert ours.body == own.body or status == 416
+
+
+def facts(answer: Answer, left_out: set[str]) -> list[tuple[str, str]]:
+    """The headers that are about the file; of those that are new in each answer only the name."""
+    changing = {"Date", "X-Request-ID"}
+    hop = {"Connection", "Server"}
+    return sorted(
+        (name, "" if name in changing else value)
+        for name, value in answer.headers.items()
+        if name not in hop | left_out
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024, 65_537, 2**20, 50 * 2**20, 2**30])
+def test_uploads_of_all_sizes(pair: Pair, tmp_path: Path, size: int) -> None:
+    if size == 2**30 and pair.variant:
+        pytest.skip("once is enough: uploads take the same way in all variants")
+    path, back = tmp_path / "body", tmp_path / "back"
+    block = os.urandom(min(size, 2**20))
+    with path.open("wb") as file:
+        for _ in range(size // (len(block) or 1)):
+            file.write(block)
+    name = f"sizes/{size}"
+    curl = [require_binary("curl"), "-sS", "-w", "%{http_code}", "--max-time", "120"]
+    url = f"http://127.0.0.1:{pair.nginx.port}{pair.server.sign_v(name, size)}"
+    done = subprocess.run([*curl, "-o", os.devnull, "-T", str(path), url], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("201", "")
+    assert filecmp.cmp(path, pair.server.store / name, shallow=False)
+    url = f"http://127.0.0.1:{pair.nginx.port}{pair.server.path(name)}"
+    done = subprocess.run([*curl, "-o", str(back), url], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("200", "")
+    back.touch()  # curl makes no empty file
+    assert filecmp.cmp(path, back, shallow=False)
+    for large in (path, back, pair.server.store / name):
+        os.truncate(large, 0)
+
+
+def test_a_slow_upload_goes_through_and_one_that_stalls_is_told_so(pair: Pair) -> None:
+    """The server's patience decides: nginx has more."""
+    with Client(pair.nginx.port) as slow, Client(pair.nginx.port) as stalling:
+        for client, name in ((slow, "slow"), (stalling, "stalling")):
+            client.head("PUT", pair.server.sign_v(name, 40), content_length=40)
+            client.send(b"12345678")
+        for _ in range(4):
+            assert slow.stays_silent(0.7)
+            slow.send(b"12345678")
+        assert slow.answer().status == 201
+        assert stalling.answer().status == 408
+    wait_until(lambda: pair.server.leftovers() == [], what="the end of what stalled")
+    assert "stalling" not in pair.server.stored()
+
+
+def test_a_slow_download_holds_up_nobody_and_arrives_whole(pair: Pair) -> None:
+    body = os.urandom(32 * 2**20)
+    pair.put("slowly/download", body)
+    with Client(pair.nginx.port) as slow:
+        slow.head("GET", pair.server.path("slowly/download"))
+        slow.informational()
+        received, buffer = bytearray(), bytearray(4096)
+        while len(received) < len(body) and (count := slow.read_into(buffer)):
+            received += buffer[:count]
+            if len(received) < 50_000:
+                assert pair.get("slowly/download", range="bytes=0-9").body == body[:10]
+        assert received == body
+
+
+def test_a_client_that_goes_away_leaves_nothing(pair: Pair) -> None:
+    """In mid-upload, orderly and by a reset; and in mid-download."""
+    before = pair.server.log().count("reason=body-cut-short")
+    for number, leave in enumerate((Client.close, Client.reset)):
+        client = Client(pair.nginx.port)
+        client.head("PUT", pair.server.sign_v(f"gone/{number}", 10**7), content_length=10**7)
+        client.send(b"x" * 2**20)
+        leave(client)
+    wait_until(lambda: pair.server.log().count("reason=body-cut-short") == before + 2, what="both ends")
+    assert pair.server.leftovers() == []
+    assert not [name for name in pair.server.stored() if name.startswith("gone/")]
+    pair.put("gone-down", os.urandom(8 * 2**20))
+    for leave in (Client.close, Client.reset):
+        client = Client(pair.nginx.port)
+        client.head("GET", pair.server.path("gone-down"))
+        client.informational()
+        leave(client)
+    assert pair.get("gone-down", range="bytes=0-9").status == 206
+
+
 def test_ranges_and_conditions(pair: Pair) -> None:
     etag = pair.put("ranges/file.bin", BODY).headers["ETag"]
     part = pair.get("ranges/file.bin", range="bytes=100-199")
@@ -141,7 +269,10 @@ def test_signed_downloads_pass(pair: Pair) -> None:
 
 
 def test_the_clients_address_is_the_one_nginx_saw(pair: Pair) -> None:
-    pair.ask("PUT", "/upload/spoofed?v=0", b"x", x_forwarded_for="203.0.113.9")
+    with Client(pair.nginx.port) as client:
+        client.send(b"PUT /upload/spoofed?v=0 HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\nX-Request-ID: mine\r\n")
+        client.send(b"X-Forwarded-For: 203.0.113.9, 127.0.0.1\r\nx-forwarded-for: 203.0.113.7\r\n\r\nx")
+        assert client.answer().headers["X-Request-ID"] != "mine"
     wait_until(lambda: "path=/upload/spoofed" in pair.server.log())
     line = next(line for line in pair.server.log().splitlines() if "path=/upload/spoofed" in line)
     assert " client=127.0.0.1 " in line
