@@ -190,8 +190,8 @@ def test_every_metric_that_is_named_exists(monitored: Monitored) -> None:
 
 
 def test_the_picture_of_the_dashboard_shows_every_panel(monitored: Monitored) -> None:
-    script = [sys.executable, str(DEPLOY / "render-dashboard.py"), f"http://127.0.0.1:{monitored.prometheus.port}"]
-    done = subprocess.run([*script, "--minutes", "1"], capture_output=True, text=True, check=True)
+    script = [sys.executable, "-m", "bench.dashboard", f"http://127.0.0.1:{monitored.prometheus.port}"]
+    done = subprocess.run([*script, "--minutes", "1"], capture_output=True, text=True, check=True, cwd=DEPLOY.parent)
     texts = [element.text for element in ET.fromstring(done.stdout).iter("{http://www.w3.org/2000/svg}text")]
     assert {panel["title"] for panel in PANELS} <= set(texts)
     assert "No data" not in texts

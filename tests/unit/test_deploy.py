@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import toml
 
 from hmacfs.cli import main
 from hmacfs.config import SETTINGS, TcpAddress, UnixAddress, load
+from tests.servers import require_binary
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -58,3 +60,9 @@ def test_the_files_fit_one_another() -> None:
     assert settings.log_file is not None
     assert f"{settings.log_file.parent}/*.log" in read("hmac-file-server.logrotate")
     assert isinstance(settings.metrics_port, TcpAddress)
+
+
+@pytest.mark.parametrize("name", ["metronome.cfg.lua", "prosody.cfg.lua"])
+def test_what_xmpp_servers_read_is_lua(name: str) -> None:
+    """All that can be tried of Metronome's, of which Debian has no package."""
+    subprocess.run([require_binary("luac"), "-p", DEPLOY / name], check=True)

@@ -1,7 +1,7 @@
-#!/usr/bin/env python3
-"""Draw grafana-dashboard.json as an SVG, with the data of a Prometheus: what the dashboard shows, without a Grafana.
+"""Draw ``deploy/grafana-dashboard.json`` as an SVG, with the data of a Prometheus: what the dashboard shows, without a
+Grafana.
 
-    render-dashboard.py http://127.0.0.1:9090 [--minutes 60] >dashboard.svg
+    python -m bench.dashboard http://127.0.0.1:9090 [--minutes 60] >deploy/grafana-dashboard.svg
 
 It draws the panels where the dashboard has them, their lines, last values and legends; not every option of Grafana's.
 """
@@ -9,6 +9,7 @@ It draws the panels where the dashboard has them, their lines, last values and l
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import re
@@ -20,7 +21,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-WIDTH, ROW, MARGIN, TITLE, LEGEND_LINE = 1440, 30, 4, 24, 15
+DASHBOARD = Path(__file__).parents[1] / "deploy/grafana-dashboard.json"
+WIDTH, ROW, MARGIN, TITLE, LEGEND_LINE, AXIS = 1440, 30, 4, 24, 15, 72
 COLOURS = ("#7eb26d", "#eab839", "#6ed0e0", "#ef843c", "#e24d42", "#5794f2", "#ba43a9", "#b877d9", "#508642", "#cca300")
 POINTS = 240
 UNITS = {
@@ -41,12 +43,30 @@ def shown(value: float, unit: str) -> str:
     """A value with its unit, short enough for an axis."""
     if unit in UNITS:
         step = min(4, int(math.log(abs(value), 1024))) if abs(value) >= 1 else 0
-        return f"{value / 1024**step:.4g} {UNITS[unit][step]}"
+        return f"{short(value / 1024**step)} {UNITS[unit][step]}"
     if unit == "s":
-        return f"{value:.3g} s" if abs(value) >= 1 else f"{value * 1000:.3g} ms"
+        return duration(value)
     if unit == "percentunit":
-        return f"{value * 100:.3g} %"
-    return f"{value:.4g}{SUFFIXES.get(unit, '')}"
+        return f"{short(value * 100)} %"
+    return f"{short(value)}{SUFFIXES.get(unit, '')}"
+
+
+def duration(seconds: float) -> str:
+    for name, size in (("h", 3600), ("min", 60), ("s", 1)):
+        if abs(seconds) >= size:
+            return f"{short(seconds / size)} {name}"
+    return f"{short(seconds * 1000)} ms"
+
+
+def short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def round_top(value: float, unit: str) -> float:
+    """The end of an axis that holds ``value``: a round number, as the unit counts."""
+    base = 1024 ** int(math.log(value, 1024)) if unit in UNITS and value >= 1 else 1
+    power = 10.0 ** math.floor(math.log10(value / base))
+    return next(base * power * step for step in (1, 2, 4, 5, 6, 8, 10) if base * power * step >= value * 0.999)
 
 
 class Prometheus:
@@ -56,13 +76,13 @@ class Prometheus:
         self._url = url.rstrip("/")
         self.end = time.time()
         self.start = self.end - seconds
-        self._step = max(1.0, seconds / POINTS)
+        self.step = max(1.0, seconds / POINTS)
 
     def lines(self, target: dict[str, Any]) -> list[Line]:
         """The series of one of a panel's expressions, named as its legend says."""
-        window = f"{max(4 * self._step, 15):.0f}s"
+        window = f"{max(4 * self.step, 15):.0f}s"
         expression = target["expr"].replace("$__rate_interval", window).replace("$instance", ".*")
-        found = self._ask(query=expression, start=self.start, end=self.end, step=self._step)
+        found = self._ask(query=expression, start=self.start, end=self.end, step=self.step)
         lines = []
         for series in found["data"]["result"]:
             points = [(float(when), float(value)) for when, value in series["values"] if math.isfinite(float(value))]
@@ -76,16 +96,16 @@ class Prometheus:
 
     def _ask(self, **parameters: object) -> Any:
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self._url}/api/v1/query_range?{query}", timeout=30) as answer:  # noqa: S310 - the operator gave it
+        with urllib.request.urlopen(f"{self._url}/api/v1/query_range?{query}", timeout=30) as answer:
             return json.load(answer)
 
 
 class Panel:
     """One panel and where it is."""
 
-    def __init__(self, panel: dict[str, Any], lines: list[Line], span: tuple[float, float]) -> None:
+    def __init__(self, panel: dict[str, Any], lines: list[Line], span: tuple[float, float], step: float) -> None:
         place = panel["gridPos"]
-        self.panel, self.lines, self.span = panel, lines, span
+        self.panel, self.lines, self.span, self.step = panel, lines, span, step
         self.left, self.top = place["x"] * WIDTH / 24 + MARGIN, place["y"] * ROW + MARGIN
         self.width, self.height = place["w"] * WIDTH / 24 - 2 * MARGIN, place["h"] * ROW - 2 * MARGIN
         self.unit = panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "short")
@@ -127,12 +147,13 @@ class Panel:
         height = (self.height - TITLE - 10) / len(self.lines)
         for number, line in enumerate(self.lines):
             y = self.top + TITLE + number * height
-            for (when, value), (after, _) in zip(line.points, line.points[1:], strict=False):
-                x, end = self._x(when, 10), self._x(after, 10)
+            for value, points in itertools.groupby(line.points, key=lambda point: point[1]):
+                times = [when for when, _ in points]
+                x, end = self._x(times[0], 10), self._x(min(times[-1] + self.step, self.span[1]), 10)
                 colour = COLOURS[0] if value else "#6b4040"
-                parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{end - x + 0.5:.1f}" height="{height - 4:.1f}" '
+                parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{end - x:.1f}" height="{height - 4:.1f}" '
                              f'fill="{colour}" fill-opacity="0.6"/>')  # fmt: skip
-            parts.append(self._text(16, TITLE + number * height + 16, line.name, "small"))
+            parts.append(self._text(16, TITLE + number * height + 16, line.name, "label"))
         return parts
 
     def _heatmap(self) -> list[str]:
@@ -148,9 +169,9 @@ class Panel:
             for index, (number, value) in enumerate(column)
         ]
         top = max((value for *_, value in cells), default=0.0) or 1.0
-        wide = (self.width - 70) / POINTS + 0.5
+        wide = self._x(self.step, AXIS) - self._x(0, AXIS) + 0.3
         parts = [
-            f'<rect x="{self._x(when, 60):.1f}" y="{self.top + self.height - 8 - (number + 1) * height:.1f}" '
+            f'<rect x="{self._x(when, AXIS):.1f}" y="{self.top + self.height - 8 - (number + 1) * height:.1f}" '
             f'width="{wide:.1f}" height="{height:.1f}" fill="#5794f2" fill-opacity="{math.sqrt(value / top):.2f}"/>'
             for when, number, value in cells
             if value > 0
@@ -158,22 +179,25 @@ class Panel:
         for number in range(0, len(lines), 4):
             label = lines[number].name
             label = label if label == "+Inf" else shown(float(label), "s")
-            parts.append(self._text(54, self.height - 8 - number * height, label, "axis", 'text-anchor="end"'))
+            parts.append(self._text(AXIS - 6, self.height - 8 - number * height, label, "axis", 'text-anchor="end"'))
         return parts
 
     def _graph(self) -> list[str]:
         legend = sorted(self.lines, key=lambda line: -line.points[-1][1])[:4]
         bottom = self.height - 12 - LEGEND_LINE * len(legend)
         lines = self._stacked() if self._is_stacked() else self.lines
-        top = self.panel["fieldConfig"]["defaults"].get("max") or max(v for line in lines for _, v in line.points) or 1
+        highest = max(value for line in lines for _, value in line.points) or 1
+        top = self.panel["fieldConfig"]["defaults"].get("max") or round_top(highest, self.unit)
         parts = []
         for share in (0, 0.5, 1):
             y = bottom - share * (bottom - TITLE - 8)
-            parts.append(f'<path class="grid" d="M{self.left + 60} {self.top + y:.1f}h{self.width - 70:.1f}"/>')
-            parts.append(self._text(54, y + 4, shown(share * top, self.unit), "axis", 'text-anchor="end"'))
+            parts.append(
+                f'<path class="grid" d="M{self.left + AXIS} {self.top + y:.1f}h{self.width - AXIS - 10:.1f}"/>'
+            )
+            parts.append(self._text(AXIS - 6, y + 4, shown(share * top, self.unit), "axis", 'text-anchor="end"'))
         for number, line in enumerate(lines):
             scaled = (
-                f"{self._x(when, 60):.1f},{self.top + bottom - value / top * (bottom - TITLE - 8):.1f}"
+                f"{self._x(when, AXIS):.1f},{self.top + bottom - value / top * (bottom - TITLE - 8):.1f}"
                 for when, value in line.points
             )
             parts.append(f'<polyline points="{" ".join(scaled)}" stroke="{COLOURS[number % len(COLOURS)]}"/>')
@@ -201,9 +225,10 @@ class Panel:
 
 
 STYLE = """
-svg { background: #111217; font-family: Inter, Helvetica, Arial, sans-serif; }
+svg { font-family: Inter, Helvetica, Arial, sans-serif; }
 text { fill: #ccccdc; } .title { font-size: 13px; font-weight: 500; } .row { font-size: 15px; font-weight: 600; }
-.small { font-size: 11px; fill: #a0a0b0; } .axis { font-size: 10px; fill: #8e8e9e; }
+.label { font-size: 11px; fill: #ffffff; }
+.back { fill: #111217; } .small { font-size: 11px; fill: #a0a0b0; } .axis { font-size: 10px; fill: #8e8e9e; }
 .stat { font-size: 34px; font-weight: 500; fill: #73bf69; }
 .panel { fill: #181b1f; stroke: #2c3235; } .grid { stroke: #2c3235; } polyline { fill: none; stroke-width: 1.4; }
 """
@@ -213,10 +238,11 @@ def picture(dashboard: dict[str, Any], prometheus: Prometheus) -> str:
     """The whole dashboard, as an SVG."""
     panels = dashboard["panels"]
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels) * ROW
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"><style>{STYLE}</style>']
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"><style>{STYLE}</style>',
+             f'<rect class="back" width="{WIDTH}" height="{height}"/>']  # fmt: skip
     for panel in panels:
         lines = [line for target in panel.get("targets", []) for line in prometheus.lines(target)]
-        parts += Panel(panel, lines, (prometheus.start, prometheus.end)).draw()
+        parts += Panel(panel, lines, (prometheus.start, prometheus.end), prometheus.step).draw()
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -225,7 +251,7 @@ def main() -> None:
     parser.add_argument("url", help="of the Prometheus")
     parser.add_argument("--minutes", type=float, default=60, help="how far back (default: 60)")
     arguments = parser.parse_args()
-    dashboard = json.loads((Path(__file__).parent / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     print(picture(dashboard, Prometheus(arguments.url, arguments.minutes * 60)), end="")
 
 
