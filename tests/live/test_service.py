@@ -128,6 +128,58 @@ def test_it_is_given_time_to_stop() -> None:
     assert float(directives("LimitNOFILE")[0]) > 2 * settings.max_connections + 256
 
 
+#: Stand-ins for what must not happen to this machine; what is made goes below $ROOT.
+STAND_INS = {
+    "sudo": 'exec "$@"',
+    "python3": "exec true",
+    "pip": "exec true",
+    "systemctl": 'echo "$@" >>"$ROOT/systemctl.log"',
+    "systemd-sysusers": 'exec /usr/bin/systemd-sysusers --root="$ROOT" "$@"',
+    "systemd-tmpfiles": 'exec /usr/bin/systemd-tmpfiles --root="$ROOT" "$@"',
+    "curl": "exec true",
+}
+
+
+@needs_root
+def test_the_readme_s_steps_install_it(tmp_path: Path) -> None:
+    """But for the packages, and for systemd's part."""
+    require_binary("systemd-sysusers")
+    readme = (DEPLOY.parent / "README.md").read_text(encoding="utf-8")
+    steps = readme.partition("### As a service")[2].partition("```sh\n")[2].partition("```")[0]
+    root, programs = tmp_path / "root", tmp_path / "bin"
+    for folder in (root / "etc/nginx/sites-enabled", programs):
+        folder.mkdir(parents=True)
+    for name, script in STAND_INS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    steps = re.sub(r" /opt/\S+/pip", " pip", steps).replace(" /etc/", f" {root}/etc/")
+    environment = {"ROOT": str(root), "PATH": f"{programs}:{os.environ['PATH']}"}
+    run("sh", "-euc", f"cd {DEPLOY.parent}\n{steps}", **environment)
+    group = next(line for line in (root / "etc/group").read_text().splitlines() if line.startswith("hmac-file-server:"))
+    for shipped, name, mode, gid in [
+        ("config.toml", "hmac-file-server/config.toml", 0o640, int(group.split(":")[2])),
+        ("mime.types", "hmac-file-server/mime.types", 0o644, 0),
+        (UNIT.name, f"systemd/system/{UNIT.name}", 0o644, 0),
+        ("hmac-file-server.logrotate", "logrotate.d/hmac-file-server", 0o644, 0),
+        ("nginx.conf", "nginx/sites-enabled/hmac-file-server", 0o644, 0),
+    ]:
+        installed = root / "etc" / name
+        assert installed.read_bytes() == (DEPLOY / shipped).read_bytes()
+        assert (stat.S_IMODE(installed.stat().st_mode), installed.stat().st_gid) == (mode, gid), name
+    secret = root / "etc/hmac-file-server/secret"
+    assert re.fullmatch(r"[0-9a-f]{64}\n", secret.read_text())
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert (root / "var/lib/hmac-file-server").stat().st_uid == int(user_of(root))
+    assert (root / "systemctl.log").read_text().splitlines() == [
+        *("daemon-reload", "enable --now hmac-file-server", "restart nginx")
+    ]
+
+
+def user_of(root: Path) -> str:
+    (uid,) = re.findall(r"^hmac-file-server:[^:]*:(\d+):", (root / "etc/passwd").read_text(), re.MULTILINE)
+    return str(uid)
+
+
 @needs_root
 def test_users_and_folders(tmp_path: Path) -> None:
     root = tmp_path / "root"
