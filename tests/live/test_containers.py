@@ -225,6 +225,7 @@ def test_nginx_is_configured_as_it_is_without_containers() -> None:
         return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
     there, here = directives("nginx.conf"), directives("compose/nginx.conf")
+    there = [line.replace("$x_accel_offload", '""') for line in there]  # for nginx that sends files
     assert [line for line in here if line not in there] == []
     general = there[: there.index("location = /readyz  { proxy_pass http://hmac_file_server; }") + 1]
     assert here[:-1] == [line for line in general if line != "listen [::]:80;"]

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.live.client import Client, put
@@ -247,6 +248,7 @@ def test_connections_that_nobody_had_accepted_yet_are_served(start_server: Start
         assert client.answer().status == 200
     for worker in found:
         worker.suspend()
+        wait_until(lambda worker=worker: worker.status() == psutil.STATUS_STOPPED, what="the pause")  # type: ignore[misc]
     clients += [Client(server) for _ in range(10)]
     for number, client in enumerate(clients[5:]):
         client.head("PUT", server.sign_v(f"{number}", 5), content_length=5)
