@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from hmacfs.descriptors import close
-from hmacfs.errors import BadName, HmacfsError, IsFolder, NameTaken, NoSpace, NotFound, StorageFailed
+from hmacfs.errors import BadName, HmacfsError, IsFolder, NameTaken, NoSpace, NotFound, Stopping, StorageFailed
 from hmacfs.filetypes import is_media_type
 from hmacfs.naming import RESERVED_FOLDER, StoredName
 from hmacfs.offload import Disk
@@ -177,10 +177,20 @@ class LocalStorage:
 
     def publish(self, candidate: Candidate, name: StoredName, content_type: str | None) -> FileFacts:
         """Publish a complete file; see ``publish.publish``. Does not stop the event loop."""
-        run: Callable[..., FileFacts] = self.disk.always_blocking if self.durable else self.disk
-        return self._retry(
-            lambda: run(publish, self._root, candidate, name, content_type, self.abilities, durable=self.durable)
-        )
+        run: Callable[..., None] = self.disk.always_blocking if self.durable else self.disk
+        published: list[FileFacts] = []
+
+        def ritual() -> None:
+            facts = publish(self._root, candidate, name, content_type, self.abilities, durable=self.durable)
+            published.append(facts)
+
+        try:
+            self._retry(lambda: run(ritual))
+        except Stopping:
+            if not published:
+                raise
+            # The stop came while a thread was at it. The file is visible now, and that is what its client has to hear.
+        return published[0]
 
 
 class Staged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hmacfs.errors import NoSpace, StorageFailed
+from hmacfs.errors import NoSpace, Stopping, StorageFailed
 from hmacfs.naming import StoredName
 from hmacfs.offload import Disk, Offload
 from hmacfs.retry import Retry
@@ -56,3 +57,18 @@ def test_reading_is_tried_again_after_a_passing_failure(storage: LocalStorage, m
     file = storage.open(NAME)
     os.close(file.fd)
     assert file.facts.size == 5
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_stop_while_a_file_is_published(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, *, in_time: bool
+) -> None:
+    def interrupted(call: Callable[[], None]) -> None:
+        if in_time:
+            call()
+        raise Stopping
+
+    monkeypatch.setattr(storage.disk, "always_blocking", interrupted)
+    with storage.stage() as staged, contextlib.nullcontext() if in_time else pytest.raises(Stopping):
+        assert staged.publish(NAME, None).size == 0
+    assert storage.exists(NAME) == in_time
