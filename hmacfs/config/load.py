@@ -195,11 +195,25 @@ def _check_folder(origin: str, folder: Path, mode: int) -> None:
     try:
         for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
             missing.mkdir(mode, exist_ok=True)
-        trial = folder / f".hmacfs-trial-{os.getpid()}"
-        trial.touch()
-        trial.unlink()
+        _try_to_write(folder)
     except OSError as error:
         raise ConfigError(f"{origin}: {_one_line(folder)} cannot be written: {error.strerror}") from None
+
+
+def _try_to_write(folder: Path) -> None:
+    trial = folder / f".hmacfs-trial-{os.getpid()}"
+    trial.touch()
+    trial.unlink()
+
+
+def _check_socket(origin: str, path: Path) -> None:
+    """Its folder is there, and what stands in its place is an older socket or nothing."""
+    try:
+        _try_to_write(path.absolute().parent)
+    except OSError as error:
+        raise ConfigError(f"{origin}: the folder of {_one_line(path)} cannot be written: {error.strerror}") from None
+    if path.exists() and not path.is_socket():
+        raise ConfigError(f"{origin}: {_one_line(path)} is there already, and is no socket")
 
 
 def check_environment(settings: Settings) -> None:
@@ -214,8 +228,8 @@ def check_environment(settings: Settings) -> None:
         except OSError as error:
             path = _one_line(settings.log_file)
             raise ConfigError(f"{origins['LogFile']}: {path} cannot be written: {error.strerror}") from None
-    if isinstance(settings.listen, UnixAddress) and not settings.listen.path.absolute().parent.is_dir():
-        raise ConfigError(f"{origins['ListenPort']}: the folder of {_one_line(settings.listen)} does not exist")
+    if isinstance(settings.listen, UnixAddress):
+        _check_socket(origins["ListenPort"], settings.listen.path)
 
 
 def warnings(settings: Settings) -> list[str]:

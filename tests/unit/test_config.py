@@ -268,6 +268,9 @@ def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
         ({"RuntimeDir": "/proc/none"}, "RuntimeDir"),
         ({"StoreDir": str(tmp_path), "LogFile": str(tmp_path / "none" / "log")}, "LogFile"),
         ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": str(tmp_path / "none" / "s")}, "ListenPort"),
+        ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": str(tmp_path / "file")}, "ListenPort"),
+        ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": str(tmp_path)}, "ListenPort"),
+        ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": "/proc/s"}, "ListenPort"),
     ]
     for values, words in cases:
         with pytest.raises(ConfigError, match=f"config.toml: {words}: "):
