@@ -227,8 +227,8 @@ class Answer:
                 log.error("a stored file cannot be read: %s", error)
                 self.fail()
                 return
-            content.sent = len(data)
             wire.send(self._render(content.count) + data, timeout)
+            content.sent = len(data)
             self.keep_alive = self.keep_alive and len(data) == content.count
             return
         data = b"".join(content)

@@ -113,9 +113,9 @@ class SocketBody(_OwnBody):
         """Bytes that have not been read yet."""
         return self.length - self.received
 
-    def take_ahead(self) -> bytes:
-        """The part of the body that has been read ahead already."""
-        data = self.inbox.take(self.left)
+    def take_ahead(self, at_most: int | None) -> bytes:
+        """The part of the body that has been read ahead already, or ``at_most`` so many bytes of it."""
+        data = self.inbox.take(self.left if at_most is None else min(self.left, at_most))
         self.received += len(data)
         return data
 

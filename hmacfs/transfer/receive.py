@@ -108,11 +108,12 @@ class Receiver:
 
     def _write_ahead(self, job: _Job, body: SocketBody) -> None:
         """Store what was read together with the request's head."""
-        ahead = body.take_ahead()
-        if body.received > job.limit:
-            raise TooLarge
-        self._write(job.fd, memoryview(ahead))
-        job.moved += len(ahead)
+        while body.inbox.ahead and not body.is_complete:
+            ahead = body.take_ahead(job.pace.piece if job.pace else None)
+            if body.received > job.limit:
+                raise TooLarge
+            self._write(job.fd, memoryview(ahead))
+            self._after_piece(job, len(ahead))
 
     def _copy(self, job: _Job, digest: Digest | None) -> None:
         body = job.body

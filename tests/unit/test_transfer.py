@@ -325,6 +325,26 @@ def test_the_pace_holds_over_any_stretch(rate: int, steps: list[tuple[int, float
             assert total <= rate * (when - start + CATCH_UP_SECONDS + PIECE_SECONDS) + rate * PIECE_SECONDS
 
 
+@pytest.mark.parametrize("path", [by_splice, by_buffer])
+def test_what_was_read_with_the_head_is_throttled_too(
+    monkeypatch: pytest.MonkeyPatch, line: Line, target: int, path: Path3
+) -> None:
+    data = os.urandom(150_000)
+    body = path(monkeypatch, line, data)
+    line.inbox.ahead = data[:70_000]
+    line.send(data[70_000:])
+    rate = 200_000
+    grown: list[tuple[float, int]] = []
+    writing = gevent.spawn(receiver(rate=rate).receive, body, target, limit=len(data))
+    before = time.monotonic()
+    while not writing.ready():
+        gevent.sleep(0.01)
+        grown.append((time.monotonic() - before, os.fstat(target).st_size))
+    assert writing.get() == len(data)
+    assert content(target) == data
+    assert all(size <= rate * (when + CATCH_UP_SECONDS + PIECE_SECONDS) for when, size in grown)
+
+
 def test_the_pace_is_not_slower_than_asked() -> None:
     pace, now, total = Pace(1_000_000, 0.0), 0.0, 0
     while now < 10:
