@@ -24,7 +24,8 @@ from hmacfs.offload import Disk
 from hmacfs.retry import Retry
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, probe
 from hmacfs.storage.beneath import open_beneath
-from hmacfs.storage.publish import NO_FOLDER_ERRNOS, Candidate, FileFacts, publish
+from hmacfs.storage.notes import FolderNotes
+from hmacfs.storage.publish import NO_FOLDER_ERRNOS, Candidate, FileFacts, publish, remove_folders
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,6 +67,7 @@ class LocalStorage:
         self._retry = retry
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._temporary = self.reserved_folder("tmp")
+        self._notes = FolderNotes(self.reserved_folder("notes"))
         self.abilities: Abilities = probe(self._temporary)
 
     @property
@@ -81,7 +83,12 @@ class LocalStorage:
         return open_beneath(self._root, f"{RESERVED_FOLDER}/{name}", os.O_RDONLY | os.O_DIRECTORY, 0)
 
     def remove_leftovers(self) -> int:
-        """Remove temporary files of processes that died; how many. Those in use are locked and stay."""
+        """Remove temporary files of processes that died, and folders that they made and had no time to fill; how many
+        files. Those in use are locked and stay."""
+        for path in self._notes.of_the_dead():
+            with contextlib.suppress(BadName):
+                noted = StoredName.from_text(path)
+                remove_folders(self._root, noted, len(noted.segments) - 1)
         removed = 0
         for name in os.listdir(self._temporary):
             with contextlib.suppress(OSError):
@@ -181,9 +188,11 @@ class LocalStorage:
         published: list[FileFacts] = []
 
         def ritual() -> None:
-            facts = publish(self._root, candidate, name, content_type, self.abilities, durable=self.durable)
+            with self._notes.about(name.path) if "/" in name.path else contextlib.nullcontext():
+                facts = publish(self._root, candidate, name, content_type, self.abilities, durable=self.durable)
             published.append(facts)
 
+        self._notes.open()
         try:
             self._retry(lambda: run(ritual))
         except Stopping:

@@ -103,7 +103,7 @@ def _link_into_place(root: int, candidate: Candidate, name: StoredName, abilitie
         if candidate.is_linked:
             os.unlink(place.name, dir_fd=place.folder)
             candidate.is_linked = False
-        _remove_folders(root, name, place.made)
+        remove_folders(root, name, place.made)
         if isinstance(error, FileExistsError):
             raise NameTaken from error
         raise
@@ -191,7 +191,7 @@ def _sync_folders(root: int, name: StoredName, made: int) -> None:
             close(fd)
 
 
-def _remove_folders(root: int, name: StoredName, made: int) -> None:
+def remove_folders(root: int, name: StoredName, made: int) -> None:
     """Take back the folders made for a file that did not get there; those that others use by now stay."""
     parents = name.segments[:-1]
     with contextlib.suppress(OSError):

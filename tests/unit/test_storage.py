@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from hmacfs.offload import Disk, Offload
 from hmacfs.retry import Retry
 from hmacfs.storage.beneath import open_beneath
 from hmacfs.storage.local import LocalStorage
+from hmacfs.storage.notes import FolderNotes
 
 NAME = StoredName("a/file.txt")
 
@@ -72,3 +76,46 @@ def test_a_stop_while_a_file_is_published(
     with storage.stage() as staged, contextlib.nullcontext() if in_time else pytest.raises(Stopping):
         assert staged.publish(NAME, None).size == 0
     assert storage.exists(NAME) == in_time
+
+
+def test_folders_of_a_killed_process_are_taken_back(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from hmacfs.naming import StoredName
+from hmacfs.offload import Disk, Offload
+from hmacfs.retry import Retry
+from hmacfs.storage import publish
+from hmacfs.storage.local import LocalStorage
+publish._link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+storage = LocalStorage(Path(sys.argv[1]), durable=True, disk=Disk(Offload(1)), retry=Retry(0, 0.0))
+with storage.stage() as staged:
+    staged.publish(StoredName(sys.argv[2]), None)
+"""
+    (tmp_path / "kept").mkdir()
+    for name in ("a/file", "kept/file", "kept/b/c/file", "file"):
+        done = subprocess.run([sys.executable, "-c", script, str(tmp_path), name], check=False)
+        assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "kept" / "b" / "c").is_dir()
+    (tmp_path / "kept" / "another").touch()
+    storage = LocalStorage(tmp_path, durable=True, disk=Disk(Offload(1)), retry=Retry(0, 0.0))
+    storage.remove_leftovers()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hmacfs", "kept"]
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["another"]
+    assert list((tmp_path / ".hmacfs" / "notes").iterdir()) == []
+
+
+def test_notes_of_the_living_stay(tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    ours, others = FolderNotes(folder), FolderNotes(folder)
+    with ours.about("not/open/yet"):
+        assert others.of_the_dead() == []
+    ours.open()
+    with contextlib.ExitStack() as stack:
+        for number in range(FolderNotes.SLOTS + 1):
+            stack.enter_context(ours.about(f"{number}/file"))
+        assert others.of_the_dead() == []
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "odd").write_bytes(b"\xff" * 10_000)
+    assert len(others.of_the_dead()) == 2
+    os.close(folder)

@@ -1,0 +1,88 @@
+"""Which folders are being made for files: a process that is killed between making one and linking the file into it
+leaves it empty, and the next start takes it back."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import secrets
+import struct
+from collections.abc import Iterator
+
+from hmacfs.descriptors import close
+from hmacfs.naming import PATH_LIMIT_BYTES
+
+
+class FolderNotes:
+    """The notes of one process: a file mapped into memory, so that what is noted outlives the process and costs no
+    system call. A lock on the file says that the process lives.
+
+    folder: a descriptor of the folder for the files of all processes.
+    """
+
+    #: More files are never published at once by one process; if they were, some would go without a note.
+    SLOTS = 64
+    _LENGTH = struct.Struct("=H")
+    _SLOT_BYTES = _LENGTH.size + PATH_LIMIT_BYTES
+
+    def __init__(self, folder: int) -> None:
+        self._folder = folder
+        self._map: mmap.mmap | None = None
+        self._free: list[int] = []
+        self._is_open = False
+
+    def open(self) -> None:
+        """Make the file if there is none yet. Where a file cannot be mapped, nothing is noted."""
+        if self._is_open:
+            return
+        self._is_open = True
+        with contextlib.suppress(OSError, ValueError):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            fd = os.open(secrets.token_hex(16), flags, 0o600, dir_fd=self._folder)  # open for good: it holds the lock
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            os.ftruncate(fd, self.SLOTS * self._SLOT_BYTES)
+            self._map = mmap.mmap(fd, self.SLOTS * self._SLOT_BYTES)
+            self._free = [slot * self._SLOT_BYTES for slot in range(self.SLOTS)]
+
+    @contextlib.contextmanager
+    def about(self, path: str) -> Iterator[None]:
+        """For as long as the context lasts, the folders of the file ``path`` may be new. For any thread."""
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            yield
+            return
+        assert self._map is not None
+        try:
+            raw = path.encode()
+            begin = slot + self._LENGTH.size
+            self._map[begin : begin + len(raw)] = raw
+            self._LENGTH.pack_into(self._map, slot, len(raw))  # last: a note counts once it is whole
+            yield
+        finally:
+            self._LENGTH.pack_into(self._map, slot, 0)
+            self._free.append(slot)
+
+    def of_the_dead(self) -> list[str]:
+        """What processes had noted that have ended since. Their files are removed."""
+        found: list[str] = []
+        for name in os.listdir(self._folder):
+            with contextlib.suppress(OSError):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    found += self._noted(os.pread(fd, self.SLOTS * self._SLOT_BYTES, 0))
+                    os.unlink(name, dir_fd=self._folder)
+                finally:
+                    close(fd)
+        return found
+
+    @classmethod
+    def _noted(cls, data: bytes) -> Iterator[str]:
+        for slot in range(0, len(data) - cls._SLOT_BYTES + 1, cls._SLOT_BYTES):
+            (length,) = cls._LENGTH.unpack_from(data, slot)
+            if length:
+                begin = slot + cls._LENGTH.size
+                yield data[begin : begin + length].decode("utf-8", "replace")
