@@ -160,9 +160,13 @@ class Wire:
 class TlsWire(Wire):
     """The same over TLS: ``sock`` is gevent's ``SSLSocket``, whose methods wait by themselves."""
 
-    __slots__ = ()
+    __slots__ = ("_decrypts",)
 
     is_plain = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._decrypts = True
 
     def handshake(self, timeout: float) -> None:
         """Agree on keys, to be called first. ``WireTimeout`` if it takes longer than that, ``OSError`` if it fails."""
@@ -170,7 +174,7 @@ class TlsWire(Wire):
             self.sock.do_handshake()  # type: ignore[attr-defined]
 
     def wait_readable(self, timeout: float | None) -> None:
-        if not self.sock.pending():  # type: ignore[attr-defined]
+        if not (self._decrypts and self.sock.pending()):  # type: ignore[attr-defined]
             super().wait_readable(timeout)
 
     def read_into(self, view: memoryview, timeout: float | None) -> int:
@@ -202,6 +206,7 @@ class TlsWire(Wire):
             raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
 
     def stop_writing(self) -> None:
+        self._decrypts = False  # what still comes is thrown away as it is
         # "close notify". The public unwrap() would wait for the peer's, with no limit but the timeout.
         with contextlib.suppress(ssl.SSLError):  # the peer's is not there yet
             self.sock._sslobj.shutdown()  # type: ignore[attr-defined]  # noqa: SLF001

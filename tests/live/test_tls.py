@@ -8,11 +8,13 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hmacfs.server.connection import LINGER_SILENCE_SECONDS
 from tests.live.client import Client
 from tests.servers import require_binary
 from tests.servers.hmacfs import HmacFileServer
@@ -27,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HmacFileServer]
     command = [require_binary("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     command += ["-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=localhost"]
     subprocess.run(command, check=True, capture_output=True)
-    running = HmacFileServer(folder, ReadTimeout="1s", IdleTimeout="1s")
+    running = HmacFileServer(folder, ReadTimeout="1s", IdleTimeout="1s", UploadMaxSize=5_000_000)
     running.command = [str(Path(sys.executable).with_name("gunicorn")), "-c", str(ROOT / "gunicorn.conf.py")]
     running.command += ["--certfile", str(certificate), "--keyfile", str(key), "--chdir", str(ROOT), "wsgi:app"]
     running.is_ready = lambda: answers(running)  # type: ignore[method-assign]
@@ -93,6 +95,21 @@ def test_what_a_refused_client_still_sends_is_bounded(server: HmacFileServer) ->
                 client.send(piece)
                 sent += len(piece)
     assert sent < 256 << 20
+
+
+def test_lingering_after_a_refusal_in_the_middle_of_a_record_stalls_nobody(server: HmacFileServer) -> None:
+    with connect(server) as client:
+        client.head("PUT", server.sign_v3("PUT", "large"), transfer_encoding="chunked")
+        client.send(b"%x\r\n" % 5_000_000)
+        client.send(bytes(5_000_000))
+        client.send(b"\r\n64\r\n")
+        client.send(bytes(16_000))  # the server needs 100 bytes of this record to know enough
+        assert client.answer().status == 413
+        before = time.monotonic()
+        with connect(server) as other:
+            other.head("GET", "/healthz")
+            assert other.answer().status == 200
+        assert time.monotonic() - before < LINGER_SILENCE_SECONDS
 
 
 def test_100_continue_comes_after_the_checks(server: HmacFileServer) -> None:
