@@ -77,6 +77,7 @@ def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
 
 def problem(status: HTTPStatus | Status, reason: str, sentence: str, accept: str, headers: Headers) -> Reply:
     """An error answer: a line of text, or RFC 9457 for a client that accepts JSON (its ``Accept`` header)."""
+    accept = accept.lower()
     if "application/problem+json" in accept or "application/json" in accept:
         content_type = "application/problem+json"
         fields = {"type": TYPE_PREFIX + reason, "title": status.phrase, "status": status.value, "detail": sentence}

@@ -390,7 +390,7 @@ def test_a_full_disk_is_507(start_server: StartServer) -> None:
 
 
 def test_errors_are_problem_json_for_those_who_ask(server: HmacFileServer) -> None:
-    answer = request(server, "PUT", "/upload/x?v=1", b"x", accept="application/json")
+    answer = request(server, "PUT", "/upload/x?v=1", b"x", accept="text/html, Application/JSON")
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = json.loads(answer.body)
     assert problem["status"] == 403
