@@ -81,10 +81,16 @@ class _OwnBody(Body):
         self._on_first_read = on_first_read
 
     def invite(self) -> None:
-        """Tell the client to go ahead, if it waits for that."""
-        if self._on_first_read is not None:
-            invite, self._on_first_read = self._on_first_read, None
+        """Tell the client to go ahead, if it waits for that. Raises ``Stalled``, ``BodyCutShort``."""
+        if self._on_first_read is None:
+            return
+        invite, self._on_first_read = self._on_first_read, None
+        try:
             invite()
+        except WireTimeout as error:
+            raise Stalled from error
+        except OSError as error:  # it has gone; nobody must take this for a failure of the disk
+            raise BodyCutShort from error
 
     def wait_for_data(self) -> None:
         if self.inbox.ahead:

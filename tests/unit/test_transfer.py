@@ -26,7 +26,7 @@ from hmacfs.transfer.kernel import Splicer, SpliceUnsupported
 from hmacfs.transfer.pace import CATCH_UP_SECONDS, PIECE_SECONDS, Pace
 from hmacfs.transfer.receive import BUFFER_BYTES, SPLICE_FROM_BYTES, Receiver
 from hmacfs.transfer.send import FileShorter, FileSlice
-from hmacfs.transfer.wire import Inbox, Wire
+from hmacfs.transfer.wire import Inbox, Wire, WireTimeout
 
 SIZES = [
     0, 1, 4095, 65535, 65536, 65537, SPLICE_FROM_BYTES - 1, SPLICE_FROM_BYTES, BUFFER_BYTES - 1, BUFFER_BYTES + 1,
@@ -323,6 +323,21 @@ def test_the_pace_holds_over_any_stretch(rate: int, steps: list[tuple[int, float
         for when, count in moved[index:]:
             total += count
             assert total <= rate * (when - start + CATCH_UP_SECONDS + PIECE_SECONDS) + rate * PIECE_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"), [(ConnectionResetError(errno.ECONNRESET, ""), BodyCutShort), (WireTimeout(), Stalled)]
+)
+@pytest.mark.parametrize("length", [5, None])
+def test_a_client_that_left_before_it_was_invited_has_cut_its_body(
+    line: Line, target: int, length: int | None, failure: OSError, error: type[HmacfsError]
+) -> None:
+    def invite() -> None:
+        raise failure
+
+    body: Body = ChunkedBody(line.inbox, 5, invite) if length is None else SocketBody(line.inbox, length, 5, invite)
+    with pytest.raises(error):
+        receiver().receive(body, target, limit=5)
 
 
 @pytest.mark.parametrize("path", [by_splice, by_buffer])
