@@ -4,6 +4,7 @@ whatever happens."""
 from __future__ import annotations
 
 import http.client
+import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -16,6 +17,8 @@ from tests.servers.hmacfs import HmacFileServer
 
 TUS: dict[str, Any] = {"tus_resumable": "1.0.0"}
 PIECE_TYPE = "application/offset+octet-stream"
+#: What ``begun`` uploads.
+BODY = os.urandom(100_000)
 #: Between two tries of a client that was refused or cut off.
 PAUSE_SECONDS = 0.1
 
@@ -75,6 +78,12 @@ class Upload(ABC):
             self.tokens.add(token)
         return answer
 
+    @property
+    def token(self) -> str:
+        """The one that the server gave it."""
+        (token,) = self.tokens
+        return token
+
     def stored(self) -> Path:
         return self.server.store / self.name
 
@@ -131,6 +140,22 @@ class TusUpload(Upload):
 
 
 DIALECTS: tuple[type[Upload], ...] = (RangeUpload, NumberedUpload, TusUpload)
+
+
+def begun(kind: type[Upload], server: HmacFileServer, name: str, size: int = 40_000) -> Upload:
+    """An upload of ``BODY`` whose first piece is stored."""
+    upload = kind(server, name, BODY, size)
+    if isinstance(upload, TusUpload):
+        assert upload.create().status == 201
+    answer = upload.send(0)
+    assert answer.status in (202, 204), answer
+    assert answer.headers["Upload-Offset"] == str(size)
+    return upload
+
+
+def partial_files(server: HmacFileServer) -> list[Path]:
+    """What there is of unfinished uploads."""
+    return list((server.store / ".hmacfs" / "partial").iterdir())
 
 
 def persist(upload: Upload, tally: Counter[str], before_piece: Callable[[Upload], None] = lambda _: None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
@@ -15,7 +14,19 @@ from typing import Any
 import pytest
 
 from tests.live.client import Answer, Client, get, put, request
-from tests.live.pieces import DIALECTS, PIECE_TYPE, TUS, NumberedUpload, RangeUpload, TusUpload, Upload, persist
+from tests.live.pieces import (
+    BODY,
+    DIALECTS,
+    PIECE_TYPE,
+    TUS,
+    NumberedUpload,
+    RangeUpload,
+    TusUpload,
+    Upload,
+    begun,
+    partial_files,
+    persist,
+)
 from tests.servers import wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.redis import RedisServer
@@ -24,7 +35,6 @@ StartServer = Callable[..., HmacFileServer]
 
 MAX_SIZE = 1024 * 1024
 TTL = 3600
-BODY = os.urandom(100_000)
 _names = (f"dir {number}/fïle.bin" for number in itertools.count())
 
 
@@ -43,27 +53,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HmacFileServer]
 @pytest.fixture
 def name() -> str:
     return next(_names)
-
-
-def begun(kind: type[Upload], server: HmacFileServer, name: str, size: int = 40_000) -> Upload:
-    """An upload of ``BODY`` whose first piece is stored."""
-    upload = kind(server, name, BODY, size)
-    if isinstance(upload, TusUpload):
-        assert upload.create().status == 201
-    answer = upload.send(0)
-    assert answer.status in (202, 204), answer
-    assert answer.headers["Upload-Offset"] == str(size)
-    return upload
-
-
-def partials(server: HmacFileServer) -> list[Path]:
-    """The files of the unfinished uploads."""
-    return list((server.store / ".hmacfs" / "partial").iterdir())
-
-
-def token_of(upload: Upload) -> str:
-    (token,) = upload.tokens
-    return token
 
 
 def numbered(server: HmacFileServer, name: str, body: bytes, number: int, count: int, **headers: object) -> Answer:
@@ -100,7 +89,7 @@ def test_pieces_become_the_file(server: HmacFileServer, name: str, kind: type[Up
         assert answer.headers["Upload-Offset"] == str(end)
         assert (answer.headers["Upload-Expires"] is not None) == (kind is TusUpload and end < len(BODY))
         if kind is not TusUpload:
-            assert answer.headers["X-Session-Token"] == token_of(upload)
+            assert answer.headers["X-Session-Token"] == upload.token
             if end == len(BODY):
                 assert answer.headers["Location"] == server.path(name)
                 assert answer.headers["ETag"] == get(server, name).headers["ETag"]
@@ -149,7 +138,7 @@ def test_what_arrived_of_a_piece_is_kept(server: HmacFileServer, name: str, kind
     with Client(server) as client:
         client.head(method, upload.url, content_length=40_000, **headers)
         client.send(BODY[offset:arrived])
-        wait_until(lambda: any(path.stat().st_size == arrived for path in partials(server)))
+        wait_until(lambda: any(path.stat().st_size == arrived for path in partial_files(server)))
         client.reset()
     # A chunk has arrived, or it has not: what there is of it is sent anew.
     assert upload.probe().headers["Upload-Offset"] == str(offset if kind is NumberedUpload else arrived)
@@ -167,7 +156,7 @@ def test_a_name_is_taken_once(server: HmacFileServer, name: str, kind: type[Uplo
     assert answer.headers["Upload-Offset"] is None
     assert kind(server, name, BODY, 40_000).probe().status != 201
     assert upload.stored().read_bytes() == b"other"
-    assert not (server.store / ".hmacfs" / "partial" / token_of(upload)).exists()
+    assert not (server.store / ".hmacfs" / "partial" / upload.token).exists()
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
@@ -318,9 +307,9 @@ def test_the_progress_is_for_who_has_the_slot(server: HmacFileServer, name: str)
         answer = request(server, "HEAD", target)
         assert (answer.status, answer.headers["X-Session-Token"]) == (403, None)
     assert request(server, "HEAD", server.path(name)).status == 404, "a download has nothing to do with it"
-    assert request(server, "HEAD", server.path(name), x_session_token=token_of(upload)).headers["Upload-Offset"]
+    assert request(server, "HEAD", server.path(name), x_session_token=upload.token).headers["Upload-Offset"]
     assert request(server, "HEAD", server.path(name), x_session_token="x" * 43).status != 200
-    assert upload.probe().headers["X-Session-Token"] == token_of(upload)
+    assert upload.probe().headers["X-Session-Token"] == upload.token
 
 
 def test_an_empty_piece_is_no_range_and_a_whole_file_may_be_one(server: HmacFileServer, name: str) -> None:
@@ -341,17 +330,17 @@ def test_a_token_is_good_for_its_own_slot_only(server: HmacFileServer, kind: typ
     if kind is NumberedUpload:
         dialect = {"x_chunk_id": 2, "x_total_chunks": 3, "x_file_size": len(BODY)}
     target = server.sign_v(mine.name, len(BODY))
-    for token in (token_of(other), token_of(tus), "x" * 43, "../../etc/passwd", "x"):
+    for token in (other.token, tus.token, "x" * 43, "../../etc/passwd", "x"):
         assert request(server, "PUT", target, piece, x_session_token=token, **dialect).status == 404
     unsigned = server.path(mine.name)
-    assert request(server, "PUT", unsigned, piece, x_session_token=token_of(mine), **dialect).status == 403
-    assert request(server, "PUT", target, piece, x_session_token=token_of(mine), **dialect).status == 202
+    assert request(server, "PUT", unsigned, piece, x_session_token=mine.token, **dialect).status == 403
+    assert request(server, "PUT", target, piece, x_session_token=mine.token, **dialect).status == 202
     assert other.probe().headers["Upload-Offset"] == tus.probe().headers["Upload-Offset"] == "40000"
 
 
 def test_a_slots_token_is_no_tus_url(server: HmacFileServer, name: str) -> None:
     upload = begun(RangeUpload, server, name)
-    url = f"{server.prefix}.hmacfs/tus/{token_of(upload)}"
+    url = f"{server.prefix}.hmacfs/tus/{upload.token}"
     assert request(server, "HEAD", url, **TUS).status == 404
     assert patch(server, url, 40_000, BODY[40_000:]).status == 404
     assert request(server, "DELETE", url, **TUS).status == 404
@@ -567,7 +556,7 @@ def test_an_upload_can_be_given_up(server: HmacFileServer, name: str) -> None:
     assert (gone.status, gone.headers["Tus-Resumable"]) == (204, "1.0.0")
     assert upload.probe().status == upload.send(40_000).status == 404
     assert request(server, "DELETE", url, **TUS).status == 404
-    assert not (server.store / ".hmacfs" / "partial" / token_of(upload)).exists()
+    assert not (server.store / ".hmacfs" / "partial" / upload.token).exists()
 
 
 def test_a_finished_file_is_not_taken_away_with_its_upload(server: HmacFileServer, name: str) -> None:
@@ -592,16 +581,16 @@ def test_the_url_alone_is_the_capability(server: HmacFileServer, name: str) -> N
     url = upload.url
     assert request(server, "HEAD", url, x_forwarded_for="198.51.100.7", **TUS).status == 200
     folder = url.rpartition("/")[0]
-    for guess in ("x" * 43, "", "..", f"{url}/x".rpartition("tus/")[2], token_of(upload)[:-1], "%00", "a" * 5000):
+    for guess in ("x" * 43, "", "..", f"{url}/x".rpartition("tus/")[2], upload.token[:-1], "%00", "a" * 5000):
         target = f"{folder}/{guess}"
         for method in ("HEAD", "PATCH", "DELETE"):
             answer = request(server, method, target, content_length=0, upload_offset=0, content_type=PIECE_TYPE, **TUS)
             assert 400 <= answer.status < 500, (guess, method)
-    partial = f"{server.prefix}.hmacfs/partial/{token_of(upload)}"
+    partial = f"{server.prefix}.hmacfs/partial/{upload.token}"
     assert request(server, "GET", partial).status in (400, 404)
     assert request(server, "GET", url).status in (400, 404)
     assert request(server, "PUT", url, b"x").status in (400, 403)
-    assert create(server, f".hmacfs/tus/{token_of(upload)}", 5).status in (400, 405)
+    assert create(server, f".hmacfs/tus/{upload.token}", 5).status in (400, 405)
     assert upload.probe().headers["Upload-Offset"] == "40000"
 
 

@@ -22,6 +22,7 @@ import pytest
 import toml
 
 from tests.live.client import get
+from tests.live.pieces import partial_files
 from tests.servers import require, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.proxy import Proxy
@@ -155,7 +156,7 @@ class TusJsInAnotherWay(TusJs):
 def partial_bytes(server: HmacFileServer) -> int:
     """What the server has of unfinished uploads."""
     found = 0
-    for path in (server.store / ".hmacfs" / "partial").iterdir():
+    for path in partial_files(server):
         with contextlib.suppress(FileNotFoundError):  # it was completed this moment
             found = max(found, path.stat().st_size)
     return found

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 import psutil
 import pytest
 
-from tests.live.pieces import DIALECTS, Upload, persist
+from tests.live.pieces import DIALECTS, Upload, partial_files, persist
 from tests.servers import folder_of, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.mariadb import MariaDBServer
@@ -99,7 +99,7 @@ class Fleet:
         print(f"{pieces} requests succeeded, tried again after: {retries or 'nothing'}")
         assert (right, restarted) == (COUNT, 0)
         assert len(self._server.stored()) == COUNT
-        assert list((self._server.store / ".hmacfs" / "partial").iterdir()) == []
+        assert partial_files(self._server) == []
         assert self._server.leftovers() == []
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.live.client import Client
-from tests.live.pieces import DIALECTS, NumberedUpload, TusUpload, Upload, persist
+from tests.live.pieces import DIALECTS, NumberedUpload, TusUpload, Upload, partial_files, persist
 from tests.servers import wait_until
 from tests.servers.hmacfs import HmacFileServer
 
@@ -68,8 +68,7 @@ def test_two_clients_at_once_make_one_file(start_server: Callable[..., HmacFileS
     print(f"{ROUNDS} rounds: answers {dict(sorted(answers.items()))}, {taken_over} connections were taken over")
     assert taken_over >= ROUNDS // 2
     assert server.stored() == sorted(played.name for played in rounds)
-    partial = server.store / ".hmacfs" / "partial"
-    wait_until(lambda: list(partial.iterdir()) == [], what="the end of all unfinished uploads")
+    wait_until(lambda: partial_files(server) == [], what="the end of all unfinished uploads")
     assert server.leftovers() == []
     assert server.stop() == 0
     assert server.complaints() == []
