@@ -188,7 +188,9 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         running = [greenlet for pool in self._pools for greenlet in pool]
         if running:
             log.warning("breaking off %d transfers to stop", len(running))
-            gevent.killall(running, exception=Stopping, timeout=BREAK_OFF_SECONDS)
+            gevent.killall(running, exception=Stopping, block=False)
+            # Who is left then only waits for its client to close a connection that was answered.
+            gevent.joinall(running, timeout=BREAK_OFF_SECONDS)
 
 
 def _accept_what_waits(server: StreamServer) -> None:

@@ -96,6 +96,7 @@ def test_what_takes_too_long_is_broken_off_and_leaves_nothing(start_server: Star
         assert server.daemon.process.wait(10) == 0
     assert server.stored() == []
     assert server.leftovers() == []
+    assert [line.rpartition("] ")[2] for line in server.complaints()] == ["breaking off 1 transfers to stop"]
 
 
 def test_a_second_signal_stops_at_once(start_server: StartServer) -> None:
@@ -225,7 +226,8 @@ def test_the_socket_file_goes_with_the_server(start_server: StartServer, tmp_pat
 def test_a_connection_ends_with_the_request_that_the_stop_found_on_it(start_server: StartServer) -> None:
     server = start_server(MaxBytesPerSecond=RATE)
     with transfers(server, 1), Client(server) as client:
-        client.head("PUT", server.sign_v("small", 10), content_length=10)
+        client.head("PUT", server.sign_v("small", 10), content_length=10, expect="100-continue")
+        client.informational()  # the worker has it
         client.send(b"12345")
         server.daemon.process.send_signal(signal.SIGTERM)
         wait_until(lambda: not accepts_connections(server.port))
