@@ -35,7 +35,7 @@ class Upload(ABC):
     besides the dialect's own. ``tokens`` are those that the server gave it."""
 
     dialect: ClassVar[str]
-    #: Where its pieces go; empty until it is known.
+    #: Where its pieces go; empty until it is known. A slot's is signed with ``v``, unless a test sets another.
     url: str
 
     def __init__(
@@ -122,10 +122,10 @@ class TusUpload(Upload):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self.url = ""
+        self.slot = self.server.sign_v(self.name, len(self.body))
 
     def create(self, **headers: Any) -> Answer:
-        slot = self.server.sign_v(self.name, len(self.body))
-        answer = self.ask("POST", slot, content_length=0, upload_length=len(self.body), **TUS, **headers)
+        answer = self.ask("POST", self.slot, content_length=0, upload_length=len(self.body), **TUS, **headers)
         if answer.status == 201:
             self.url = answer.headers["Location"]
             self.tokens.add(self.url.rpartition("/")[2])

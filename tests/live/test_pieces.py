@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hmacfs.signing import encode_bearer
 from tests.live.client import Answer, Client, get, put, request
 from tests.live.pieces import (
     BODY,
@@ -28,7 +31,7 @@ from tests.live.pieces import (
     persist,
 )
 from tests.servers import wait_until
-from tests.servers.hmacfs import HmacFileServer
+from tests.servers.hmacfs import FAR_FUTURE, HmacFileServer
 from tests.servers.redis import RedisServer
 
 StartServer = Callable[..., HmacFileServer]
@@ -236,6 +239,63 @@ def test_without_a_session_store_pieces_wait_and_whole_uploads_go_on(start_serve
         assert [line for line in server.complaints() if "is lost" not in line and "not ready" not in line] == []
 
 
+@pytest.mark.parametrize("kind", DIALECTS)
+@pytest.mark.parametrize("scheme", ["v2", "token", "v3", "bearer"])
+def test_a_slot_signed_in_any_way_takes_pieces(server: HmacFileServer, kind: type[Upload], scheme: str) -> None:
+    """Those of other schemes than ``v``: with the type, without the size, and as a token beside the URL."""
+    name = f"{kind.dialect}-{scheme}/file.bin"
+    v2 = server.sign_v2(name, len(BODY), "image/png")
+    targets = {"v2": v2, "token": v2.replace("v2=", "token="), "v3": server.sign_v3("PUT", name)}
+    headers = {"content_type": "image/png"}
+    if scheme == "bearer":
+        slot, filename = name.split("/")
+        claims = {"slot": slot, "filename": filename, "filesize": len(BODY), "filetype": "image/png", "exp": FAR_FUTURE}
+        headers["authorization"] = f"Bearer {encode_bearer(server.keyring, claims)}"
+    target = targets.get(scheme, server.path(name))
+    metadata = f"filetype {base64.b64encode(b'image/png').decode()}"
+    if kind is TusUpload:  # whose own URL needs no signature, and whose Content-Type is the piece's
+        upload = TusUpload(server, name, BODY, 40_000)
+        upload.slot = target
+        authorization = headers.get("authorization")
+        assert upload.create(upload_metadata=metadata, authorization=authorization).status == 201
+    else:
+        upload = kind(server, name, BODY, 40_000, lambda: headers)  # type: ignore[assignment]
+        upload.url = target
+    for offset in range(0, len(BODY), 40_000):
+        if offset:
+            probe = upload.probe()
+            assert (probe.status, probe.headers["Upload-Offset"]) == (200, str(offset))
+        assert upload.send(offset).status in (201, 202, 204)
+    file = get(server, name)
+    assert (file.body, file.headers["Content-Type"]) == (BODY, "image/png")
+    assert upload.probe().status == 200, "of the complete file"
+
+
+def test_a_stop_keeps_what_arrived_of_a_piece(start_server: StartServer) -> None:
+    """It is broken off when the graceful time is over, and the client told so."""
+    server = start_server(Workers=3, GracefulShutdownTimeout="300ms")
+    uploads = [begun(kind, server, kind.dialect) for kind in DIALECTS]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in uploads]
+        for upload, client in zip(uploads, clients, strict=True):
+            method, headers = upload.head_of(40_000)
+            client.head(method, upload.url, content_length=40_000, **headers)
+            client.send(BODY[40_000:70_000])
+        wait_until(lambda: {path.stat().st_size for path in partial_files(server)} == {70_000})
+        server.daemon.process.send_signal(signal.SIGTERM)
+        assert [client.answer().status for client in clients] == [503, 503, 503]
+        assert server.daemon.process.wait(20) == 0
+    server.start()
+    for upload in uploads:
+        offset = "40000" if isinstance(upload, NumberedUpload) else "70000"
+        assert upload.probe().headers["Upload-Offset"] == offset
+        persist(upload, Counter())
+        assert upload.stored().read_bytes() == BODY
+    assert server.leftovers() == []
+    assert partial_files(server) == []
+    assert [line for line in server.complaints() if not line.endswith(" transfers to stop")] == []
+
+
 # -- Content-Range --------------------------------------------------------------------------------
 
 
@@ -283,20 +343,6 @@ def test_ranges_of_another_total_are_refused(server: HmacFileServer, name: str) 
 def test_range_and_number_are_not_mixed(server: HmacFileServer, name: str) -> None:
     headers: dict[str, Any] = {"content_range": "bytes 0-9/100", "x_chunk_id": 1, "x_total_chunks": 2}
     assert request(server, "PUT", server.sign_v(name, 100), b"x" * 10, **headers).status == 400
-
-
-def test_a_slot_signed_in_any_way_takes_ranges(server: HmacFileServer, name: str) -> None:
-    """Of v3 (which covers no size) and v2 (which covers the type, too)."""
-    for number, target in enumerate((server.sign_v3("PUT", f"{name}0"), server.sign_v2(f"{name}1", 10, "image/png"))):
-        for first, status in ((0, 202), (5, 201)):
-            content_range = f"bytes {first}-{first + 4}/10"
-            headers = {"content_type": "image/png", "content_range": content_range}
-            assert request(server, "PUT", target, b"12345", **headers).status == status
-            if status == 202:
-                probe = request(server, "HEAD", target)
-                assert (probe.status, probe.headers["Upload-Offset"]) == (200, "5")
-        file = get(server, f"{name}{number}")
-        assert (file.body, file.headers["Content-Type"]) == (b"1234512345", "image/png")
 
 
 def test_the_progress_is_for_who_has_the_slot(server: HmacFileServer, name: str) -> None:
