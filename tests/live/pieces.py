@@ -37,6 +37,8 @@ class Upload(ABC):
     dialect: ClassVar[str]
     #: Where its pieces go; empty until it is known. A slot's is signed with ``v``, unless a test sets another.
     url: str
+    #: The loopback port of a proxy before the server; the server's own without one.
+    proxy: int | None = None
 
     def __init__(
         self,
@@ -72,7 +74,7 @@ class Upload(ABC):
         return self.body[offset : offset + self.size]
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: object) -> Answer:
-        answer = request(self.server, method, target, body, **headers, **self._headers())
+        answer = request(self.proxy or self.server, method, target, body, **headers, **self._headers())
         token = answer.headers["X-Session-Token"]
         if token is not None:
             self.tokens.add(token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from hmacfs.filetypes import nginx_types
 from tests.live.client import Answer, Client, request
+from tests.live.pieces import DIALECTS, Upload, begun, partial_files, persist
 from tests.servers import folder_of, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.nginx import DEPLOY, Nginx
@@ -317,3 +319,31 @@ def test_a_refusal_reaches_every_curl_that_sends_a_gibibyte(nginx_folder: Path, 
 
 def test_the_shipped_types_are_this_servers() -> None:
     assert (DEPLOY / "mime.types").read_text(encoding="utf-8") == nginx_types()
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_uploads_in_pieces_go_through(pair: Pair, kind: type[Upload]) -> None:
+    upload = kind(pair.server, f"pieces/{kind.dialect}", BODY, 70_000)
+    upload.proxy = pair.nginx.port
+    tally: Counter[str] = Counter()
+    persist(upload, tally)
+    assert pair.get(upload.name).body == BODY
+    assert set(tally) <= {"201", "202", "204"}
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_unfinished_uploads_are_told_of_and_never_shown(pair: Pair, kind: type[Upload]) -> None:
+    upload = begun(kind, pair.server, f"unfinished/{kind.dialect}")
+    upload.proxy = pair.nginx.port
+    probe = upload.probe()
+    assert (probe.status, probe.headers["Upload-Offset"]) == (200, "40000")
+    gap = upload.send(80_000)
+    assert (gap.status, gap.headers["Upload-Offset"]) == (409, "40000")
+    assert pair.get(upload.name).status == 404
+    (path,) = partial_files(pair.server)
+    for hidden in (path, pair.server.store / ".hmacfs" / "sessions.sqlite3"):
+        assert hidden.exists()
+        for target in (f".hmacfs/{hidden.relative_to(pair.server.store / '.hmacfs')}", f".hmacfs/tus/{path.name}"):
+            assert pair.ask("GET", f"{pair.server.prefix}{target}").status in (400, 403, 404)
+    persist(upload, Counter())
+    assert partial_files(pair.server) == []

@@ -149,6 +149,20 @@ def test_what_arrived_of_a_piece_is_kept(server: HmacFileServer, name: str, kind
     assert upload.stored().read_bytes() == BODY
 
 
+def test_what_arrived_before_a_client_stalled_is_kept(server: HmacFileServer) -> None:
+    uploads = [begun(kind, server, next(_names)) for kind in DIALECTS]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in uploads]
+        for upload, client in zip(uploads, clients, strict=True):
+            method, headers = upload.head_of(40_000)
+            client.head(method, upload.url, content_length=40_000, **headers)
+            client.send(BODY[40_000:70_000])
+        assert [client.answer().status for client in clients] == [408, 408, 408]
+    for upload in uploads:
+        persist(upload, Counter())
+        assert upload.stored().read_bytes() == BODY
+
+
 @pytest.mark.parametrize("kind", DIALECTS)
 def test_a_name_is_taken_once(server: HmacFileServer, name: str, kind: type[Upload]) -> None:
     """Also if the file came while the upload was under way; what is stored never changes."""
@@ -469,8 +483,10 @@ def test_numbers_that_make_no_sense_are_refused(server: HmacFileServer, name: st
 # -- tus ------------------------------------------------------------------------------------------
 
 
-def test_options_announces_tus(server: HmacFileServer, name: str) -> None:
-    answer = request(server, "OPTIONS", server.path(name))
+@pytest.mark.parametrize("target", ["slot", ".hmacfs/tus/token"])
+def test_options_announces_tus(server: HmacFileServer, target: str) -> None:
+    """To browsers, which ask before each of their requests, too."""
+    answer = request(server, "OPTIONS", server.path(target), origin="https://chat.example.org")
     assert answer.status == 204
     assert answer.headers["Tus-Version"] == "1.0.0"
     assert answer.headers["Tus-Max-Size"] == str(MAX_SIZE)
@@ -478,6 +494,8 @@ def test_options_announces_tus(server: HmacFileServer, name: str) -> None:
     assert answer.headers["Tus-Checksum-Algorithm"] == "sha256,sha1,md5"
     for method in ("POST", "PATCH", "HEAD", "DELETE"):
         assert method in answer.headers["Access-Control-Allow-Methods"]
+    for header in ("Tus-Resumable", "Upload-Length", "Upload-Metadata", "Upload-Offset", "Content-Type"):
+        assert header in answer.headers["Access-Control-Allow-Headers"]
     for header in ("Upload-Offset", "Location", "Upload-Length", "Tus-Resumable", "Upload-Expires"):
         assert header in answer.headers["Access-Control-Expose-Headers"]
 
@@ -603,6 +621,20 @@ def test_an_upload_can_be_given_up(server: HmacFileServer, name: str) -> None:
     assert upload.probe().status == upload.send(40_000).status == 404
     assert request(server, "DELETE", url, **TUS).status == 404
     assert not (server.store / ".hmacfs" / "partial" / upload.token).exists()
+
+
+def test_an_upload_that_is_being_written_can_be_given_up(server: HmacFileServer, name: str) -> None:
+    upload = begun(TusUpload, server, name)
+    path = server.store / ".hmacfs" / "partial" / upload.token
+    with Client(server) as client:
+        method, headers = upload.head_of(40_000)
+        client.head(method, upload.url, content_length=40_000, **headers)
+        client.send(BODY[40_000:50_000])
+        wait_until(lambda: path.stat().st_size == 50_000)
+        assert request(server, "DELETE", upload.url, **TUS).status == 204
+        assert client.answer().status == 409
+    assert not path.exists()
+    assert upload.probe().status == 404
 
 
 def test_a_finished_file_is_not_taken_away_with_its_upload(server: HmacFileServer, name: str) -> None:
