@@ -14,6 +14,7 @@ from bench.curl import curl
 from bench.names import names, signed_path
 from bench.outcome import LoadFailed, Outcome
 from bench.stores import take_out, warm_memory
+from tests.servers.hmacfs import fallback
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -67,21 +68,12 @@ class RedisSessions(_SessionsElsewhere):
         return redis, {"RedisAddr": redis.address}
 
 
-def _fallback(database: PostgresServer | MariaDBServer) -> dict[str, object]:
-    return {
-        "FallbackEnabled": True,
-        "FallbackDBType": database.type,
-        "FallbackDBHost": database.host,
-        **dict.fromkeys(("FallbackDBUser", "FallbackDBPassword", "FallbackDBName"), "hmacfs"),
-    }
-
-
 class PostgresSessions(_SessionsElsewhere):
     name = "postgres"
 
     def open_backend(self) -> tuple[_Backend, dict[str, object]]:
         database = PostgresServer(self.folder / "postgres")
-        return database, _fallback(database)
+        return database, fallback(database)
 
 
 class MysqlSessions(_SessionsElsewhere):
@@ -89,7 +81,7 @@ class MysqlSessions(_SessionsElsewhere):
 
     def open_backend(self) -> tuple[_Backend, dict[str, object]]:
         database = MariaDBServer(self.folder / "mariadb")
-        return database, _fallback(database)
+        return database, fallback(database)
 
 
 class RedisAndPostgresSessions(_SessionsElsewhere):
@@ -99,7 +91,7 @@ class RedisAndPostgresSessions(_SessionsElsewhere):
 
     def open_backend(self) -> tuple[_Backend, dict[str, object]]:
         redis, database = RedisServer(self.folder / "redis"), PostgresServer(self.folder / "postgres")
-        return _Both(redis, database), {"RedisAddr": redis.address, **_fallback(database)}
+        return _Both(redis, database), {"RedisAddr": redis.address, **fallback(database)}
 
 
 class _Both:

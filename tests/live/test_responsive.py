@@ -17,7 +17,7 @@ import pytest
 from tests.live.client import latencies
 from tests.live.pieces import DIALECTS, Upload, persist
 from tests.servers import folder_of, wait_until
-from tests.servers.hmacfs import HmacFileServer
+from tests.servers.hmacfs import HmacFileServer, fallback
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
@@ -77,9 +77,7 @@ def test_a_database_that_takes_a_second_for_each_statement(
     tally: Counter[str] = Counter()
     user = "postgres" if kind is PostgresServer else "mysql"
     with folder_of(user) as folder, kind(folder) as database, Proxy(database.port) as proxy:
-        settings: dict[str, object] = {"FallbackEnabled": True, "FallbackDBType": database.type}
-        settings |= {"FallbackDBHost": f"127.0.0.1:{proxy.port}"}
-        settings |= dict.fromkeys(("FallbackDBUser", "FallbackDBPassword", "FallbackDBName"), "hmacfs")
+        settings = {**fallback(database), "FallbackDBHost": f"127.0.0.1:{proxy.port}"}
         server = start_server(Workers=1, RetryDelay="200ms", **settings)
         with uploads_in_flight(server, tally):
             before = slowest_of_hundred(server)
@@ -102,8 +100,7 @@ def test_a_redis_that_hangs(start_server: StartServer, tmp_path: Path, kind: typ
         settings: dict[str, object] = {"RedisAddr": redis.address, "RetryDelay": "200ms"}
         if kind is not None:
             database = stack.enter_context(kind(stack.enter_context(folder_of("postgres"))))
-            settings |= {"FallbackEnabled": True, "FallbackDBType": database.type, "FallbackDBHost": database.host}
-            settings |= dict.fromkeys(("FallbackDBUser", "FallbackDBPassword", "FallbackDBName"), "hmacfs")
+            settings |= fallback(database)
         server = start_server(Workers=1, **settings)
         with uploads_in_flight(server, tally):
             before = slowest_of_hundred(server)

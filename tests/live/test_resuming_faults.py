@@ -18,7 +18,7 @@ import pytest
 
 from tests.live.pieces import DIALECTS, Upload, partial_files, persist
 from tests.servers import folder_of, wait_until
-from tests.servers.hmacfs import HmacFileServer
+from tests.servers.hmacfs import HmacFileServer, fallback
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -246,8 +246,7 @@ def settings_of(stores: tuple[str, ...], redis: RedisServer, database: Database 
     if "redis" in stores:
         settings["RedisAddr"] = redis.address
     if database is not None:
-        settings |= {"FallbackEnabled": True, "FallbackDBType": database.type, "FallbackDBHost": database.host}
-        settings |= dict.fromkeys(("FallbackDBUser", "FallbackDBPassword", "FallbackDBName"), "hmacfs")
+        settings |= fallback(database)
     return settings
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 from urllib.parse import quote
 
 import psutil
@@ -19,6 +19,21 @@ from tests.servers import Daemon, free_port
 
 SECRET = "a secret for tests, of 32 bytes.."
 FAR_FUTURE = 4_000_000_000
+
+
+class Database(Protocol):
+    """``type`` and ``host`` are as the settings have them."""
+
+    type: str
+
+    @property
+    def host(self) -> str: ...
+
+
+def fallback(database: Database) -> dict[str, object]:
+    """The settings with which a server keeps its sessions in a private database of the tests."""
+    settings = {"FallbackEnabled": True, "FallbackDBType": database.type, "FallbackDBHost": database.host}
+    return settings | dict.fromkeys(("FallbackDBUser", "FallbackDBPassword", "FallbackDBName"), "hmacfs")
 
 
 class HmacFileServer:
