@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.transfer.body import Body, body_of
 from hmacfs.transfer.send import FileSlice
 
@@ -24,6 +25,11 @@ Headers = list[tuple[str, str]]
 
 #: An id that a proxy or client gives is taken over if it cannot upset a log line.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+#: Where unfinished tus uploads are below the mount point: no stored file's name begins with the reserved folder.
+#: Whoever knows the token behind it may write the upload; so much of it tells uploads apart in a log.
+TUS_PATH = f"{RESERVED_FOLDER}/tus/"
+_TOKEN_SHOWN = 8
 
 _numbers = itertools.count(1)
 _process = ""
@@ -116,7 +122,11 @@ class Exchange:
 
     @property
     def log_path(self) -> str:
-        """The path as it was sent, without the query, in printable ASCII."""
+        """The path as it was sent, in printable ASCII, without what gives rights: the query, and the greater part of an
+        unfinished upload's token."""
+        before, reserved, token = self.environ.get("PATH_INFO", "").rpartition(TUS_PATH)
+        if reserved:
+            return quote(f"{before}{reserved}{token[:_TOKEN_SHOWN]}...", safe="/.", encoding="latin-1")
         raw = self.environ.get("RAW_URI")
         path = raw.partition("?")[0] if raw else quote(self.environ.get("PATH_INFO", ""), encoding="latin-1")
         return path if path.isascii() else quote(path, safe="/%!$&'()*+,;=:@-._~", encoding="latin-1")

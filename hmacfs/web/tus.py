@@ -7,16 +7,12 @@ from http import HTTPStatus
 
 from hmacfs.dialects import tus
 from hmacfs.errors import HmacfsError, LengthRequired, SessionUnknown
-from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
 from hmacfs.uploads.resumable import Progress, ResumableUploads
 from hmacfs.uploads.session import Session
 from hmacfs.web.client import network_of
-from hmacfs.web.exchange import Exchange, Headers, Reply
-
-#: Below the mount point: no stored file's name begins with the reserved folder.
-TUS_PATH = f"{RESERVED_FOLDER}/tus/"
+from hmacfs.web.exchange import TUS_PATH, Exchange, Headers, Reply
 
 
 class TusUploads:
