@@ -21,7 +21,7 @@ import hmacfs
 from hmacfs.config import Settings, TcpAddress, UnixAddress, check_environment, load, warnings
 from hmacfs.errors import ConfigError
 from hmacfs.server.monitoring import Monitoring, drop_gauges, metrics_folder
-from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker
+from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, plans
 from hmacfs.sessions.opening import check_settings
 from hmacfs.storage.opening import open_storage
 from hmacfs.telemetry import logs
@@ -58,8 +58,8 @@ def reload_settings() -> Settings:
     path = os.environ.get(CONFIG_VARIABLE)
     try:
         settings = check(Path(path) if path else None)
-        if _current is not None and settings.listen != _current.listen:
-            _check_new_address(settings)  # gunicorn would end the server
+        if _current is not None:
+            _check_changes(_current, settings)
     except ConfigError as error:
         if _current is None:
             raise
@@ -69,8 +69,15 @@ def reload_settings() -> Settings:
     return settings
 
 
-def _check_new_address(settings: Settings) -> None:
-    if problem := _address_problem(settings.origins["ListenPort"], settings.listen):
+def _check_changes(running: Settings, settings: Settings) -> None:
+    """Raises ``ConfigError`` if an address that a reload brings cannot be used: gunicorn would give the old one up and
+    then end."""
+    problem = ""
+    if settings.listen != running.listen:
+        problem = _address_problem(settings.origins["ListenPort"], settings.listen)
+    if not problem and settings.metrics_enabled and settings.metrics_port != running.metrics_port:
+        problem = _address_problem(settings.origins["MetricsPort"], settings.metrics_port)
+    if problem:
         raise ConfigError(problem)
 
 
@@ -99,16 +106,21 @@ def gunicorn_settings() -> dict[str, Any]:
     """gunicorn's settings for the current configuration. A configuration that cannot be used ends the process with one
     line, as ``hmac-file-server`` does."""
     try:
+        is_reload = _current is not None
         settings = reload_settings()
         logs.configure(settings.log_level, settings.log_file, settings.log_format)
     except ConfigError as error:
         sys.exit(f"hmac-file-server: {error}")
+    except OSError as error:  # the log file
+        if not is_reload:
+            sys.exit(f"hmac-file-server: LogFile: {settings.log_file} cannot be opened: {error.strerror}")
+        log.error("LogFile: %s cannot be opened: %s; going on with the old one", settings.log_file, error.strerror)
     return {
         "bind": [_bind(settings)],
         "workers": settings.workers,
         "worker_class": TransferWorker,
         "worker_connections": settings.max_connections,
-        "graceful_timeout": int(settings.graceful_shutdown_timeout + _MASTER_MARGIN_SECONDS),
+        "graceful_timeout": _patience(settings),
         "keepalive": max(1, int(settings.idle_timeout)),
         "umask": 0o117,  # a Unix socket's mode becomes 0660
         "control_socket_disable": True,  # its path is shared by all gunicorns of a user
@@ -120,6 +132,11 @@ def gunicorn_settings() -> dict[str, Any]:
         "on_reload": on_reload,
         "child_exit": child_exit,
     }
+
+
+def _patience(settings: Settings) -> int:
+    """Seconds that the master gives its workers to stop."""
+    return int(settings.graceful_shutdown_timeout + _MASTER_MARGIN_SECONDS)
 
 
 def _bind(settings: Settings) -> str:
@@ -197,6 +214,7 @@ def when_ready(server: Any) -> None:
     """In the master, once it listens."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _, frame: _stop(server, frame))
+    server.handle_hup = lambda: _reload(server)
     log.info("listening at %s, uploads at %s", _bind(current_settings()), current_settings().url_prefix)
     _monitoring.apply(current_settings(), _workers_of(server))
     for action in _when_ready:
@@ -205,12 +223,30 @@ def when_ready(server: Any) -> None:
 
 def on_reload(server: Any) -> None:
     """In the master after SIGHUP, before it starts workers with the new settings."""
+    global _drained
+    _drained = 0
+    plans.supersede(server.worker_age)
+    server.cfg.set("graceful_timeout", 0)  # see _reload
     _monitoring.apply(current_settings(), _workers_of(server))
 
 
-def child_exit(_server: Any, worker: Any) -> None:
-    """In the master, when a worker has ended."""
+def _reload(server: Any) -> None:
+    """SIGHUP. gunicorn waits for the old workers in here for as long as a stop may take, and is deaf to all signals
+    meanwhile, a stop among them."""
+    try:
+        server.reload()
+    finally:
+        server.cfg.set("graceful_timeout", _patience(current_settings()))
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """In the master, when a worker has ended. Old workers that finish their transfers must not take the places of new
+    ones: gunicorn counts them together."""
+    global _drained
     drop_gauges(current_settings(), worker.pid)
+    draining = sum(one.age <= plans.superseded for one in server.WORKERS.values())
+    server.num_workers += draining - _drained
+    _drained = draining
 
 
 def _workers_of(server: Any) -> Callable[[], tuple[int, int]]:
@@ -231,15 +267,15 @@ def on_ready(action: Callable[[], None]) -> None:
 
 
 _when_ready: list[Callable[[], None]] = []
-_stops_requested = 0
+#: How many workers that a reload has replaced ``num_workers`` has room for.
+_drained = 0
 _monitoring = Monitoring()
 
 
 def _stop(server: Any, frame: FrameType | None) -> None:
     """The first SIGINT or SIGTERM is a graceful stop, any further one an immediate one (gunicorn's SIGQUIT)."""
-    global _stops_requested
-    _stops_requested += 1
-    server.signal(signal.SIGTERM if _stops_requested == 1 else signal.SIGQUIT, frame)
+    plans.stop()
+    server.signal(signal.SIGQUIT if plans.is_hurried else signal.SIGTERM, frame)
 
 
 def _features(settings: Settings) -> list[str]:

@@ -7,6 +7,7 @@ import errno
 import functools
 import gc
 import logging
+import mmap
 import signal
 import ssl
 import sys
@@ -34,6 +35,42 @@ HEARTBEAT_SECONDS = 1.0
 FRESH_SECONDS = 1.0
 #: What transfers that are broken off get for cleaning up.
 BREAK_OFF_SECONDS = 2.0
+#: The same after a second signal, where gunicorn's master kills what is left after 2 s.
+HURRIED_BREAK_OFF_SECONDS = 1.0
+
+
+class Plans:
+    """What the master means to do, in memory that its workers share. SIGTERM does not say whether the server is to stop
+    or only this worker, whose place another has taken."""
+
+    def __init__(self) -> None:
+        self._numbers = memoryview(mmap.mmap(-1, 16)).cast("q")
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the whole server is to stop."""
+        return self._numbers[0] != 0
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether it is to stop at once."""
+        return self._numbers[0] > 1
+
+    def stop(self) -> None:
+        """To be called at each signal to stop."""
+        self._numbers[0] += 1
+
+    @property
+    def superseded(self) -> int:
+        """The age of the youngest worker that a reload has replaced; those before it were replaced, too."""
+        return self._numbers[1]
+
+    def supersede(self, age: int) -> None:
+        self._numbers[1] = age
+
+
+#: Made before any worker is forked.
+plans = Plans()
 
 
 #: The process or the machine has no descriptors left. gevent accepts again a moment later.
@@ -53,7 +90,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     """Serves each connection through ``Connection``, with TLS if gunicorn was given a certificate.
 
     A stop (SIGTERM, and SIGINT too) ends idle connections at once, lets running transfers finish, and breaks off what
-    is still running when the graceful time is over, or at once on SIGQUIT.
+    is still running when the graceful time is over, or at once on SIGQUIT. A worker that a reload has replaced has all
+    the time that its transfers take, until the server stops.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -90,7 +128,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         servers = [self._listen(listener) for listener in self.sockets]
         for task in self.wsgi.extensions["hmacfs"].tasks(lambda: len(self._connections)):
             gevent.spawn(task)
-        while self.alive:
+        # A signal that came right behind the fork was swallowed by the master's handlers.
+        while self.alive and not plans.is_stopping:
             self.notify()
             self._stop_requested.wait(HEARTBEAT_SECONDS)
         self.wsgi.extensions["hmacfs"].begin_stop()
@@ -175,10 +214,13 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
         The pools know of it: a connection that was accepted a moment ago has not told of itself yet.
         """
-        began = time.monotonic()
-        while any(self._pools) and not self._hurry:
-            waited = time.monotonic() - began
-            if waited >= self._settings.graceful_shutdown_timeout:
+        began = limited_since = time.monotonic()
+        while any(self._pools) and not (self._hurry or plans.is_hurried):
+            now = time.monotonic()
+            waited = now - began
+            if self.age <= plans.superseded and not plans.is_stopping:
+                limited_since = now
+            if now - limited_since >= self._settings.graceful_shutdown_timeout:
                 break
             for connection in list(self._connections):
                 if not connection.is_fresh or waited >= FRESH_SECONDS:
@@ -188,9 +230,10 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         running = [greenlet for pool in self._pools for greenlet in pool]
         if running:
             log.warning("breaking off %d transfers to stop", len(running))
+            seconds = HURRIED_BREAK_OFF_SECONDS if self._hurry or plans.is_hurried else BREAK_OFF_SECONDS
             gevent.killall(running, exception=Stopping, block=False)
             # Who is left then only waits for its client to close a connection that was answered.
-            gevent.joinall(running, timeout=BREAK_OFF_SECONDS)
+            gevent.joinall(running, timeout=seconds)
 
 
 def _accept_what_waits(server: StreamServer) -> None:

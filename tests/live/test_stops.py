@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -127,6 +128,82 @@ def test_a_reload_takes_the_new_settings_and_keeps_running_uploads(start_server:
     wait_until(lambda: "keeping the running configuration" in server.log())
     assert put(server, "still", b"x").status == 201
     assert server.stop() == 0
+
+
+def test_a_reload_sets_running_uploads_no_limit_but_a_stop_does(start_server: StartServer) -> None:
+    server = start_server(GracefulShutdownTimeout="500ms", MaxBytesPerSecond=RATE, ReadTimeout="60s")
+    with Client(server) as slow, Client(server) as silent:
+        for client, name, size in ((slow, "slow", 2 * RATE), (silent, "silent", 2 * RATE)):
+            client.head("PUT", server.sign_v(name, size), content_length=size)
+            client.send(b"x" * 10_000)
+            assert client.stays_silent(0.1)
+        old = server.workers()[0].pid
+        os.kill(server.pid, signal.SIGHUP)
+        wait_until(lambda: len(server.workers()) == 2, what="a new worker")
+        slow.send(b"x" * (2 * RATE - 10_000))
+        assert slow.answer().status == 201
+        # The old worker, which still serves the other one, takes no new worker's place.
+        (young,) = (worker for worker in server.workers() if worker.pid != old)
+        young.kill()
+        wait_until(lambda: {one.pid for one in server.workers()} not in ({old}, {old, young.pid}), what="a new worker")
+        wait_until(lambda: put(server, "meanwhile", b"x").status in (201, 409))
+        server.daemon.process.send_signal(signal.SIGTERM)
+        assert silent.answer().status == 503
+        assert server.daemon.process.wait(5) == 0
+    assert server.leftovers() == []
+
+
+def test_a_stop_need_not_wait_for_a_reload(start_server: StartServer) -> None:
+    server = start_server(GracefulShutdownTimeout="60s", ReadTimeout="60s")
+    with Client(server) as client:
+        client.head("PUT", server.sign_v("long", 1_000_000), content_length=1_000_000)
+        client.send(b"x" * 100_000)
+        assert client.stays_silent(0.1)
+        os.kill(server.pid, signal.SIGHUP)
+        os.kill(server.pid, signal.SIGHUP)
+        wait_until(lambda: len(server.workers()) >= 2, what="a new worker")
+        server.daemon.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not accepts_connections(server.port), what="the end of new connections", timeout=5)
+        server.daemon.process.send_signal(signal.SIGINT)
+        assert server.daemon.process.wait(10) == 0
+    assert server.leftovers() == []
+    assert [line for line in server.complaints() if "breaking off" not in line] == []
+
+
+def test_a_log_folder_that_is_gone_ends_no_server(start_server: StartServer, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    server = start_server(LogFile=str(logs / "log"))
+    with (logs / "log").open() as log:  # it stays readable when its folder is gone
+        shutil.rmtree(logs)
+        for number, words in ((signal.SIGHUP, "keeping the running"), (signal.SIGUSR1, "going on with the old one")):
+            os.kill(server.pid, number)
+            wait_until(lambda words=words: words in log.read(), what=words)  # type: ignore[misc]
+            assert put(server, f"file{number}", b"x").status == 201
+        assert server.stop() == 0
+
+
+def test_a_refused_client_that_keeps_sending_does_not_spoil_the_stop(start_server: StartServer) -> None:
+    server = start_server(GracefulShutdownTimeout=0, ReadTimeout="60s")
+    done = threading.Event()
+
+    def flood() -> None:
+        with Client(server) as client, suppress(OSError):
+            client.head("PUT", server.sign_v("long", 10**8), content_length=10**8)
+            while not done.is_set():
+                client.send(b"x" * 1000)
+                done.wait(0.01)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        wait_until(lambda: len(psutil.Process(server.workers()[0].pid).net_connections()) > 1, what="the upload")
+        assert server.stop(timeout=10) == 0
+    finally:
+        done.set()
+        thread.join()
+    assert "Traceback" not in server.log()
+    assert server.leftovers() == []
 
 
 @contextmanager
