@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import flask
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
@@ -19,6 +21,7 @@ from hmacfs.sessions.opening import open_store
 from hmacfs.storage.opening import open_storage
 from hmacfs.storage.partial import PartialFiles
 from hmacfs.storage.space import SharedSums, SpaceGuard
+from hmacfs.telemetry import files
 from hmacfs.telemetry.events import Events, RequestFinished
 from hmacfs.telemetry.logs import AccessLog
 from hmacfs.telemetry.metrics import Metrics
@@ -152,6 +155,7 @@ def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Co
 
 def _metrics(app: flask.Flask, settings: Settings) -> Metrics:
     """The exporter's own metrics would cost a fifth of the small requests, and its labels have no bound."""
+    files.use(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     exporter = GunicornPrometheusMetrics(app, export_defaults=False)
     return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>")
 

@@ -28,19 +28,20 @@ class Monitoring:
 
     def __init__(self) -> None:
         self._server: ScrapeServer | None = None
-        self._address: TcpAddress | None = None
+        self._served: tuple[TcpAddress, Path, Path] | None = None
 
     def apply(self, settings: Settings, workers: Callable[[], tuple[int, int]]) -> None:
-        """Serve at the address of these settings, and nowhere else."""
-        wanted = settings.metrics_port if settings.metrics_enabled else None
-        if wanted == self._address:
+        """Serve what these settings say at their address, and nowhere else."""
+        address = settings.metrics_port
+        wanted = (address, settings.runtime_dir, settings.store_dir) if settings.metrics_enabled else None
+        if wanted == self._served:
             return
         if self._server is not None:
             self._server.stop()
             self._server = None
-        self._address = wanted
+        self._served = wanted
         if wanted is not None:
-            self._serve(wanted, settings, workers)
+            self._serve(address, settings, workers)
 
     def _serve(self, address: TcpAddress, settings: Settings, workers: Callable[[], tuple[int, int]]) -> None:
         from hmacfs.telemetry.scrape import Folder, ScrapeServer, Vitals
@@ -51,7 +52,7 @@ class Monitoring:
         except OSError as error:
             # After SIGUSR2 the server that is being replaced still has the port.
             log.warning("MetricsPort: cannot listen at %s: %s; trying on", address, error.strerror)
-            self._address = None
+            self._served = None
             retry = threading.Timer(_RETRY_SECONDS, self.apply, (settings, workers))
             retry.daemon = True
             retry.start()
@@ -68,12 +69,11 @@ def metrics_folder(settings: Settings) -> Path:
     """The folder that all processes write their metrics to, made and made known if it was not."""
     folder = settings.runtime_dir / "metrics"
     folder.mkdir(mode=0o700, exist_ok=True)
-    os.environ.setdefault(_FOLDER_VARIABLE, str(folder))
+    os.environ[_FOLDER_VARIABLE] = str(folder)
     return folder
 
 
 def drop_gauges(settings: Settings, pid: int) -> None:
     """A worker has ended: its gauges count no more. Its counters do."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(pid, str(metrics_folder(settings)))
+    for path in metrics_folder(settings).glob(f"gauge_*_{pid}-*.db"):
+        path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from hmacfs import processes
 from hmacfs.errors import NoSpace, StorageFailed
 
 #: A measurement that left plenty is good for so long; near the limit each upload measures anew.
@@ -40,24 +41,26 @@ class SharedSums:
     """
 
     PLACES = 4096
-    _ENTRY = struct.Struct("=qq")  # process id, number
+    ENTRY = struct.Struct("=qqq")  # process: id and start; number
 
     def __init__(self, path: Path) -> None:
-        self._pid = os.getpid()
+        self._process = processes.current()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        size = self.PLACES * self._ENTRY.size
+        size = self.PLACES * self.ENTRY.size
         with self.lock():
             if os.fstat(self._fd).st_size != size:
-                os.ftruncate(self._fd, size)
+                os.ftruncate(self._fd, 0)
+                os.posix_fallocate(self._fd, 0, size)  # a full disk would kill the process that is first to write there
             self._map = mmap.mmap(self._fd, size)
             self._position = self._claim()
 
     def _claim(self) -> int:
-        for position in range(0, len(self._map), self._ENTRY.size):
-            pid, _ = self._ENTRY.unpack_from(self._map, position)
-            if pid in (0, self._pid) or not _is_alive(pid):
-                self._ENTRY.pack_into(self._map, position, self._pid, 0)
+        for position in range(0, len(self._map), self.ENTRY.size):
+            pid, started, _ = self.ENTRY.unpack_from(self._map, position)
+            process = processes.Process(pid, started)
+            if pid <= 0 or process == self._process or not process.is_alive:
+                self.ENTRY.pack_into(self._map, position, *self._process, 0)
                 return position
         raise StorageFailed
 
@@ -72,25 +75,15 @@ class SharedSums:
 
     def announce(self, number: int) -> None:
         """This process's number from now on."""
-        self._ENTRY.pack_into(self._map, self._position, self._pid, number)
+        self.ENTRY.pack_into(self._map, self._position, *self._process, number)
 
     def of_others(self) -> int:
         """The sum of all other processes' numbers."""
         return sum(
             number
-            for pid, number in self._ENTRY.iter_unpack(self._map[:])
-            if number > 0 and pid != self._pid and _is_alive(pid)
+            for pid, started, number in self.ENTRY.iter_unpack(self._map[:])
+            if number > 0 < pid and (process := processes.Process(pid, started)) != self._process and process.is_alive
         )
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class SpaceGuard:

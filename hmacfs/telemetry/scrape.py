@@ -8,13 +8,14 @@ of such processes are dropped.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import logging
 import os
 import platform
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 import hmacfs
+from hmacfs.processes import Process
 
 log = logging.getLogger("hmacfs.telemetry")
 
@@ -37,11 +39,32 @@ _CPU_SECONDS = 1.0
 
 
 class Folder:
-    """The files that the metrics of all processes are in."""
+    """The files that the metrics of all processes are in; several servers may use them at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+
+    def collect(self) -> list[Metric]:
+        """The metrics of all processes, past and present."""
+        collector = MultiProcessCollector(None, str(self._path))
+        with self._lock():
+            try:
+                self._fold_ended()
+            except OSError as error:
+                log.warning("the counts of processes that ended cannot be added up: %s", error.strerror)
+            try:
+                return list(collector.collect())
+            except (struct.error, FileNotFoundError):  # a process that started or ended just now
+                return list(collector.collect())
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def _fold_ended(self) -> None:
         """Add the counts of processes that ended to those of process 0, and remove their files."""
@@ -49,50 +72,74 @@ class Folder:
             if _has_ended(path):
                 path.unlink(missing_ok=True)
         for kind in ("counter", "histogram"):
+            into = self._path / f"{kind}_{_ENDED}.db"
+            self._end_last_fold(into)
             ended = [path for path in self._path.glob(f"{kind}_*.db") if _has_ended(path)]
-            if ended:
-                self._fold(self._path / f"{kind}_{_ENDED}.db", ended)
+            if ended or not _is_sound(into):
+                self._fold(into, ended)
 
     def _fold(self, into: Path, ended: list[Path]) -> None:
+        """Renaming the draft is what counts: whoever is killed before has added nothing, whoever is killed behind it
+        has left the list of what is added."""
         counts: dict[str, float] = {}
         for path in [into, *ended]:
             for key, value in _values(path):
                 counts[key] = counts.get(key, 0.0) + value
         draft = into.with_suffix(".draft")
-        draft.unlink(missing_ok=True)
-        folded = MmapedDict(str(draft))
-        for key, value in counts.items():
-            folded.write_value(key, value, 0.0)
-        folded.close()
+        draft.write_bytes(_file_of(counts))
+        into.with_suffix(".added").write_text("\n".join(path.name for path in ended))
         draft.replace(into)
-        for path in ended:
-            path.unlink()
+        self._end_last_fold(into)
 
-    def collect(self) -> list[Metric]:
-        """The metrics of all processes, past and present."""
-        collector = MultiProcessCollector(None, str(self._path))
-        with self._lock:
-            self._fold_ended()
-            try:
-                return list(collector.collect())
-            except (struct.error, FileNotFoundError):  # a process that started or ended just now
-                return list(collector.collect())
+    def _end_last_fold(self, into: Path) -> None:
+        draft, added = into.with_suffix(".draft"), into.with_suffix(".added")
+        if draft.exists():
+            added.unlink(missing_ok=True)
+            draft.unlink()
+        elif added.exists():
+            for name in added.read_text().splitlines():
+                (self._path / name).unlink(missing_ok=True)
+            added.unlink()
 
 
 def _has_ended(path: Path) -> bool:
-    pid = path.stem.rpartition("_")[2]
-    return pid != _ENDED and not (pid.isdigit() and psutil.pid_exists(int(pid)))
+    name = path.stem.rpartition("_")[2]
+    process = Process.parse(name)
+    return name != _ENDED and not (process and process.is_alive)
 
 
 def _values(path: Path) -> Iterator[tuple[str, float]]:
     """The counts in a file; one that was damaged (by a power cut) has none from there on."""
     try:
         for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):
+            name, sample, labels, text = json.loads(key)
+            if not (isinstance(name, str) and isinstance(sample, str) and isinstance(text, str)):
+                raise ValueError(key)
+            labels.items()
             yield key, value
     except FileNotFoundError:
         pass
-    except (struct.error, RuntimeError, ValueError):
+    except (struct.error, RuntimeError, ValueError, TypeError, AttributeError):
         log.warning("the metrics in %s are damaged: what cannot be read is lost", path.name)
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        return all(json.loads(key) for key, *_ in MmapedDict.read_all_values_from_file(str(path)))
+    except FileNotFoundError:
+        return True
+    except (struct.error, RuntimeError, ValueError):
+        return False
+
+
+def _file_of(counts: Mapping[str, float]) -> bytes:
+    """What prometheus_client would make of them; it writes through mapped memory, and is killed by a full disk."""
+    entries = b""
+    for key, value in counts.items():
+        text = key.encode()
+        padded = text + b" " * (8 - (len(text) + 4) % 8)
+        entries += struct.pack(f"i{len(padded)}sdd", len(text), padded, value, 0.0)
+    return struct.pack("i4x", 8 + len(entries)) + entries
 
 
 class Vitals:

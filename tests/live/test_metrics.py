@@ -166,6 +166,19 @@ def test_the_port_can_be_moved_and_switched_off_by_a_reload(start_server: StartS
     assert server.complaints() == []
 
 
+def test_the_folder_can_be_moved_by_a_reload(start_server: StartServer, tmp_path: Path) -> None:
+    metered = Metered(start_server)
+    server = metered.server
+    assert put(server, "file", b"12345").status == 201
+    old = server.workers()[0].pid
+    server.settings["RuntimeDir"] = str(tmp_path / "run")
+    server.write_config()
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: old not in [worker.pid for worker in server.workers()], what="the end of the old worker")
+    assert put(server, "another", b"12345").status == 201
+    wait_until(lambda: metered.value("hmacfs_uploads_total") == 1, what="the new worker's counts")
+
+
 def test_a_port_that_is_taken_is_one_clear_line(start_server: StartServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.live.client import Client, get, put
-from tests.servers import wait_until
+from tests.servers import free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
 StartServer = Callable[..., HmacFileServer]
@@ -104,3 +106,29 @@ def test_a_share_of_the_disk_may_be_kept_free(start_server: StartServer, small_d
         client.send(b"%x\r\n" % (8 * MIB) + bytes(8 * MIB) + b"\r\n0\r\n\r\n")
         assert client.answer().status == 507
     assert server.stored() == ["first", "third"]
+
+
+def test_a_disk_that_others_filled_keeps_no_worker_from_serving(start_server: StartServer, small_disk: Path) -> None:
+    port = free_port()
+    server = start(
+        start_server,
+        small_disk,
+        small_disk / "run",
+        MinFreeSpace="4MB",
+        MetricsEnabled=True,
+        MetricsPort=f"127.0.0.1:{port}",
+    )
+    assert put(server, "file", b"x" * 1000).status == 201
+    with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(b"x" * 4096)
+    victims = {worker.pid for worker in server.workers()}
+    for worker in server.workers():
+        worker.kill()
+    wait_until(lambda: len({worker.pid for worker in server.workers()} - victims) == 2, what="new workers")
+    for number in range(20):
+        assert get(server, "file").status == 200
+        assert put(server, f"file{number}", b"x").status == 507
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            assert b"hmacfs_uploads_total 1.0" in answer.read()
+    assert "SIGBUS" not in server.log()

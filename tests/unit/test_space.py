@@ -125,9 +125,20 @@ def test_places_of_the_dead_are_taken_again(tmp_path: Path) -> None:
         process = other(tmp_path, 5)
         process.communicate()
     sums = SharedSums(tmp_path / "sums")
-    used = [place for place in (tmp_path / "sums").read_bytes()[::16] if place]
+    used = [place for place in (tmp_path / "sums").read_bytes()[::24] if place]
     assert len(used) == 1
     assert sums.of_others() == 0
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path: Path) -> None:
+    mine = SharedSums(tmp_path / "sums")
+    process = other(tmp_path, 800)
+    assert mine.of_others() == 800
+    with (tmp_path / "sums").open("r+b") as file:
+        file.seek(SharedSums.ENTRY.size + 8)  # the second entry: when its process started
+        file.write((1).to_bytes(8, sys.byteorder))
+    assert mine.of_others() == 0
+    process.communicate()
 
 
 def test_a_file_of_another_size_is_put_right(tmp_path: Path) -> None:
@@ -137,4 +148,4 @@ def test_a_file_of_another_size_is_put_right(tmp_path: Path) -> None:
     process = other(tmp_path, 5)
     assert sums.of_others() == 5
     process.communicate()
-    assert (tmp_path / "sums").stat().st_size == SharedSums.PLACES * 16
+    assert (tmp_path / "sums").stat().st_size == SharedSums.PLACES * 24

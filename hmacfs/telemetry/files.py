@@ -1,0 +1,55 @@
+"""The files that prometheus_client keeps this process's values in (multiprocess mode), one for each kind."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from pathlib import Path
+
+from prometheus_client import values
+
+from hmacfs import processes
+
+log = logging.getLogger("hmacfs.telemetry")
+
+#: Each kind of value that ``Metrics`` has, with room for all its labels. prometheus_client's own files are sparse: a
+#: disk that is full when their blocks are needed kills the process that writes to its memory.
+_SIZES = {
+    "counter": 256 * 1024,
+    "histogram": 64 * 1024,
+    "gauge_livesum": 64 * 1024,
+    "gauge_livemax": 64 * 1024,
+    "gauge_livemin": 64 * 1024,
+}
+
+
+def use(folder: Path) -> None:
+    """Have the values that this process makes from now on kept in ``folder``; where there is no room for them, in its
+    memory, where no scrape finds them: serving files matters more."""
+    name = str(processes.current())
+    paths = [folder / f"{kind}_{name}.db" for kind in _SIZES]
+    try:
+        for path, size in zip(paths, _SIZES.values(), strict=True):
+            _allocate(path, size)
+    except OSError as error:
+        log.error("this process cannot be measured, %s cannot be written: %s", folder, error.strerror)
+        for path in paths:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        values.ValueClass = values.MutexValue
+    else:
+        values.ValueClass = values.MultiProcessValue(lambda: name)
+
+
+def _allocate(path: Path, size: int) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.pwrite(fd, bytes(size), 0)
+    finally:
+        os.close(fd)
