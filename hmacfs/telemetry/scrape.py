@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
@@ -43,6 +44,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._threads = threading.Lock()
 
     def collect(self) -> list[Metric]:
         """The metrics of all processes, past and present."""
@@ -59,12 +61,11 @@ class Folder:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        """Keeps out the other threads and servers. Not by ``flock``: a worker that is forked meanwhile would hold that,
+        too, for as long as it lives."""
+        with self._threads, (self._path / "fold.lock").open("a") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(fd)
 
     def _fold_ended(self) -> None:
         """Add the counts of processes that ended to those of process 0, and remove their files."""

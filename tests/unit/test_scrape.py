@@ -36,7 +36,7 @@ def test_counts_of_the_dead_are_folded_once(tmp_path: Path) -> None:
     write(tmp_path, ALIVE, 11)
     for _ in range(3):
         assert total(tmp_path) == 23
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_0.db", f"counter_{ALIVE}.db"]
+    assert sorted(path.name for path in tmp_path.glob("counter_*")) == ["counter_0.db", f"counter_{ALIVE}.db"]
 
 
 def test_gauges_of_the_dead_are_dropped_though_their_number_is_in_use(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_fold_that_was_broken_off_counts_nothing_twice(tmp_path: Path, *, is_c
         (tmp_path / "counter_0.draft").write_bytes(b"half")
     (tmp_path / "counter_0.added").write_text(path.name)
     assert total(tmp_path) == 105
-    assert [path.name for path in tmp_path.iterdir()] == ["counter_0.db"]
+    assert [path.name for path in tmp_path.glob("counter_*")] == ["counter_0.db"]
 
 
 @pytest.mark.parametrize("where", ["0", DEAD])
