@@ -29,35 +29,49 @@ class Monitoring:
     def __init__(self) -> None:
         self._server: ScrapeServer | None = None
         self._served: tuple[TcpAddress, Path, Path] | None = None
+        self._lock = threading.Lock()
 
     def apply(self, settings: Settings, workers: Callable[[], tuple[int, int]]) -> None:
         """Serve what these settings say at their address, and nowhere else."""
         address = settings.metrics_port
         wanted = (address, settings.runtime_dir, settings.store_dir) if settings.metrics_enabled else None
-        if wanted == self._served:
-            return
-        if self._server is not None:
-            self._server.stop()
-            self._server = None
-        self._served = wanted
-        if wanted is not None:
-            self._serve(address, settings, workers)
+        with self._lock:
+            if wanted == self._served:
+                return
+            if self._server is not None:
+                self._server.stop()
+                self._server = None
+            self._served = wanted
+            if wanted is not None and not self._serve(settings, workers):
+                log.warning("MetricsPort: cannot listen at %s yet; trying on", address)
+                self._retry(settings, workers)
 
-    def _serve(self, address: TcpAddress, settings: Settings, workers: Callable[[], tuple[int, int]]) -> None:
+    def _retry(self, settings: Settings, workers: Callable[[], tuple[int, int]]) -> None:
+        """After SIGUSR2 the server that is being replaced still has the port."""
+        wanted = self._served
+
+        def retry() -> None:
+            with self._lock:
+                if self._served is wanted and not self._serve(settings, workers):  # no reload came meanwhile
+                    self._retry(settings, workers)
+
+        timer = threading.Timer(_RETRY_SECONDS, retry)
+        timer.daemon = True
+        timer.start()
+
+    def _serve(self, settings: Settings, workers: Callable[[], tuple[int, int]]) -> bool:
+        """Whether the port could be had."""
         from hmacfs.telemetry.scrape import Folder, ScrapeServer, Vitals
 
+        address = settings.metrics_port
         folder = Folder(metrics_folder(settings))
         try:
             self._server = ScrapeServer(address.host, address.port, folder, Vitals(settings.store_dir, workers))
         except OSError as error:
-            # After SIGUSR2 the server that is being replaced still has the port.
-            log.warning("MetricsPort: cannot listen at %s: %s; trying on", address, error.strerror)
-            self._served = None
-            retry = threading.Timer(_RETRY_SECONDS, self.apply, (settings, workers))
-            retry.daemon = True
-            retry.start()
-            return
+            log.debug("MetricsPort: cannot listen at %s: %s", address, error.strerror)
+            return False
         log.info("metrics at %s", address)
+        return True
 
     def disown(self) -> None:
         """In a worker: the port is the master's alone, so that it is free when the master is gone."""
@@ -68,12 +82,12 @@ class Monitoring:
 def metrics_folder(settings: Settings) -> Path:
     """The folder that all processes write their metrics to, made and made known if it was not."""
     folder = settings.runtime_dir / "metrics"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ[_FOLDER_VARIABLE] = str(folder)
     return folder
 
 
 def drop_gauges(settings: Settings, pid: int) -> None:
     """A worker has ended: its gauges count no more. Its counters do."""
-    for path in metrics_folder(settings).glob(f"gauge_*_{pid}-*.db"):
+    for path in (settings.runtime_dir / "metrics").glob(f"gauge_*_{pid}-*.db"):
         path.unlink(missing_ok=True)

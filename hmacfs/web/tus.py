@@ -65,7 +65,7 @@ class TusUploads:
         return Reply(HTTPStatus.NO_CONTENT, [])
 
     def _append(self, exchange: Exchange, session: Session, offset: int) -> Progress[FileFacts]:
-        if exchange.length is None and not exchange.is_chunked:
+        if exchange.length is None and not exchange.is_chunked and exchange.method != "POST":  # which has no body then
             raise LengthRequired
         checksum = tus.checksum(exchange.environ)
         digest = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum else None

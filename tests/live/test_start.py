@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -319,3 +320,15 @@ print(json.dumps(answers))
     assert [answer[0].split()[0] for answer in direct] == [
         "201", "409", "403", "400", "400", "400", "400", "200", "200", "404", "403", "400", "405", "204",
     ]  # fmt: skip
+
+
+def test_a_runtime_folder_that_was_cleaned_away_is_made_anew(start_server: StartServer, tmp_path: Path) -> None:
+    runtime = tmp_path / "run"
+    server = start_server(RuntimeDir=str(runtime), MetricsEnabled=True, MetricsPort=f"127.0.0.1:{free_port()}")
+    old = server.workers()[0].pid
+    shutil.rmtree(runtime)
+    server.workers()[0].kill()
+    wait_until(lambda: [worker.pid for worker in server.workers()] not in ([], [old]), what="a new worker")
+    wait_until(server.is_ready, what="its readiness")
+    assert put(server, "file", b"x").status == 201
+    assert server.stop() == 0

@@ -325,6 +325,11 @@ def test_a_client_has_so_many_open_sessions_at_most(world: World) -> None:
     world.begin(by_slot=False, name=StoredName.from_text("another"))
 
 
+def test_clients_that_have_no_name_do_not_share_a_limit(world: World) -> None:
+    for number in range(5):
+        world.uploads.create(StoredName.from_text(f"f{number}"), 10, None, "", by_slot=True)
+
+
 def test_a_slot_that_was_completed_this_moment_is_taken(world: World) -> None:
     session = world.begin()
 
