@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import sqlalchemy as sa
+from gevent import monkey
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 
 from hmacfs.errors import SessionStoreUnavailable
@@ -24,6 +25,10 @@ from hmacfs.sessions.records import decode, digest, encode, is_token, save_with
 from hmacfs.uploads.session import Session, State
 
 R = TypeVar("R")
+
+_POLL_SECONDS = 0.005
+# It is called in native threads, where gevent's would start an event loop of its own.
+_sleep = monkey.get_original("time", "sleep")
 
 _TABLE = schema.sessions
 _C = _TABLE.c
@@ -60,6 +65,7 @@ class SqlStore:
         self._offload = offload
         self._repeats = repeats
         self._idle: deque[sa.Connection] = deque()
+        self._open: set[sa.Connection] = set()
         self._is_prepared = False
         self._preparing = threading.Lock()
 
@@ -108,7 +114,7 @@ class SqlStore:
 
     def close(self) -> None:
         while self._idle:
-            self._offload(_discard, self._idle.pop())
+            self._offload(self._discard, self._idle.pop())
 
     def is_whole(self) -> bool:
         return True
@@ -152,17 +158,17 @@ class SqlStore:
             try:
                 result = operation(connection)
             except (DataError, NotSupportedError):
-                _discard(connection)
+                self._discard(connection)
                 raise
             except DBAPIError as error:
-                _discard(connection)
+                self._discard(connection)
                 passing = error.orig is not None and self._database.is_passing(error.orig)
                 if time.monotonic() - started > self.timeout / 2 or not (is_used or (passing and repeats > 0)):
                     self._is_prepared = False  # a database that was replaced by an empty one needs its tables again
                     raise SessionStoreUnavailable from error.orig
                 repeats -= passing
             except BaseException:
-                _discard(connection)
+                self._discard(connection)
                 raise
             else:
                 self._idle.append(connection)
@@ -173,16 +179,28 @@ class SqlStore:
         with contextlib.suppress(IndexError):
             return self._idle.pop(), True
         try:
-            return self._database.engine.connect(), False
+            connection = self._database.engine.connect()
         except DBAPIError as error:
-            raise SessionStoreUnavailable from error.orig
+            return self._next_idle(error), True
+        self._open.add(connection)
+        return connection, False
 
+    def _next_idle(self, refusal: DBAPIError) -> sa.Connection:
+        """For when the server takes no more connections: the next one to be free of those it took, unless it has given
+        them up as well."""
+        deadline = time.monotonic() + self.timeout / 2
+        while self._open and time.monotonic() < deadline:
+            with contextlib.suppress(IndexError):
+                return self._idle.pop()
+            _sleep(_POLL_SECONDS)
+        raise SessionStoreUnavailable from refusal.orig
 
-def _discard(connection: sa.Connection) -> None:
-    with contextlib.suppress(Exception):
-        connection.invalidate()
-    with contextlib.suppress(Exception):
-        connection.close()
+    def _discard(self, connection: sa.Connection) -> None:
+        self._open.discard(connection)
+        with contextlib.suppress(Exception):
+            connection.invalidate()
+        with contextlib.suppress(Exception):
+            connection.close()
 
 
 # -- operations, each on a connection of its own --------------------------------------------------

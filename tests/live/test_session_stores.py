@@ -437,6 +437,27 @@ def test_closing_gives_the_connections_back(backend: Backend) -> None:
     wait_until(lambda: backend.connections() == 0, what="the end of all connections")
 
 
+@pytest.mark.parametrize("running", ["postgres"], indirect=True)
+def test_a_server_that_takes_few_connections_is_not_taken_for_a_lost_one(backend: Backend) -> None:
+    from hmacfs.sessions.postgres import open_postgres
+
+    assert isinstance(backend.server, PostgresServer)
+    backend.server.query("CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 2")
+    backend.server.query("GRANT ALL ON SCHEMA public TO few")
+    try:
+        database = open_postgres("127.0.0.1", backend.server.port, "few", "few", "hmacfs")
+        store = SqlStore(database, Offload(8), repeats=0)
+        store.ping()
+        for turn in range(10):
+            made = together(8, lambda number, turn=turn: store.create(session(f"{turn}/{number}")))  # type: ignore[misc]
+            assert made == [True] * 8
+        store.close()
+    finally:
+        backend.clear()
+        backend.server.query("DROP OWNED BY few")
+        backend.server.query("DROP ROLE few")
+
+
 with_server = pytest.mark.parametrize("running", ["redis", "postgres", "mariadb"], indirect=True)
 Server = RedisServer | PostgresServer | MariaDBServer
 
