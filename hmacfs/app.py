@@ -53,6 +53,7 @@ class Site:
     def begin_stop(self) -> None:
         """From now on the application says that it takes no new work."""
         self.health.is_draining = True
+        self.core.sweeper.stop()
 
     def tasks(self, connections: Callable[[], int]) -> list[Callable[[], None]]:
         """Endless functions, each to run in a greenlet of its own. ``connections`` tells how many are open."""

@@ -24,6 +24,7 @@ class Sweeper:
         self._sweep = sweep
         self._lock = lock
         self._interval = interval
+        self._is_stopped = False
 
     def run_once(self) -> Swept | None:
         """What was swept; ``None`` if another process is at it. Raises ``SessionStoreUnavailable``."""
@@ -36,10 +37,16 @@ class Sweeper:
         finally:
             close(fd)
 
+    def stop(self) -> None:
+        """Begin no more sweeps: a process that only finishes its transfers may be one of old settings."""
+        self._is_stopped = True
+
     def run_forever(self) -> None:
         """Sweep every interval, give or take a tenth, so that workers started together do not meet each time."""
         while True:
             time.sleep(self._interval * random.uniform(0.9, 1.1))  # noqa: S311 - nothing depends on its being secret
+            if self._is_stopped:
+                return
             try:
                 swept = self.run_once()
             except SessionStoreUnavailable:

@@ -70,8 +70,10 @@ def reload_settings() -> Settings:
 
 
 def _check_changes(running: Settings, settings: Settings) -> None:
-    """Raises ``ConfigError`` if an address that a reload brings cannot be used: gunicorn would give the old one up and
-    then end."""
+    """Raises ``ConfigError`` if an address or a store that a reload brings cannot be used: gunicorn would give the old
+    ones up and then end."""
+    if settings.store_dir != running.store_dir:
+        open_storage(settings)
     problem = ""
     if settings.listen != running.listen:
         problem = _address_problem(settings.origins["ListenPort"], settings.listen)
