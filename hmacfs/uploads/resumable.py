@@ -184,6 +184,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             self._partials.create(token)
         try:
             if self._sessions.create(session):
+                self._check_rivals(session)
                 return session
         except BaseException:
             self._partials.discard(token)
@@ -193,6 +194,14 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         if found is None:  # it ended meanwhile
             raise NameTaken if self._exists(name) else SessionConflict
         return found
+
+    def _check_rivals(self, session: Session) -> None:
+        """Of requests that begin uploads at the same moment, each found the client within its limit. Raises
+        ``TooManySessions``."""
+        with suppress(SessionStoreUnavailable):  # it has been begun, and can go on elsewhere
+            if session.owner and self._sessions.count_open(session.owner) > self.limits.per_client:
+                self._sessions.remove(session.token)
+                raise TooManySessions(_RETRY_AFTER)
 
     def check_name(self, name: StoredName) -> None:
         """Raises ``NameTaken``."""

@@ -325,6 +325,24 @@ def test_a_client_has_so_many_open_sessions_at_most(world: World) -> None:
     world.begin(by_slot=False, name=StoredName.from_text("another"))
 
 
+def test_a_client_that_begins_several_at_once_has_no_more_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        world.begin(by_slot=False)
+    create = world.sessions.create
+
+    def slow(session: Session) -> bool:
+        monkeypatch.setattr(world.sessions, "create", create)
+        world.begin(by_slot=False)  # another request, while this one waits for the store
+        return create(session)
+
+    monkeypatch.setattr(world.sessions, "create", slow)
+    with pytest.raises(TooManySessions):
+        world.begin(by_slot=False)
+    assert len(world.disk.partials) == len(world.sessions.records) == 3
+
+
 def test_clients_that_have_no_name_do_not_share_a_limit(world: World) -> None:
     for number in range(5):
         world.uploads.create(StoredName.from_text(f"f{number}"), 10, None, "", by_slot=True)
