@@ -10,7 +10,6 @@ at most the count of the one key it was about.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import logging
@@ -23,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hmacfs.descriptors import allocate
 from hmacfs.rates.window import Window
 
 log = logging.getLogger("hmacfs.rates")
@@ -221,13 +221,7 @@ def _replace(path: Path, places: int, *, had_content: bool) -> None:
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            # With its blocks, now: a full disk would otherwise kill the process that is first to write to one.
-            os.posix_fallocate(fd, 0, _file_size(places))
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-            os.pwrite(fd, bytes(_file_size(places)), 0)
+        allocate(fd, _file_size(places))
         os.pwrite(fd, _HEADER.pack(_MAGIC, _VERSION, places, 0, secrets.token_bytes(16)), 0)
         os.replace(fresh, path)
     except BaseException:

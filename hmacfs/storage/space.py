@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hmacfs import processes
+from hmacfs.descriptors import allocate
 from hmacfs.errors import NoSpace, StorageFailed
 
 #: A measurement that left plenty is good for so long; near the limit each upload measures anew.
@@ -50,8 +51,8 @@ class SharedSums:
         size = self.PLACES * self.ENTRY.size
         with self.lock():
             if os.fstat(self._fd).st_size != size:
-                os.ftruncate(self._fd, 0)
-                os.posix_fallocate(self._fd, 0, size)  # a full disk would kill the process that is first to write there
+                os.ftruncate(self._fd, min(size, os.fstat(self._fd).st_size))
+                allocate(self._fd, size)
             self._map = mmap.mmap(self._fd, size)
             self._position = self._claim()
 

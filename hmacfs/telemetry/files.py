@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from prometheus_client import values
 
 from hmacfs import processes
+from hmacfs.descriptors import allocate
 
 log = logging.getLogger("hmacfs.telemetry")
 
@@ -46,10 +46,6 @@ def use(folder: Path) -> None:
 def _allocate(path: Path, size: int) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(fd, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        os.pwrite(fd, bytes(size), 0)
+        allocate(fd, size)
     finally:
         os.close(fd)
