@@ -7,10 +7,9 @@ from typing import Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hmacfs.config import Secret
-from hmacfs.errors import ConfigError
 
 _ALLOWED = (
-    'RedisAddr: not understood; allowed is "host:port" or a URL: redis://, rediss://, unix:///path or '
+    'it is not understood; allowed is "host:port" or a URL: redis://, rediss://, unix:///path or '
     "redis+sentinel://host:port,host:port/service/db"
 )
 _REDIS_PORT, _SENTINEL_PORT = 6379, 26379
@@ -54,7 +53,7 @@ class Sentinels:
 
 
 def parse_redis_address(text: str) -> OneServer | Sentinels:
-    """Raises ``ConfigError``, which shows nothing of the text: it may carry a password."""
+    """Raises ``ValueError``, which says what is allowed and shows nothing of the text: it may carry a password."""
     try:
         if "://" not in text:
             host, port = _host_and_port(text, _REDIS_PORT)
@@ -70,7 +69,7 @@ def parse_redis_address(text: str) -> OneServer | Sentinels:
             return OneServer(text)
     except ValueError:
         pass
-    raise ConfigError(_ALLOWED)
+    raise ValueError(_ALLOWED)
 
 
 def _host_and_port(text: str, default: int) -> tuple[str, int]:

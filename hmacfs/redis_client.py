@@ -13,7 +13,7 @@ from hmacfs.redis_address import OneServer, RedisSettings, Sentinels, parse_redi
 
 
 def connect_as_set(settings: RedisSettings, *, max_connections: int) -> redis.Redis:
-    """A client for the server that the settings name. Raises ``ConfigError``."""
+    """A client for the server that the settings name. Raises ``ValueError`` if the address is not understood."""
     password = settings.redis_password
     return connect(
         parse_redis_address(settings.redis_addr),

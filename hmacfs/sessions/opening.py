@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -28,6 +29,8 @@ class StoreSettings(RedisSettings, Protocol):
     """The part of ``hmacfs.config.Settings`` that says where sessions are kept."""
 
     @property
+    def origins(self) -> Mapping[str, str]: ...
+    @property
     def store_dir(self) -> Path: ...
     @property
     def max_retries(self) -> int: ...
@@ -52,15 +55,18 @@ class StoreSettings(RedisSettings, Protocol):
 def check_settings(settings: StoreSettings) -> None:
     """Raises ``ConfigError`` if an address cannot be understood or a driver is not installed. Connects to nothing and
     imports no driver, so a process that has yet to fork or to be patched may ask."""
-    if settings.redis_addr:
-        parse_redis_address(settings.redis_addr)
-        _need("redis", "RedisAddr: the driver is not installed", "hmac-file-server[redis]")
-    if settings.fallback_enabled:
-        kind = settings.fallback_db_type
-        _host_and_port(settings.fallback_db_host)
-        _need(_DRIVERS[kind], f'FallbackDBType: the driver for "{kind}" is not installed', f"hmac-file-server[{kind}]")
-    if settings.fallback_enabled or not settings.redis_addr:
-        _need("sqlalchemy", "the session store needs a package that is not installed", "SQLAlchemy")
+    key = "RedisAddr"
+    try:
+        if settings.redis_addr:
+            parse_redis_address(settings.redis_addr)
+            _need("redis", "hmac-file-server[redis]")
+        if settings.fallback_enabled:
+            key = "FallbackDBHost"
+            _host_and_port(settings.fallback_db_host)
+            key = "FallbackDBType"
+            _need(_DRIVERS[settings.fallback_db_type], f"hmac-file-server[{settings.fallback_db_type}]")
+    except ValueError as error:
+        raise ConfigError(f"{settings.origins[key]}: {error}") from None
 
 
 def open_store(settings: StoreSettings) -> Chain:
@@ -124,13 +130,13 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
     match = _HOST.fullmatch(text or "localhost")
     port = int(match["port"]) if match and match["port"] else None
     if match is None or (port is not None and not 1 <= port <= 65535):
-        raise ConfigError(
-            'FallbackDBHost: not understood; allowed is a host with an optional port, such as "localhost:5432" or '
+        raise ValueError(
+            f'{text!r} is not allowed; allowed is a host with an optional port, such as "localhost:5432" or '
             '"[::1]:3306", or the path of a Unix socket'
         )
     return match["path"] or match["v6"] or match["host"], port
 
 
-def _need(module: str, sentence: str, package: str) -> None:
+def _need(module: str, package: str) -> None:
     if find_spec(module) is None:
-        raise ConfigError(f"{sentence}: pip install {package}")
+        raise ValueError(f"its driver is not installed: pip install '{package}'")

@@ -11,7 +11,7 @@ import secrets
 import struct
 from collections.abc import Iterator
 
-from hmacfs.descriptors import close
+from hmacfs.descriptors import allocate, close
 from hmacfs.naming import PATH_LIMIT_BYTES
 
 
@@ -34,7 +34,7 @@ class FolderNotes:
         self._is_open = False
 
     def open(self) -> None:
-        """Make the file if there is none yet. Where a file cannot be mapped, nothing is noted."""
+        """Make the file if there is none yet. Without room for it, or memory to map it to, nothing is noted."""
         if self._is_open:
             return
         self._is_open = True
@@ -42,7 +42,7 @@ class FolderNotes:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             fd = os.open(secrets.token_hex(16), flags, 0o600, dir_fd=self._folder)  # open for good: it holds the lock
             fcntl.flock(fd, fcntl.LOCK_EX)
-            os.ftruncate(fd, self.SLOTS * self._SLOT_BYTES)
+            allocate(fd, self.SLOTS * self._SLOT_BYTES)
             self._map = mmap.mmap(fd, self.SLOTS * self._SLOT_BYTES)
             self._free = [slot * self._SLOT_BYTES for slot in range(self.SLOTS)]
 
