@@ -81,7 +81,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("UploadMaxSize", values.size(1), "1GB", "largest file"),
     Setting("MaxBytesPerSecond", values.rate, 0, "rate of each upload; 0 for no limit"),
     Setting("DownloadMaxBytesPerSecond", values.rate, 0, "rate of each download; 0 for no limit"),
-    Setting("RedisAddr", values.text, "", "Redis for upload sessions: host:port or a URL"),
+    Setting("RedisAddr", values.text, "", "Redis for upload sessions and rate limits: host:port or a URL"),
     Setting("RedisPassword", values.password, "", "its password", is_secret=True),
     Setting("RedisDB", values.integer(0, 1_000_000), 0, "its database number"),
     Setting("RedisTimeout", values.duration(), "1s", "what an unreachable Redis may cost a request, once"),
