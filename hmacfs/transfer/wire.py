@@ -24,6 +24,10 @@ _READ, _WRITE = 1, 2
 QUANTUM_SECONDS = 0.003
 
 
+#: How long a wait for several bytes may last. A peer on a local network sends what is worth gathering in less.
+GATHER_SECONDS = 0.01
+
+
 #: The peer or the way to it is gone. For a reader that is the end of the stream.
 GONE_ERRNOS = frozenset(
     {
@@ -50,7 +54,7 @@ class Wire:
     registered with the poller under the descriptor's number.
     """
 
-    __slots__ = ("_hub", "_raw", "_readable", "_turn_ends", "_writable", "fd", "sock")
+    __slots__ = ("_gathered", "_hub", "_raw", "_readable", "_turn_ends", "_writable", "fd", "sock")
 
     #: Whether the bytes on the descriptor are the peer's own, so that the kernel may move them.
     is_plain = True
@@ -64,9 +68,30 @@ class Wire:
         self._readable: Any = self._hub.loop.io(self.fd, _READ)
         self._writable: Any = None
         self._turn_ends = 0.0
+        self._gathered = 1
+
+    def gather(self, count: int) -> None:
+        """From now on let waits for reading go on until so many bytes are there, or the stream has ended; 1 ends that.
+        For fast peers: once the bytes don't come within ``GATHER_SECONDS``, no wait is for more than one byte."""
+        if count != self._gathered and hasattr(socket, "SO_RCVLOWAT"):
+            self._gathered = count
+            with contextlib.suppress(OSError):
+                self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether waits go on until several bytes are there."""
+        return self._gathered > 1
 
     def wait_readable(self, timeout: float | None) -> None:
         """Wait until a read makes progress (data, end or error); ``WireTimeout`` after ``timeout`` seconds."""
+        if self._gathered > 1:
+            try:
+                self._wait(self._readable, GATHER_SECONDS)
+            except WireTimeout:
+                self.gather(1)
+            else:
+                return
         self._wait(self._readable, timeout)
 
     def wait_writable(self, timeout: float | None) -> None:

@@ -24,7 +24,7 @@ from hmacfs.transfer import receive as receive_module
 from hmacfs.transfer.body import Body, ChunkedBody, PlainBody, SocketBody, body_of
 from hmacfs.transfer.kernel import Splicer, SpliceUnsupported
 from hmacfs.transfer.pace import CATCH_UP_SECONDS, PIECE_SECONDS, Pace
-from hmacfs.transfer.receive import BUFFER_BYTES, SPLICE_FROM_BYTES, Receiver
+from hmacfs.transfer.receive import BUFFER_BYTES, GATHER_BYTES, SPLICE_FROM_BYTES, Receiver
 from hmacfs.transfer.send import FileShorter, FileSlice
 from hmacfs.transfer.wire import Inbox, Wire, WireTimeout
 
@@ -97,6 +97,59 @@ def by_buffer(monkeypatch: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
 
 def by_stream(_: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
     return PlainBody(line.near.makefile("rb"), len(data), 5, line.near)
+
+
+class TcpLine(Line):
+    """The same over TCP, which knows how many bytes a wait is for."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.far = socket.create_connection(listener.getsockname())
+            self.near, _ = listener.accept()
+        self.wire = Wire(self.near)
+        self.inbox = Inbox(self.wire)
+
+    def waits_for(self) -> int:
+        return self.near.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+
+@pytest.fixture
+def tcp_line() -> Iterator[TcpLine]:
+    pair = TcpLine()
+    yield pair
+    pair.close()
+
+
+def test_a_fast_body_is_gathered_and_a_slow_one_does_not_wait_for_more(
+    monkeypatch: pytest.MonkeyPatch, tcp_line: TcpLine, target: int
+) -> None:
+    asked: list[int] = []
+    gather = Wire.gather
+
+    def noted(wire: Wire, count: int) -> None:
+        asked.append(count)
+        gather(wire, count)
+
+    monkeypatch.setattr(Wire, "gather", noted)
+    size, first = 4 * GATHER_BYTES, 1000
+    body = SocketBody(tcp_line.inbox, size, 5)
+    receiving = gevent.spawn(receiver().receive, body, target, limit=size)
+    tcp_line.far.sendall(bytes(first))
+    while body.received < first:
+        gevent.sleep(0.001)
+    assert asked == [GATHER_BYTES, 1]
+    assert tcp_line.waits_for() == 1
+    tcp_line.far.sendall(bytes(size - first))
+    assert receiving.get() == size
+    assert asked[-1] == tcp_line.waits_for() == 1
+
+
+def test_the_end_of_a_stream_ends_a_wait_for_more(tcp_line: TcpLine, target: int) -> None:
+    body = SocketBody(tcp_line.inbox, 4 * GATHER_BYTES, 5)
+    tcp_line.send(bytes(1000), then_close=True)
+    with pytest.raises(BodyCutShort):
+        receiver().receive(body, target, limit=body.length)
+    assert content(target) == bytes(1000)
 
 
 @pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
