@@ -17,7 +17,7 @@ from bench.stores import Stored, put_in, take_out, warm_memory
 from bench.wrk import threads, wrk
 
 #: More than any server here takes in a second on one core: a list of paths must not end before the run.
-_UPLOADS_PER_CORE_SECOND = 20_000
+_UPLOADS_PER_CORE_SECOND = 40_000
 _BYTES_PER_CORE_SECOND = 6e9
 
 
