@@ -85,7 +85,7 @@ class Wire:
 
     def wait_readable(self, timeout: float | None) -> None:
         """Wait until a read makes progress (data, end or error); ``WireTimeout`` after ``timeout`` seconds."""
-        if self._gathered > 1:
+        if self.gathers:
             try:
                 self._wait(self._readable, GATHER_SECONDS)
             except WireTimeout:

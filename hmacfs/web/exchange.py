@@ -124,7 +124,7 @@ class Exchange:
     def log_path(self) -> str:
         """The path as it was sent, in printable ASCII, without what gives rights: the query, and the greater part of an
         unfinished upload's token."""
-        before, reserved, token = self.environ.get("PATH_INFO", "").rpartition(TUS_PATH)
+        before, reserved, token = self.environ.get("PATH_INFO", "").partition(TUS_PATH)
         if reserved:
             return quote(f"{before}{reserved}{token[:_TOKEN_SHOWN]}...", safe="/.", encoding="latin-1")
         raw = self.environ.get("RAW_URI")

@@ -1,4 +1,4 @@
-"""One definition of each route, reached by two doors: Flask's dispatch, and a direct one for the hot methods.
+"""One definition of each route, reached by two doors: Flask's dispatch, and a direct one for the transfers.
 
 Flask's and Werkzeug's own work costs about as much as everything else a small upload needs. The direct door skips it,
 but not a single check: both doors call the very same decorated view through the very same ``Desk.answer``.
@@ -137,7 +137,7 @@ ANY_PATH = "/<any_path:path>"
 class TransferBlueprint(flask.Blueprint):
     """A blueprint whose views take an ``Exchange`` and return a ``Reply``.
 
-    ``direct`` holds, by method, the views that may be reached without Flask's dispatch.
+    ``direct`` holds the view of each method, for a door in front of a blueprint with one rule.
     """
 
     def __init__(self, name: str, import_name: str, desk: Desk, *, url_prefix: str | None = None) -> None:
@@ -145,14 +145,13 @@ class TransferBlueprint(flask.Blueprint):
         self._desk = desk
         self.direct: dict[str, tuple[View, str]] = {}
 
-    def transfer(self, rule: str, *methods: str, direct: bool = False) -> Callable[[View], View]:
-        """Register a view for ``rule`` and ``methods``; ``direct``: also for the direct door."""
+    def transfer(self, rule: str, *methods: str) -> Callable[[View], View]:
+        """Register a view for ``rule`` and ``methods``, with Flask and for the direct door."""
 
         route = f"{self.url_prefix or ''}{rule}".replace(ANY_PATH, "/<path>")
 
         def register(view: View) -> View:
-            if direct:
-                self.direct.update(dict.fromkeys(methods, (view, route)))
+            self.direct.update(dict.fromkeys(methods, (view, route)))
 
             def flask_view(**_: object) -> flask.Response:
                 # The name is parsed from the environ, once and strictly; Flask's own idea of it is not used.

@@ -48,7 +48,7 @@ def transfers(services: Services) -> TransferBlueprint:
     _add_downloads(blueprint, services)
     _add_tus(blueprint, services)
 
-    @blueprint.transfer(ANY_PATH, "OPTIONS", direct=True)
+    @blueprint.transfer(ANY_PATH, "OPTIONS")
     def options(_: Exchange) -> Reply:
         allow = ("Allow", ", ".join(METHODS))
         return Reply(
@@ -61,7 +61,7 @@ def transfers(services: Services) -> TransferBlueprint:
 def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
     guards, rates = services.guards, services.rates
 
-    @blueprint.transfer(ANY_PATH, "PUT", direct=True)
+    @blueprint.transfer(ANY_PATH, "PUT")
     @guards.named
     @rates.uploads
     @rates.signatures
@@ -102,7 +102,7 @@ def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
             return services.serve_file.folder(exchange)
         return services.serve_file(exchange, private=scheme is not None)
 
-    @blueprint.transfer(ANY_PATH, "GET", "HEAD", direct=True)
+    @blueprint.transfer(ANY_PATH, "GET", "HEAD")
     def download(exchange: Exchange) -> Reply:
         if exchange.method == "HEAD" and is_tus_path(exchange, services.prefix):
             return services.tus.head(exchange)
@@ -155,7 +155,7 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
         verified = guards.verify(exchange, length, content_type=content_type, method="PUT")
         return services.tus.create(exchange, recordable_type(verified.content_type or content_type))
 
-    @blueprint.transfer(ANY_PATH, "POST", "PATCH", "DELETE", direct=True)
+    @blueprint.transfer(ANY_PATH, "POST", "PATCH", "DELETE")
     def resumable(exchange: Exchange) -> Reply:
         method = exchange.method
         if method == "POST":

@@ -20,6 +20,7 @@ from hmacfs.web.exchange import Exchange
             "/upload/.hmacfs/tus/01234567...",
         ),
         ("/upload/%2ehmacfs/tus/%300123456", "/upload/.hmacfs/tus/00123456789\n", "/upload/.hmacfs/tus/00123456..."),
+        (None, "/upload/.hmacfs/tus/0123456789/.hmacfs/tus/x", "/upload/.hmacfs/tus/01234567..."),
     ],
 )
 def test_the_path_is_printable_and_gives_no_rights(raw: str | None, path_info: str, expected: str) -> None:
