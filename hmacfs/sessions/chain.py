@@ -9,8 +9,9 @@ higher revision counts. "No such session" is believed only where it can be known
 
 What it cannot do:
 - Each worker finds out for itself which stores it can reach. If one worker has lost Redis and another has not (a Redis
-  that hung for a second), the other may read a record from Redis that is one save older, until the first has found
-  Redis again and has copied what it had saved meanwhile: some milliseconds in general.
+  that hung for a second), the other's ``get`` and ``find`` may give a record from Redis that is older, until the first
+  has found Redis again (``RetryDelay`` at most) and has copied what it had saved meanwhile. ``newest`` asks both, and
+  whoever sees that a file has more bytes than its record knows of uses that.
 - A slot has one open session as long as all workers reach the same store at least. If one reaches only Redis and
   another only the database, both may open a session for it; afterwards the slot belongs to the one that Redis knows,
   and the other's bytes are swept when they expire.
@@ -94,6 +95,10 @@ class Chain:
 
     def get(self, token: str) -> Session | None:
         return self._look_up(lambda store: store.get(token), must_know=True)
+
+    def newest(self, token: str) -> Session | None:
+        session = self.get(token)
+        return session if session is None or len(self._links) == 1 else self._newest(session)
 
     def find(self, slot: str) -> Session | None:
         for _ in self._links:

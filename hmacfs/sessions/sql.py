@@ -77,6 +77,9 @@ class SqlStore:
     def get(self, token: str) -> Session | None:
         return self._run(lambda connection: _load(connection, token)) if is_token(token) else None
 
+    def newest(self, token: str) -> Session | None:
+        return self.get(token)
+
     def find(self, slot: str) -> Session | None:
         return self._run(lambda connection: _one(connection, _BY_SLOT, digest(slot)))
 

@@ -28,6 +28,10 @@ class SessionStore(Protocol):
     def get(self, token: str) -> Session | None:
         """The session of this token, in any state, or ``None`` if this store has none."""
 
+    def newest(self, token: str) -> Session | None:
+        """The same from whichever part of the store has the newest copy. Costs more than ``get``, and is exact also
+        where another process could not reach every part when it saved."""
+
     def find(self, slot: str) -> Session | None:
         """The open session with this ``slot``, or ``None``."""
 

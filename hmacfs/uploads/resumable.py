@@ -230,6 +230,17 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         self._check_age(session)
         return session
 
+    def up_to_date(self, session: Session, boundary: int) -> Session:
+        """The session as it was last saved. ``boundary`` is where the last piece ended that this record knows of: if
+        more is stored, either a later piece was broken off, or the record is an older copy.
+
+        Raises ``SessionStoreUnavailable``.
+        """
+        stored = self._partials.length(session.token)
+        if stored is None or stored <= boundary:
+            return session
+        return self._sessions.newest(session.token) or session
+
     def _check_age(self, session: Session) -> None:
         """A process that is killed while it receives has no time to write down when the last byte came: the file
         knows."""
@@ -342,7 +353,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
     def _restart(self, session: Session, writer: Writer[FactsT], offset: int) -> None:
         """Drop what an earlier attempt stored behind ``offset``. Raises ``SessionConflict`` if the session was read
         before another writer went on with it: then those bytes are acknowledged."""
-        known = self._sessions.get(session.token)
+        known = self._sessions.newest(session.token)
         if known is None or dataclasses.replace(known, touched=session.touched, revision=session.revision) != session:
             raise SessionConflict("Another connection continued this upload.")
         if writer.length > offset:

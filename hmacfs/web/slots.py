@@ -63,7 +63,8 @@ class SlotUploads:
         session = self._session(exchange)
         if session is None:
             session = self._create(exchange, chunk.total, content_type, begins=chunk.number == 1, metadata="0")
-        boundary = int(session.metadata or 0)
+        session = self._uploads.up_to_date(session, _boundary(session))
+        boundary = _boundary(session)
         if session.state is State.FINISHED:
             return Reply(HTTPStatus.OK, self._progress_headers(session, session.length or 0))
         if chunk.number <= session.chunks:
@@ -127,10 +128,16 @@ class SlotUploads:
 
     def probe(self, session: Session) -> Reply:
         """How far an upload is, for the client to go on from there."""
-        progress = self._uploads.progress(session)
-        # What arrived of a chunk that is not complete is sent anew: the client goes on at the chunk's beginning.
-        offset = int(session.metadata) if session.metadata else progress.offset
+        offset = self._uploads.progress(session).offset
+        if session.metadata:
+            # What arrived of a chunk that is not complete is sent anew: the client goes on at the chunk's beginning.
+            offset = _boundary(self._uploads.up_to_date(session, _boundary(session)))
         headers = [("Upload-Offset", str(offset)), ("Cache-Control", "no-store"), ("X-Session-Token", session.token)]
         if session.length is not None:
             headers.append(("Upload-Length", str(session.length)))
         return Reply(HTTPStatus.OK, headers)
+
+
+def _boundary(session: Session) -> int:
+    """Where the next numbered chunk begins in the file."""
+    return int(session.metadata or 0)

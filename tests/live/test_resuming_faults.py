@@ -16,11 +16,12 @@ from typing import NamedTuple, Self
 import psutil
 import pytest
 
-from tests.live.pieces import DIALECTS, Upload, partial_files, persist
+from tests.live.pieces import DIALECTS, Upload, begun, partial_files, persist
 from tests.servers import folder_of, wait_until
 from tests.servers.hmacfs import HmacFileServer, fallback
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 
 StartServer = Callable[..., HmacFileServer]
@@ -270,3 +271,30 @@ def test_twenty_uploads_survive(
         assert [
             line for line in server.complaints() if not any(re.search(known, line) for known in case.explained)
         ] == []
+
+
+@pytest.mark.parametrize("probes", [False, True], ids=["goes on at once", "probes"])
+@pytest.mark.parametrize("kind", DIALECTS, ids=lambda kind: kind.dialect)
+def test_what_was_saved_without_redis_is_known_where_redis_is(
+    start_server: StartServer,
+    databases: Callable[[str], Database],
+    tmp_path: Path,
+    kind: type[Upload],
+    probes: bool,
+) -> None:
+    """Two servers share all stores; the network between one of them and Redis breaks."""
+    with RedisServer(tmp_path / "redis") as redis:
+        settings = settings_of(("redis",), redis, databases("postgres"))
+        with_redis = start_server(**settings)
+        with Proxy(redis.port) as network:
+            shared = {"RedisAddr": f"127.0.0.1:{network.port}", "StoreDir": str(with_redis.store)}
+            cut_off = start_server(**settings | shared)
+            upload = begun(kind, cut_off, "apart/photo.jpg")
+        assert upload.send(40_000).headers["Upload-Offset"] == "80000"
+        assert "session store redis is lost" in cut_off.log()
+        upload.server = with_redis
+        if probes:
+            assert upload.probe().headers["Upload-Offset"] == "80000"
+        assert upload.send(80_000).status in (201, 204)
+        assert (with_redis.store / upload.name).read_bytes() == upload.body
+        assert with_redis.complaints() == []

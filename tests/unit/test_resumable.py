@@ -50,10 +50,11 @@ class Body:
 
 
 class Sessions:
-    """A session store that can be away."""
+    """A session store that can be away, and whose nearest part may have ``older`` copies."""
 
     def __init__(self) -> None:
         self.records: dict[str, Session] = {}
+        self.older: dict[str, Session] = {}
         self.is_away = False
         self.calls_left = math.inf
 
@@ -70,6 +71,10 @@ class Sessions:
         return True
 
     def get(self, token: str) -> Session | None:
+        self._check()
+        return self.older.get(token, self.records.get(token))
+
+    def newest(self, token: str) -> Session | None:
         self._check()
         return self.records.get(token)
 
@@ -496,6 +501,24 @@ def test_a_piece_that_was_acknowledged_meanwhile_is_not_dropped(world: World) ->
     with pytest.raises(SessionConflict):
         world.append(before, 0, b"0123456789", after=counting, restart=True)
     assert world.stored(before) == CONTENT[:30]
+
+
+def test_the_bytes_say_that_a_record_is_an_older_copy(world: World) -> None:
+    older = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
+    newest = world.append(older, 30, CONTENT[30:60], after=counting, restart=True).session
+    world.sessions.older[older.token] = older
+    assert world.uploads.up_to_date(older, 30) == newest
+    with pytest.raises(SessionConflict):
+        world.append(older, 30, CONTENT[30:60], after=counting, restart=True)
+    assert world.stored(older) == CONTENT[:60]
+
+
+def test_a_record_that_knows_all_bytes_is_not_looked_up(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
+    world.sessions.is_away = True
+    assert world.uploads.up_to_date(session, 30) == session
+    with pytest.raises(SessionStoreUnavailable):
+        world.uploads.up_to_date(session, 29)
 
 
 def test_without_a_length_the_last_piece_ends_the_file(world: World) -> None:
