@@ -251,6 +251,9 @@ def test_refusals_pass_through(pair: Pair) -> None:
         ("GET", "/upload/x/../refused/file", 400),
         ("GET", "/upload/x/%2e%2E/refused/file", 400),
         ("GET", "/upload/refused%2ffile", 200),
+        ("GET", "/upload/refused/file%23", 404),
+        ("GET", "/upload/refused/file#x", 400),
+        ("HEAD", "/upload/refused//file", 400),
         ("GET", "/hmacfs-internal/refused/file", 404),
         ("GET", "/upload/refused/file?v3=0", 403),
         ("DELETE", "/upload/refused/file", 405),
@@ -265,6 +268,18 @@ def test_refusals_pass_through(pair: Pair) -> None:
         if target.startswith("/upload/"):
             assert answer.headers["X-Request-ID"], (method, target)
             assert answer.headers["Content-Type"] != "text/html"
+
+
+def test_each_request_has_an_id_of_its_own(pair: Pair) -> None:
+    pair.put("named/file", b"x")
+    ids: set[str] = set()
+    for _ in range(3):
+        with Client(pair.nginx.port) as client:
+            for target in ("named/file", "named/none", "named/file"):
+                client.head("GET", pair.server.path(target))
+                ids.add(client.answer().headers["X-Request-ID"])
+    assert len(ids) == 9
+    wait_until(lambda: any(f"request_id={one} " in pair.server.log() for one in ids), what="one that the server knows")
 
 
 def test_a_link_out_of_the_store_is_not_followed(pair: Pair) -> None:
