@@ -8,6 +8,7 @@ joined before they are sent.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -218,8 +219,10 @@ class Answer:
         wire, timeout = self._connection.wire, self._connection.site.write_timeout
         if isinstance(content, FileSlice):
             if content.count > SMALL_FILE_BYTES or content.rate:
-                wire.send_more(self._render(content.count), timeout)
-                content.send_over(wire, timeout)
+                # At a rate, what is sent must not wait for what may be sent only later.
+                with contextlib.nullcontext() if content.rate else wire.corked():
+                    wire.send(self._render(content.count), timeout)
+                    content.send_over(wire, timeout)
                 return
             try:
                 data = os.pread(content.fd, content.count, content.offset)

@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -136,19 +137,30 @@ class Wire:
         except OSError:
             return 0
 
-    def send(self, data: bytes, timeout: float | None, flags: int = 0) -> None:
+    def send(self, data: bytes, timeout: float | None) -> None:
         """Send all of ``data``. ``WireTimeout`` if the peer takes no byte for ``timeout`` seconds, ``OSError`` if it is
         gone."""
         rest = memoryview(data)
         while rest:
             try:
-                rest = rest[self._raw.send(rest, flags) :]
+                rest = rest[self._raw.send(rest) :]
             except BlockingIOError:
                 self.wait_writable(timeout)
 
-    def send_more(self, data: bytes, timeout: float | None) -> None:
-        """Like ``send``, telling the kernel that more follows at once, so that it goes out in one segment with that."""
-        self.send(data, timeout, getattr(socket, "MSG_MORE", 0))
+    @contextlib.contextmanager
+    def corked(self) -> Iterator[None]:
+        """In this context only full segments go out. ``sendfile`` would end one at each pipe's worth of 64 KiB: a GET
+        of 1 GiB took 0.56 s of CPU time instead of 0.47 s."""
+        self._cork(1)
+        try:
+            yield
+        finally:
+            self._cork(0)
+
+    def _cork(self, value: int) -> None:
+        if hasattr(socket, "TCP_CORK"):
+            with contextlib.suppress(OSError):  # no TCP, or the peer is gone
+                self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, value)
 
     def bound_receive_buffer(self, rate: int) -> None:
         """Keep the kernel from taking much more than ``rate`` (bytes per second) lets through: left alone it buffers
@@ -218,8 +230,7 @@ class TlsWire(Wire):
         del view  # whether a whole record has arrived shows only in a read, which would wait for it
         return 0
 
-    def send(self, data: bytes, timeout: float | None, flags: int = 0) -> None:
-        del flags  # OpenSSL makes its own segments
+    def send(self, data: bytes, timeout: float | None) -> None:
         self.sock.settimeout(timeout)
         rest = memoryview(data)
         try:
