@@ -126,14 +126,14 @@ class Connection:
             if not body.is_complete:
                 self._linger()
             return False
-        self.is_idle = not self.inbox.ahead
+        self.is_idle = not self.inbox.count
         self.wire.give_way()
         return True
 
     def _read_head(self) -> Head | None:
         """The next request's head; ``None`` if the client left before it was complete, ``WireTimeout`` if it took too
         long."""
-        if self.inbox.ahead and (head := self._parse()) is not None:
+        if self.inbox.count and (head := self._parse()) is not None:
             return head
         with gevent.Timeout(self.site.idle_timeout, WireTimeout):
             while self.inbox.more(None):
@@ -145,7 +145,7 @@ class Connection:
     def _parse(self) -> Head | None:
         head = parse_head(self.inbox.ahead)
         if head is not None:
-            self.inbox.ahead = self.inbox.ahead[head.size :]
+            self.inbox.take(head.size)
         return head
 
     def _body(self, head: Head) -> Body:
@@ -155,7 +155,7 @@ class Connection:
         return SocketBody(self.inbox, head.length or 0, self.site.read_timeout, invite)
 
     def _invite(self) -> None:
-        if not self.inbox.ahead:  # else the client did not wait
+        if not self.inbox.count:  # else the client did not wait
             self.wire.send(CONTINUE, self.site.write_timeout)
 
     def _environ(self, head: Head, body: Body) -> dict[str, Any]:

@@ -35,6 +35,11 @@ class Body(io.RawIOBase):
         """Whether the end was reached: nothing of this body is left on the connection."""
         return self.received == self.length
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether all that is left of it is in this process already: nothing can be saved by refusing it early."""
+        return self.is_complete
+
     def readable(self) -> bool:
         return True
 
@@ -93,7 +98,7 @@ class _OwnBody(Body):
             raise BodyCutShort from error
 
     def wait_for_data(self) -> None:
-        if self.inbox.ahead:
+        if self.inbox.count:
             return
         self.invite()
         try:
@@ -119,7 +124,11 @@ class SocketBody(_OwnBody):
         """Bytes that have not been read yet."""
         return self.length - self.received
 
-    def take_ahead(self, at_most: int | None) -> bytes:
+    @property
+    def has_arrived(self) -> bool:
+        return self.length - self.received <= self.inbox.count
+
+    def take_ahead(self, at_most: int | None) -> memoryview:
         """The part of the body that has been read ahead already, or ``at_most`` so many bytes of it."""
         data = self.inbox.take(self.left if at_most is None else min(self.left, at_most))
         self.received += len(data)
@@ -177,12 +186,12 @@ class ChunkedBody(_OwnBody):
         raise BadBody
 
     def _line(self) -> bytes:
-        while (end := self.inbox.ahead.find(b"\n")) < 0:
-            if len(self.inbox.ahead) > self.LINE_LIMIT:
+        while (end := self.inbox.find(b"\n")) < 0:
+            if self.inbox.count > self.LINE_LIMIT:
                 raise BadBody
             if not self.inbox.more(self.timeout):
                 raise BodyCutShort
-        line = self.inbox.take(end + 1)
+        line = bytes(self.inbox.take(end + 1))
         if not line.endswith(b"\r\n") or len(line) > self.LINE_LIMIT or b"\r" in line[:-2]:
             raise BadBody
         return line[:-2]

@@ -93,7 +93,7 @@ class Receiver:
                 body.inbox.wire.bound_receive_buffer(self._rate)
             if digest is None and body.left >= SPLICE_FROM_BYTES and body.inbox.wire.is_plain:
                 self._splice(job, body)
-            elif digest is None and job.pace is None and body.left <= len(body.inbox.ahead):
+            elif digest is None and job.pace is None and body.has_arrived:
                 self._write_ahead(job, body)
         self._copy(job, digest)
         return job.moved
@@ -116,11 +116,11 @@ class Receiver:
 
     def _write_ahead(self, job: _Job, body: SocketBody) -> None:
         """Store what was read together with the request's head."""
-        while body.inbox.ahead and not body.is_complete:
+        while body.inbox.count and not body.is_complete:
             ahead = body.take_ahead(job.pace.piece if job.pace else None)
             if body.received > job.limit:
                 raise TooLarge
-            self._write(job.fd, memoryview(ahead))
+            self._write(job.fd, ahead)
             self._after_piece(job, len(ahead))
 
     def _copy(self, job: _Job, digest: Digest | None) -> None:

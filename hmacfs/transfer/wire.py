@@ -118,8 +118,20 @@ class Wire:
             gevent.sleep(1e-6)
             self._turn_ends = time.monotonic() + QUANTUM_SECONDS
 
+    def read(self, at_most: int, timeout: float | None) -> bytes:
+        """What is there, or the first that comes: at least one byte, or none at the end of the stream."""
+        while True:
+            try:
+                return os.read(self.fd, at_most)
+            except BlockingIOError:
+                self.wait_readable(timeout)
+            except OSError as error:
+                if error.errno not in GONE_ERRNOS:
+                    raise
+                return b""
+
     def read_into(self, view: memoryview, timeout: float | None) -> int:
-        """Bytes put into ``view``: at least one, or 0 at the end of the stream."""
+        """The same into ``view``: the number of bytes."""
         while True:
             try:
                 return os.readv(self.fd, [view])
@@ -214,6 +226,10 @@ class TlsWire(Wire):
         if not (self._decrypts and self.sock.pending()):  # type: ignore[attr-defined]
             super().wait_readable(timeout)
 
+    def read(self, at_most: int, timeout: float | None) -> bytes:
+        buffer = bytearray(at_most)
+        return bytes(buffer[: self.read_into(memoryview(buffer), timeout)])
+
     def read_into(self, view: memoryview, timeout: float | None) -> int:
         self.sock.settimeout(timeout)
         try:
@@ -250,35 +266,57 @@ class TlsWire(Wire):
 
 
 class Inbox:
-    """What a peer has sent: first the bytes that were read ahead (behind a request's head), then the socket."""
+    """What a peer has sent: first the ``count`` bytes that were read ahead (behind a request's head), then the socket.
 
-    __slots__ = ("ahead", "wire")
+    Bytes read ahead are not copied again: a small file goes from where they were read to straight to the disk.
+    """
+
+    __slots__ = ("_data", "_start", "count", "wire")
 
     #: Enough for the head of an ordinary request and a thumbnail behind it in one system call.
     READ_AHEAD = 72 * 1024
-    #: Where all connections of this process read to, one at a time: between the read and the copy nobody else runs.
-    _scratch = memoryview(bytearray(READ_AHEAD))
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
-        self.ahead = b""
+        self.count = 0
+        self._data = b""
+        self._start = 0
+
+    @property
+    def ahead(self) -> bytes:
+        """The bytes read ahead."""
+        return self._data[self._start :] if self._start else self._data
 
     def more(self, timeout: float | None) -> bool:
-        """Read once from the socket and append it to ``ahead``; False at the end of the stream."""
-        count = self.wire.read_into(self._scratch, timeout)
-        data = bytes(self._scratch[:count])
-        self.ahead = self.ahead + data if self.ahead else data
-        return count > 0
+        """Read once from the socket, behind what was read ahead; False at the end of the stream."""
+        data = self.wire.read(self.READ_AHEAD, timeout)
+        self.push(data)
+        return bool(data)
 
-    def take(self, count: int) -> bytes:
-        """At most ``count`` bytes of those already here."""
-        taken, self.ahead = self.ahead[:count], self.ahead[count:]
+    def push(self, data: bytes) -> None:
+        """Let ``data`` follow the bytes read ahead."""
+        self._data = self.ahead + data if self.count else data
+        self._start = 0
+        self.count = len(self._data)
+
+    def find(self, byte: bytes) -> int:
+        """How many of the bytes read ahead come before the first ``byte``; -1 if it is not among them."""
+        position = self._data.find(byte, self._start)
+        return position - self._start if position >= 0 else -1
+
+    def take(self, count: int) -> memoryview:
+        """At most ``count`` bytes of those read ahead."""
+        begin, end = self._start, min(self._start + count, len(self._data))
+        taken = memoryview(self._data)[begin:end]
+        self._start, self.count = end, len(self._data) - end
+        if not self.count:
+            self._data, self._start = b"", 0
         return taken
 
     def read_into(self, view: memoryview, timeout: float | None) -> int:
         """Like ``Wire.read_into``, after the bytes read ahead. What has arrived behind those comes with them, so that a
         body of some dozen kilobytes is written to its file at once."""
-        if not self.ahead:
+        if not self.count:
             return self.wire.read_into(view, timeout)
         data = self.take(len(view))
         count = len(data)

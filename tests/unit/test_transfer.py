@@ -169,7 +169,7 @@ def test_exact_bytes_on_every_path(
 @pytest.mark.parametrize("ahead", [0, 1, 1000, 200_000, 300_000])
 def test_bytes_read_ahead_come_first_and_the_next_request_stays(line: Line, target: int, ahead: int) -> None:
     data = os.urandom(300_000)
-    line.inbox.ahead = data[:ahead] + (b"next" if ahead == len(data) else b"")
+    line.inbox.push(data[:ahead] + (b"next" if ahead == len(data) else b""))
     line.send(data[ahead:])
     receiver().receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data))
     assert content(target) == data
@@ -237,7 +237,7 @@ def test_chunked_bodies_in_any_cut(pieces: list[bytes], cut: int) -> None:
     body = ChunkedBody(line.inbox, 5)
     assert body.read() == b"".join(pieces)
     assert body.is_complete
-    while len(line.inbox.ahead) < 4:
+    while line.inbox.count < 4:
         line.inbox.more(5)
     assert line.inbox.ahead == b"NEXT"
     line.close()
@@ -320,7 +320,7 @@ def test_short_writes_are_continued(line: Line, target: int, monkeypatch: pytest
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:1000]))
     no_splice(monkeypatch)
     data = os.urandom(50_000)
-    line.inbox.ahead = data
+    line.inbox.push(data)
     receiver().receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data))
     assert content(target) == data
 
@@ -399,7 +399,7 @@ def test_what_was_read_with_the_head_is_throttled_too(
 ) -> None:
     data = os.urandom(150_000)
     body = path(monkeypatch, line, data)
-    line.inbox.ahead = data[:70_000]
+    line.inbox.push(data[:70_000])
     line.send(data[70_000:])
     rate = 200_000
     grown: list[tuple[float, int]] = []
