@@ -21,6 +21,8 @@ _PLAIN = re.compile(r"[ !-\-0-~][ -.0-~]{0,254}(?:/[ !-\-0-~][ -.0-~]{0,254})*")
 
 #: What may stand unescaped in a URL path (RFC 3986 section 3.3).
 _SAFE_IN_URLS = "/!$&'()*+,;=:@-._~"
+#: Most paths, for which ``quote`` would do nothing slowly.
+_UNESCAPED = re.compile(r"[/!$&'()*+,;=:@\-._~0-9A-Za-z]*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class StoredName:
 
     def url_path(self, prefix: str) -> str:
         """The URL path below ``prefix``, escaped."""
-        return prefix + quote(self.path, safe=_SAFE_IN_URLS)
+        return prefix + (self.path if _UNESCAPED.fullmatch(self.path) else quote(self.path, safe=_SAFE_IN_URLS))
 
     @classmethod
     def from_path_info(cls, path_info: str, prefix: str) -> StoredName:

@@ -135,7 +135,7 @@ class Connection:
         long."""
         if self.inbox.count and (head := self._parse()) is not None:
             return head
-        with gevent.Timeout(self.site.idle_timeout, WireTimeout):
+        with self.wire.limit(self.site.idle_timeout):
             while self.inbox.more(None):
                 self.is_idle = False
                 if (head := self._parse()) is not None:
@@ -181,17 +181,17 @@ class Connection:
     def _linger(self) -> None:
         """Let the client read the answer: discard what it still sends, within bounds, before the socket is closed."""
         self.wire.stop_writing()
-        deadline = time.monotonic() + LINGER_SECONDS
         discarded = 0
-        while discarded < LINGER_BYTES and (left := deadline - time.monotonic()) > 0:
-            count = self.wire.discard(self.site.scratch)
-            if count is None:
-                self.wire.wait_readable(min(left, LINGER_SILENCE_SECONDS))
-            elif count == 0:
-                return
-            else:
-                discarded += count
-                gevent.sleep(LINGER_REST_SECONDS)
+        with contextlib.suppress(WireTimeout), self.wire.limit(LINGER_SECONDS):
+            while discarded < LINGER_BYTES:
+                count = self.wire.discard(self.site.scratch)
+                if count is None:
+                    self.wire.wait_readable(LINGER_SILENCE_SECONDS)
+                elif count == 0:
+                    return
+                else:
+                    discarded += count
+                    gevent.sleep(LINGER_REST_SECONDS)
 
 
 class Answer:
