@@ -26,7 +26,7 @@ from hmacfs.server.http1 import Head, HeadError, parse_head
 from hmacfs.telemetry import logs
 from hmacfs.transfer.body import Body, ChunkedBody, SocketBody
 from hmacfs.transfer.send import FileSlice
-from hmacfs.transfer.wire import GONE_ERRNOS, Inbox, Wire, WireTimeout
+from hmacfs.transfer.wire import GONE_ERRNOS, REQUESTS_QUANTUM_SECONDS, Inbox, Wire, WireTimeout
 
 log = logging.getLogger("hmacfs.server")
 
@@ -127,15 +127,18 @@ class Connection:
                 self._linger()
             return False
         self.is_idle = not self.inbox.count
-        self.wire.give_way()
         return True
 
     def _read_head(self) -> Head | None:
         """The next request's head; ``None`` if the client left before it was complete, ``WireTimeout`` if it took too
         long."""
-        if self.inbox.count and (head := self._parse()) is not None:
-            return head
+        if self.inbox.count:
+            self.wire.give_way()
+            if (head := self._parse()) is not None:
+                return head
         with self.wire.limit(self.site.idle_timeout):
+            if self.wire.has_kept_loop(REQUESTS_QUANTUM_SECONDS):
+                self.wire.wait_readable(None)
             while self.inbox.more(None):
                 self.is_idle = False
                 if (head := self._parse()) is not None:

@@ -21,7 +21,7 @@ import hmacfs
 from hmacfs.config import Settings, TcpAddress, UnixAddress, check_environment, load, warnings
 from hmacfs.errors import ConfigError
 from hmacfs.server.monitoring import Monitoring, drop_gauges, metrics_folder
-from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, plans
+from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, loads, plans
 from hmacfs.sessions.opening import check_settings
 from hmacfs.storage.opening import open_storage
 from hmacfs.telemetry import logs
@@ -246,6 +246,7 @@ def child_exit(server: Any, worker: Any) -> None:
     ones: gunicorn counts them together."""
     global _drained
     drop_gauges(current_settings(), worker.pid)
+    loads.withdraw(worker.age)
     draining = sum(one.age <= plans.superseded for one in server.WORKERS.values())
     server.num_workers += draining - _drained
     _drained = draining

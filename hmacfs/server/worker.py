@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import gc
@@ -18,12 +17,12 @@ from typing import Any
 import gevent
 from gevent.event import Event
 from gevent.pool import Pool
-from gevent.server import StreamServer
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from hmacfs.config import Settings
 from hmacfs.errors import Stopping
+from hmacfs.server.balance import FairServer, Loads, Share
 from hmacfs.server.connection import Connection, Site
 from hmacfs.transfer.wire import TlsWire, Wire
 
@@ -71,6 +70,7 @@ class Plans:
 
 #: Made before any worker is forked.
 plans = Plans()
+loads = Loads()
 
 
 #: The process or the machine has no descriptors left. gevent accepts again a moment later.
@@ -99,6 +99,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         self._sites: list[Site] = []
         self._connections: set[Connection] = set()
         self._pools: list[Pool] = []
+        self._share = Share(loads, self.age)
         self._stop_requested = Event()
         self._hurry = False
         self._tls: ssl.SSLContext | None = None
@@ -135,8 +136,9 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         self.wsgi.extensions["hmacfs"].begin_stop()
         for site in self._sites:
             site.is_stopping = True
+        self._share.end()
         for server in servers:
-            _accept_what_waits(server)
+            server.take_what_waits()
             server.close()
         self._drain()
 
@@ -145,12 +147,12 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         settings: Settings = self.wsgi.extensions["hmacfs"].settings
         return settings
 
-    def _listen(self, listener: Any) -> StreamServer:
+    def _listen(self, listener: Any) -> FairServer:
         listener.setblocking(True)
         handle = functools.partial(self._serve, self._site(listener))
         pool = Pool(self.worker_connections)
         self._pools.append(pool)
-        server = StreamServer(listener, handle=handle, spawn=pool)
+        server = FairServer(listener, self._share, handle=handle, spawn=pool)
         if self.cfg.workers > 1:
             # One connection a turn, so that a burst spreads over the workers instead of filling the first to wake.
             server.max_accept = 1
@@ -182,6 +184,12 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         return site
 
     def _serve(self, site: Site, client: Any, address: Any) -> None:
+        try:
+            self._serve_connection(site, client, address)
+        finally:
+            self._share.add(-1)
+
+    def _serve_connection(self, site: Site, client: Any, address: Any) -> None:
         wire = self._wire(client, site.idle_timeout)
         if wire is None:
             return
@@ -234,11 +242,3 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             gevent.killall(running, exception=Stopping, block=False)
             # Who is left then only waits for its client to close a connection that was answered.
             gevent.joinall(running, timeout=seconds)
-
-
-def _accept_what_waits(server: StreamServer) -> None:
-    """Take the connections that the kernel has made already. Their clients may have sent requests; when the last worker
-    closes the listener, the kernel resets those that nobody took."""
-    with contextlib.suppress(OSError):  # no descriptors left, or the first of them is gone again
-        while not server.full() and (accepted := server.do_read()):
-            server.do_handle(*accepted)

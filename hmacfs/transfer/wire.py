@@ -23,6 +23,9 @@ _READ, _WRITE = 1, 2
 #: How long a transfer that never has to wait may keep the event loop. Yielding goes through the poller: a plain
 #: ``sleep(0)`` only queues a callback, and other sockets are not looked at for dozens of them (FACTS, section 3).
 QUANTUM_SECONDS = 0.003
+#: The same for a peer on this machine that has its next small request here before the last answer is done with. With
+#: 32 such connections 3 ms make the slowest of a hundred requests take 40 ms, this 14; it costs 3 to 6 % of the rate.
+REQUESTS_QUANTUM_SECONDS = 0.001
 
 
 #: How long a wait for several bytes may last. A peer on a local network sends what is worth gathering in less.
@@ -74,7 +77,7 @@ class Wire:
     registered with the poller under the descriptor's number.
     """
 
-    __slots__ = ("_gathered", "_hub", "_limits", "_raw", "_readable", "_turn_ends", "_writable", "fd", "sock")
+    __slots__ = ("_gathered", "_hub", "_limits", "_raw", "_readable", "_turn_began", "_writable", "fd", "sock")
 
     #: Whether the bytes on the descriptor are the peer's own, so that the kernel may move them.
     is_plain = True
@@ -88,7 +91,7 @@ class Wire:
         self._readable: Any = self._hub.loop.io(self.fd, _READ)
         self._writable: Any = None
         self._limits: dict[float, TimeLimit] = {}
-        self._turn_ends = 0.0
+        self._turn_began = 0.0
         self._gathered = 1
 
     def gather(self, count: int) -> None:
@@ -127,7 +130,7 @@ class Wire:
         else:
             with self.limit(timeout):
                 self._hub.wait(watcher)
-        self._turn_ends = 0.0
+        self._turn_began = 0.0
 
     def limit(self, seconds: float) -> TimeLimit:
         """A context that ends with ``WireTimeout`` after so many seconds; not one within another of as many. Each
@@ -137,14 +140,18 @@ class Wire:
             limit = self._limits[seconds] = TimeLimit(seconds)
         return limit
 
+    def has_kept_loop(self, seconds: float) -> bool:
+        """Whether no other greenlet has run for so long, as far as this wire knows."""
+        now = time.monotonic()
+        if self._turn_began == 0.0:
+            self._turn_began = now
+        return now - self._turn_began >= seconds
+
     def give_way(self) -> None:
         """Let other greenlets run if this one has kept the loop for a quantum. Call it between two pieces."""
-        now = time.monotonic()
-        if self._turn_ends == 0.0:
-            self._turn_ends = now + QUANTUM_SECONDS
-        elif now >= self._turn_ends:
+        if self.has_kept_loop(QUANTUM_SECONDS):
             gevent.sleep(1e-6)
-            self._turn_ends = time.monotonic() + QUANTUM_SECONDS
+            self._turn_began = time.monotonic()
 
     def read(self, at_most: int, timeout: float | None) -> bytes:
         """What is there, or the first that comes: at least one byte, or none at the end of the stream."""

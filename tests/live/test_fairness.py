@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.live.client import Client, get, latencies, put, request
@@ -26,6 +27,26 @@ def typical(found: list[float]) -> float:
     """The 90th percentile: this machine runs the clients too, so single outliers say nothing about the server."""
     assert len(found) >= 10
     return sorted(found)[int(len(found) * 0.9)]
+
+
+def test_connections_are_spread_over_the_workers(start_server: StartServer) -> None:
+    server = start_server(Workers=2)
+    for _ in range(3):
+        clients = [Client(server) for _ in range(40)]
+        for client in clients:
+            client.head("GET", "/healthz")
+        assert {client.answer().status for client in clients} == {200}
+        shares = [len(established(worker)) for worker in server.workers()]
+        for client in clients:
+            client.close()
+        assert sum(shares) == 40
+        assert min(shares) >= 15, shares
+        wait_until(lambda: not any(established(worker) for worker in server.workers()), what="the end of all")
+
+
+def established(process: psutil.Process) -> list[object]:
+    """The connections that it has."""
+    return [one for one in process.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED]
 
 
 @pytest.mark.parametrize("way", ["length", "chunked"])
