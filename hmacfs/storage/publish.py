@@ -24,10 +24,6 @@ _ATTEMPTS = 10
 #: another, so that it asks this server for it.
 _TYPE_IS_IN_ATTRIBUTE = 0o600
 
-#: The longest path that a system call takes, in bytes. Folder by folder a file could be put deeper, where no request
-#: would find it.
-_PATH_LIMIT_BYTES = os.pathconf("/", "PC_PATH_MAX") - 1
-
 #: A part of the path is a file, or a link that leads in circles or outside the store.
 NO_FOLDER_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 
@@ -65,8 +61,6 @@ def publish(
     the disk fails. Nothing is visible then, and no folder that was made for it is left. A candidate with a temporary
     name may be this very file, published by a process that ended before it could say so: then only the rest is done.
     """
-    if len(os.fsencode(name.path)) > _PATH_LIMIT_BYTES:
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     if content_type is not None and abilities.attributes:
         os.setxattr(candidate.fd, TYPE_ATTRIBUTE, content_type.encode("latin-1"))
         if content_type != guess(name.filename):

@@ -35,11 +35,6 @@ class Body(io.RawIOBase):
         """Whether the end was reached: nothing of this body is left on the connection."""
         return self.received == self.length
 
-    @property
-    def has_arrived(self) -> bool:
-        """Whether all that is left of it is in this process already: nothing can be saved by refusing it early."""
-        return self.is_complete
-
     def readable(self) -> bool:
         return True
 
@@ -123,10 +118,6 @@ class SocketBody(_OwnBody):
     def left(self) -> int:
         """Bytes that have not been read yet."""
         return self.length - self.received
-
-    @property
-    def has_arrived(self) -> bool:
-        return self.length - self.received <= self.inbox.count
 
     def take_ahead(self, at_most: int | None) -> memoryview:
         """The part of the body that has been read ahead already, or ``at_most`` so many bytes of it."""

@@ -93,7 +93,7 @@ class Receiver:
                 body.inbox.wire.bound_receive_buffer(self._rate)
             if digest is None and body.left >= SPLICE_FROM_BYTES and body.inbox.wire.is_plain:
                 self._splice(job, body)
-            elif digest is None and job.pace is None and body.has_arrived:
+            elif digest is None and job.pace is None and body.left <= body.inbox.count:
                 self._write_ahead(job, body)
         self._copy(job, digest)
         return job.moved

@@ -16,14 +16,7 @@ class Counted(Protocol):
     def received(self) -> int: ...
 
 
-class Arriving(Counted, Protocol):
-    """One that also knows whether all of it is here already."""
-
-    @property
-    def has_arrived(self) -> bool: ...
-
-
-BodyT = TypeVar("BodyT", bound=Arriving, contravariant=True)
+BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
 FactsT = TypeVar("FactsT", covariant=True)
 
 
@@ -90,8 +83,7 @@ class StoreWhole(Generic[BodyT, FactsT]):
         if length is not None and length > self.max_size:
             raise TooLarge
         with self._space.reserve(length or 0, body):
-            # Publishing finds out as well: to ask beforehand saves the client what it has yet to send.
-            if not body.has_arrived and self._storage.exists(name):
+            if self._storage.exists(name):
                 raise NameTaken
             with self._storage.stage() as staged:
                 self._receive(body, staged.fd, length)
