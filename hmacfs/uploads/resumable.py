@@ -38,6 +38,9 @@ log = logging.getLogger("hmacfs.uploads")
 
 #: When a client with too many unfinished uploads may come again, in seconds: one of them may be done then.
 _RETRY_AFTER = 60
+#: How far a record may lag behind the last byte, in seconds and as a share of the sessions' lifetime. The unfinished
+#: upload's own time is exact; what writing the record for each piece would cost is most of what a session costs.
+_TOUCH_SECONDS, _TOUCH_SHARE = 60.0, 0.1
 
 
 class Digest(Protocol):
@@ -310,11 +313,12 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 raise OffsetMismatch(writer.length)
             with self._space.reserve(size or 0, body):
                 self._receive(session, writer, body, limit - offset, digest, expected)
+            is_news = after is not None or self._is_news(session)
             session = dataclasses.replace(session, touched=self._clock())
             session = after(session, writer.length) if after else session
             if writer.length == session.length or (is_last and session.length is None):
                 return self._finish(session, writer)
-            session = self._sessions.save(session)
+            session = self._sessions.save(session) if is_news else session
             if is_last:
                 raise SessionConflict("The last piece leaves the file shorter than it was announced.")
             return Progress(session, writer.length)
@@ -382,8 +386,14 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             raise ChecksumMismatch
         writer.stored()
 
+    def _is_news(self, session: Session) -> bool:
+        """Whether the record has to be told that bytes came."""
+        return self._clock() - session.touched >= min(_TOUCH_SECONDS, _TOUCH_SHARE * self.limits.ttl)
+
     def _touch(self, session: Session) -> None:
         """Note that bytes came, though the piece failed. What the client is told of is the failure."""
+        if not self._is_news(session):
+            return
         try:
             self._sessions.save(dataclasses.replace(session, touched=self._clock()))
         except SessionStoreUnavailable:

@@ -38,7 +38,8 @@ class Session:
     length: bytes of the whole file; ``None`` while unknown (numbered chunks without a total).
     content_type: the type that the finished file will be served with; ``None`` if the client gave none.
     owner: the client's rate-limit key (address or network), for ``MaxSessionsPerClient``.
-    created, touched: Unix seconds; ``touched`` is when the last byte or command came.
+    created, touched: Unix seconds; ``touched`` is when the last byte or command came, or somewhat earlier: the
+        unfinished upload itself knows the exact time.
     state: see ``State``.
     chunks: numbered chunks completed so far (0 for other dialects).
     metadata: what a dialect must give back unchanged (tus: ``Upload-Metadata``); opaque to the core.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -418,12 +419,41 @@ def test_what_arrived_is_kept(world: World, failure: BaseException) -> None:
 
 
 def test_a_piece_that_fails_counts_as_a_sign_of_life_if_bytes_of_it_came(world: World) -> None:
+    session, began = world.begin(), world.now
+    world.now += 100
+    with pytest.raises(BodyCutShort):
+        world.uploads.append(session, 0, Body(b"", BodyCutShort()), 100)
+    assert world.record(session).touched == began
+    with pytest.raises(BodyCutShort):
+        world.uploads.append(session, 0, Body(b"x", BodyCutShort()), 100)
+    assert world.record(session).touched == world.now
+
+
+@pytest.mark.parametrize("failure", [None, BodyCutShort()])
+def test_a_record_is_not_written_for_each_piece(world: World, failure: BaseException | None) -> None:
+    session, written = world.begin(), []
+    for offset in range(50):
+        world.now += 5
+        with contextlib.suppress(BodyCutShort):
+            session = world.uploads.append(session, offset, Body(b"x", failure), 1).session
+        session = world.record(session)
+        written.append(session.touched)
+    assert len(set(written)) == 5  # once a minute
+    assert max(now - touched for now, touched in zip(range(50_005, 50_255, 5), written, strict=True)) < 60
+
+
+def test_an_upload_lives_as_long_as_its_bytes_come_whatever_the_record_says(world: World) -> None:
     session = world.begin()
-    for data, touched in ((b"", world.now), (b"x", world.now + 10)):
-        world.now += 10
-        with pytest.raises(BodyCutShort):
-            world.uploads.append(session, 0, Body(data, BodyCutShort()), 100)
-        assert world.record(session).touched == touched if data == b"" else world.now
+    world.now += 50
+    session = world.append(session, 0, CONTENT[:30]).session
+    world.now += TTL - 1
+    assert world.uploads.get(session.token).state is State.OPEN
+    assert world.uploads.sweep() == Swept(0, 0)
+    world.now += 1
+    with pytest.raises(SessionExpired):
+        world.uploads.get(session.token)
+    world.now += 1
+    assert world.uploads.sweep() == Swept(1, 0)
 
 
 @pytest.mark.parametrize("offset", [0, 29, 31, 99, 100])
@@ -685,6 +715,7 @@ def test_without_a_store_nothing_is_said_to_be_unknown(world: World) -> None:
 
 def test_a_piece_is_kept_though_it_could_not_be_recorded(world: World) -> None:
     session = world.begin()
+    world.now += 100
     world.sessions.is_away = True
     with pytest.raises(SessionStoreUnavailable):
         world.append(session, 0, CONTENT[:30])
