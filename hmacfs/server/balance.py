@@ -2,13 +2,14 @@
 
 All workers wait at the same listeners, and the kernel does not care who of them takes a connection: left alone, it was
 not rare that one of two had three of sixteen uploads and the other thirteen, while a processor stood idle. So a worker
-that has more connections than another gives way for a moment.
+that has more connections than another gives way for a moment. An idle connection counts as much as an upload.
 """
 
 from __future__ import annotations
 
 import contextlib
 import mmap
+import time
 from typing import Any
 
 import gevent
@@ -19,40 +20,62 @@ SLACK = 2
 SLACK_SHARE = 8
 #: How long a worker that is ahead leaves a connection to the others.
 GIVE_WAY_SECONDS = 0.001
-#: How often in a row. Then it takes the next one: the others may be stuck.
+#: How often in vain. Then the others are stuck, and it takes what comes for so long.
 GIVE_WAY_TIMES = 5
+ALONE_SECONDS = 0.1
 
 
 class Loads:
     """How many connections each worker has, in memory that they share. Workers are known by their age."""
 
-    #: More workers than that share places: the figures are less exact then.
+    #: If two workers whose ages are so far apart live at once, one of them does not count.
     PLACES = 256
 
     def __init__(self) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, 4 * self.PLACES)).cast("I")
+        numbers = memoryview(mmap.mmap(-1, 8 * (2 * self.PLACES + 1))).cast("q")
+        self._ages, self._counts = numbers[: self.PLACES], numbers[self.PLACES : -1]
+        self._accepted = numbers[-1:]
 
     def publish(self, age: int, connections: int) -> None:
-        self._numbers[age % self.PLACES] = connections + 1
+        place = age % self.PLACES
+        self._ages[place], self._counts[place] = age, connections + 1
 
     def withdraw(self, age: int) -> None:
         """That worker takes no more connections, or has ended."""
-        self._numbers[age % self.PLACES] = 0
+        place = age % self.PLACES
+        if self._ages[place] == age:
+            self._counts[place] = 0
 
     def fewest(self) -> int:
         """Of all workers that take connections."""
-        return min((number for number in self._numbers if number), default=1) - 1
+        return min((count for count in self._counts if count), default=1) - 1
+
+    def note_accepted(self) -> None:
+        """Some worker took a connection."""
+        self._accepted[0] += 1  # two at once may count as one
+
+    @property
+    def accepted(self) -> int:
+        """Another number after each connection that any worker took."""
+        return self._accepted[0]
 
 
 class Share:
-    """One worker's part of the load."""
+    """One worker's part of the load. It counts from ``begin`` to ``end``."""
 
     def __init__(self, loads: Loads, age: int) -> None:
         self._loads = loads
         self._age = age
         self._connections = 0
-        self._is_over = False
-        loads.publish(age, 0)
+        self._takes_part = False
+
+    def begin(self) -> None:
+        self._takes_part = True
+        self._loads.publish(self._age, self._connections)
+
+    def end(self) -> None:
+        self._takes_part = False
+        self._loads.withdraw(self._age)
 
     @property
     def is_ahead(self) -> bool:
@@ -60,46 +83,74 @@ class Share:
         fewest = self._loads.fewest()
         return self._connections > fewest + SLACK + fewest // SLACK_SHARE
 
-    def add(self, change: int) -> None:
-        self._connections += change
-        if not self._is_over:
-            self._loads.publish(self._age, self._connections)
+    @property
+    def accepted(self) -> int:
+        """See ``Loads.accepted``."""
+        return self._loads.accepted
 
-    def end(self) -> None:
-        """This worker takes no more connections."""
-        self._is_over = True
-        self._loads.withdraw(self._age)
+    def accept(self) -> None:
+        """This worker took a connection."""
+        self._loads.note_accepted()
+        self._change(1)
+
+    def close(self) -> None:
+        """One of them has ended."""
+        self._change(-1)
+
+    def _change(self, by: int) -> None:
+        self._connections += by
+        if self._takes_part:
+            self._loads.publish(self._age, self._connections)
 
 
 class FairServer(StreamServer):
-    """gevent's server, which gives way to the other workers. ``handle`` tells ``share`` when a connection has ended."""
+    """gevent's server, which gives way to the other workers."""
 
     def __init__(self, listener: Any, share: Share, **options: Any) -> None:
         super().__init__(listener, **options)
         self._share = share
-        self._gave_way = 0
+        self._rests = 0
+        self._accepted = 0
+        self._alone_until = 0.0
 
     def do_read(self) -> Any:
         """The next connection, ``None`` if there is none or another worker should take it."""
-        if self._gave_way < GIVE_WAY_TIMES and self._share.is_ahead:
-            self._gave_way += 1
+        if self._gives_way():
             self.stop_accepting()
             gevent.spawn_later(GIVE_WAY_SECONDS, self._go_on)
             return None
+        return self._read()
+
+    def _gives_way(self) -> bool:
+        if not self._share.is_ahead or time.monotonic() < self._alone_until:
+            return False
+        if self._accepted != self._share.accepted:  # the last rest was not in vain
+            self._accepted, self._rests = self._share.accepted, 0
+        if self._rests == GIVE_WAY_TIMES:
+            self._rests = 0
+            self._alone_until = time.monotonic() + ALONE_SECONDS
+            return False
+        self._rests += 1
+        return True
+
+    def _read(self) -> Any:
         accepted = super().do_read()
         if accepted:
-            self._gave_way = 0
-            self._share.add(1)
+            self._share.accept()
         return accepted
 
     def _go_on(self) -> None:
         if self.started:
             self.start_accepting()
 
+    def do_close(self, *accepted: Any) -> None:
+        """gevent calls it once for each connection, whatever becomes of it."""
+        super().do_close(*accepted)
+        self._share.close()
+
     def take_what_waits(self) -> None:
         """Take the connections that the kernel has made already. Their clients may have sent requests; when the last
         worker closes the listener, the kernel resets those that nobody took."""
         with contextlib.suppress(OSError):  # no descriptors left, or the first of them is gone again
-            while not self.full() and (accepted := super().do_read()):
-                self._share.add(1)
+            while not self.full() and (accepted := self._read()):
                 self.do_handle(*accepted)

@@ -133,7 +133,7 @@ class Connection:
         """The next request's head; ``None`` if the client left before it was complete, ``WireTimeout`` if it took too
         long."""
         if self.inbox.count:
-            self.wire.give_way()
+            self.wire.give_way(REQUESTS_QUANTUM_SECONDS)
             if (head := self._parse()) is not None:
                 return head
         with self.wire.limit(self.site.idle_timeout):

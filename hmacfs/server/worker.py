@@ -126,6 +126,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             self._tls = ssl_context(self.cfg)
             log.info("TLS: files pass through this process, which is slower; a proxy in front is faster")
         gevent.get_hub().print_exception = _log_unexpected  # type: ignore[assignment, method-assign]
+        self._share.begin()
         servers = [self._listen(listener) for listener in self.sockets]
         for task in self.wsgi.extensions["hmacfs"].tasks(lambda: len(self._connections)):
             gevent.spawn(task)
@@ -184,12 +185,6 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         return site
 
     def _serve(self, site: Site, client: Any, address: Any) -> None:
-        try:
-            self._serve_connection(site, client, address)
-        finally:
-            self._share.add(-1)
-
-    def _serve_connection(self, site: Site, client: Any, address: Any) -> None:
         wire = self._wire(client, site.idle_timeout)
         if wire is None:
             return

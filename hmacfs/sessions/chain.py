@@ -11,7 +11,8 @@ What it cannot do:
 - Each worker finds out for itself which stores it can reach. If one worker has lost Redis and another has not (a Redis
   that hung for a second), the other's ``get`` and ``find`` may give a record from Redis that is older, until the first
   has found Redis again (``RetryDelay`` at most) and has copied what it had saved meanwhile. ``newest`` asks both, and
-  whoever sees that a file has more bytes than its record knows of uses that.
+  whoever sees that a file has more bytes than its record knows of uses that. If at that moment the other worker has
+  lost the database too, its client sends a chunk again that was acknowledged.
 - A slot has one open session as long as all workers reach the same store at least. If one reaches only Redis and
   another only the database, both may open a session for it; afterwards the slot belongs to the one that Redis knows,
   and the other's bytes are swept when they expire.
@@ -97,8 +98,16 @@ class Chain:
         return self._look_up(lambda store: store.get(token), must_know=True)
 
     def newest(self, token: str) -> Session | None:
-        session = self.get(token)
-        return session if session is None or len(self._links) == 1 else self._newest(session)
+        copies = list(self._ask_all(lambda store: store.get(token)))
+        newest: Session | None = None
+        for _, copy in copies:
+            if copy is not None and (newest is None or supersedes(copy, newest)):
+                newest = copy
+        if newest is not None:
+            for link, copy in copies:
+                if copy is None or supersedes(newest, copy):
+                    self._copy_to(link, newest)
+        return newest
 
     def find(self, slot: str) -> Session | None:
         for _ in self._links:
@@ -188,20 +197,11 @@ class Chain:
         return bool(link.behind) and time.time() - (link.behind or 0.0) < self._ttl
 
     def _newest(self, session: Session) -> Session:
-        """The newest copy of a session; the store that has an older one, or none, is given it."""
-        copies: list[tuple[Link, Session | None]] = []
-        for link in self._reachable():
-            try:
-                copies.append((link, link.call(lambda store: store.get(session.token))))
-            except SessionStoreUnavailable:
-                continue
-        for _, copy in copies:
-            if copy is not None and supersedes(copy, session):
-                session = copy
-        for link, copy in copies:
-            if copy is None or supersedes(session, copy):
-                self._copy_to(link, session)
-        return session
+        """The newest copy of a session that was read a moment ago."""
+        try:
+            return self.newest(session.token) or session
+        except SessionStoreUnavailable:
+            return session
 
     def _count(self, operation: Callable[[Replica], R]) -> R:
         """A durable store has counted all sessions; one that was behind, or forgets, may not have."""

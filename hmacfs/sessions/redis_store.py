@@ -62,9 +62,6 @@ class RedisStore:
             record = cast("str | None", self._redis.hget(_PREFIX + token, "record"))
         return None if record is None else decode(record)
 
-    def newest(self, token: str) -> Session | None:
-        return self.get(token)
-
     def find(self, slot: str) -> Session | None:
         with _translated():
             record = cast("str | None", self._find([_slot_key(slot)], [_PREFIX]))

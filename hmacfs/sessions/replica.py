@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from hmacfs.uploads.contracts import SessionStore
+from hmacfs.uploads.contracts import SessionRecords
 from hmacfs.uploads.session import Session
 
 
-class Replica(SessionStore, Protocol):
+class Replica(SessionRecords, Protocol):
     """A store that can be brought up to date from another."""
 
     @property

@@ -33,7 +33,7 @@ _sleep = monkey.get_original("time", "sleep")
 _TABLE = schema.sessions
 _C = _TABLE.c
 
-# What a piece of an upload costs is mostly the making of these, so they are made once.
+# What a look at a session costs is mostly the making of these, so they are made once.
 _BY_TOKEN = sa.select(_C.record).where(_C.token == sa.bindparam("sought"))
 _BY_SLOT = sa.select(_C.record).where(_C.open_slot == sa.bindparam("sought"))
 _INSERT = sa.insert(_TABLE)
@@ -76,9 +76,6 @@ class SqlStore:
 
     def get(self, token: str) -> Session | None:
         return self._run(lambda connection: _load(connection, token)) if is_token(token) else None
-
-    def newest(self, token: str) -> Session | None:
-        return self.get(token)
 
     def find(self, slot: str) -> Session | None:
         return self._run(lambda connection: _one(connection, _BY_SLOT, digest(slot)))

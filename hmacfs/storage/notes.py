@@ -52,12 +52,12 @@ class FolderNotes:
 
     def write(self, path: str) -> int | None:
         """Where the note about ``path`` is, ``None`` if there was no place left for it."""
+        raw = path.encode()
         try:
             slot = self._free.pop()
         except IndexError:
             return None
         assert self._map is not None
-        raw = path.encode()
         begin = slot + self._LENGTH.size
         self._map[begin : begin + len(raw)] = raw
         self._LENGTH.pack_into(self._map, slot, len(raw))  # last: a note counts once it is whole

@@ -12,11 +12,14 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import gevent
 from gevent import get_hub, getcurrent
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _READ, _WRITE = 1, 2
 
@@ -58,6 +61,7 @@ class TimeLimit:
     __slots__ = ("_timer",)
 
     def __init__(self, seconds: float) -> None:
+        assert seconds > 0, "libev takes 0 for no limit"
         self._timer: Any = get_hub().loop.timer(seconds, seconds)
 
     def __enter__(self) -> None:
@@ -133,8 +137,8 @@ class Wire:
         self._turn_began = 0.0
 
     def limit(self, seconds: float) -> TimeLimit:
-        """A context that ends with ``WireTimeout`` after so many seconds; not one within another of as many. Each
-        figure is remembered: let there be few."""
+        """A context that ends with ``WireTimeout`` after so many seconds; not one within another of as many, nor around
+        waits that gather. Each figure is remembered: let there be few."""
         limit = self._limits.get(seconds)
         if limit is None:
             limit = self._limits[seconds] = TimeLimit(seconds)
@@ -147,9 +151,9 @@ class Wire:
             self._turn_began = now
         return now - self._turn_began >= seconds
 
-    def give_way(self) -> None:
+    def give_way(self, quantum: float = QUANTUM_SECONDS) -> None:
         """Let other greenlets run if this one has kept the loop for a quantum. Call it between two pieces."""
-        if self.has_kept_loop(QUANTUM_SECONDS):
+        if self.has_kept_loop(quantum):
             gevent.sleep(1e-6)
             self._turn_began = time.monotonic()
 
@@ -264,20 +268,22 @@ class TlsWire(Wire):
             super().wait_readable(timeout)
 
     def read(self, at_most: int, timeout: float | None) -> bytes:
-        buffer = bytearray(at_most)
-        return bytes(buffer[: self.read_into(memoryview(buffer), timeout)])
+        return self._decrypted(self.sock.recv, at_most, timeout, at_end=b"")
 
     def read_into(self, view: memoryview, timeout: float | None) -> int:
+        return self._decrypted(self.sock.recv_into, view, timeout, at_end=0)
+
+    def _decrypted(self, receive: Callable[[T], R], target: T, timeout: float | None, *, at_end: R) -> R:
         self.sock.settimeout(timeout)
         try:
-            return self.sock.recv_into(view)
+            return receive(target)
         except TimeoutError as error:
             raise WireTimeout from error
         except OSError as error:
             # Bytes that are no TLS, or not the peer's, end the stream as a reset does.
             if error.errno not in GONE_ERRNOS and not isinstance(error, ssl.SSLError):
                 raise
-            return 0
+            return at_end
 
     def read_arrived(self, view: memoryview) -> int:
         del view  # whether a whole record has arrived shows only in a read, which would wait for it

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
 
+from hmacfs.naming import StoredName
 from hmacfs.uploads.session import Session
+from hmacfs.uploads.whole import Counted
+
+BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
+FactsT = TypeVar("FactsT", covariant=True)
 
 
-class SessionStore(Protocol):
+class SessionRecords(Protocol):
     """Remembers upload sessions, shared by all workers (and by all machines that share the backend).
 
     Duties of a store:
@@ -27,10 +35,6 @@ class SessionStore(Protocol):
 
     def get(self, token: str) -> Session | None:
         """The session of this token, in any state, or ``None`` if this store has none."""
-
-    def newest(self, token: str) -> Session | None:
-        """The same from whichever part of the store has the newest copy. Costs more than ``get``, and is exact also
-        where another process could not reach every part when it saved."""
 
     def find(self, slot: str) -> Session | None:
         """The open session with this ``slot``, or ``None``."""
@@ -55,3 +59,75 @@ class SessionStore(Protocol):
 
     def close(self) -> None:
         """Give back connections and threads."""
+
+
+class SessionStore(SessionRecords, Protocol):
+    """One that may consist of several, not all of which every worker reaches at any time."""
+
+    def newest(self, token: str) -> Session | None:
+        """The newest copy of a session that any of them has, as far as they can be reached; ``None`` if none has it."""
+
+
+class Digest(Protocol):
+    """What ``hashlib`` objects offer."""
+
+    def update(self, data: memoryview, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class Writer(Protocol[FactsT]):
+    """The right to write one unfinished upload, at ``fd``'s position: the end of the ``length`` bytes it has.
+
+    ``is_wanted`` says whether another writer asked for it; ``stored`` measures anew; ``discard`` removes the upload;
+    ``publish`` makes the file visible and removes the unfinished upload, or raises ``NameTaken``. If its process ends
+    between the two, what is written here would change the visible file: then ``is_published`` is true, and ``publish``
+    does the rest.
+    """
+
+    fd: int
+    length: int
+
+    def is_wanted(self) -> bool: ...
+
+    def truncate(self, length: int) -> None: ...
+
+    def stored(self) -> int: ...
+
+    def discard(self) -> None: ...
+
+    def is_published(self, name: StoredName) -> bool: ...
+
+    def publish(self, name: StoredName, content_type: str | None) -> FactsT: ...
+
+
+class Partials(Protocol[FactsT]):
+    """The unfinished uploads. ``writer`` raises ``SessionUnknown`` and ``WriterBusy``; it asks a present writer to let
+    go if the stored bytes end at ``offset``, or in any case without one. ``touched`` is the Unix time of the last byte.
+    ``discard`` refuses (False) while somebody writes, and where a byte came since ``untouched_since``."""
+
+    def create(self, token: str) -> None: ...
+
+    def length(self, token: str) -> int | None: ...
+
+    def touched(self, token: str) -> float | None: ...
+
+    def writer(self, token: str, offset: int | None) -> AbstractContextManager[Writer[FactsT]]: ...
+
+    def discard(self, token: str, untouched_since: float = math.inf) -> bool: ...
+
+    def untouched_since(self, before: float) -> list[str]: ...
+
+
+class PieceReceiver(Protocol[BodyT]):
+    """Moves a request body into a file, as for whole uploads; stops with ``TakenOver`` once ``is_wanted`` says so."""
+
+    def receive(
+        self,
+        body: BodyT,
+        fd: int,
+        *,
+        limit: int,
+        digest: Digest | None = None,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> int: ...

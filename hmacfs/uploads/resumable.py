@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Generic, Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Generic, TypeVar
 
 from hmacfs.errors import (
     ChecksumMismatch,
@@ -27,7 +26,7 @@ from hmacfs.errors import (
     WriterBusy,
 )
 from hmacfs.naming import StoredName
-from hmacfs.uploads.contracts import SessionStore
+from hmacfs.uploads.contracts import Digest, Partials, PieceReceiver, SessionStore, Writer
 from hmacfs.uploads.session import NEXT, Session, State, new_token
 from hmacfs.uploads.whole import Counted, Space
 
@@ -41,71 +40,6 @@ _RETRY_AFTER = 60
 #: How far a record may lag behind the last byte, in seconds and as a share of the sessions' lifetime. The unfinished
 #: upload's own time is exact; what writing the record for each piece would cost is most of what a session costs.
 _TOUCH_SECONDS, _TOUCH_SHARE = 60.0, 0.1
-
-
-class Digest(Protocol):
-    """What ``hashlib`` objects offer."""
-
-    def update(self, data: memoryview, /) -> None: ...
-
-    def digest(self) -> bytes: ...
-
-
-class Writer(Protocol[FactsT]):
-    """The right to write one unfinished upload, at ``fd``'s position: the end of the ``length`` bytes it has.
-
-    ``is_wanted`` says whether another writer asked for it; ``stored`` measures anew; ``discard`` removes the upload;
-    ``publish`` makes the file visible and removes the unfinished upload, or raises ``NameTaken``. If its process ends
-    between the two, what is written here would change the visible file: then ``is_published`` is true, and ``publish``
-    does the rest.
-    """
-
-    fd: int
-    length: int
-
-    def is_wanted(self) -> bool: ...
-
-    def truncate(self, length: int) -> None: ...
-
-    def stored(self) -> int: ...
-
-    def discard(self) -> None: ...
-
-    def is_published(self, name: StoredName) -> bool: ...
-
-    def publish(self, name: StoredName, content_type: str | None) -> FactsT: ...
-
-
-class Partials(Protocol[FactsT]):
-    """The unfinished uploads. ``writer`` raises ``SessionUnknown`` and ``WriterBusy``; it asks a present writer to let
-    go if the stored bytes end at ``offset``, or in any case without one. ``touched`` is the Unix time of the last byte.
-    ``discard`` refuses (False) while somebody writes, and where a byte came since ``untouched_since``."""
-
-    def create(self, token: str) -> None: ...
-
-    def length(self, token: str) -> int | None: ...
-
-    def touched(self, token: str) -> float | None: ...
-
-    def writer(self, token: str, offset: int | None) -> AbstractContextManager[Writer[FactsT]]: ...
-
-    def discard(self, token: str, untouched_since: float = math.inf) -> bool: ...
-
-    def untouched_since(self, before: float) -> list[str]: ...
-
-
-class PieceReceiver(Protocol[BodyT]):
-    """Moves a request body into a file, as for whole uploads; stops with ``TakenOver`` once ``is_wanted`` says so."""
-
-    def receive(
-        self,
-        body: BodyT,
-        fd: int,
-        *,
-        limit: int,
-        digest: Digest | None = None,
-        is_wanted: Callable[[], bool] | None = None,
-    ) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -235,18 +169,17 @@ class ResumableUploads(Generic[BodyT, FactsT]):
 
     def up_to_date(self, session: Session, boundary: int) -> Session:
         """The session as it was last saved. ``boundary`` is where the last piece ended that this record knows of: if
-        more is stored, either a later piece was broken off, or the record is an older copy.
+        more is stored, or nothing any more, a later piece was broken off, or the record is an older copy.
 
         Raises ``SessionStoreUnavailable``.
         """
         stored = self._partials.length(session.token)
-        if stored is None or stored <= boundary:
+        if stored is not None and stored <= boundary:
             return session
         return self._sessions.newest(session.token) or session
 
     def _check_age(self, session: Session) -> None:
-        """A process that is killed while it receives has no time to write down when the last byte came: the file
-        knows."""
+        """The record may not know when the last byte came: the file does."""
         now = self._clock()
         if session.is_expired(now, self.limits.ttl):
             written = self._partials.touched(session.token)
@@ -263,7 +196,8 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         if session.state is not State.OPEN or stored is None:
             return self._ended(session)
         if stored != session.length:
-            return Progress(session, stored)
+            written = self._partials.touched(session.token) or 0.0
+            return Progress(dataclasses.replace(session, touched=max(session.touched, written)), stored)
         try:
             with self._partials.writer(session.token, stored) as writer:
                 return self._finish(session, writer)
@@ -314,7 +248,8 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             with self._space.reserve(size or 0, body):
                 self._receive(session, writer, body, limit - offset, digest, expected)
             is_news = after is not None or self._is_news(session)
-            session = dataclasses.replace(session, touched=self._clock())
+            if is_news or writer.length > offset:
+                session = dataclasses.replace(session, touched=self._clock())
             session = after(session, writer.length) if after else session
             if writer.length == session.length or (is_last and session.length is None):
                 return self._finish(session, writer)
@@ -444,7 +379,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 self._sessions.remove(session.token)
             removed += len(gone)
             is_all = len(found) < limit
-            limit = batch + len(found) - len(gone)  # those that are being written come again
+            limit = batch + len(found) - len(gone)  # those that bytes came for since come again
         orphans = 0
         for token in self._partials.untouched_since(before):
             if self._sessions.get(token) is None and self._partials.discard(token, before):

@@ -141,6 +141,24 @@ def test_what_the_server_would_say_is_what_nginx_says(pair: Pair, method: str) -
         assert ours.body == own.body
 
 
+@pytest.mark.parametrize("method", ["OPTIONS", "PUT", "POST", "PATCH", "DELETE"])
+def test_answers_to_all_other_methods_are_the_servers_alone(pair: Pair, method: str) -> None:
+    """A browser refuses an answer with two ``Access-Control-Allow-Origin``."""
+    own, ours = (
+        request(who, method, pair.server.path("other/methods"), b"", origin="https://chat.example.org")
+        for who in (pair.server, pair.nginx.port)
+    )
+    assert (ours.status, ours.body) == (own.status, own.body)
+    assert facts(ours, set()) == facts(own, set())
+
+
+def test_an_upload_is_answered_by_the_server_alone(pair: Pair) -> None:
+    headers = pair.put("answered/alone.jpg", BODY, "image/jpeg").headers
+    assert headers.get_all("Access-Control-Allow-Origin") == ["*"]
+    assert len(headers.get_all("X-Request-ID") or []) == 1
+    assert headers["Cache-Control"] is None
+
+
 def facts(answer: Answer, left_out: set[str]) -> list[tuple[str, str]]:
     """The headers that are about the file; of those that are new in each answer only the name."""
     changing = {"Date", "X-Request-ID"}

@@ -24,6 +24,8 @@ def test_the_fewest_is_of_those_that_take_connections() -> None:
     assert loads.fewest() == 7
     loads.publish(2 + Loads.PLACES, 0)
     assert loads.fewest() == 0
+    loads.withdraw(2)  # its place is another's
+    assert loads.fewest() == 0
 
 
 @pytest.mark.parametrize(
@@ -40,25 +42,36 @@ def test_the_fewest_is_of_those_that_take_connections() -> None:
 )
 def test_a_worker_is_ahead_by_more_than_the_slack(own: int, other: int, ahead: bool) -> None:
     loads = Loads()
-    share = Share(loads, 1)
     loads.publish(2, other)
-    share.add(own)
-    assert share.is_ahead is ahead
+    assert beginning(loads, 1, own).is_ahead is ahead
 
 
 def test_a_worker_without_others_is_never_ahead() -> None:
-    share = Share(Loads(), 1)
-    share.add(1000)
-    assert not share.is_ahead
+    assert not beginning(Loads(), 1, 1000).is_ahead
 
 
 def test_a_worker_that_ends_is_not_waited_for() -> None:
     loads = Loads()
-    share, other = Share(loads, 1), Share(loads, 2)
-    share.add(10)
+    share, other = beginning(loads, 1, 10), beginning(loads, 2, 1)
+    assert share.is_ahead
     other.end()
-    other.add(-1)  # a connection that it still had
+    other.close()
     assert not share.is_ahead
+
+
+def test_a_worker_that_has_not_begun_is_not_waited_for() -> None:
+    loads = Loads()
+    Share(loads, 2)
+    assert not beginning(loads, 1, 10).is_ahead
+
+
+def beginning(loads: Loads, age: int, connections: int) -> Share:
+    """A worker's share with so many connections."""
+    share = Share(loads, age)
+    share.begin()
+    for _ in range(connections):
+        share.accept()
+    return share
 
 
 class Workers:
@@ -72,8 +85,7 @@ class Workers:
         self._stack.callback(self._listener.close)
 
     def start(self, age: int, connections: int = 0) -> FairServer:
-        share = Share(self.loads, age)
-        share.add(connections)
+        share = beginning(self.loads, age, connections)
 
         def handle(*_: object) -> None:
             self.taken[age] += 1
@@ -106,19 +118,43 @@ def workers() -> Iterator[Workers]:
     made.close()
 
 
-def test_the_one_with_fewer_takes_them(workers: Workers) -> None:
+def test_the_one_with_fewer_takes_them_all(workers: Workers) -> None:
     workers.start(1, connections=100)
     workers.start(2)
-    workers.connect(GIVE_WAY_TIMES)
-    workers.wait_for(lambda: workers.taken.total() == GIVE_WAY_TIMES)
-    assert workers.taken == {2: GIVE_WAY_TIMES}
+    for number in range(1, 61):
+        workers.connect(1)
+        workers.wait_for(lambda number=number: workers.taken.total() == number)  # type: ignore[misc]
+    assert workers.taken == {2: 60}
 
 
-def test_what_the_others_leave_is_taken(workers: Workers) -> None:
+def test_what_the_others_leave_is_taken_and_soon_without_a_rest(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workers.loads.publish(2, 0)  # it is stuck
     workers.start(1, connections=100)
-    workers.connect(3)
-    workers.wait_for(lambda: workers.taken[1] == 3)
+    workers.connect(1)
+    workers.wait_for(lambda: workers.taken[1] == 1)
+    rests: list[float] = []
+
+    def rest(seconds: float, go_on: Callable[[], None]) -> None:
+        rests.append(seconds)
+        gevent.spawn(go_on)
+
+    monkeypatch.setattr(gevent, "spawn_later", rest)
+    workers.connect(20)
+    workers.wait_for(lambda: workers.taken[1] == 21)
+    assert len(rests) <= GIVE_WAY_TIMES  # and even those only if this took longer than it may be alone
+
+
+def test_a_connection_that_nobody_serves_does_not_count_for_ever(workers: Workers) -> None:
+    workers.loads.publish(2, 0)
+    share = workers.start(1, connections=3)._share
+    assert share.is_ahead
+    workers.connect(5)
+    workers.wait_for(lambda: workers.taken[1] == 5)
+    for _ in range(3):
+        share.close()
+    workers.wait_for(lambda: not share.is_ahead)
 
 
 def test_at_the_end_all_are_taken_at_once(workers: Workers) -> None:

@@ -32,7 +32,8 @@ from hmacfs.errors import (
     WriterBusy,
 )
 from hmacfs.naming import StoredName
-from hmacfs.uploads.resumable import Digest, Limits, Progress, ResumableUploads, Swept
+from hmacfs.uploads.contracts import Digest
+from hmacfs.uploads.resumable import Limits, Progress, ResumableUploads, Swept
 from hmacfs.uploads.session import Session, State
 
 NAME = StoredName.from_text("slot/photo.jpg")
@@ -440,6 +441,16 @@ def test_a_record_is_not_written_for_each_piece(world: World, failure: BaseExcep
         written.append(session.touched)
     assert len(set(written)) == 5  # once a minute
     assert max(now - touched for now, touched in zip(range(50_005, 50_255, 5), written, strict=True)) < 60
+
+
+def test_progress_knows_when_the_last_byte_came(world: World) -> None:
+    session = world.begin()
+    world.now += 50
+    told = world.append(session, 0, CONTENT[:30]).session.touched
+    assert told == world.now
+    assert world.uploads.progress(world.record(session)).session.touched == told
+    world.now += 5
+    assert world.append(world.record(session), 30, b"").session.touched <= told  # no byte, no longer life
 
 
 def test_an_upload_lives_as_long_as_its_bytes_come_whatever_the_record_says(world: World) -> None:

@@ -166,6 +166,44 @@ def test_exact_bytes_on_every_path(
     assert content(target) == data
 
 
+def test_a_time_limit_can_be_entered_again(line: Line) -> None:
+    wire = line.inbox.wire
+    for _ in range(3):
+        with pytest.raises(WireTimeout), wire.limit(0.01):
+            gevent.sleep(10)
+    with pytest.raises(KeyError), wire.limit(0.01):
+        raise KeyError
+    with wire.limit(0.01):
+        pass
+    before = time.monotonic()
+    with pytest.raises(WireTimeout), wire.limit(0.05):  # and none of those before
+        gevent.sleep(10)
+    assert time.monotonic() - before >= 0.04
+
+
+def test_the_shorter_of_two_time_limits_ends_first(line: Line) -> None:
+    wire = line.inbox.wire
+    with wire.limit(10):
+        for _ in range(2):
+            with pytest.raises(WireTimeout), wire.limit(0.01):
+                gevent.sleep(20)
+
+
+def test_a_tail_does_not_wait_for_a_full_segment(line: Line) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = gevent.socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+        far.settimeout(10)
+        wire = Wire(near)
+        with wire.corked():
+            wire.send(b"head", 5)
+            wire.send(b" and tail", 5)
+        assert far.recv(100) == b"head and tail"
+        wire.close()
+        near.close()
+        far.close()
+
+
 @pytest.mark.parametrize("ahead", [0, 1, 1000, 200_000, 300_000])
 def test_bytes_read_ahead_come_first_and_the_next_request_stays(line: Line, target: int, ahead: int) -> None:
     data = os.urandom(300_000)
