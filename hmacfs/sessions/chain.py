@@ -92,6 +92,7 @@ class Chain:
             holding.append(link)
         if not holding:
             raise SessionStoreUnavailable
+        self._give_those_that_came_back(holding, session)
         return True
 
     def get(self, token: str) -> Session | None:
@@ -216,10 +217,18 @@ class Chain:
     # -- writing --------------------------------------------------------------------------------------
 
     def _put(self, session: Session) -> Session:
-        newest = session
-        for _, stored in self._ask_all(lambda store: store.put(session)):
+        newest, reached = session, []
+        for link, stored in self._ask_all(lambda store: store.put(session)):
+            reached.append(link)
             newest = stored if supersedes(stored, newest) else newest
+        self._give_those_that_came_back(reached, session)
         return newest
+
+    def _give_those_that_came_back(self, reached: Sequence[Link], session: Session) -> None:
+        """What came back while the others were written to was brought up to date from what they had before."""
+        for link in self._reachable():
+            if link not in reached:
+                self._copy_to(link, session)
 
     @staticmethod
     def _copy_to(link: Link, session: Session) -> None:

@@ -1,0 +1,124 @@
+"""The chain over stores in memory, for what cannot be timed with real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.sessions.chain import Chain
+from hmacfs.sessions.records import supersedes
+from hmacfs.uploads.session import Session
+from tests.servers import wait_until
+
+
+class Store:
+    """A replica with what the chain needs of it here. While it is ``away`` it cannot be reached; a write waits for
+    ``may_write`` before it is there to be read."""
+
+    timeout, concurrency, is_durable = 5.0, 100, True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.away = False
+        self.records: dict[str, Session] = {}
+        self.writing = 0
+        self.may_write = threading.Event()
+        self.may_write.set()
+
+    def _check(self) -> None:
+        if self.away:
+            raise SessionStoreUnavailable
+
+    def ping(self) -> None:
+        self._check()
+
+    def get(self, token: str) -> Session | None:
+        self._check()
+        return self.records.get(token)
+
+    def put(self, session: Session) -> Session:
+        self._check()
+        self.writing += 1
+        self.may_write.wait(10)
+        stored = self.records.get(session.token)
+        if stored is None or supersedes(session, stored):
+            stored = self.records[session.token] = session
+        return stored
+
+    def create(self, session: Session) -> bool:
+        return self.put(session) == session
+
+    def tokens_since(self, touched: float) -> list[str]:
+        self._check()
+        return [token for token, session in self.records.items() if session.touched >= touched]
+
+    def is_whole(self) -> bool:
+        return True
+
+    def declare_whole(self) -> None:
+        pass
+
+    def on_loss(self, callback: Callable[[], None]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Pair:
+    def __init__(self) -> None:
+        self.first, self.second = Store("redis"), Store("postgres")
+        stores: Any = (self.first, self.second)
+        self.chain = Chain(stores, ttl=3600, retry_delay=0.01)
+
+    def lose_first(self) -> None:
+        self.first.away = True
+        self.chain.ping()
+        assert self.chain.status().active == "postgres"
+
+    def first_comes_back(self) -> None:
+        """And is brought up to date."""
+        self.first.away = False
+        first = self.chain._links[0]
+        wait_until(lambda: first.is_healthy and first.behind is None, what="the first store's return")
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.chain.close()
+
+
+def session() -> Session:
+    now = time.time()
+    return Session("token", "a", "a", 10, None, "192.0.2.1", now, now)
+
+
+@pytest.mark.parametrize("operation", ["create", "save"])
+def test_what_was_written_while_a_store_came_back_is_in_it(pair: Pair, operation: str) -> None:
+    """It came back too late to be written to, and was brought up to date too early to be given it."""
+    written = session()
+    if operation == "save":
+        assert pair.chain.create(written)
+        written = dataclasses.replace(written, chunks=1)
+    pair.lose_first()
+    pair.second.may_write.clear()
+    already = pair.second.writing
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(getattr(pair.chain, operation), written)
+        wait_until(lambda: pair.second.writing > already, what="the write to the second store")
+        pair.first_comes_back()
+        pair.second.may_write.set()
+        result = writing.result(10)
+    stored = pair.second.records["token"]
+    assert result is True if operation == "create" else result == stored
+    assert pair.first.records["token"] == stored
+    assert pair.chain.get("token") == stored
