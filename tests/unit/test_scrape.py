@@ -67,7 +67,7 @@ def test_a_damaged_file_costs_its_own_counts_only(tmp_path: Path, where: str, da
     write(tmp_path, ALIVE, 11)
     write(tmp_path, "999999999-3", 7)
     assert total(tmp_path) == total(tmp_path) == 18
-    for path in tmp_path.glob("counter_9*"):
+    for path in tmp_path.glob("counter_999999999-*"):
         path.unlink()
     (tmp_path / "counter_0.db").write_bytes(damage)
     assert total(tmp_path) == 11
