@@ -200,9 +200,10 @@ class Chain:
     def _newest(self, session: Session) -> Session:
         """The newest copy of a session that was read a moment ago."""
         try:
-            return self.newest(session.token) or session
+            newest = self.newest(session.token)
         except SessionStoreUnavailable:
             return session
+        return newest if newest is not None and supersedes(newest, session) else session
 
     def _count(self, operation: Callable[[Replica], R]) -> R:
         """A durable store has counted all sessions; one that was behind, or forgets, may not have."""

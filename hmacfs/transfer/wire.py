@@ -159,27 +159,22 @@ class Wire:
 
     def read(self, at_most: int, timeout: float | None) -> bytes:
         """What is there, or the first that comes: at least one byte, or none at the end of the stream."""
-        while True:
-            try:
-                return os.read(self.fd, at_most)
-            except BlockingIOError:
-                self.wait_readable(timeout)
-            except OSError as error:
-                if error.errno not in GONE_ERRNOS:
-                    raise
-                return b""
+        return self._received(os.read, at_most, timeout, at_end=b"")
 
     def read_into(self, view: memoryview, timeout: float | None) -> int:
         """The same into ``view``: the number of bytes."""
+        return self._received(os.readv, [view], timeout, at_end=0)
+
+    def _received(self, receive: Callable[[int, T], R], target: T, timeout: float | None, *, at_end: R) -> R:
         while True:
             try:
-                return os.readv(self.fd, [view])
+                return receive(self.fd, target)
             except BlockingIOError:
                 self.wait_readable(timeout)
             except OSError as error:
                 if error.errno not in GONE_ERRNOS:
                     raise
-                return 0
+                return at_end
 
     def read_arrived(self, view: memoryview) -> int:
         """Bytes put into ``view`` without waiting: 0 if there are none now. An end or error is for the next read."""
@@ -311,7 +306,7 @@ class TlsWire(Wire):
 class Inbox:
     """What a peer has sent: first the ``count`` bytes that were read ahead (behind a request's head), then the socket.
 
-    Bytes read ahead are not copied again: a small file goes from where they were read to straight to the disk.
+    Bytes read ahead are not copied again: a small file goes to the disk from where they were read to.
     """
 
     __slots__ = ("_data", "_start", "count", "wire")

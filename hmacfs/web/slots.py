@@ -63,7 +63,8 @@ class SlotUploads:
         session = self._session(exchange)
         if session is None:
             session = self._create(exchange, chunk.total, content_type, begins=chunk.number == 1, metadata="0")
-        session = self._uploads.up_to_date(session, _boundary(session))
+        else:
+            session = self._uploads.up_to_date(session, _boundary(session))
         boundary = _boundary(session)
         if session.state is State.FINISHED:
             return Reply(HTTPStatus.OK, self._progress_headers(session, session.length or 0))

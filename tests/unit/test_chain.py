@@ -122,3 +122,12 @@ def test_what_was_written_while_a_store_came_back_is_in_it(pair: Pair, operation
     assert result is True if operation == "create" else result == stored
     assert pair.first.records["token"] == stored
     assert pair.chain.get("token") == stored
+
+
+def test_a_newer_copy_is_not_given_up_for_an_older_one_because_its_store_was_lost(pair: Pair) -> None:
+    """Between the reading of the copy and the comparison with the other store's."""
+    older = session()
+    assert pair.chain.create(older)
+    newer = pair.first.put(dataclasses.replace(older, chunks=1, revision=5))
+    pair.lose_first()
+    assert pair.chain._newest(newer) == newer
