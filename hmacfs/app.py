@@ -34,6 +34,7 @@ from hmacfs.web.cors import Cors
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
 from hmacfs.web.health import Health, health
+from hmacfs.web.locations import Locations
 from hmacfs.web.rates import DOWNLOAD, SIGNATURE, UPLOAD, Rates, rate_limiter
 from hmacfs.web.routing import AnyPath, Desk, DirectDoor
 from hmacfs.web.slots import SlotUploads
@@ -131,6 +132,7 @@ def _rates(limiter: WindowRateLimiter, settings: Settings) -> Rates:
 
 
 def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Cors) -> Services:
+    locations = Locations(settings.url_prefix, settings.public_url)
     return Services(
         desk=desk,
         guards=Guards(
@@ -146,8 +148,9 @@ def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Co
             rate=settings.download_max_bytes_per_second,
             x_accel=settings.download_offload == "x-accel",
         ),
-        slots=SlotUploads(core.resumable, settings.url_prefix),
-        tus=TusUploads(core.resumable, settings.url_prefix),
+        slots=SlotUploads(core.resumable, locations),
+        tus=TusUploads(core.resumable, settings.url_prefix, locations),
+        locations=locations,
         prefix=settings.url_prefix,
         signed_downloads=settings.require_signed_downloads,
         max_size=settings.upload_max_size,

@@ -59,7 +59,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("StoreDir", values.path, REQUIRED, "folder of the stored files; made if it is missing"),
     Setting("UploadSubDir", values.sub_folder, "upload", "first part of the URLs: `/upload/`"),
-    Setting("PublicURL", values.base_url, "", "what `hmacfs sign` puts before the path; default: the listen address"),
+    Setting(
+        "PublicURL",
+        values.base_url,
+        "",
+        "what stands before the path for clients; a path in it also in `Location`; default: the listen address",
+    ),
     Setting(
         "LogLevel",
         values.choice("debug", "info", "warn", "error", warning="warn"),

@@ -16,6 +16,7 @@ from hmacfs.uploads.resumable import Progress, ResumableUploads
 from hmacfs.uploads.session import Session, State
 from hmacfs.web.client import network_of
 from hmacfs.web.exchange import Exchange, Headers, Reply
+from hmacfs.web.locations import Locations
 
 Piece = RangePiece | NumberedChunk
 
@@ -36,11 +37,11 @@ def signed_length(exchange: Exchange) -> int | None:
 
 
 class SlotUploads:
-    """Views of uploads in pieces. ``prefix`` is the mount point."""
+    """Views of uploads in pieces."""
 
-    def __init__(self, uploads: ResumableUploads[Body, FileFacts], prefix: str) -> None:
+    def __init__(self, uploads: ResumableUploads[Body, FileFacts], locations: Locations) -> None:
         self._uploads = uploads
-        self._prefix = prefix
+        self._locations = locations
 
     def put(self, exchange: Exchange, piece: Piece, content_type: str | None) -> Reply:
         """Store a piece. The signature was checked."""
@@ -111,7 +112,7 @@ class SlotUploads:
         headers = self._progress_headers(progress.session, progress.offset)
         if progress.facts is None:
             return Reply(HTTPStatus.ACCEPTED, headers)
-        headers += [("Location", exchange.name.url_path(self._prefix)), ("ETag", progress.facts.etag)]
+        headers += [("Location", self._locations.of_file(exchange.name)), ("ETag", progress.facts.etag)]
         return Reply(HTTPStatus.CREATED, headers, stored=True)
 
     @staticmethod

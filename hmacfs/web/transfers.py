@@ -18,6 +18,7 @@ from hmacfs.web.cors import METHODS, Cors
 from hmacfs.web.exchange import Exchange, Reply
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
+from hmacfs.web.locations import Locations
 from hmacfs.web.rates import Rates
 from hmacfs.web.routing import ANY_PATH, Desk, TransferBlueprint
 from hmacfs.web.slots import SlotUploads, piece_of
@@ -36,6 +37,7 @@ class Services:
     serve_file: ServeFile
     slots: SlotUploads
     tus: TusUploads
+    locations: Locations
     prefix: str
     signed_downloads: bool
     max_size: int
@@ -78,8 +80,11 @@ def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
         facts = services.store_whole(
             exchange.name, exchange.body, exchange.length, content_type, binds_length=verified.binds_length
         )
-        location = exchange.name.url_path(services.prefix)
-        return Reply(HTTPStatus.CREATED, [("Location", location), ("ETag", facts.etag)], stored=True)
+        return Reply(
+            HTTPStatus.CREATED,
+            [("Location", services.locations.of_file(exchange.name)), ("ETag", facts.etag)],
+            stored=True,
+        )
 
 
 def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:

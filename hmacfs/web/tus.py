@@ -13,14 +13,16 @@ from hmacfs.uploads.resumable import Progress, ResumableUploads
 from hmacfs.uploads.session import Session
 from hmacfs.web.client import network_of
 from hmacfs.web.exchange import TUS_PATH, Exchange, Headers, Reply
+from hmacfs.web.locations import Locations
 
 
 class TusUploads:
     """The views. ``prefix`` is the mount point."""
 
-    def __init__(self, uploads: ResumableUploads[Body, FileFacts], prefix: str) -> None:
+    def __init__(self, uploads: ResumableUploads[Body, FileFacts], prefix: str, locations: Locations) -> None:
         self._uploads = uploads
         self._prefix = prefix
+        self._locations = locations
 
     def create(self, exchange: Exchange, content_type: str | None) -> Reply:
         """POST on the slot URL. The signature over ``Upload-Length`` was checked."""
@@ -32,7 +34,7 @@ class TusUploads:
         given = exchange.header("UPLOAD_METADATA") or ""
         owner = network_of(exchange.client)
         session = self._uploads.create(exchange.name, length, content_type, owner, by_slot=False, metadata=given)
-        location = ("Location", f"{self._prefix}{TUS_PATH}{session.token}")
+        location = ("Location", self._locations.of_upload(session.token))
         if length and not has_body:
             return Reply(HTTPStatus.CREATED, [location, self._expires(session)])
         try:

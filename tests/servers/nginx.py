@@ -23,15 +23,25 @@ def wrapped(site: str, folder: Path) -> str:
     )
 
 
-class Nginx:
-    """In front of a server that listens at a Unix socket. ``variant``: "A" has nginx serve public downloads itself."""
+def _mounted(site: str, below: str) -> str:
+    """The site as README says to change it for a server below a path."""
+    if not below:
+        return site
+    shipped = "    location /upload/ {\n        proxy_pass http://hmac_file_server;\n"
+    assert shipped in site
+    return site.replace(shipped, f'    location "{below}/" {{\n        proxy_pass http://hmac_file_server/;\n')
 
-    def __init__(self, folder: Path, server: HmacFileServer, *, variant: str = "") -> None:
+
+class Nginx:
+    """In front of a server that listens at a Unix socket. ``variant``: "A" has nginx serve public downloads itself.
+    ``below``: the path below which nginx mounts the server, such as "/files"."""
+
+    def __init__(self, folder: Path, server: HmacFileServer, *, variant: str = "", below: str = "") -> None:
         self.folder = folder
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         binary = require_binary("nginx")
-        (folder / "nginx.conf").write_text(wrapped(self._shipped(server, variant), folder))
+        (folder / "nginx.conf").write_text(wrapped(_mounted(self._shipped(server, variant), below), folder))
         for parent in (folder, *folder.parents, server.store, *server.store.parents):
             if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
                 parent.chmod(parent.stat().st_mode | 0o011)

@@ -1,0 +1,30 @@
+"""URL paths as clients know them, for ``Location`` (PROTOCOL section 3). Pure."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from hmacfs.naming import StoredName
+from hmacfs.web.exchange import TUS_PATH
+
+#: What stays as it is in a path that an operator wrote, escapes included (RFC 3986 section 3.3).
+_URL_PATH = "/%!$&'()*+,;=:@-._~"
+
+
+class Locations:
+    """Makes the paths that answers name.
+
+    prefix: the mount point as this server sees it, with both slashes. public_url: ``PublicURL``; its path is what a
+    proxy in front takes away, empty without one.
+    """
+
+    def __init__(self, prefix: str, public_url: str = "") -> None:
+        self._prefix = quote(urlsplit(public_url).path, safe=_URL_PATH).rstrip("/") + prefix
+
+    def of_file(self, name: StoredName) -> str:
+        """Where the stored file is found."""
+        return name.url_path(self._prefix)
+
+    def of_upload(self, token: str) -> str:
+        """Where an unfinished tus upload goes on."""
+        return f"{self._prefix}{TUS_PATH}{token}"
