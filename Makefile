@@ -101,4 +101,5 @@ lock:
 	mv build/requirements.txt requirements.txt && rm -rf build/lock
 
 clean:
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/hmacfs-tests"
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
