@@ -9,11 +9,21 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from tests.servers import raise_descriptor_limit, reaper
 from tests.servers.hmacfs import HmacFileServer
 
 # How long an example takes says something of the machine, not of the code: the first one builds hypothesis's own tables.
 hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("any machine")
+
+raise_descriptor_limit()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_of_a_killed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    reaper.watch_folder(tmp_path_factory.getbasetemp())
+    yield
+    reaper.forget_folder(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

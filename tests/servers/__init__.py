@@ -6,10 +6,12 @@ import contextlib
 import glob
 import os
 import pwd
+import resource
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+
+from tests.servers import reaper
 
 T = TypeVar("T")
 
@@ -37,6 +41,24 @@ def require_binary(name: str) -> str:
     """The path of a program."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *_MORE_FOLDERS])
     return require(shutil.which(name, path=path), name)
+
+
+def require_root(what: str) -> None:
+    """A skip for other users, which names what they may not do. No machine is wrong for that: nor is it with ``CI=true``."""
+    if os.geteuid() != 0:
+        pytest.skip(f"only root may {what}")
+
+
+def descriptor_limit() -> int:
+    """How many files a process of this user may have open at most, wherever its limit stands now."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process and its children open as many files as they may: a login's limit is often 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:
@@ -93,8 +115,11 @@ def folder_of(user: str) -> Iterator[Path]:
     """A new folder for a server that runs as that user. pytest's own folders won't do: each pytest that starts on this
     machine closes them to other users again."""
     with tempfile.TemporaryDirectory(prefix=f"{user}-", ignore_cleanup_errors=True) as name:
-        give_to(Path(name), user)
-        yield Path(name)
+        folder = Path(name)
+        reaper.watch_folder(folder)
+        give_to(folder, user)
+        yield folder
+    reaper.forget_folder(folder)
 
 
 class Daemon:
@@ -106,6 +131,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        reaper.watch_group(self.process.pid)
 
     @property
     def pid(self) -> int:
@@ -142,3 +168,4 @@ class Daemon:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        reaper.forget_group(self.process.pid)

@@ -25,7 +25,7 @@ class HAProxy:
         text = (DEPLOY / "haproxy.cfg").read_text(encoding="utf-8")
         for shipped, ours in {
             # As many as a user who may not raise the limit of open files can have.
-            "maxconn 20000": "maxconn 1000",
+            "maxconn 20000": "maxconn 400",
             "bind :80\n": f"bind 127.0.0.1:{self.port}\n",
             "server one 192.0.2.11:8080": f"server one 127.0.0.1:{one.port}",
             "server two 192.0.2.12:8080": f"server two 127.0.0.1:{two.port}",

@@ -15,7 +15,7 @@ import psutil
 import toml
 
 from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
-from tests.servers import Daemon, free_port
+from tests.servers import Daemon, descriptor_limit, free_port
 
 SECRET = "a secret for tests, of 32 bytes.."
 FAR_FUTURE = 4_000_000_000
@@ -52,6 +52,9 @@ class HmacFileServer:
             "MinFreeSpace": 0,
             "AuthFailureRateLimit": "",
         }
+        connections = (descriptor_limit() - 256) // 2
+        if connections < 8192:  # the default, for which the server would warn
+            self.settings["MaxConnections"] = connections
         self.settings.update(settings)
         self.prefix = f"/{self.settings.get('UploadSubDir', 'upload')}/"
         self.keyring = Keyring([str(self.settings["Secret"]).encode()])

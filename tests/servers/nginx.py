@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from tests.servers import Daemon, accepts_connections, free_port, require_binary
+from tests.servers import Daemon, accepts_connections, descriptor_limit, free_port, require_binary
 from tests.servers.hmacfs import HmacFileServer
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -16,10 +16,12 @@ def wrapped(site: str, folder: Path) -> str:
     """What Debian's nginx.conf has around a site, with nginx's files in ``folder``."""
     user = "user nobody nogroup;\n" if os.geteuid() == 0 else ""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    files = min(descriptor_limit(), 20_000)
     temporary = "\n".join(f"    {kind}_temp_path {folder}/{kind};" for kind in kinds)
     return (
-        f"{user}worker_processes 1;\nworker_rlimit_nofile 20000;\npid {folder}/nginx.pid;\n"
-        f"events {{ worker_connections 8192; }}\nhttp {{\n{temporary}\n    access_log off;\n{site}\n}}\n"
+        f"{user}worker_processes 1;\nworker_rlimit_nofile {files};\npid {folder}/nginx.pid;\n"
+        f"events {{ worker_connections {min(files, 8192)}; }}\n"
+        f"http {{\n{temporary}\n    access_log off;\n{site}\n}}\n"
     )
 
 

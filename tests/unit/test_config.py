@@ -71,7 +71,7 @@ GracefulShutdownTimeout = 30           # Timeout for graceful shutdowns (in seco
 
 
 def settings(tmp_path: Path, environ: dict[str, str] | None = None, /, **values: Any) -> Settings:
-    document = {"Secret": SECRET, "StoreDir": "/srv/store", **values}
+    document = {"Secret": SECRET, "StoreDir": str(tmp_path / "store"), **values}
     path = tmp_path / "config.toml"
     path.write_text(toml.dumps({key: value for key, value in document.items() if value is not None}))
     return load(path, environ or {})
@@ -214,8 +214,8 @@ def test_mistakes_in_the_environment(tmp_path: Path, environ: dict[str, str], wo
     assert "tiny" not in str(caught.value)
 
 
-def test_the_environment_alone_is_enough() -> None:
-    assert load(None, {"HMACFS_SECRET": SECRET, "HMACFS_STORE_DIR": "/srv"}).store_dir == Path("/srv")
+def test_the_environment_alone_is_enough(tmp_path: Path) -> None:
+    assert load(None, {"HMACFS_SECRET": SECRET, "HMACFS_STORE_DIR": str(tmp_path)}).store_dir == tmp_path
     with pytest.raises(ConfigError, match="the environment: Secret is missing"):
         load(None, {})
 
