@@ -269,6 +269,13 @@ class SessionStoreUnavailable(HmacfsError):
 # -- start-up -------------------------------------------------------------------------------------
 
 
+class NotAllowed(HmacfsError):
+    """This process lacks a right on its own machine; the message names the path and the remedy, for an operator."""
+
+    reason = "not-allowed"
+    sentence = "The server lacks a right."
+
+
 class ConfigError(HmacfsError):
     """The configuration cannot be used; the message is one line that an operator can act on."""
 

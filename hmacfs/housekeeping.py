@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hmacfs.descriptors import close
-from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.errors import NotAllowed, SessionStoreUnavailable
+from hmacfs.ownership import explain, open_file
 from hmacfs.uploads.resumable import Swept
 
 log = logging.getLogger("hmacfs.housekeeping")
@@ -27,8 +28,12 @@ class Sweeper:
         self._is_stopped = False
 
     def run_once(self) -> Swept | None:
-        """What was swept; ``None`` if another process is at it. Raises ``SessionStoreUnavailable``."""
-        fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """What was swept; ``None`` if another process is at it. Raises ``SessionStoreUnavailable``, ``NotAllowed`` if
+        rights are missing."""
+        try:
+            fd = open_file(self._lock, os.O_RDWR)
+        except PermissionError as error:
+            raise NotAllowed(explain(self._lock, error)) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return self._sweep()
@@ -51,6 +56,8 @@ class Sweeper:
                 swept = self.run_once()
             except SessionStoreUnavailable:
                 log.info("expired uploads are not looked for: no session store can be reached")
+            except NotAllowed as error:
+                log.error("expired uploads are not removed: %s", error)
             except Exception:
                 log.exception("looking for expired uploads failed")
             else:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import hmacfs
-from hmacfs.cli import demo, sign, sweep
-from hmacfs.config import warnings
+from hmacfs.cli import check, demo, sign, sweep
+from hmacfs.config import find_config
 from hmacfs.errors import ConfigError
 
 
@@ -23,11 +23,10 @@ def main(argv: list[str] | None = None) -> int:
             return status
         if arguments.init is not None:
             return demo.write_config(arguments.init)
+        config = find_config(arguments.config, os.environ)
         if arguments.check:
-            return _check(arguments.config)
-        if arguments.config is None and not any(name.startswith("HMACFS_") for name in os.environ):
-            parser.error("give a configuration file: -config FILE")
-        return _serve(arguments.config, with_curl_lines=arguments.curl)
+            return check.run(config, online=arguments.online)
+        return _serve(config, with_curl_lines=arguments.curl)
     except ConfigError as error:
         print(f"hmac-file-server: {error}", file=sys.stderr)
         return 2
@@ -38,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     # One dash as the original has it, two as most programs do.
     parser.add_argument("-config", "--config", type=Path, metavar="FILE", help="the TOML configuration file")
     parser.add_argument("-check", "--check", action="store_true", help="check the configuration and end")
+    parser.add_argument(
+        "-online", "--online", action="store_true", help="with -check: also connect to Redis and database"
+    )
     parser.add_argument("-init", "--init", type=Path, metavar="FILE", help="write a new configuration file and end")
     parser.add_argument("-curl", "--curl", action="store_true", help="print curl lines to try the server with")
     parser.add_argument("-version", "--version", action="version", version=f"hmac-file-server {hmacfs.__version__}")
@@ -47,22 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(config: Path | None) -> int:
-    from hmacfs.server.start import check  # gunicorn is not needed to sign
-    from hmacfs.storage.opening import open_storage
-
-    settings = check(config)
-    for remark in (*open_storage(settings).abilities.remarks(), *warnings(settings)):
-        print(f"warning: {remark}")
-    print("the configuration is good")
-    return 0
-
-
 def _serve(config: Path | None, *, with_curl_lines: bool) -> int:
     from hmacfs.server import start  # gunicorn is not needed to sign
 
-    if config is not None:
-        os.environ[start.CONFIG_VARIABLE] = str(config.absolute())
+    start.use_config(config)
     settings = start.current_settings()
     if with_curl_lines:
         start.on_ready(lambda: print(demo.curl_lines(settings), flush=True))

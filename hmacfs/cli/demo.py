@@ -15,6 +15,7 @@ from hmacfs.cli.sign import base_url
 from hmacfs.config import Settings
 from hmacfs.keyring import Keyring, sign_v3
 from hmacfs.naming import StoredName
+from hmacfs.ownership import explain, open_file
 
 LINES_ARE_GOOD_FOR_SECONDS = 24 * 3600
 
@@ -29,9 +30,9 @@ def write_config(path: Path) -> int:
         "MetricsPort": "127.0.0.1:9090",
     }
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = open_file(path, os.O_WRONLY | os.O_EXCL)
     except OSError as error:
-        print(f"hmac-file-server: {path}: {error.strerror}", file=sys.stderr)
+        print(f"hmac-file-server: {explain(path, error)}", file=sys.stderr)
         return 2
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write("# Made by hmac-file-server -init. README.md lists all settings.\n")

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from hmacfs.config import Settings, UnixAddress, load, parse_duration
-from hmacfs.errors import BadName, ConfigError
+from hmacfs.config import Settings, UnixAddress, find_config, load, parse_duration
+from hmacfs.errors import BadName
 from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
 from hmacfs.naming import StoredName
 
@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the URL. The exit status: 0, or 2 for a mistake."""
-    settings = load(_config_path(arguments), os.environ)
+    settings = load(find_config(arguments.sign_config or arguments.config, os.environ), os.environ)
     try:
         name = StoredName.from_text(arguments.path.lstrip("/"))
         query = _query(arguments, settings, name)
@@ -40,19 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     print(f"{base_url(settings)}{name.url_path(settings.url_prefix)}?{query}")
     return 0
-
-
-def _config_path(arguments: argparse.Namespace) -> Path | None:
-    if arguments.sign_config or arguments.config:
-        path: Path = arguments.sign_config or arguments.config
-        return path
-    if named := os.environ.get("HMACFS_CONFIG"):
-        return Path(named)
-    if Path("config.toml").exists():
-        return Path("config.toml")
-    if "HMACFS_SECRET" in os.environ or "HMACFS_SECRET_FILE" in os.environ:
-        return None
-    raise ConfigError("no configuration: give -config FILE, or set HMACFS_CONFIG")
 
 
 def _query(arguments: argparse.Namespace, settings: Settings, name: StoredName) -> str:

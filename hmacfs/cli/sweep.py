@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from hmacfs.config import load
-from hmacfs.errors import ConfigError, SessionStoreUnavailable
+from hmacfs.config import find_config, load
+from hmacfs.errors import ConfigError, NotAllowed, SessionStoreUnavailable, StorageFailed
+from hmacfs.ownership import reason
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,16 +22,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Sweep once. The exit status: 0, or 1 if the sessions cannot be looked up. Raises ``ConfigError``."""
     from hmacfs.app import open_sweeper  # needs the drivers, which no other command does
 
-    named = arguments.sweep_config or arguments.config or os.environ.get("HMACFS_CONFIG")
-    settings = load(Path(named) if named else None, os.environ)
+    settings = load(find_config(arguments.sweep_config or arguments.config, os.environ), os.environ)
     try:
         swept = open_sweeper(settings).run_once()
-    except SessionStoreUnavailable as error:
+    except (NotAllowed, SessionStoreUnavailable, StorageFailed) as error:
         print(f"hmacfs sweep: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        where = settings.origins["StoreDir"]
-        raise ConfigError(f"{where}: {settings.store_dir} cannot be used: {error.strerror}") from None
+        path = settings.store_dir / str(error.filename or "")
+        raise ConfigError(f"{path} cannot be used: {reason(path, error)}") from None
     if swept is None:
         print("another process is sweeping")
     else:

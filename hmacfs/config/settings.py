@@ -46,7 +46,7 @@ def snake_case(key: str) -> str:
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
-        "ListenPort", values.text, ":8080", "address and port to listen at, or the socket's path with `UnixSocket`"
+        "ListenPort", values.listen, ":8080", "address and port to listen at, or the socket's path with `UnixSocket`"
     ),
     Setting("UnixSocket", values.boolean, False, "listen at a Unix socket (mode 0660)"),
     Setting("Secret", values.secret, REQUIRED, "the HMAC secret, at least 16 bytes", is_secret=True),
@@ -160,6 +160,8 @@ class Settings:
 
     #: Where each setting comes from, by its key: "config.toml: StoreDir" or "HMACFS_STORE_DIR".
     origins: Mapping[str, str] = dataclasses.field(repr=False, compare=False)
+    #: What was found in their sources that is no setting, a sentence each.
+    remarks: tuple[str, ...] = dataclasses.field(repr=False, compare=False)
     listen: TcpAddress | UnixAddress
     secret: Secret
     previous_secrets: tuple[Secret, ...]

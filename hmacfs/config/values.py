@@ -25,7 +25,11 @@ Parser = Callable[[Any], Any]
 _SIZE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
     _SIZE_UNITS.update(dict.fromkeys((_letter, f"{_letter}b", f"{_letter}ib"), 1024**_power))
-_DURATION_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+#: Go's and longer ones; "" for seconds. The two signs for micro look alike.
+_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 0.001, "s": 1.0, "": 1.0}
+_DURATION_UNITS |= {"m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
+_DURATION_PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*([a-z\u00b5\u03bc]+)\s*")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 _QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _LARGEST = 2**62
 
@@ -101,7 +105,7 @@ def boolean(value: Any) -> bool:
         return value
     if isinstance(value, FromEnvironment) and value.lower() in ("true", "1", "yes", "on"):
         return True
-    if isinstance(value, FromEnvironment) and value.lower() in ("false", "0", "no", "off", ""):
+    if isinstance(value, FromEnvironment) and value.lower() in ("false", "0", "no", "off"):
         return False
     raise ValueError("true or false")
 
@@ -164,10 +168,14 @@ def rate(value: Any) -> int:
 
 def duration(*, zero: bool = False) -> Parser:
     """Seconds."""
-    allowed = "a duration" + ("" if zero else " above 0") + ', as a number of seconds or as text such as "30s" or "24h"'
+    above = "" if zero else " above 0"
+    allowed = f'a duration{above}, as a number of seconds or as text such as "30s", "24h" or "1h15m"'
 
     def parse(value: Any) -> float:
-        seconds = _quantity(value, _DURATION_UNITS, allowed)
+        if isinstance(value, str) and _DURATION.fullmatch(value.strip().lower()):
+            parts = _DURATION_PART.findall(value.lower())
+            value = sum(float(number) * _DURATION_UNITS.get(unit, math.nan) for number, unit in parts)
+        seconds = _quantity(value, {"": 1.0}, allowed)
         if seconds == 0 and not zero:
             raise ValueError(allowed)
         return seconds
@@ -234,6 +242,11 @@ def many(parser: Parser) -> Parser:
             raise ValueError(f"a list, each item {error}") from None
 
     return parse
+
+
+def listen(value: Any) -> str:
+    """The text of an address or path, which of the two is decided elsewhere; a number is a port."""
+    return f":{value}" if type(value) is int else text(value)
 
 
 def tcp_address(value: Any) -> TcpAddress:
@@ -325,3 +338,8 @@ def shown(value: object, *, is_secret: bool) -> str:
         value = str(re.sub(r"(://[^@/]*?:)[^@]*@", r"\1***@", value))
     printed = repr(value)
     return printed if len(printed) <= 60 else printed[:57] + "..."
+
+
+def one_line(value: object) -> str:
+    """For a message: control characters and line ends replaced, so that it stays one line."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))

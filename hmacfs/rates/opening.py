@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hmacfs.errors import ConfigError
+from hmacfs.ownership import reason
 from hmacfs.rates.switch import Switch
 from hmacfs.rates.table import WindowTable
 from hmacfs.rates.window import RemoteWindows
@@ -30,7 +31,7 @@ def open_counter(settings: CounterSettings) -> Switch:
     try:
         table = WindowTable(path)
     except OSError as error:
-        raise ConfigError(f"RuntimeDir: {path} cannot be written: {error.strerror}") from None
+        raise ConfigError(f"RuntimeDir: {path} cannot be written: {reason(path, error)}") from None
     return Switch(table, _redis(settings) if settings.redis_addr else None, longest_pause=settings.retry_delay)
 
 

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hmacfs.descriptors import allocate
+from hmacfs.ownership import make_folder, open_file
 from hmacfs.rates.window import Window
 
 log = logging.getLogger("hmacfs.rates")
@@ -53,7 +54,7 @@ class WindowTable:
     def __init__(self, path: Path, *, places: int = PLACES, clock: Callable[[], float] = time.time) -> None:
         self._places = places
         self._clock = clock
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         fd = _open(path, places)
         self._lock = _Lock(fd)
         self._map = mmap.mmap(fd, _file_size(places))
@@ -186,7 +187,7 @@ def _file_size(places: int) -> int:
 def _open(path: Path, places: int) -> int:
     """A descriptor of a sound table."""
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_file(path, os.O_RDWR)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if _is_sound(fd, places):
@@ -219,7 +220,7 @@ def _replace(path: Path, places: int, *, had_content: bool) -> None:
     if had_content:
         log.warning("the table of rate limits cannot be used and is replaced: limits begin anew")
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd = open_file(fresh, os.O_RDWR | os.O_TRUNC)
     try:
         allocate(fd, _file_size(places))
         os.pwrite(fd, _HEADER.pack(_MAGIC, _VERSION, places, 0, secrets.token_bytes(16)), 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hmacfs.config import Settings, TcpAddress
+from hmacfs.ownership import make_folder
 
 if TYPE_CHECKING:
     from hmacfs.telemetry.scrape import ScrapeServer
@@ -82,7 +83,7 @@ class Monitoring:
 def metrics_folder(settings: Settings) -> Path:
     """The folder that all processes write their metrics to, made and made known if it was not."""
     folder = settings.runtime_dir / "metrics"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     os.environ[_FOLDER_VARIABLE] = str(folder)
     return folder
 

@@ -18,11 +18,21 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 import hmacfs
-from hmacfs.config import Settings, TcpAddress, UnixAddress, check_environment, load, warnings
+from hmacfs.config import (
+    Settings,
+    TcpAddress,
+    UnixAddress,
+    check_environment,
+    find_config,
+    foreign_files,
+    load,
+    prepare_environment,
+    warnings,
+)
 from hmacfs.errors import ConfigError
 from hmacfs.server.monitoring import Monitoring, drop_gauges, metrics_folder
 from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, loads, plans
-from hmacfs.sessions.opening import check_settings
+from hmacfs.sessions.opening import check_settings, remote_stores
 from hmacfs.storage.opening import open_storage
 from hmacfs.telemetry import logs
 
@@ -55,9 +65,12 @@ def reload_settings() -> Settings:
     Raises ``ConfigError`` if there are none yet.
     """
     global _current
-    path = os.environ.get(CONFIG_VARIABLE)
     try:
+        if _current is None:  # from now on it is the same file, wherever the process may be then
+            use_config(find_config(None, os.environ))
+        path = os.environ.get(CONFIG_VARIABLE)
         settings = check(Path(path) if path else None)
+        prepare_environment(settings)
         if _current is not None:
             _check_changes(_current, settings)
     except ConfigError as error:
@@ -67,6 +80,14 @@ def reload_settings() -> Settings:
         return _current
     _current = settings
     return settings
+
+
+def use_config(path: Path | None) -> None:
+    """Have the settings come from that file (``None``: from the environment alone)."""
+    if path is not None:
+        os.environ[CONFIG_VARIABLE] = str(path.absolute())
+    else:
+        os.environ.pop(CONFIG_VARIABLE, None)
 
 
 def _check_changes(running: Settings, settings: Settings) -> None:
@@ -199,6 +220,7 @@ def on_starting(_server: Any) -> None:
         sys.exit(f"hmac-file-server: {error}")
     removed = storage.remove_leftovers()
     log.info("hmac-file-server %s, workers: %d, pid %d", hmacfs.__version__, settings.workers, os.getpid())
+    log.info("configuration: %s", os.environ.get(CONFIG_VARIABLE) or "from the environment")
     log.info(
         "store: %s, durability: %s, largest upload: %d bytes",
         settings.store_dir,
@@ -208,7 +230,7 @@ def on_starting(_server: Any) -> None:
     log.info("features: %s", ", ".join(_features(settings)))
     if removed:
         log.info("removed %d unfinished uploads of an earlier run", removed)
-    for remark in (*storage.abilities.remarks(), *warnings(settings)):
+    for remark in (*storage.abilities.remarks(), *warnings(settings), *foreign_files(settings)):
         log.warning("%s", remark)
 
 
@@ -296,15 +318,8 @@ def _features(settings: Settings) -> list[str]:
         "wrong signatures": settings.auth_failure_rate_limit,
     }
     features += [f"{what} limited to {rate}" for what, rate in limited.items() if rate]
-    features.append(f"upload sessions in {_session_stores(settings)}")
+    features.append(f"upload sessions in {' and '.join(remote_stores(settings)) or 'SQLite'}")
     return features
-
-
-def _session_stores(settings: Settings) -> str:
-    fallback = {"postgres": "PostgreSQL", "mysql": "MySQL"}[settings.fallback_db_type]
-    stores = ["Redis"] if settings.redis_addr else []
-    stores += [fallback] if settings.fallback_enabled else []
-    return " and ".join(stores) or "SQLite"
 
 
 def _address_problem(origin: str, address: TcpAddress | UnixAddress) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,6 +12,7 @@ from hmacfs.config import Secret
 from hmacfs.errors import ConfigError
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.offload import Offload
+from hmacfs.ownership import reason
 from hmacfs.redis_address import RedisSettings, parse_redis_address
 from hmacfs.sessions.chain import Chain
 from hmacfs.sessions.replica import Replica
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _DATABASE_FILE = "sessions.sqlite3"
 #: The drivers are extras of this package: what each type needs, and what the extra is called.
 _DRIVERS = {"postgres": "psycopg2", "mysql": "MySQLdb"}
+_TITLES = {"postgres": "PostgreSQL", "mysql": "MySQL"}
 _HOST = re.compile(r"(?P<path>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -69,6 +71,52 @@ def check_settings(settings: StoreSettings) -> None:
         raise ConfigError(f"{settings.origins[key]}: {error}") from None
 
 
+def remote_stores(settings: StoreSettings) -> list[str]:
+    """The names of the servers that sessions are kept in, in the order they are asked; none for SQLite."""
+    stores = ["Redis"] if settings.redis_addr else []
+    return stores + ([_TITLES[settings.fallback_db_type]] if settings.fallback_enabled else [])
+
+
+def unreachable(settings: StoreSettings) -> Iterator[str]:
+    """Connects to each of those servers and changes nothing there; a sentence about each that does not answer within
+    its timeout."""
+    check_settings(settings)
+    tries = ([_try_redis] if settings.redis_addr else []) + ([_try_database] if settings.fallback_enabled else [])
+    for name, attempt in zip(remote_stores(settings), tries, strict=True):
+        if problem := attempt(settings):
+            yield f"{name} does not serve: {problem}"
+
+
+def _try_redis(settings: StoreSettings) -> str:
+    import redis  # an extra
+
+    from hmacfs.redis_client import connect_as_set
+
+    client = connect_as_set(settings, max_connections=1)
+    try:
+        client.ping()
+    except (redis.RedisError, OSError) as error:
+        return _first_line(error)
+    finally:
+        client.close()
+    return ""
+
+
+def _try_database(settings: StoreSettings) -> str:
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        with _fallback(settings).engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+    except DBAPIError as error:
+        return _first_line(error.orig or error)
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def open_store(settings: StoreSettings) -> Chain:
     """Redis if it is configured, with the fallback database behind it if that is enabled; the database alone; or SQLite
     inside the store's folder. To be called once in each worker, after its fork.
@@ -107,7 +155,7 @@ def _embedded(store_dir: Path) -> Database:
     try:
         return open_sqlite(path)
     except OSError as error:
-        raise ConfigError(f"StoreDir: {path} cannot be written: {error.strerror}") from None
+        raise ConfigError(f"StoreDir: {path} cannot be written: {reason(path, error)}") from None
 
 
 def _fallback(settings: StoreSettings) -> Database:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from hmacfs.ownership import make_folder, open_file
 from hmacfs.sessions.database import DATABASE_TIMEOUT, Database, make_engine
 
 #: Writers exclude each other anyway; a second thread lets a reader pass a writer that waits for the disk.
@@ -17,9 +18,9 @@ _THREADS = 2
 
 def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> Database:
     """The database in that file, which is made if it is missing, for this user alone. Raises ``OSError``."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite gives its journals the mode of this file.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    make_folder(path.parent)
+    # SQLite gives its journals the mode of this file, and its owner where root works.
+    os.close(open_file(path, os.O_RDWR))
     # A thread's connection is used by one thread at a time, not always by the same.
     engine = make_engine(sa.URL.create("sqlite", database=str(path)), timeout=timeout, check_same_thread=False)
     sa.event.listen(engine, "connect", lambda connection, _: _prepare(connection, path.with_suffix(".lock")))
@@ -42,7 +43,7 @@ def _prepare(connection: sqlite3.Connection, switching: Path) -> None:
     Two processes that switch a new database to WAL at the same time fail at once, whatever the timeout: hence the lock,
     on a file of its own, for on network file systems SQLite's locks and these are the same.
     """
-    fd = os.open(switching, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_file(switching, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         if connection.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",):

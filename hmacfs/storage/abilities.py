@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 from hmacfs.descriptors import close
 from hmacfs.errors import ConfigError
@@ -48,6 +49,30 @@ def probe(scratch: int) -> Abilities:
     if not hard_links and not _can_rename_exclusively(scratch):
         raise ConfigError("StoreDir: its file system can neither link nor rename a file exclusively")
     return Abilities(anonymous, hard_links, _can_keep_attributes(scratch))
+
+
+def look(folder: Path) -> Abilities:
+    """What the file system of that folder, or of the one it will be made in, can probably do. Nothing is left of the
+    look, and nobody can see it: it needs files without a name to try more than it can ask."""
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    try:
+        fd = os.open(there, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except (OSError, AttributeError):
+        return Abilities(anonymous=False, hard_links=True, attributes=_has_attributes(there))
+    try:
+        return Abilities(anonymous=True, hard_links=True, attributes=_can_keep_type(fd))
+    finally:
+        close(fd)
+
+
+def _has_attributes(folder: Path) -> bool:
+    try:
+        os.getxattr(folder, TYPE_ATTRIBUTE)
+    except AttributeError:
+        return False
+    except OSError as error:
+        return error.errno == errno.ENODATA
+    return True
 
 
 def link_anonymous(fd: int, name: str, folder: int) -> None:
@@ -118,14 +143,17 @@ def _can_rename_exclusively(scratch: int) -> bool:
 
 
 def _can_keep_attributes(scratch: int) -> bool:
-    if not hasattr(os, "setxattr"):
-        return False
     with _trial_file(scratch) as name:
         fd = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=scratch)
         try:
-            os.setxattr(fd, TYPE_ATTRIBUTE, b"text/plain")
-        except OSError:
-            return False
+            return _can_keep_type(fd)
         finally:
             close(fd)
-        return True
+
+
+def _can_keep_type(fd: int) -> bool:
+    try:
+        os.setxattr(fd, TYPE_ATTRIBUTE, b"text/plain")
+    except (OSError, AttributeError):
+        return False
+    return True

@@ -21,6 +21,7 @@ from hmacfs.errors import BadName, HmacfsError, IsFolder, NameTaken, NoSpace, No
 from hmacfs.filetypes import is_media_type
 from hmacfs.naming import RESERVED_FOLDER, StoredName
 from hmacfs.offload import Disk
+from hmacfs.ownership import make_folder_in
 from hmacfs.retry import Retry
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, probe
 from hmacfs.storage.beneath import open_beneath
@@ -78,8 +79,7 @@ class LocalStorage:
     def reserved_folder(self, name: str) -> int:
         """A descriptor of a folder inside the reserved one, made if need be, into which only this user may look."""
         for path in (RESERVED_FOLDER, f"{RESERVED_FOLDER}/{name}"):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path, 0o700, dir_fd=self._root)
+            make_folder_in(self._root, path)
         return open_beneath(self._root, f"{RESERVED_FOLDER}/{name}", os.O_RDONLY | os.O_DIRECTORY, 0)
 
     def remove_leftovers(self) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from hmacfs.config import Settings
+from hmacfs.errors import ConfigError
 from hmacfs.offload import Disk, Offload
+from hmacfs.ownership import reason
 from hmacfs.retry import Retry
+from hmacfs.storage.abilities import Abilities, look
 from hmacfs.storage.local import LocalStorage
 
 #: fsync waits for the device; the kernel joins the waits of several threads into one commit of its journal.
@@ -13,9 +16,19 @@ FSYNC_THREADS = 16
 
 def open_storage(settings: Settings) -> LocalStorage:
     """Open it. Raises ``ConfigError`` if files cannot be stored there."""
-    return LocalStorage(
-        settings.store_dir,
-        durable=settings.durability == "fsync",
-        disk=Disk(Offload(FSYNC_THREADS)),
-        retry=Retry(settings.max_retries, settings.retry_delay),
-    )
+    root = settings.store_dir
+    try:
+        return LocalStorage(
+            root,
+            durable=settings.durability == "fsync",
+            disk=Disk(Offload(FSYNC_THREADS)),
+            retry=Retry(settings.max_retries, settings.retry_delay),
+        )
+    except OSError as error:
+        path = root / str(error.filename) if error.filename is not None else root
+        raise ConfigError(f"{settings.origins['StoreDir']}: {path} cannot be used: {reason(path, error)}") from None
+
+
+def foresee(settings: Settings) -> Abilities:
+    """What the store can probably do, by looks alone: nothing is made in it."""
+    return look(settings.store_dir.absolute())

@@ -19,6 +19,7 @@ from typing import Protocol
 from hmacfs import processes
 from hmacfs.descriptors import allocate
 from hmacfs.errors import NoSpace, StorageFailed
+from hmacfs.ownership import make_folder, open_file
 
 #: A measurement that left plenty is good for so long; near the limit each upload measures anew.
 FRESH_SECONDS = 0.5
@@ -46,8 +47,8 @@ class SharedSums:
 
     def __init__(self, path: Path) -> None:
         self._process = processes.current()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_folder(path.parent)
+        self._fd = open_file(path, os.O_RDWR)
         size = self.PLACES * self.ENTRY.size
         with self.lock():
             if os.fstat(self._fd).st_size != size:

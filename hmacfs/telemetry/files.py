@@ -11,6 +11,7 @@ from prometheus_client import values
 
 from hmacfs import processes
 from hmacfs.descriptors import allocate
+from hmacfs.ownership import open_file
 
 log = logging.getLogger("hmacfs.telemetry")
 
@@ -44,7 +45,7 @@ def use(folder: Path) -> None:
 
 
 def _allocate(path: Path, size: int) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_file(path, os.O_RDWR)
     try:
         allocate(fd, size)
     finally:

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from hmacfs.ownership import open_file
 from hmacfs.telemetry.events import RequestFinished
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class LineHandler(logging.Handler):
     def _open(self) -> int:
         if self._path is None:
             return sys.stderr.fileno()
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return open_file(self._path, os.O_WRONLY | os.O_APPEND, 0o640)
 
     def reopen(self) -> None:
         """Open the file anew, after a rotation has moved it. If that fails, the old one stays in use."""

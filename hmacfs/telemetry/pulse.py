@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.ownership import explain, open_file
 from hmacfs.telemetry.metrics import Metrics
 
 log = logging.getLogger("hmacfs.telemetry")
@@ -63,7 +64,11 @@ class Pulse:
 
     def count_sessions(self) -> None:
         """Of all workers the one that holds the lock counts, for as long as it lives."""
-        fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = open_file(self._lock, os.O_RDWR)
+        except OSError as error:
+            log.error("the upload sessions are not counted: %s", explain(self._lock, error))
+            return
         while not _try_lock(fd):
             time.sleep(CENSUS_SECONDS)
         while True:

@@ -21,8 +21,10 @@ from hmacfs.config import (
     TcpAddress,
     UnixAddress,
     check_environment,
+    find_config,
     load,
     markdown_table,
+    prepare_environment,
     warnings,
 )
 from hmacfs.config.settings import snake_case
@@ -111,7 +113,10 @@ def test_keys_in_any_letter_case(tmp_path: Path) -> None:
         ("GracefulShutdownTimeout", "2m", 120.0), ("LogLevel", "WARNING", "warn"), ("MinFreeSpace", "5%", FreeSpace(percent=5.0)),
         ("MinFreeSpace", "1MB", FreeSpace(bytes=1 << 20)), ("AllowedOrigins", ["https://a.b"], ("https://a.b",)),
         ("UploadSubDir", "/a/b/", "a/b"), ("Durability", "None", "none"), ("FallbackDBType", "MariaDB", "mysql"),
-        ("MetricsPort", "127.0.0.1:9100", TcpAddress("127.0.0.1", 9100)), ("LogFile", "", None), ("IdleTimeout", "5s", 5.0),
+        ("ListenPort", 8081, TcpAddress("", 8081)), ("MetricsPort", 9100, TcpAddress("", 9100)), ("ReadTimeout", "2m30s", 150.0),
+        ("ReadTimeout", "1h15m30.5s", 4530.5), ("ReadTimeout", "1500ms", 1.5), ("ReadTimeout", "1.5h", 5400.0), ("ReadTimeout", ".5s", 0.5),
+        ("ReadTimeout", "1m 30s", 90.0), ("SweepInterval", "1h0m0s", 3600.0), ("RetryDelay", "0s", 0.0), ("ReadTimeout", "250000\u00b5s", 0.25),
+        ("SessionTTL", "1y", 31536000.0), ("MetricsPort", "127.0.0.1:9100", TcpAddress("127.0.0.1", 9100)), ("LogFile", "", None), ("IdleTimeout", "5s", 5.0),
     ],
 )  # fmt: skip
 def test_values(tmp_path: Path, key: str, value: object, expected: object) -> None:
@@ -128,6 +133,8 @@ def test_values(tmp_path: Path, key: str, value: object, expected: object) -> No
         ({"UnixSocket": True, "ListenPort": "/" + "x" * 120}, ["107 bytes"]), ({"UnixSocket": "yes"}, ["true or false"]),
         ({"UploadMaxSize": "1 parsec"}, ["UploadMaxSize", "1 parsec", "64KB"]), ({"UploadMaxSize": 0}, ["at least 1"]),
         ({"UploadMaxSize": True}, ["a size"]), ({"ChunkSize": -1}, ["-1", "a size"]), ({"MaxBytesPerSecond": "fast"}, ["1MB/s"]),
+        ({"ListenPort": 99999}, ["':99999'", "127.0.0.1:8080"]), ({"ListenPort": True}, ["a text"]), ({"ListenPort": 8080, "UnixSocket": True}, ["no path"]),
+        ({"ReadTimeout": "2m30"}, ["1h15m"]), ({"ReadTimeout": "1h-5m"}, ["1h15m"]), ({"ReadTimeout": "1x30s"}, ["1h15m"]), ({"ReadTimeout": "m"}, ["1h15m"]),
         ({"ReadTimeout": 0}, ["above 0"]), ({"ReadTimeout": "-1s"}, ["duration"]), ({"ReadTimeout": float("nan")}, ["duration"]),
         ({"ReadTimeout": float("inf")}, ["duration"]), ({"LogLevel": "loud"}, ['"debug" or "info"']), ({"LogFormat": 1}, ["json"]),
         ({"MaxRetries": "5"}, ["whole number"]), ({"MaxRetries": -1}, ["from 0 to 100"]), ({"RedisDB": 1.5}, ["whole number"]),
@@ -201,7 +208,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({"HMACFS_SECRETS": "x"}, ["HMACFS_SECRETS", "HMACFS_SECRET"]), ({"HMACFS_WORKERS": "many"}, ["HMACFS_WORKERS", "many"]),
+        ({"HMACFS_WORKERS": "many"}, ["HMACFS_WORKERS", "many"]),
         ({"HMACFS_SECRET": "tiny"}, ["HMACFS_SECRET", "(not shown)"]), ({"HMACFS_SECRET_FILE": "/none"}, ["/none", "cannot be read"]),
         ({"HMACFS_SECRET": SECRET + "\udcff"}, ["HMACFS_SECRET", "UTF-8"]), ({"HMACFS_REDIS_PASSWORD": "\udcff"}, ["UTF-8"]),
         ({"HMACFS_SECRET": SECRET, "HMACFS_SECRET_FILE": "/x"}, ["contradicts"]), ({"HMACFS_UNIX_SOCKET": "maybe"}, ["true or false"]),
@@ -212,6 +219,71 @@ def test_mistakes_in_the_environment(tmp_path: Path, environ: dict[str, str], wo
         settings(tmp_path, environ)
     assert all(word in str(caught.value) for word in words)
     assert "tiny" not in str(caught.value)
+
+
+def test_variables_that_are_no_settings_are_a_warning(tmp_path: Path) -> None:
+    loaded = settings(tmp_path, {"HMACFS_SECRETS": "x", "HMACFS_a\nb": "x", "HMACFS_WORKERS": "3"})
+    assert loaded.workers == 3
+    assert warnings(loaded) == [
+        "HMACFS_SECRETS: unknown environment variable; did you mean HMACFS_SECRET?",
+        "HMACFS_a?b: unknown environment variable",
+    ]
+
+
+def test_what_kubernetes_makes_for_services_is_one_warning(tmp_path: Path) -> None:
+    """Also for a service "hmacfs-metrics", where one of its names is a setting's."""
+    made = {
+        "HMACFS_SERVICE_HOST": "10.96.0.7",
+        "HMACFS_SERVICE_PORT": "8080",
+        "HMACFS_SERVICE_PORT_HTTP": "8080",
+        "HMACFS_PORT": "tcp://10.96.0.7:8080",
+        "HMACFS_PORT_8080_TCP": "tcp://10.96.0.7:8080",
+        "HMACFS_PORT_8080_TCP_PROTO": "tcp",
+        "HMACFS_PORT_8080_TCP_PORT": "8080",
+        "HMACFS_PORT_8080_TCP_ADDR": "10.96.0.7",
+        "HMACFS_METRICS_SERVICE_HOST": "10.96.0.8",
+        "HMACFS_METRICS_SERVICE_PORT": "9090",
+        "HMACFS_METRICS_PORT": "tcp://[fd00::8]:9090",
+        "HMACFS_METRICS_PORT_9090_TCP": "tcp://10.96.0.8:9090",
+    }
+    loaded = settings(tmp_path, made, MetricsPort=":9091")
+    assert loaded.metrics_port == TcpAddress("", 9091)
+    (remark,) = warnings(loaded)
+    assert remark.startswith(", ".join(sorted(made)))
+    assert "Kubernetes" in remark
+
+
+def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
+    names = [f"HMACFS_{setting.field.upper()}" for setting in SETTINGS]
+    empty = dict.fromkeys([*names, "HMACFS_SECRET_FILE", "HMACFS_REDIS_PASSWORD_FILE", "HMACFS_CONFIG", "HMACFS_X"], "")
+    loaded = settings(tmp_path, empty, Workers=3, MetricsEnabled=True, AllowedOrigins=["https://a.b"])
+    assert loaded == settings(tmp_path, Workers=3, MetricsEnabled=True, AllowedOrigins=["https://a.b"])
+    assert warnings(loaded) == []
+
+
+def test_one_rule_finds_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for nothing in (
+        {},
+        {"HMACFS_CONFIG": "", "HMACFS_SECRET": ""},
+        {"HMACFS_PORT": "tcp://10.0.0.1:1", "HMACFS_X": "y"},
+    ):
+        with pytest.raises(ConfigError, match="no configuration: "):
+            find_config(None, nothing)
+    assert find_config(None, {"HMACFS_SECRET_FILE": "/x"}) is None
+    (tmp_path / "config.toml").touch()
+    assert find_config(None, {"HMACFS_SECRET_FILE": "/x", "HMACFS_CONFIG": ""}) == Path("config.toml")
+    assert find_config(None, {"HMACFS_CONFIG": "other.toml"}) == Path("other.toml")
+    assert find_config(Path("named.toml"), {"HMACFS_CONFIG": "other.toml"}) == Path("named.toml")
+
+
+def test_everybody_trusted_or_exempt_is_a_warning(tmp_path: Path) -> None:
+    for networks in (["0.0.0.0/0"], ["127.0.0.1", "::/0"]):
+        (remark,) = warnings(settings(tmp_path, TrustedProxies=networks))
+        assert "config.toml: TrustedProxies: every address is a trusted proxy" in remark
+        (remark,) = warnings(settings(tmp_path, RateLimitExempt=networks))
+        assert "config.toml: RateLimitExempt: every address is exempt" in remark
+    assert warnings(settings(tmp_path, TrustedProxies=["10.0.0.0/8"], RateLimitExempt=["10.0.0.0/8"])) == []
 
 
 def test_the_environment_alone_is_enough(tmp_path: Path) -> None:
@@ -250,14 +322,18 @@ def test_unix_sockets(tmp_path: Path) -> None:
 def test_every_setting_has_a_field_and_a_row() -> None:
     fields = {field.name for field in dataclasses.fields(Settings)}
     assert {setting.field for setting in SETTINGS} - fields == {"listen_port", "unix_socket"}
-    assert fields - {setting.field for setting in SETTINGS} == {"listen", "origins"}
+    assert fields - {setting.field for setting in SETTINGS} == {"listen", "origins", "remarks"}
     assert markdown_table().count("\n") == len(SETTINGS) + 1
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert markdown_table() in readme
 
 
 def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
-    check_environment(settings(tmp_path, StoreDir=str(tmp_path / "new" / "store")))
+    fresh = settings(tmp_path, StoreDir=str(tmp_path / "new" / "store"))
+    check_environment(fresh)
+    assert not (tmp_path / "new").exists()
+    prepare_environment(fresh)
+    check_environment(fresh)
     assert (tmp_path / "new" / "store").is_dir()
     assert [path.name for path in (tmp_path / "new" / "store").iterdir()] == [".hmacfs"]
     assert (tmp_path / "new" / "store" / ".hmacfs").stat().st_mode & 0o777 == 0o700

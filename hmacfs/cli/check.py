@@ -1,0 +1,25 @@
+"""``hmac-file-server -check``: what is wrong with a configuration, or worth to know. It changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hmacfs.config import foreign_files, warnings
+
+
+def run(config: Path | None, *, online: bool) -> int:
+    """Print what there is to say. online: connect to Redis and to the database as well. The exit status, 0, since a
+    server starts without them. Raises ``ConfigError``."""
+    from hmacfs.server.start import check  # gunicorn is not needed to sign
+    from hmacfs.sessions.opening import remote_stores, unreachable
+    from hmacfs.storage.opening import foresee
+
+    settings = check(config)
+    remarks = [*foresee(settings).remarks(), *warnings(settings), *foreign_files(settings)]
+    remote = remote_stores(settings)
+    for remark in (*remarks, *(unreachable(settings) if online else ())):
+        print(f"warning: {remark}")
+    if remote and not online:
+        print(f"not tried: whether {' and '.join(remote)} can be reached; -check -online connects")
+    print(f"{config or 'the environment'}: the configuration is good")
+    return 0

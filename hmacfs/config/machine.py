@@ -1,0 +1,155 @@
+"""What only the machine can tell about a configuration. Looking changes nothing; only a start makes what is missing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hmacfs.config.settings import Settings
+from hmacfs.config.values import UnixAddress, one_line
+from hmacfs.errors import ConfigError
+from hmacfs.naming import RESERVED_FOLDER
+from hmacfs.ownership import explain, make_folder, may, reason
+
+_STORE_MODE, _RUNTIME_MODE = 0o755, 0o700
+#: File systems that the kernel fills by itself. Root has the right to write there, and cannot.
+_OF_THE_KERNEL = frozenset(
+    {"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue"}
+    | {"proc", "pstore", "securityfs", "sysfs", "tracefs"}
+)
+#: The file system has no files without a name (O_TMPFILE).
+_NO_ANONYMOUS_FILES_ERRNOS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+#: Whether there is room is not a matter of the configuration: a full store can still be read.
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def check_environment(settings: Settings) -> None:
+    """Whether this process could use store, runtime folder, log file and socket, or make them. Nothing is made, not
+    even for a moment. Raises ``ConfigError``."""
+    origins = settings.origins
+    _check_folder(origins["StoreDir"], settings.store_dir)
+    reserved = settings.store_dir / RESERVED_FOLDER
+    if reserved.exists():
+        _check_folder(origins["StoreDir"], reserved)
+        _check_entries(origins["StoreDir"], reserved)
+    _check_folder(origins["RuntimeDir"], settings.runtime_dir)
+    if settings.runtime_dir.exists():
+        _check_entries(origins["RuntimeDir"], settings.runtime_dir)
+    if settings.log_file is not None:
+        _check_log(origins["LogFile"], settings.log_file)
+    if isinstance(settings.listen, UnixAddress):
+        _check_socket(origins["ListenPort"], settings.listen.path)
+
+
+def prepare_environment(settings: Settings) -> None:
+    """Make the store's and the runtime folder, and their parents, if they are missing. Raises ``ConfigError``."""
+    for key, folder, mode in (
+        ("StoreDir", settings.store_dir, _STORE_MODE),
+        ("RuntimeDir", settings.runtime_dir, _RUNTIME_MODE),
+    ):
+        try:
+            make_folder(folder, mode)
+        except OSError as error:
+            raise _unusable(settings.origins[key], folder, error) from None
+
+
+def foreign_files(settings: Settings) -> Iterator[str]:
+    """Files of this server that this process may not use, though it can do without them; a sentence each."""
+    for path in _entries(settings.store_dir / RESERVED_FOLDER):
+        if not _is_needed(path) and not may(path, os.R_OK | os.W_OK):
+            yield one_line(explain(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
+
+
+def _check_folder(origin: str, folder: Path) -> None:
+    folder = folder.absolute()
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    try:
+        _try_folder(there)
+    except OSError as error:
+        raise _unusable(origin, folder, error) from None
+
+
+def _check_entries(origin: str, folder: Path) -> None:
+    for path in _entries(folder):
+        if _is_needed(path) and not may(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
+            raise _unusable(origin, path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _is_needed(path: Path) -> bool:
+    """Whether a worker cannot start without this entry of a folder of ours. The lock of the sweeps is not needed, nor
+    is what somebody else has put there."""
+    return path.is_dir() or path.name.startswith("sessions.") or path.name in ("rates", "reserved")
+
+
+def _check_log(origin: str, path: Path) -> None:
+    try:
+        if not os.path.lexists(path):
+            _try_folder(path.absolute().parent)
+        elif path.is_dir() or not path.exists():
+            os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))  # says what is wrong
+        elif not may(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unusable(origin, path, error) from None
+
+
+def _check_socket(origin: str, path: Path) -> None:
+    """Its folder is there, and what stands in its place is an older socket or nothing."""
+    folder = path.absolute().parent
+    try:
+        _try_folder(folder)
+    except OSError as error:
+        why = one_line(reason(folder, error))
+        raise ConfigError(f"{origin}: the folder of {one_line(path)} cannot be written: {why}") from None
+    if path.exists() and not path.is_socket():
+        raise ConfigError(f"{origin}: {one_line(path)} is there already, and is no socket")
+
+
+def _try_folder(folder: Path) -> None:
+    """Raises ``OSError`` if this process can make nothing in that folder. Where the file system has files without a
+    name one is made, for it knows best; it is gone before anybody could see it."""
+    try:
+        os.close(os.open(folder, os.O_WRONLY | getattr(os, "O_TMPFILE", os.O_DIRECTORY) | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno in _FULL_ERRNOS:
+            return
+        if error.errno not in _NO_ANONYMOUS_FILES_ERRNOS or not folder.is_dir():
+            raise
+    else:
+        return
+    number = 0
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    elif not may(folder, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    elif _is_of_the_kernel(folder):
+        raise OSError(errno.EPERM, "nobody can make files in a file system of the kernel's own")
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def _is_of_the_kernel(folder: Path) -> bool:
+    device = os.stat(folder).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    for mount in mounts:  # proc(5): id, parent, device, root, mount point, options, more - type, source, options
+        before, _, after = mount.partition(" - ")
+        if before.split()[2] == number and after.split()[0] in _OF_THE_KERNEL:
+            return True
+    return False
+
+
+def _unusable(origin: str, path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{origin}: {one_line(path)} cannot be written: {one_line(reason(path, error))}")

@@ -1,0 +1,110 @@
+"""Whom the folders and files belong to that this program makes for itself, and what to do where it may not use them.
+
+A command that an operator runs as root works in the folders of the service's user. What it makes there belongs to the
+owner of the folder that it is in, or the service could not use it. Only what this process has just made changes hands:
+anything else may have been put there by somebody who wants root to give it to him.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pwd
+import shlex
+import stat
+from pathlib import Path
+
+
+def make_folder(folder: Path, mode: int = 0o700) -> None:
+    """Make a folder with the parents it lacks, all of that mode. Raises ``OSError``."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:  # another process was faster, or it is no folder
+            continue
+        _adopt(path)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+
+
+def make_folder_in(parent: int, name: str, mode: int = 0o700) -> None:
+    """Make a folder ``name`` in the folder ``parent`` (a descriptor), unless it is there. Raises ``OSError``."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, mode, dir_fd=parent)
+        _adopt(name, parent)
+
+
+def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
+    """A descriptor of a file, which is made if it is missing. Raises ``OSError``."""
+    flags |= os.O_CREAT | os.O_CLOEXEC
+    if os.geteuid() != 0:
+        return os.open(path, flags, mode)
+    try:
+        fd = os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW, mode)
+    except FileExistsError:
+        return os.open(path, flags, mode)
+    with contextlib.suppress(OSError):
+        _give(fd, path.absolute().parent.stat())
+    return fd
+
+
+def _adopt(path: Path | str, parent: int | None = None) -> None:
+    """Give a folder that this process has just made to the owner of the one that it is in."""
+    if os.geteuid() != 0:
+        return
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            _give(fd, os.stat("..", dir_fd=fd))
+        finally:
+            os.close(fd)
+
+
+def _give(fd: int, folder: os.stat_result) -> None:
+    if folder.st_uid != 0:
+        os.fchown(fd, folder.st_uid, folder.st_gid)
+
+
+def explain(path: Path, error: OSError) -> str:
+    """``error`` about ``path`` in one line for the operator: where, what, and what helps if rights are missing."""
+    return f"{path}: {reason(path, error)}"
+
+
+def reason(path: Path, error: OSError) -> str:
+    """The same without the path in front."""
+    sentence = error.strerror or type(error).__name__
+    return sentence + _remedy(path.absolute()) if error.errno in (errno.EACCES, errno.EPERM) else sentence
+
+
+def _remedy(path: Path) -> str:
+    """What helps this process to use ``path``, as the end of a sentence; empty if it is not a matter of ownership."""
+    me, quoted = user_name(os.geteuid()), shlex.quote(str(path))
+    for parent in reversed(path.parents):
+        if parent.is_dir() and not may(parent, os.X_OK):
+            return f"; {me} may not enter {parent}, which belongs to {_owner(parent)}"
+    if not os.path.lexists(path):
+        return f"; as root: install -d -o {me} {quoted}"
+    if may(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
+        return ""
+    if path.stat().st_uid == os.geteuid():
+        return f"; its mode is {stat.S_IMODE(path.stat().st_mode):o}: chmod u+rwX {quoted}"
+    return f"; it belongs to {_owner(path)} and this process is {me}: as root: chown -R {me} {quoted}"
+
+
+def may(path: Path, access: int) -> bool:
+    """Whether this process may do that (``os.R_OK``, ``os.W_OK``, ``os.X_OK``) with what is there."""
+    return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, its number if it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _owner(path: Path) -> str:
+    return user_name(path.stat().st_uid)

@@ -1,0 +1,90 @@
+"""``-check``, and how all commands find their configuration."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.live.test_start import run
+from tests.servers import free_port
+from tests.servers.redis import RedisServer
+
+SECRET = "of sixteen bytes"
+
+
+def config(path: Path, **lines: object) -> Path:
+    words = {"Secret": f'"{SECRET}"', "StoreDir": f'"{path.parent}/store"', **lines}
+    path.write_text("".join(f"{key} = {value}\n" for key, value in words.items()))
+    return path
+
+
+@pytest.mark.parametrize("arguments", [["-check"], ["sign", "put", "a", "--size", "1"], ["sweep"], []])
+def test_all_commands_find_the_configuration_alike(tmp_path: Path, arguments: list[str]) -> None:
+    """A file that HMACFS_CONFIG names is read, and so is ./config.toml: a mistake in it is theirs to tell."""
+    broken = config(tmp_path / "broken.toml", Workers='"many"')
+    config(tmp_path / "config.toml", Workers='"few"')
+    for env, words in (
+        ({"HMACFS_CONFIG": str(broken)}, f"{broken}: Workers: 'many'"),
+        ({"HMACFS_CONFIG": ""}, "config.toml: Workers: 'few'"),
+        ({"HMACFS_WORKERS": "", "HMACFS_PORT": "tcp://10.0.0.1:80"}, "config.toml: Workers: 'few'"),
+    ):
+        done = run(*arguments, cwd=tmp_path, **env)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert words in done.stderr
+    (tmp_path / "config.toml").unlink()
+    done = run(*arguments, cwd=tmp_path, HMACFS_PORT="tcp://10.0.0.1:80")
+    assert done.returncode == 2
+    assert done.stderr.startswith("hmac-file-server: no configuration: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_check_says_which_file_is_good(tmp_path: Path) -> None:
+    named = config(tmp_path / "named.toml", TrustedProxies='["0.0.0.0/0"]')
+    done = run("-check", cwd=tmp_path, HMACFS_CONFIG=str(named), HMACFS_PORT="tcp://10.0.0.1:80")
+    assert done.stdout.endswith(f"{named}: the configuration is good\n")
+    assert f"warning: {named}: TrustedProxies: every address is a trusted proxy" in done.stdout
+    assert "warning: HMACFS_PORT: made by Kubernetes" in done.stdout
+
+
+def test_redis_and_database_are_tried_only_when_asked(tmp_path: Path) -> None:
+    lines = {"FallbackEnabled": "true", "FallbackDBUser": '"u"', "FallbackDBName": '"n"'}
+    path = config(
+        tmp_path / "config.toml",
+        RedisAddr=f'"127.0.0.1:{free_port()}"',
+        FallbackDBHost=f'"127.0.0.1:{free_port()}"',
+        **lines,
+    )
+    done = run("-config", path, "-check")
+    assert (done.returncode, "warning: Redis" in done.stdout) == (0, False)
+    assert "not tried: whether Redis and PostgreSQL can be reached" in done.stdout
+    done = run("-config", path, "-check", "-online")
+    assert (done.returncode, done.stderr) == (0, "")
+    refused = [line for line in done.stdout.splitlines() if "does not serve: " in line]
+    assert [line.split()[:2] for line in refused] == [["warning:", "Redis"], ["warning:", "PostgreSQL"]]
+    assert all("refused" in line for line in refused)
+
+
+def test_a_redis_that_hangs_costs_its_timeout(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        path = config(
+            tmp_path / "config.toml", RedisAddr=f'"127.0.0.1:{deaf.getsockname()[1]}"', RedisTimeout='"300ms"'
+        )
+        before = time.monotonic()
+        done = run("-config", path, "-check", "-online")
+        assert "warning: Redis does not serve: Timeout" in done.stdout
+        assert time.monotonic() - before < 20
+
+
+def test_a_redis_that_answers_and_one_that_wants_a_password(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis", password="sesame and more") as redis:
+        address = f'"{redis.address}"'
+        good = config(tmp_path / "good.toml", RedisAddr=address, RedisPassword='"sesame and more"')
+        assert "warning: Redis" not in run("-config", good, "-check", "-online").stdout
+        assert redis.client().dbsize() == 0
+        bad = config(tmp_path / "bad.toml", RedisAddr=address, RedisPassword='"wrong-word"')
+        done = run("-config", bad, "-check", "-online")
+        assert "warning: Redis does not serve: " in done.stdout
+        assert "wrong-word" not in done.stdout
