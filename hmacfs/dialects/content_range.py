@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from hmacfs.dialects.numerals import byte_count
 from hmacfs.errors import BadRequest
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)", re.IGNORECASE)
 
 
 class RangePiece(NamedTuple):
@@ -22,7 +23,7 @@ class RangePiece(NamedTuple):
 def range_piece(environ: Mapping[str, str]) -> RangePiece | None:
     """The piece that a PUT carries by its headers (WSGI environ keys), ``None`` without Content-Range.
 
-    Raises ``BadRequest`` for a header that is malformed or contradicts itself or Content-Length.
+    Raises ``BadRequest`` for a header that is malformed or contradicts itself or Content-Length, ``TooLarge``.
     """
     header = environ.get("HTTP_CONTENT_RANGE")
     if header is None:
@@ -30,7 +31,7 @@ def range_piece(environ: Mapping[str, str]) -> RangePiece | None:
     match = _CONTENT_RANGE.fullmatch(header.strip())
     if match is None:
         raise BadRequest("The Content-Range is malformed.")
-    first, last, total = map(int, match.groups())
+    first, last, total = (byte_count(digits) or 0 for digits in match.groups())
     if not first <= last < total:
         raise BadRequest("The Content-Range contradicts itself.")
     if environ.get("CONTENT_LENGTH", "") not in ("", str(last - first + 1)):

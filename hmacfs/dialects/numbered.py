@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from hmacfs.dialects.numerals import byte_count
 from hmacfs.errors import BadRequest
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -26,16 +27,19 @@ class NumberedChunk(NamedTuple):
 def numbered_chunk(environ: Mapping[str, str]) -> NumberedChunk | None:
     """The chunk that a PUT carries by its headers (WSGI environ keys), ``None`` without X-Chunk-ID.
 
-    Raises ``BadRequest`` for headers that are malformed, incomplete or contradict each other.
+    Raises ``BadRequest`` for headers that are malformed, incomplete or contradict each other, ``TooLarge`` for a size
+    that no file has.
     """
     number, count = environ.get("HTTP_X_CHUNK_ID"), environ.get("HTTP_X_TOTAL_CHUNKS")
     if number is None and count is None:
         return None
     size = environ.get("HTTP_X_FILE_SIZE")
-    for value in (number, count, "1" if size is None else size):
-        if value is None or not _NUMBER.fullmatch(value):
-            raise BadRequest("X-Chunk-ID, X-Total-Chunks and X-File-Size are whole numbers, the first two both needed.")
-    chunk = NumberedChunk(int(number or 0), int(count or 0), None if size is None else int(size))
+    total = None if size is None else byte_count(size)
+    if not (number and count and _NUMBER.fullmatch(number) and _NUMBER.fullmatch(count)) or (
+        size is not None and total is None
+    ):
+        raise BadRequest("X-Chunk-ID, X-Total-Chunks and X-File-Size are whole numbers, the first two both needed.")
+    chunk = NumberedChunk(int(number), int(count), total)
     if not 1 <= chunk.number <= chunk.chunks:
         raise BadRequest("X-Chunk-ID counts from 1 to X-Total-Chunks.")
     return chunk

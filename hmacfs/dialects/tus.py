@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hmacfs.errors import BadRequest, HmacfsError
+from hmacfs.dialects.numerals import BEYOND_ALL, byte_count
+from hmacfs.errors import BadRequest, HmacfsError, TooLarge
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,expiration,checksum,termination"
@@ -16,7 +17,6 @@ EXTENSIONS = "creation,creation-with-upload,expiration,checksum,termination"
 CHECKSUMS = {"sha256": 32, "sha1": 20, "md5": 16}
 PIECE_TYPE = "application/offset+octet-stream"
 
-_NUMBER = re.compile(r"[0-9]{1,18}")
 _METADATA_KEY = re.compile(r"[!-+\--~]+")
 METADATA_LIMIT = 4096
 
@@ -49,19 +49,23 @@ def check_version(environ: Mapping[str, str]) -> None:
 
 
 def upload_length(environ: Mapping[str, str]) -> int:
-    """The whole file's bytes. Raises ``BadRequest`` without them: a signature has to cover them."""
+    """The whole file's bytes. Raises ``BadRequest`` without them: a signature has to cover them; ``TooLarge``."""
     return _number(environ, "UPLOAD_LENGTH", "Upload-Length")
 
 
 def upload_offset(environ: Mapping[str, str]) -> int:
-    return _number(environ, "UPLOAD_OFFSET", "Upload-Offset")
+    """Where the piece begins. A number that is too large for any file is one beyond its end."""
+    try:
+        return _number(environ, "UPLOAD_OFFSET", "Upload-Offset")
+    except TooLarge:
+        return BEYOND_ALL
 
 
 def _number(environ: Mapping[str, str], key: str, name: str) -> int:
-    value = environ.get(f"HTTP_{key}", "")
-    if not _NUMBER.fullmatch(value):
+    number = byte_count(environ.get(f"HTTP_{key}", ""))
+    if number is None:
         raise BadRequest(f"{name} is missing or no number.")
-    return int(value)
+    return number
 
 
 def check_piece_type(environ: Mapping[str, str]) -> None:

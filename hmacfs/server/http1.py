@@ -13,6 +13,9 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from hmacfs.dialects.numerals import byte_count
+from hmacfs.errors import TooLarge
+
 #: Method, target, version and all fields together. A path of 4,096 bytes fits even if every byte is escaped, with a
 #: token behind it.
 HEAD_LIMIT = 32 * 1024
@@ -22,7 +25,6 @@ _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~\x80-\xff]
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: What a line may hold: no controls but HTAB.
 _LINE_BYTES = bytes(byte for byte in range(256) if byte in b"\t" or (byte >= 0x20 and byte != 0x7F))
-_LENGTH = re.compile(r"[0-9]{1,18}")
 
 #: Fields of which a message has one; a second one would be read differently by different servers.
 _SINGLE = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_TRANSFER_ENCODING", "HTTP_AUTHORIZATION"})
@@ -141,8 +143,9 @@ def _with_framing(environ: dict[str, str], size: int) -> Head:
         raise HeadError(HTTPStatus.BAD_REQUEST, "The Host header field is missing.")
     declared = environ.get("CONTENT_LENGTH")
     coding = environ.get("HTTP_TRANSFER_ENCODING")
-    if declared is not None and not _LENGTH.fullmatch(declared):
-        raise HeadError(HTTPStatus.BAD_REQUEST, "The Content-Length is malformed.")
+    length = _length(declared) if declared is not None else None
+    if length is not None and declared is not None and declared.startswith("0"):
+        environ["CONTENT_LENGTH"] = str(length)
     if coding is not None:
         # RFC 9112 section 6.1: both at once, or a coding in HTTP/1.0, is how requests are smuggled.
         if declared is not None or not is_1_1:
@@ -154,12 +157,22 @@ def _with_framing(environ: dict[str, str], size: int) -> Head:
         raise HeadError(HTTPStatus.EXPECTATION_FAILED, "Only 100-continue can be expected.")
     return Head(
         environ,
-        int(declared) if declared is not None else None,
+        length,
         coding is not None,
         _keep_alive(environ.get("HTTP_CONNECTION", ""), is_1_1=is_1_1) and environ["REQUEST_METHOD"] != "CONNECT",
         is_1_1 and bool(expectation),
         size,
     )
+
+
+def _length(declared: str) -> int:
+    try:
+        length = byte_count(declared)
+    except TooLarge:
+        raise HeadError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The Content-Length is too large.") from None
+    if length is None:
+        raise HeadError(HTTPStatus.BAD_REQUEST, "The Content-Length is malformed.")
+    return length
 
 
 def _keep_alive(connection: str, *, is_1_1: bool) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 
-from hmacfs.errors import BadBody, BodyCutShort, Stalled
+from hmacfs.errors import BadBody, BodyCutShort, Stalled, TooLarge
 from hmacfs.transfer.wire import Inbox, WireTimeout
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ class ChunkedBody(_OwnBody):
     #: A chunk's size line, extensions included. RFC 9112 asks for a limit and leaves it open.
     LINE_LIMIT = 4096
     TRAILER_LIMIT = 64
+    #: Of a chunk's size, in hexadecimal, zeros in front aside: more than any file has.
+    DIGITS_LIMIT = 15
 
     def __init__(self, inbox: Inbox, timeout: float, on_first_read: Callable[[], None] | None = None) -> None:
         super().__init__(inbox, None, timeout, on_first_read)
@@ -166,8 +168,10 @@ class ChunkedBody(_OwnBody):
         digits, _, _ = self._line().partition(b";")
         digits = digits.rstrip(b" \t")
         # int() alone would take "+5", "0x5", "5_0" and spaces, which another parser on the way may read differently.
-        if not 1 <= len(digits) <= 16 or digits.strip(b"0123456789abcdefABCDEF"):
+        if not digits or digits.strip(b"0123456789abcdefABCDEF"):
             raise BadBody
+        if len(digits.lstrip(b"0")) > self.DIGITS_LIMIT:
+            raise TooLarge
         return int(digits, 16)
 
     def _skip_trailers(self) -> None:

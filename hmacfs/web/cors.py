@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hmacfs.web.exchange import Exchange, Headers
+from hmacfs.web.methods import METHODS
 
-METHODS = ("OPTIONS", "HEAD", "GET", "PUT", "POST", "PATCH", "DELETE")
 _REQUEST_HEADERS = (
     "Authorization",
     "Content-Range",

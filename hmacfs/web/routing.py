@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
 import flask
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import PathConverter
 
 from hmacfs.dialects import tus
@@ -24,6 +24,7 @@ from hmacfs.transfer.send import FileSlice
 from hmacfs.web.client import ClientAddress
 from hmacfs.web.cors import Cors
 from hmacfs.web.exchange import Exchange, Reply, Status, View
+from hmacfs.web.methods import allow, methods_of
 from hmacfs.web.problems import problem, problem_of
 
 log = logging.getLogger("hmacfs.web")
@@ -31,6 +32,8 @@ log = logging.getLogger("hmacfs.web")
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _EXCHANGE = "hmacfs.exchange"
+#: The route, in metrics and logs, of requests that no view is for.
+_OTHER = "other"
 
 
 class Desk:
@@ -87,7 +90,7 @@ class Desk:
             def view(_: Exchange) -> Reply:
                 raise error
 
-            return as_flask_response(self.answer(view, "other", self.exchange(flask.request.environ)))
+            return as_flask_response(self.answer(view, _OTHER, self.exchange(flask.request.environ)))
 
     def _announce(self, exchange: Exchange, reply: Reply, route: str) -> None:
         """Publish the event now, or when the file has gone out."""
@@ -118,7 +121,7 @@ class Desk:
 def _routing_problem(error: HTTPException, exchange: Exchange) -> Reply:
     """Flask's own refusals: no such route, a method that the route does not have."""
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-    headers = [(name, value) for name, value in error.get_headers() if name == "Allow"]
+    headers = [allow(error.valid_methods or ())] if isinstance(error, MethodNotAllowed) else []
     reason = status.phrase.lower().replace(" ", "-")
     return problem(status, reason, f"{status.phrase}.", exchange.header("ACCEPT") or "", headers)
 
@@ -156,6 +159,8 @@ class TransferBlueprint(flask.Blueprint):
             def flask_view(**_: object) -> flask.Response:
                 # The name is parsed from the environ, once and strictly; Flask's own idea of it is not used.
                 exchange = self._desk.exchange(flask.request.environ)
+                if exchange.method not in methods:  # Werkzeug takes "put" for "PUT"
+                    return as_flask_response(self._desk.answer(refuse_method(methods), _OTHER, exchange))
                 return as_flask_response(self._desk.answer(view, route, exchange))
 
             self.add_url_rule(
@@ -177,7 +182,7 @@ def as_flask_response(reply: Reply) -> flask.Response:
 
 
 class DirectDoor:
-    """WSGI middleware: requests below ``prefix`` whose method has a direct view skip Flask's dispatch."""
+    """WSGI middleware: requests below ``prefix`` skip Flask's dispatch."""
 
     def __init__(self, flask_door: WsgiApplication, blueprint: TransferBlueprint, desk: Desk, prefix: str) -> None:
         self._flask_door = flask_door
@@ -186,14 +191,23 @@ class DirectDoor:
         self._prefix = prefix
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        found = self._direct.get(environ["REQUEST_METHOD"])
         path = environ["PATH_INFO"]
-        if found is None or not (path.startswith(self._prefix) or path == "*"):  # OPTIONS * (RFC 9110 section 9.3.7)
+        if not (path.startswith(self._prefix) or path == "*"):  # OPTIONS * (RFC 9110 section 9.3.7)
             return self._flask_door(environ, start_response)
-        view, route = found
+        found = self._direct.get(environ["REQUEST_METHOD"])
+        view, route = found or (refuse_method(methods_of(path, self._prefix)), _OTHER)
         reply = self._desk.answer(view, route, self._desk.exchange(environ))
         start_response(status_line(reply.status), reply.headers)
         return (reply.body,) if isinstance(reply.body, bytes) else reply.body
+
+
+def refuse_method(known: Sequence[str]) -> View:
+    """A view that answers 405 and names the methods that there are."""
+
+    def refuse(_: Exchange) -> Reply:
+        raise MethodNotAllowed(known)
+
+    return refuse
 
 
 @functools.lru_cache(maxsize=100)

@@ -14,11 +14,12 @@ from hmacfs.signing import Scheme, scheme_of
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
 from hmacfs.uploads.whole import StoreWhole
-from hmacfs.web.cors import METHODS, Cors
+from hmacfs.web.cors import Cors
 from hmacfs.web.exchange import Exchange, Reply
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
 from hmacfs.web.locations import Locations
+from hmacfs.web.methods import allow, methods_of
 from hmacfs.web.rates import Rates
 from hmacfs.web.routing import ANY_PATH, Desk, TransferBlueprint
 from hmacfs.web.slots import SlotUploads, piece_of
@@ -51,10 +52,10 @@ def transfers(services: Services) -> TransferBlueprint:
     _add_tus(blueprint, services)
 
     @blueprint.transfer(ANY_PATH, "OPTIONS")
-    def options(_: Exchange) -> Reply:
-        allow = ("Allow", ", ".join(METHODS))
+    def options(exchange: Exchange) -> Reply:
+        known = allow(methods_of(exchange.environ["PATH_INFO"], services.prefix))
         return Reply(
-            HTTPStatus.NO_CONTENT, [allow, *tus.announcement(services.max_size), *services.cors.preflight_headers()]
+            HTTPStatus.NO_CONTENT, [known, *tus.announcement(services.max_size), *services.cors.preflight_headers()]
         )
 
     return blueprint
@@ -174,7 +175,7 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
                 return services.tus.delete(exchange)
         elif method == "POST":
             return create(exchange)
-        raise MethodNotAllowed([name for name in METHODS if name not in ("PATCH", "DELETE")])
+        raise MethodNotAllowed(methods_of(exchange.environ["PATH_INFO"], services.prefix))
 
 
 def recordable_type(content_type: str | None) -> str | None:

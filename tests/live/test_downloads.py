@@ -248,11 +248,28 @@ def test_options_and_cors(server: HmacFileServer, start_server: StartServer) -> 
     )
 
 
-@pytest.mark.parametrize("method", ["DELETE", "PROPFIND", "TRACE", "MKCOL"])
-def test_other_methods_are_405(server: HmacFileServer, method: str) -> None:
-    answer = request(server, method, "/upload/some/file")
-    assert answer.status == 405
-    assert "PUT" in answer.headers["Allow"]
+@pytest.mark.parametrize(
+    "method", ["DELETE", "PATCH", "PROPFIND", "TRACE", "MKCOL", "put", "Put", "get", "head", "post", "options", "patch"]
+)
+def test_other_methods_are_405_and_small_letters_are_others(server: HmacFileServer, method: str) -> None:
+    target = server.sign_v("some/file", 4)
+    answer = request(server, method, target, b"body", content_length=4)
+    assert (answer.status, answer.body) == (405, b"Method Not Allowed.\n")
+    assert answer.headers.get_all("Allow") == ["OPTIONS, HEAD, GET, PUT, POST"]
+    assert request(server, "OPTIONS", target).headers.get_all("Allow") == ["OPTIONS, HEAD, GET, PUT, POST"]
+    assert get(server, "some/file").status == 404
+
+
+@pytest.mark.parametrize("method", ["PUT", "get", "head", "OPTIONS", "BREW"])
+def test_the_allow_of_other_resources_is_their_own(server: HmacFileServer, method: str) -> None:
+    for path in ("/healthz", "/readyz"):
+        answer = request(server, method, path, content_length=0)
+        assert (answer.status, answer.body) == (405, b"Method Not Allowed.\n")
+        assert answer.headers.get_all("Allow") == ["HEAD, GET"]
+    answer = request(server, method, "/upload/.hmacfs/tus/x" * 3)
+    if method not in ("PUT", "OPTIONS"):
+        assert answer.status == 405
+        assert answer.headers.get_all("Allow") == ["OPTIONS, HEAD, GET, POST, PATCH, DELETE"]
 
 
 @pytest.mark.parametrize(

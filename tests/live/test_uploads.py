@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,6 +214,34 @@ def test_the_largest_size_is_enforced(start_server: StartServer) -> None:
         assert client.answer().status == 413
     assert server.stored() == ["fits"]
     assert server.leftovers() == []
+
+
+@pytest.mark.parametrize("digits", ["9" * 19, "1" + "0" * 18, "9" * 5000])
+def test_a_number_that_is_too_large_is_413(server: HmacFileServer, digits: str) -> None:
+    target, v3 = server.sign_v("large/number", 5), server.sign_v3("PUT", "large/number")
+    cases: list[tuple[str, str, dict[str, Any], bytes]] = [
+        ("PUT", target, {"content_length": digits}, b""),
+        ("PUT", target, {"content_range": f"bytes 0-4/{digits}"}, b"hello"),
+        ("PUT", target, {"x_chunk_id": 1, "x_total_chunks": 2, "x_file_size": digits}, b"hello"),
+        ("POST", target, {"upload_length": digits, "tus_resumable": "1.0.0"}, b""),
+        ("PUT", v3, {"content_length": None, "transfer_encoding": "chunked"}, digits.encode() + b"\r\n"),
+    ]
+    for method, where, headers, body in cases:
+        if body.endswith(b"\n") and len(digits) > 4000:
+            continue  # longer than a line may be
+        answer = request(server, method, where, body, **headers)
+        assert answer.status == 413, headers
+    assert get(server, "large/number").status == 404
+
+
+def test_zeros_in_front_of_a_length_change_nothing(server: HmacFileServer) -> None:
+    target = server.sign_v("zeros/length", 5)
+    assert request(server, "PUT", target, b"hello", content_length="0" * 40 + "5").status == 201
+    with Client(server) as client:
+        client.head("PUT", server.sign_v3("PUT", "zeros/chunk"), transfer_encoding="chunked")
+        client.send(b"0" * 40 + b"5\r\nhello\r\n" + b"0" * 40 + b"\r\n\r\n")
+        assert client.answer().status == 201
+    assert get(server, "zeros/chunk").body == get(server, "zeros/length").body == b"hello"
 
 
 def test_a_taken_name_is_409_and_keeps_its_bytes(server: HmacFileServer) -> None:

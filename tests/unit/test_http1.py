@@ -87,6 +87,12 @@ def test_expectations_and_codings() -> None:
         (b"GET /#x HTTP/1.1\r\nHost: h\r\n\r\n", 400), (b"GET h:80 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", 400), (b"GET * HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET /\x80\x01 HTTP/1.1\r\nHost: h\r\n\r\n", 400), (b"GET / HTTP/1.2\r\nHost: h\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000000000000\r\n\r\n", 413),
+        (b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 413),
+        (b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: -" + b"9" * 19 + b"\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: " + b"9" * 19 + b"e\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length:\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: \xb2\r\n\r\n", 400),
         (b"GET http://[ HTTP/1.1\r\nHost: h\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1,1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0x1\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: h\r\n: x\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
@@ -99,6 +105,14 @@ def test_refused_heads(head: bytes, status: int) -> None:
     with pytest.raises(HeadError) as caught:
         parse_head(head)
     assert caught.value.status == HTTPStatus(status)
+
+
+@pytest.mark.parametrize("declared", ["5", "05", "0" * 30 + "5", "0" * 5000 + "5", "9" * 18, "0", "00"])
+def test_zeros_in_front_of_a_length_change_nothing(declared: str) -> None:
+    head = parse_head(f"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {declared}\r\n\r\n".encode())
+    assert head is not None
+    assert head.length == int(declared.lstrip("0") or "0")
+    assert head.environ["CONTENT_LENGTH"] == str(head.length)
 
 
 @given(st.binary(max_size=400))

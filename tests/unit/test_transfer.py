@@ -285,7 +285,7 @@ def test_chunked_bodies_in_any_cut(pieces: list[bytes], cut: int) -> None:
     ("data", "error"),
     [
         (b"5\r\nhel", BodyCutShort), (b"5\r\nhello", BodyCutShort), (b"5\r\nhelloXX0\r\n\r\n", BadBody), (b"-1\r\n", BadBody),
-        (b"0x5\r\n", BadBody), (b"1" * 17 + b"\r\n", BadBody), (b"5" * 9000, BadBody), (b"0\r\n" + b"a: b\r\n" * 99, BadBody),
+        (b"0x5\r\n", BadBody), (b"1" * 16 + b"\r\n", TooLarge), (b"5" * 9000, BadBody), (b"0\r\n" + b"a: b\r\n" * 99, BadBody),
         (b"0\r\n", BodyCutShort), (b"1\r\nx\r\n0\n\n", BadBody), (b"\r\n", BadBody), (b"", BodyCutShort),
     ],
 )  # fmt: skip
