@@ -142,7 +142,7 @@ SETTINGS: tuple[Setting, ...] = (
         "TrustedProxies",
         values.many(values.network),
         [],
-        "proxies whose `X-Forwarded-For` is believed; on a Unix socket every peer is",
+        "proxies whose `X-Forwarded-For` or else `Forwarded` is believed; on a Unix socket every peer is",
     ),
     Setting("MinFreeSpace", values.free_space, "100MB", "space that uploads leave free; also a percentage"),
     Setting(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from hmacfs.web.forwarded import UNIX_SOCKET, UNKNOWN, nodes_of_forwarded, nodes_of_x_forwarded_for
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: Headers up to this length are remembered with what came of them.
+_REMEMBERED_LENGTH = 128
 
 
 class ClientAddress:
@@ -16,27 +21,41 @@ class ClientAddress:
 
     Behind a proxy in ``TrustedProxies`` (a peer on a Unix socket always is one: file permissions let it in) that is the
     last entry of ``X-Forwarded-For`` which no trusted proxy wrote about another. Whatever stands left of it came from
-    the client and is worth nothing.
+    the client and is worth nothing. ``Forwarded`` is looked at only without ``X-Forwarded-For``: most proxies set that
+    one and pass on what the client made up as the other.
     """
 
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = tuple(trusted)
         self._is_trusted = functools.lru_cache(maxsize=1024)(self._look_up)
+        self._remembered = functools.lru_cache(maxsize=1024)(self._named)
 
     def __call__(self, environ: dict[str, Any]) -> str:
-        """The address as text; empty for a local client that names none."""
+        """The address as text, or another name that a trusted proxy has for the client; empty for a local client that
+        names none, and for one that a proxy does not know."""
         peer: str = environ.get("REMOTE_ADDR", "")
-        forwarded: str = environ.get("HTTP_X_FORWARDED_FOR", "")
         if peer and not self._is_trusted(peer):
             return canonical(peer)
-        for entry in reversed(forwarded.split(",") if forwarded else ()):
-            candidate = entry.strip()
-            if parse(candidate) is None:
+        header: str = environ.get("HTTP_X_FORWARDED_FOR", "")
+        nodes = nodes_of_x_forwarded_for
+        if not header.strip(", \t"):
+            header, nodes = environ.get("HTTP_FORWARDED", ""), nodes_of_forwarded
+            if not header:
+                return canonical(peer)
+        named = (self._remembered if len(header) <= _REMEMBERED_LENGTH else self._named)(header, nodes)
+        return canonical(peer) if named is None else named
+
+    def _named(self, header: str, nodes: Callable[[str], Iterator[str]]) -> str | None:
+        """Whom a header names; ``None`` if it names nobody."""
+        name = None
+        for name in nodes(header):
+            if name == UNKNOWN:
+                return ""
+            if name != UNIX_SOCKET and not self._is_trusted(name):  # a peer on a Unix socket is a proxy there, too
                 break
-            peer = candidate
-            if not self._is_trusted(candidate):
-                break
-        return canonical(peer)
+        if name is None:
+            return None
+        return "" if name == UNIX_SOCKET else canonical(name)
 
     def _look_up(self, text: str) -> bool:
         address = parse(text)

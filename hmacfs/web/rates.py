@@ -134,12 +134,14 @@ class Clients:
         self._has_warned = False
 
     def __call__(self, client: str) -> str | None:
-        """``None``: no limit applies. That is so, too, for a peer on a Unix socket that names no client: it is a proxy,
-        and one count for all that it speaks for would lock them all out together."""
+        """``None``: no limit applies. That is so, too, where a proxy (or a peer on a Unix socket: it is one) names no
+        client: one count for all that it speaks for would lock them all out together."""
         if not client:
             if not self._has_warned:
                 self._has_warned = True
-                log.warning("no rate limit applies to requests over the Unix socket without X-Forwarded-For")
+                log.warning(
+                    "no rate limit applies to clients that the proxy does not name in X-Forwarded-For or Forwarded"
+                )
             return None
         address = parse(client)
         if address is not None and any(address in network for network in self._exempt):

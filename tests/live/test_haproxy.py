@@ -178,7 +178,8 @@ def test_the_client_s_address_is_the_one_haproxy_saw(cluster: Cluster) -> None:
     """A list, a second header: none of them is believed."""
     with Client(cluster.port) as client:
         client.send(b"PUT /upload/spoofed?v=0 HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\nX-Request-ID: mine\r\n")
-        client.send(b"X-Forwarded-For: 203.0.113.9, 127.0.0.1\r\nx-forwarded-for: 203.0.113.7\r\n\r\nx")
+        client.send(b"X-Forwarded-For: 203.0.113.9, 127.0.0.1\r\nx-forwarded-for: 203.0.113.7\r\n")
+        client.send(b"Forwarded: for=203.0.113.8\r\n\r\nx")
         answer = client.answer()
     assert answer.status == 403
     assert answer.headers["X-Request-ID"] != "mine"

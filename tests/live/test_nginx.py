@@ -319,7 +319,8 @@ def test_signed_downloads_pass(pair: Pair) -> None:
 def test_the_clients_address_is_the_one_nginx_saw(pair: Pair) -> None:
     with Client(pair.nginx.port) as client:
         client.send(b"PUT /upload/spoofed?v=0 HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\nX-Request-ID: mine\r\n")
-        client.send(b"X-Forwarded-For: 203.0.113.9, 127.0.0.1\r\nx-forwarded-for: 203.0.113.7\r\n\r\nx")
+        client.send(b"X-Forwarded-For: 203.0.113.9, 127.0.0.1\r\nx-forwarded-for: 203.0.113.7\r\n")
+        client.send(b"Forwarded: for=203.0.113.8\r\n\r\nx")
         assert client.answer().headers["X-Request-ID"] != "mine"
     wait_until(lambda: "path=/upload/spoofed" in pair.server.log())
     line = next(line for line in pair.server.log().splitlines() if "path=/upload/spoofed" in line)

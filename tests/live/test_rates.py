@@ -159,6 +159,29 @@ def test_only_named_proxies_are_believed(start_server: StartServer) -> None:
     assert [upload(server, f"192.0.2.{number}", f"{number}") for number in range(4)] == [201, 201, 429, 429]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        lambda number: {"x_forwarded_for": f"198.51.100.{number}:4711"},
+        lambda number: {"x_forwarded_for": f"10.9.8.7, [2001:db8:{number}::1]:443, "},
+        lambda number: {"x_forwarded_for": f"_client-{number}"},
+        lambda number: {"forwarded": f'for=10.9.8.7, for="[2001:db8:{number}::1]:443";proto=https'},
+        lambda number: {"forwarded": f"for=10.9.8.7,for=198.51.100.{number};by=_x"},
+    ],
+    ids=["port", "brackets and an empty entry", "hidden", "Forwarded for IPv6", "Forwarded"],
+)
+def test_clients_whom_the_proxy_names_in_any_way_have_a_limit_each(
+    start_server: StartServer, header: Callable[[int], dict[str, str]]
+) -> None:
+    server = limited(start_server, Workers=1, UploadRateLimit="1/hour")
+    statuses = [
+        request(server, "PUT", server.sign_v(f"{client}-{again}", 1), b"x", **header(client)).status
+        for client in (1, 2, 3)
+        for again in (1, 2)
+    ]
+    assert statuses == [201, 429] * 3
+
+
 def test_exempt_networks_have_no_limit(start_server: StartServer) -> None:
     server = limited(start_server, Workers=1, UploadRateLimit="1/hour", RateLimitExempt=["192.0.2.0/30"])
     assert [upload(server, "192.0.2.1", f"a{number}") for number in range(3)] == [201, 201, 201]

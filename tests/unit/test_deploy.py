@@ -66,3 +66,13 @@ def test_the_files_fit_one_another() -> None:
 def test_what_xmpp_servers_read_is_lua(name: str) -> None:
     """All that can be tried of Metronome's, of which Debian has no package."""
     subprocess.run([require_binary("luac"), "-p", DEPLOY / name], check=True)
+
+
+@pytest.mark.parametrize("file", ["nginx.conf", "compose/nginx.conf", "haproxy.cfg"])
+def test_a_proxy_that_names_the_client_takes_the_clients_own_word_away(file: str) -> None:
+    lines = [line.split() for line in (DEPLOY / file).read_text(encoding="utf-8").splitlines()]
+    named = [
+        line for line in lines if line[-2:] in (["X-Forwarded-For", "$remote_addr;"], ["X-Forwarded-For", "%[src]"])
+    ]
+    deleted = [line for line in lines if line[-2:] in (["Forwarded", '"";'], ["del-header", "Forwarded"])]
+    assert len(named) == len(deleted) > 0

@@ -316,7 +316,7 @@ def test_exempt_networks_and_nameless_clients_have_no_limit(
             guarded(asked)
             assert asked.rate_headers is None
     assert [record.getMessage() for record in caplog.records] == [
-        "no rate limit applies to requests over the Unix socket without X-Forwarded-For"
+        "no rate limit applies to clients that the proxy does not name in X-Forwarded-For or Forwarded"
     ]
 
 
