@@ -38,8 +38,12 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Files up to this size are read and sent together with their head: one system call instead of two and one segment.
 SMALL_FILE_BYTES = 64 * 1024
 
-#: After a refusal, what the client still sends is thrown away within these bounds, so that it can read the answer: a
-#: close with unread data makes the kernel send a reset, which overtakes the answer.
+#: A body of at most so many bytes that nobody read is discarded, and the connection goes on: a new one would cost the
+#: client more than sending them.
+SMALL_BODY_BYTES = 64 * 1024
+
+#: After any other refusal, what the client still sends is thrown away within these bounds, so that it can read the
+#: answer: a close with unread data makes the kernel send a reset, which overtakes the answer.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 5.0
 LINGER_SILENCE_SECONDS = 2.0
@@ -76,6 +80,8 @@ class Connection:
         self.inbox = Inbox(self.wire)
         self.is_idle = True
         self.is_fresh = True
+        #: Bytes of the last request's body that are still to come and belong to nobody.
+        self._to_discard = 0
         self._peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
 
     def serve(self) -> None:
@@ -143,13 +149,25 @@ class Connection:
                 self.is_idle = False
                 if (head := self._parse()) is not None:
                     return head
+                self.is_idle = not self.inbox.count
         return None
 
     def _parse(self) -> Head | None:
+        if self._to_discard:
+            self._to_discard -= len(self.inbox.take(self._to_discard))
+            if not self.inbox.count:
+                return None
         head = parse_head(self.inbox.ahead)
         if head is not None:
             self.inbox.take(head.size)
         return head
+
+    def discard(self, body: Body) -> bool:
+        """Whether the next request can be found though nobody read this body: it is small, or here already. What is
+        still to come of it may take no longer than an idle connection, with the next head together."""
+        to_come = body.discard(SMALL_BODY_BYTES)
+        self._to_discard = to_come or 0
+        return to_come is not None
 
     def _body(self, head: Head) -> Body:
         invite = self._invite if head.expects_continue else None
@@ -251,10 +269,14 @@ class Answer:
     def _render(self, length: int) -> bytes:
         """The head's bytes; decides about keep-alive.
 
-        What has not been read of the body by now never will be: the next request would have to be found behind it.
+        What has not been read of the body by now never will be: the next request has to be found after it.
         """
-        site = self._connection.site
-        self.keep_alive = self._head.keep_alive and self._body.is_complete and not site.is_stopping
+        connection = self._connection
+        self.keep_alive = (
+            self._head.keep_alive
+            and not connection.site.is_stopping
+            and (self._body.is_complete or connection.discard(self._body))
+        )
         lines = [f"HTTP/1.1 {self._status}\r\n{_server_and_date(int(time.time()))}"]
         has_length = False
         for name, value in self._headers:

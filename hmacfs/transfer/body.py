@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 
-from hmacfs.errors import BadBody, BodyCutShort, Stalled, TooLarge
+from hmacfs.errors import BadBody, BodyCutShort, HmacfsError, Stalled, TooLarge
 from hmacfs.transfer.wire import Inbox, WireTimeout
 
 if TYPE_CHECKING:
@@ -56,6 +56,15 @@ class Body(io.RawIOBase):
         """Let other greenlets run if this transfer has kept the loop for long enough."""
         gevent.sleep(1e-6)
 
+    def discard(self, at_most: int) -> int | None:
+        """Take a body that nobody has asked for off the connection, without waiting: how many bytes are still to come.
+
+        ``None`` if that cannot be known or relied on, or if it is more than ``at_most``: nothing was taken then, and no
+        next request can be found after the body.
+        """
+        del at_most
+        return None
+
     def interrupt(self) -> None:
         """Have whoever reads this body find its end now, before its time: ``BodyCutShort``."""
         self.is_interrupted = True
@@ -79,9 +88,16 @@ class _OwnBody(Body):
         self.inbox = inbox
         self.timeout = timeout
         self._on_first_read = on_first_read
+        self._was_asked_for = False
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether all of it is on the connection or still to come, and no wait for it has failed."""
+        return not self._was_asked_for and not self.received
 
     def invite(self) -> None:
         """Tell the client to go ahead, if it waits for that. Raises ``Stalled``, ``BodyCutShort``."""
+        self._was_asked_for = True
         if self._on_first_read is None:
             return
         invite, self._on_first_read = self._on_first_read, None
@@ -125,12 +141,41 @@ class SocketBody(_OwnBody):
         self.received += len(data)
         return data
 
+    def discard(self, at_most: int) -> int | None:
+        if not self.is_untouched:
+            return None
+        to_come = max(0, self.length - self.inbox.count)
+        # A client that waits for "100 Continue" need not send its body after another answer (RFC 9110 section 10.1.1).
+        if to_come > at_most or (to_come and self._on_first_read is not None):
+            return None
+        self.inbox.take(self.length)
+        return to_come
+
     def _read_some(self, view: memoryview) -> int:
         self.invite()
         count = self.inbox.read_into(view[: self.left], self.timeout)
         if count == 0:
             raise BodyCutShort
         return count
+
+
+class _Arrived(Inbox):
+    """What has been read ahead, as if the stream ended there."""
+
+    __slots__ = ()
+
+    def __init__(self, data: bytes) -> None:
+        self.count, self._data, self._start = len(data), data, 0
+
+    def more(self, timeout: float | None) -> bool:
+        del timeout
+        return False
+
+    def read_into(self, view: memoryview, timeout: float | None) -> int:
+        del timeout
+        data = self.take(len(view))
+        view[: len(data)] = data
+        return len(data)
 
 
 class ChunkedBody(_OwnBody):
@@ -141,11 +186,31 @@ class ChunkedBody(_OwnBody):
     TRAILER_LIMIT = 64
     #: Of a chunk's size, in hexadecimal, zeros in front aside: more than any file has.
     DIGITS_LIMIT = 15
+    #: How many chunks are parsed at once to discard a body. More of them are no small body.
+    DISCARDED_CHUNKS = 64
 
     def __init__(self, inbox: Inbox, timeout: float, on_first_read: Callable[[], None] | None = None) -> None:
         super().__init__(inbox, None, timeout, on_first_read)
         self._chunk_left = 0
         self._started = False
+
+    def discard(self, at_most: int) -> int | None:
+        del at_most  # how much is still to come is not known
+        if not self.is_untouched:
+            return None
+        ahead = self.inbox.ahead
+        arrived = _Arrived(ahead)
+        body = ChunkedBody(arrived, self.timeout)
+        scratch = bytearray(len(ahead) or 1)
+        try:
+            for _ in range(self.DISCARDED_CHUNKS):
+                body.readinto(scratch)
+        except HmacfsError:  # its end is not here, or it is malformed
+            return None
+        if not body.is_complete:
+            return None
+        self.inbox.take(len(ahead) - arrived.count)
+        return 0
 
     def _read_some(self, view: memoryview) -> int:
         self.invite()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import gevent
 import gevent.socket
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hmacfs.server.connection import Connection, Site
+from hmacfs.errors import Stalled
+from hmacfs.server.connection import SMALL_BODY_BYTES, Connection, Site
 from hmacfs.telemetry.logs import request_id
 from hmacfs.transfer.send import FileSlice
 from hmacfs.transfer.wire import Wire
@@ -66,3 +72,178 @@ def test_an_application_that_fails_is_500() -> None:
         raise ZeroDivisionError
 
     assert answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", application).startswith(b"HTTP/1.1 500 ")
+
+
+# -- bodies that nobody reads ---------------------------------------------------------------------
+
+
+class Refuser:
+    """An application that reads no body. ``asked``: the paths of the requests that it saw."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        self.asked.append(environ["PATH_INFO"])
+        start_response("403 Forbidden", [])
+        return [b"no"]
+
+
+def converse(pieces: Iterable[bytes], application: Callable[..., Iterable[bytes]], idle_timeout: float = 5) -> bytes:
+    """All that a connection answers to a client that sends these pieces, one after the other."""
+    near, far = gevent.socket.socketpair()
+    site = Site(application, idle_timeout=idle_timeout, read_timeout=5, write_timeout=5, environ={})
+    connection = Connection(site, Wire(near), None)
+
+    def serve() -> None:
+        connection.serve()
+        near.close()
+
+    serving = gevent.spawn(serve)
+    try:
+        for piece in pieces:
+            far.sendall(piece)
+            gevent.sleep(0)
+            gevent.sleep(1e-6)  # the poller looks at the sockets
+        far.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: far.recv(65536), b""))
+    finally:
+        serving.join(10)
+        far.close()
+
+
+def head(target: str, *fields: str, protocol: str = "HTTP/1.1") -> bytes:
+    return "\r\n".join([f"PUT {target} {protocol}", "Host: x", *fields, "", ""]).encode()
+
+
+NEXT = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"5;a=b\r\nhello\r\n%x\r\n%s\r\n0\r\nTrailer: x\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
+
+SMALL = {
+    "nothing": (head("/refused", "Content-Length: 0"), b""),
+    "a byte": (head("/refused", "Content-Length: 1"), b"x"),
+    "a request": (head("/refused", f"Content-Length: {len(SMUGGLED)}"), SMUGGLED),
+    "as much as is small": (head("/refused", f"Content-Length: {SMALL_BODY_BYTES}"), SMUGGLED.ljust(SMALL_BODY_BYTES)),
+}
+WAYS: dict[str, Callable[[bytes, bytes], Iterable[bytes]]] = {
+    "at once": lambda head, body: [head + body + NEXT],
+    "head first": lambda head, body: [head, body + NEXT],
+    "one after the other": lambda head, body: [head, body, NEXT],
+    "body with head": lambda head, body: [head + body, NEXT],
+    "half of the body": lambda head, body: [head + body[: len(body) // 2], body[len(body) // 2 :] + NEXT[:9], NEXT[9:]],
+    "byte by byte": lambda head, body: (
+        [bytes([byte]) for byte in head + body[:200]] + [body[200:]] + [bytes([byte]) for byte in NEXT]
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", SMALL)
+def test_after_a_small_body_that_nobody_read_the_connection_goes_on(kind: str, way: str) -> None:
+    application = Refuser()
+    answers = converse(WAYS[way](*SMALL[kind]), application)
+    assert application.asked == ["/refused", "/next"]
+    assert answers.count(b"HTTP/1.1 403 ") == 2
+    assert b"Connection: close" not in answers
+
+
+@pytest.mark.parametrize("size", [SMALL_BODY_BYTES + 1, 70_000])
+def test_a_larger_body_that_is_here_already_is_discarded_too(size: int) -> None:
+    application = Refuser()
+    request = head("/refused", f"Content-Length: {size}") + SMUGGLED.ljust(size)
+    assert answer_to(request + NEXT, application).count(b"HTTP/1.1 403 ") == 2
+    assert application.asked == ["/refused", "/next"]
+
+
+@pytest.mark.parametrize(
+    "fields", [("Transfer-Encoding: chunked",), ("Transfer-Encoding: chunked", "Expect: 100-continue")]
+)
+def test_a_chunked_body_is_discarded_if_it_is_here(fields: tuple[str, ...]) -> None:
+    application = Refuser()
+    assert answer_to(head("/refused", *fields) + CHUNKED + NEXT, application).count(b"HTTP/1.1 403 ") == 2
+    assert application.asked == ["/refused", "/next"]
+
+
+def test_a_body_that_the_client_waits_to_send_is_discarded_if_it_is_here() -> None:
+    application = Refuser()
+    request = head("/refused", "Content-Length: 5", "Expect: 100-continue") + b"hello" + NEXT
+    assert answer_to(request, application).count(b"HTTP/1.1 403 ") == 2
+    assert application.asked == ["/refused", "/next"]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [head("/refused", f"Content-Length: {SMALL_BODY_BYTES + 1}"), SMUGGLED, NEXT],
+        [head("/refused", "Content-Length: 40", "Expect: 100-continue"), SMUGGLED, NEXT],
+        [head("/refused", "Transfer-Encoding: chunked") + CHUNKED[:-2], b"\r\n" + NEXT],
+        [head("/refused", "Transfer-Encoding: chunked"), CHUNKED + NEXT],
+        [head("/refused", "Transfer-Encoding: chunked") + b"5\r\nhelloX" + NEXT],
+        [head("/refused", "Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 100 + b"0\r\n\r\n" + NEXT],
+        [head("/refused", "Content-Length: 5", "Connection: close") + b"hello" + NEXT],
+        [head("/refused", "Content-Length: 5", protocol="HTTP/1.0") + b"hello" + NEXT],
+    ],
+)
+def test_where_the_next_request_cannot_be_found_the_connection_ends(pieces: list[bytes]) -> None:
+    application = Refuser()
+    answers = converse(pieces, application)
+    assert application.asked == ["/refused"]
+    assert answers.count(b"HTTP/1.1") == 1
+    assert b"\r\nConnection: close\r\n" in answers
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5), st.lists(st.integers(0, 2000), max_size=12))
+def test_however_requests_are_cut_each_is_answered_once(bodies: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(head(f"/{number}", f"Content-Length: {len(body)}") + body for number, body in enumerate(bodies))
+    stream += NEXT
+    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    application = Refuser()
+    converse([stream[begin:end] for begin, end in itertools.pairwise(places)], application)
+    assert application.asked == [*(f"/{number}" for number in range(len(bodies))), "/next"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"part", b"x" * 50 + b"GET / HT"])
+def test_a_body_that_never_comes_holds_no_longer_than_an_idle_connection(sent: bytes) -> None:
+    near, far = gevent.socket.socketpair()
+    connection = Connection(Site(Refuser(), 0.3, 30, 30, {}), Wire(near), None)
+    serving = gevent.spawn(connection.serve)
+    with near, far:
+        far.sendall(head("/refused", "Content-Length: 50") + sent)
+        began = time.monotonic()
+        serving.join(10)
+        assert serving.ready()
+        assert 0.2 < time.monotonic() - began < 5
+
+
+def test_a_body_that_never_comes_does_not_hold_up_a_stop() -> None:
+    near, far = gevent.socket.socketpair()
+    connection = Connection(Site(Refuser(), 30, 30, 30, {}), Wire(near), None)
+    serving = gevent.spawn(connection.serve)
+    with near, far:
+        far.sendall(head("/refused", "Content-Length: 50"))
+        assert far.recv(1000).startswith(b"HTTP/1.1 403 ")
+        far.sendall(b"part")
+        gevent.sleep(0.01)
+        assert connection.is_idle
+        connection.end_if_idle()
+        serving.join(10)
+        assert serving.ready()
+
+
+def test_after_a_read_that_failed_the_connection_ends() -> None:
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with pytest.raises(Stalled):
+            environ["wsgi.input"].wait_for_data()
+        start_response("408 Request Timeout", [])
+        return [b"slow"]
+
+    near, far = gevent.socket.socketpair()
+    connection = Connection(Site(application, 30, 0.1, 30, {}), Wire(near), None)
+    with near, far:
+        serving = gevent.spawn(connection.serve)
+        far.sendall(head("/stalled", "Content-Length: 5"))
+        assert b"\r\nConnection: close\r\n" in far.recv(1000)
+        far.shutdown(socket.SHUT_WR)
+        serving.join(10)
+        assert serving.ready()
