@@ -33,7 +33,7 @@ from hmacfs.web.client import ClientAddress
 from hmacfs.web.cors import Cors
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
-from hmacfs.web.health import Health, health
+from hmacfs.web.health import PROBES, Health, health
 from hmacfs.web.locations import Locations
 from hmacfs.web.rates import DOWNLOAD, SIGNATURE, UPLOAD, Rates, rate_limiter
 from hmacfs.web.routing import AnyPath, Desk, DirectDoor
@@ -108,7 +108,7 @@ def create_app(settings: Settings) -> flask.Flask:
     counter = open_counter(settings)
     clients = ClientAddress(settings.trusted_proxies)
     cors = Cors(settings.allowed_origins)
-    listeners: list[Callable[[RequestFinished], None]] = [AccessLog()]
+    listeners: list[Callable[[RequestFinished], None]] = [AccessLog(probes=PROBES)]
     pulse = None
     if settings.metrics_enabled:
         metrics = _metrics(app, settings)

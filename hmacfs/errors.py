@@ -281,3 +281,11 @@ class ConfigError(HmacfsError):
 
     reason = "bad-config"
     sentence = "The configuration cannot be used."
+
+
+class ForeignConfig(ConfigError):
+    """The configuration file is another program's. ``translations``: its keys as they are called here, one a line."""
+
+    def __init__(self, message: str, translations: list[str]) -> None:
+        super().__init__(message)
+        self.translations = translations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hmacfs.config import foreign_files, warnings
+from hmacfs.errors import ForeignConfig
 
 
 def run(config: Path | None, *, online: bool) -> int:
@@ -14,7 +15,11 @@ def run(config: Path | None, *, online: bool) -> int:
     from hmacfs.sessions.opening import remote_stores, unreachable
     from hmacfs.storage.opening import foresee
 
-    settings = check(config)
+    try:
+        settings = check(config)
+    except ForeignConfig as error:
+        print(*error.translations, sep="\n")
+        raise
     remarks = [*foresee(settings).remarks(), *warnings(settings), *foreign_files(settings)]
     remote = remote_stores(settings)
     for remark in (*remarks, *(unreachable(settings) if online else ())):

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from hmacfs.config.original import Translation, translations
 from hmacfs.config.settings import PUBLISHED_SECRET, REQUIRED, SETTINGS, Setting, Settings, cores
 from hmacfs.config.values import FromEnvironment, TcpAddress, UnixAddress, one_line, shown, tcp_address
 from hmacfs.config.values import path as socket_path
-from hmacfs.errors import ConfigError
+from hmacfs.errors import ConfigError, ForeignConfig
 from hmacfs.naming import RESERVED_FOLDER
 
 ENVIRONMENT_PREFIX = "HMACFS_"
@@ -71,17 +72,31 @@ def _from_file(path: Path) -> dict[str, _Given]:
         raise ConfigError(f"{one_line(path)}: is not TOML: {one_line(sentence)}") from None
     except RecursionError:
         raise ConfigError(f"{one_line(path)}: is not TOML: nested too deeply") from None
+    if foreign := translations(document):
+        raise _of_the_original(path, foreign)
     known = {setting.key.lower(): setting for setting in SETTINGS}
     given: dict[str, _Given] = {}
     for key, value in document.items():
         setting = known.get(key.lower())
         where = f"{one_line(path)}: {one_line(key)}"
         if setting is None:
+            if isinstance(value, dict):
+                raise ConfigError(f"{where}: unknown table; settings stand at the top of the file, in no table")
             raise ConfigError(f"{where}: unknown key{_nearest(key, [setting.key for setting in SETTINGS])}")
         if setting.key in given:
             raise ConfigError(f"{where}: given twice, in different spellings")
         given[setting.key] = _Given(value, where)
     return given
+
+
+def _of_the_original(path: Path, found: list[Translation]) -> ForeignConfig:
+    key, setting = one_line(found[0].key), found[0].setting
+    name = f"called {setting} here" if setting else "one that has no counterpart here"
+    return ForeignConfig(
+        f"{one_line(path)}: {key}: this file is of another version of the original, whose keys have other names; this "
+        f"one is {name}; -check lists them all",
+        [one_line(translation) for translation in found],
+    )
 
 
 @functools.cache

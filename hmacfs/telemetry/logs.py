@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from hmacfs.ownership import open_file
@@ -141,13 +142,16 @@ def reopen() -> None:
 
 
 class AccessLog:
-    """A listener that writes a line per request, at level info."""
+    """A listener that writes a line per request: at level info, at level debug for the routes ``probes``, which a
+    monitor asks every few seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, probes: Collection[str] = ()) -> None:
         self._log = logging.getLogger("hmacfs.access")
+        self._probes = frozenset(probes)
 
     def __call__(self, event: RequestFinished) -> None:
-        if not self._log.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if event.route in self._probes else logging.INFO
+        if not self._log.isEnabledFor(level):
             return
         fields: dict[str, object] = {
             "request_id": event.request_id,
@@ -161,6 +165,6 @@ class AccessLog:
         }
         if event.reason:
             fields["reason"] = event.reason
-        record = self._log.makeRecord(self._log.name, logging.INFO, "", 0, "request", (), None)
+        record = self._log.makeRecord(self._log.name, level, "", 0, "request", (), None)
         record.fields = fields
         self._log.handle(record)

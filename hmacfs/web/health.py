@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
@@ -15,11 +16,21 @@ log = logging.getLogger("hmacfs.web")
 _HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
 
 
+#: The routes that monitors ask.
+PROBES = ("/healthz", "/readyz")
+#: What keeps the server from serving is logged when it changes, and again after so long.
+REMINDER_SECONDS = 60.0
+
+
 class Health:
     """What ``readyz`` looks at: named checks, each of which raises ``HmacfsError`` if its part cannot serve."""
 
-    def __init__(self, checks: Sequence[tuple[str, Callable[[], None]]]) -> None:
+    def __init__(
+        self, checks: Sequence[tuple[str, Callable[[], None]]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._checks = checks
+        self._clock = clock
+        self._logged: dict[str, tuple[str, float]] = {}
         self.is_draining = False
 
     def reasons(self) -> list[str]:
@@ -29,20 +40,29 @@ class Health:
             try:
                 check()
             except HmacfsError as error:
-                log.warning("not ready: %s: %s (%s)", name, error, error.__cause__)
+                self._log(name, f"{error} ({error.__cause__})" if error.__cause__ else str(error))
                 reasons.append(f"{name}: {error}")
+            else:
+                if self._logged.pop(name, None):
+                    log.info("ready again: %s", name)
         return reasons
+
+    def _log(self, name: str, problem: str) -> None:
+        before, since = self._logged.get(name, ("", 0.0))
+        if problem != before or self._clock() - since >= REMINDER_SECONDS:
+            self._logged[name] = problem, self._clock()
+            log.warning("not ready: %s: %s", name, problem)
 
 
 def health(desk: Desk, state: Health) -> TransferBlueprint:
     """The blueprint of ``/healthz`` and ``/readyz``."""
     blueprint = TransferBlueprint("health", __name__, desk)
 
-    @blueprint.transfer("/healthz", "GET", "HEAD")
+    @blueprint.transfer(PROBES[0], "GET", "HEAD")
     def healthz(_: Exchange) -> Reply:
         return Reply(HTTPStatus.OK, [*_HEADERS], b"ok\n")
 
-    @blueprint.transfer("/readyz", "GET", "HEAD")
+    @blueprint.transfer(PROBES[1], "GET", "HEAD")
     def readyz(_: Exchange) -> Reply:
         reasons = state.reasons()
         if not reasons:

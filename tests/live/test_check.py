@@ -49,6 +49,20 @@ def test_a_check_says_which_file_is_good(tmp_path: Path) -> None:
     assert "warning: HMACFS_PORT: made by Kubernetes" in done.stdout
 
 
+def test_the_keys_of_the_original_s_newer_file_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[server]\nlisten_address = "8080"\nstorage_path = "x"\n[security]\nsecret = "hidden-one"\n'
+    )
+    done = run("-check", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[1:] == ["[server] storage_path -> StoreDir", "[security] secret -> Secret"]
+    assert done.stderr.startswith(
+        "hmac-file-server: config.toml: [server] listen_address: this file is of another version"
+    )
+    assert "hidden" not in done.stdout + done.stderr
+    assert run(cwd=tmp_path).stdout == ""
+
+
 def test_redis_and_database_are_tried_only_when_asked(tmp_path: Path) -> None:
     lines = {"FallbackEnabled": "true", "FallbackDBUser": '"u"', "FallbackDBName": '"n"'}
     path = config(

@@ -24,12 +24,13 @@ from hmacfs.config import (
     find_config,
     load,
     markdown_table,
+    original,
     prepare_environment,
     warnings,
 )
 from hmacfs.config.settings import snake_case
 from hmacfs.config.values import duration, rate, size
-from hmacfs.errors import ConfigError
+from hmacfs.errors import ConfigError, ForeignConfig
 
 SECRET = "0123456789abcdef-secret"
 
@@ -290,6 +291,61 @@ def test_the_environment_alone_is_enough(tmp_path: Path) -> None:
     assert load(None, {"HMACFS_SECRET": SECRET, "HMACFS_STORE_DIR": str(tmp_path)}).store_dir == tmp_path
     with pytest.raises(ConfigError, match="the environment: Secret is missing"):
         load(None, {})
+
+
+NEWER = """
+[server]
+listen_address = "8080"
+StoragePath = "/srv/uploads"
+max_upload_size = "10GB"
+file_naming = "original"
+[security]
+secret = "of the newer original"
+enablejwt = false
+[Redis]
+redisenabled = false
+[network_resilience]
+enabled = true
+[uploads]
+"""
+
+
+def test_the_original_s_newer_files_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(NEWER)
+    with pytest.raises(ForeignConfig) as caught:
+        load(path, {})
+    message = str(caught.value)
+    assert message.startswith(f"{path}: [server] listen_address: this file is of another version of the original")
+    assert 'called ListenPort ("address:port") here; -check lists them all' in message
+    assert caught.value.translations == [
+        '[server] listen_address -> ListenPort ("address:port")',
+        "[server] StoragePath -> StoreDir",
+        "[server] max_upload_size -> UploadMaxSize",
+        "[server] file_naming -> has no counterpart here",
+        "[security] secret -> Secret",
+        "[security] enablejwt -> has no counterpart here",
+        '[Redis] redisenabled -> RedisAddr ("" for no Redis)',
+        "[network_resilience] enabled -> has no counterpart here",
+    ]
+    assert "newer original" not in message + str(caught.value.translations)
+
+
+def test_the_original_s_files_from_in_between_are_known_too(tmp_path: Path) -> None:
+    with pytest.raises(ForeignConfig) as caught:
+        settings(tmp_path, MaxUploadSize=1, BlockDuration=300)
+    assert caught.value.translations == ["MaxUploadSize -> UploadMaxSize", "BlockDuration -> has no counterpart here"]
+    with pytest.raises(ConfigError, match="unknown table; settings stand at the top"):
+        settings(tmp_path, mine={"Secret": 1})
+
+
+def test_what_the_original_s_keys_are_called_here_are_settings() -> None:
+    known = {setting.key for setting in SETTINGS}
+    for table in (*original.TABLES.values(), original.TOP_LEVEL):
+        assert {name.split()[0] for name in table.values() if name} <= known
+    assert not {key.lower() for key in known} & original.TOP_LEVEL.keys()
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert original.markdown_table() in readme
 
 
 def test_secrets_never_show(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""What readiness says, and how often it is logged."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from hmacfs.errors import StorageFailed
+from hmacfs.telemetry.events import RequestFinished
+from hmacfs.telemetry.logs import AccessLog
+from hmacfs.web.health import PROBES, REMINDER_SECONDS, Health
+
+
+def test_a_failure_is_logged_when_it_begins_and_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now = 1000.0
+    cause: OSError | None = OSError(5, "Input/output error")
+
+    def check() -> None:
+        if cause is not None:
+            raise StorageFailed from cause
+
+    health = Health([("store", check)], clock=lambda: now)
+    with caplog.at_level(logging.INFO):
+        for _ in range(100):
+            assert health.reasons() == ["store: The server could not store or read the file."]
+        assert len(caplog.records) == 1
+        assert "not ready: store" in caplog.text
+        assert "Input/output error" in caplog.text
+        cause = OSError(30, "Read-only file system")
+        health.reasons()
+        assert "Read-only file system" in caplog.text
+        now += REMINDER_SECONDS
+        health.reasons()
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+        cause = None
+        assert health.reasons() == health.reasons() == []
+        assert caplog.messages[3:] == ["ready again: store"]
+
+
+def test_probes_are_logged_at_level_debug(caplog: pytest.LogCaptureFixture) -> None:
+    log = AccessLog(probes=PROBES)
+    with caplog.at_level(logging.DEBUG, "hmacfs.access"):
+        for route in (*PROBES, "/upload/<path>"):
+            log(RequestFinished("id", "::1", "GET", route, route, 200, "", 0, 3, 0.001, stored=False))
+        assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG", "INFO"]
