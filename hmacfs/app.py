@@ -27,7 +27,8 @@ from hmacfs.telemetry.logs import AccessLog
 from hmacfs.telemetry.metrics import Metrics
 from hmacfs.telemetry.pulse import Pulse
 from hmacfs.transfer.receive import Receiver
-from hmacfs.uploads.resumable import Limits, ResumableUploads
+from hmacfs.uploads.progress import Limits
+from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.whole import StoreWhole
 from hmacfs.web.client import ClientAddress
 from hmacfs.web.cors import Cors
@@ -90,6 +91,7 @@ class Core:
             receiver,
             self.space,
             self.storage.exists,
+            self.storage.facts,
             self.limits,
             time.time,
         )

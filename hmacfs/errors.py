@@ -89,6 +89,13 @@ class SizeMismatch(HmacfsError):
     sentence = "The length differs from the one in the bearer token."
 
 
+class DeletionForbidden(HmacfsError):
+    """The upload has become a file, and files are not deleted here."""
+
+    reason = "deletion-forbidden"
+    sentence = "The upload is complete, and this server does not delete files."
+
+
 class RateLimited(HmacfsError):
     """Too many requests from this client; ``retry_after`` in seconds."""
 
@@ -115,6 +122,13 @@ class NotFound(HmacfsError):
 
     reason = "not-found"
     sentence = "There is no such file."
+
+
+class UploadUnfinished(NotFound):
+    """The upload has not become a file yet."""
+
+    reason = "upload-unfinished"
+    sentence = "The upload is not complete yet."
 
 
 class IsFolder(HmacfsError):
@@ -200,6 +214,13 @@ class SessionUnknown(HmacfsError):
 
     reason = "session-unknown"
     sentence = "There is no such upload."
+
+
+class SessionEnded(HmacfsError):
+    """The upload session was given up, or lost its name to another file."""
+
+    reason = "session-ended"
+    sentence = "The upload was given up."
 
 
 class SessionExpired(HmacfsError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from hmacfs.descriptors import close
 from hmacfs.errors import NotAllowed, SessionStoreUnavailable
 from hmacfs.ownership import explain, open_file
-from hmacfs.uploads.resumable import Swept
+from hmacfs.uploads.progress import Swept
 
 log = logging.getLogger("hmacfs.housekeeping")
 

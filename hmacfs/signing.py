@@ -73,6 +73,8 @@ class SignedRequest(NamedTuple):
 
     url_path: decoded, with the prefix; path: below the prefix. length: bytes of the whole file, ``None`` if the request
     does not say. content_type: the header as sent. query: the raw query string. authorization: the header.
+    other_types: types that a signature over the type may be over as well. Where they are given, even if there are none,
+    the answer tells which type it is over.
     """
 
     method: str
@@ -82,6 +84,7 @@ class SignedRequest(NamedTuple):
     content_type: str | None
     query: str
     authorization: str | None
+    other_types: tuple[str, ...] | None = None
 
 
 class Verified(NamedTuple):
@@ -160,13 +163,16 @@ def _verify_sized(
     if request.length is None:
         raise LengthRequired
     if scheme is Scheme.V:
-        messages = [message_v(request.path, request.length)]
-    else:
-        messages = [message_v2(request.path, request.length, request.content_type or DEFAULT)]
-        if accept_guessed_type:
-            messages.append(message_v2(request.path, request.length, guess(request.path)))
-    if any(keyring.is_signed(message, mac) for message in messages):
-        return Verified(scheme, binds_length=True)
+        if keyring.is_signed(message_v(request.path, request.length), mac):
+            return Verified(scheme, binds_length=True)
+        raise BadSignature
+    types = [request.content_type or DEFAULT, *(request.other_types or ())]
+    if accept_guessed_type:
+        types.append(guess(request.path))
+    for content_type in types:
+        if keyring.is_signed(message_v2(request.path, request.length, content_type), mac):
+            prescribed = content_type if request.other_types is not None else None
+            return Verified(scheme, binds_length=True, content_type=prescribed)
     raise BadSignature
 
 

@@ -13,8 +13,11 @@ from hmacfs.errors import BadRequest, HmacfsError, TooLarge
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,expiration,checksum,termination"
+#: Where the signature covers no length.
+DEFER_LENGTH = "creation-defer-length"
 #: The algorithms, by their names in ``hashlib``, and the length of their digests.
 CHECKSUMS = {"sha256": 32, "sha1": 20, "md5": 16}
+RESUMABLE = ("Tus-Resumable", VERSION)
 PIECE_TYPE = "application/offset+octet-stream"
 
 _METADATA_KEY = re.compile(r"[!-+\--~]+")
@@ -48,9 +51,22 @@ def check_version(environ: Mapping[str, str]) -> None:
         raise UnsupportedVersion
 
 
-def upload_length(environ: Mapping[str, str]) -> int:
-    """The whole file's bytes. Raises ``BadRequest`` without them: a signature has to cover them; ``TooLarge``."""
-    return _number(environ, "UPLOAD_LENGTH", "Upload-Length")
+def upload_length(environ: Mapping[str, str]) -> int | None:
+    """The whole file's bytes by the headers of a creation; ``None`` if they are to be told later. Raises ``BadRequest``
+    if nothing is said, or both; ``TooLarge``."""
+    deferred = environ.get("HTTP_UPLOAD_DEFER_LENGTH")
+    if deferred is None:
+        return _number(environ, "UPLOAD_LENGTH", "Upload-Length")
+    if deferred != "1":
+        raise BadRequest("Upload-Defer-Length can only be 1.")
+    if "HTTP_UPLOAD_LENGTH" in environ:
+        raise BadRequest("Upload-Length and Upload-Defer-Length contradict each other.")
+    return None
+
+
+def told_length(environ: Mapping[str, str]) -> int | None:
+    """The whole file's bytes, if a piece tells them. Raises ``BadRequest``, ``TooLarge``."""
+    return _number(environ, "UPLOAD_LENGTH", "Upload-Length") if "HTTP_UPLOAD_LENGTH" in environ else None
 
 
 def upload_offset(environ: Mapping[str, str]) -> int:
@@ -70,8 +86,12 @@ def _number(environ: Mapping[str, str], key: str, name: str) -> int:
 
 def check_piece_type(environ: Mapping[str, str]) -> None:
     """Raises ``NotAPiece``."""
-    if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != PIECE_TYPE:
+    if not is_piece_type(environ.get("CONTENT_TYPE", "")):
         raise NotAPiece
+
+
+def is_piece_type(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == PIECE_TYPE
 
 
 def metadata(environ: Mapping[str, str]) -> dict[str, str]:
@@ -111,13 +131,13 @@ def checksum(environ: Mapping[str, str]) -> Checksum | None:
     return found
 
 
-def announcement(max_size: int) -> list[tuple[str, str]]:
-    """What OPTIONS says."""
+def announcement(max_size: int, *, defers_length: bool) -> list[tuple[str, str]]:
+    """What OPTIONS says. defers_length: whether an upload may begin before its length is known."""
     return [
-        ("Tus-Resumable", VERSION),
+        RESUMABLE,
         ("Tus-Version", VERSION),
         ("Tus-Max-Size", str(max_size)),
-        ("Tus-Extension", EXTENSIONS),
+        ("Tus-Extension", f"{EXTENSIONS},{DEFER_LENGTH}" if defers_length else EXTENSIONS),
         ("Tus-Checksum-Algorithm", ",".join(CHECKSUMS)),
     ]
 

@@ -118,6 +118,10 @@ class Chain:
             # The first store's index was behind, and is right now.
         return None
 
+    def find_finished(self, slot: str) -> Session | None:
+        session = self._look_up(lambda store: store.find_finished(slot), must_know=False)
+        return session if session is not None and session.state is State.FINISHED else None
+
     def save(self, session: Session) -> Session:
         return save_with(self._put, session)
 

@@ -1,7 +1,8 @@
 """How a session is written down, the same in every store, and which of two copies is the newer. Pure.
 
 A record is one JSON text of ASCII characters, so that no character set, collation or length limit of a database can
-change it. A field that this release does not know is left out; one that is missing has its default.
+change it. A field that this release does not know is left out; one that is missing has its default, or what 1.0.0
+showed by other fields.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.uploads.session import Session, State
@@ -41,7 +42,14 @@ def encode(session: Session) -> str:
 def decode(record: str) -> Session:
     """The inverse of ``encode``."""
     fields = {name: value for name, value in json.loads(record).items() if name in _FIELDS}
-    return Session(**{**fields, "state": State(fields["state"])})
+    return Session(**{"dialect": _former_dialect(fields), **fields, "state": State(fields["state"])})
+
+
+def _former_dialect(fields: Mapping[str, object]) -> str:
+    """How 1.0.0, which recorded no dialect, told them apart."""
+    if fields["slot"] is None:
+        return "tus"
+    return "numbered" if fields["metadata"] else "range"
 
 
 def supersedes(one: Session, other: Session) -> bool:

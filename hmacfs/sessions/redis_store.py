@@ -68,6 +68,12 @@ class RedisStore:
         session = None if record is None else decode(record)
         return session if session is not None and session.slot == slot and session.state is State.OPEN else None
 
+    def find_finished(self, slot: str) -> Session | None:
+        with _translated():
+            record = cast("str | None", self._find([_finished_key(slot)], [_PREFIX]))
+        session = None if record is None else decode(record)
+        return session if session is not None and session.slot == slot and session.state is State.FINISHED else None
+
     def put(self, session: Session) -> Session:
         with _translated():
             newer = cast("str | None", self._put(*self._arguments(session)))
@@ -176,14 +182,18 @@ class RedisStore:
 
     def _arguments(self, session: Session) -> tuple[list[str], list[Any]]:
         """A storing script's KEYS and ARGV."""
-        slot = "" if session.slot is None else _slot_key(session.slot)
-        keys = [_PREFIX + session.token, slot, _owner_key(session.owner), *_STATE_KEYS]
+        slot, finished = ("", "") if session.slot is None else (_slot_key(session.slot), _finished_key(session.slot))
+        keys = [_PREFIX + session.token, slot, _owner_key(session.owner), finished, *_STATE_KEYS]
         values = [_PREFIX, session.token, session.revision, repr(session.touched), str(session.state), encode(session)]
         return keys, [*values, self._key_seconds, *_STATES]
 
 
 def _slot_key(slot: str) -> str:
     return f"hmacfs:slot:{digest(slot)}"
+
+
+def _finished_key(slot: str) -> str:
+    return f"hmacfs:finished:{digest(slot)}"
 
 
 def _owner_key(owner: str) -> str:

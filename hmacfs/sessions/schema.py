@@ -3,6 +3,7 @@
 All that a query looks for stands in a column of fixed length; the rest is in the record. ``open_slot`` and
 ``open_owner`` are digests, and null once the session has ended: a unique index over the first says that a slot has one
 open session at most (nulls never collide), in 64 bytes where the slot itself would exceed MySQL's limit for keys.
+``finished_slot`` is such a digest too, of sessions that became a file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from hmacfs.sessions.records import decode, digest
+from hmacfs.uploads.session import State
+
 Step = Callable[[sa.Connection], None]
+
+_PAGE = 500
 
 
 def _ascii(length: int) -> sa.types.TypeEngine[str]:
@@ -30,6 +36,7 @@ sessions = sa.table(
     "hmacfs_sessions",
     sa.column("token", sa.String),
     sa.column("open_slot", sa.String),
+    sa.column("finished_slot", sa.String),
     sa.column("open_owner", sa.String),
     sa.column("state", sa.String),
     sa.column("touched", sa.Double),
@@ -59,10 +66,34 @@ def _first_tables(connection: sa.Connection) -> None:
         index.create(connection, checkfirst=True)
 
 
+def _finished_slots(connection: sa.Connection) -> None:
+    table = "hmacfs_sessions"
+    inspector = sa.inspect(connection)
+    if "finished_slot" not in {column["name"] for column in inspector.get_columns(table)}:
+        kind = _ascii(64).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN finished_slot {kind}")
+    columns = _table(table, sa.Column("finished_slot", _ascii(64)))
+    sa.Index("hmacfs_sessions_finished_slot", columns.c.finished_slot).create(connection, checkfirst=True)
+    _fill_finished_slots(connection)
+
+
+def _fill_finished_slots(connection: sa.Connection) -> None:
+    """For the sessions that finished before there was the column."""
+    c = sessions.c
+    query = sa.select(c.token, c.record).where(c.state == str(State.FINISHED), c.finished_slot.is_(None))
+    last = ""
+    while rows := connection.execute(query.where(c.token > last).order_by(c.token).limit(_PAGE)).all():
+        for token, record in rows:
+            slot = decode(record).slot
+            if slot is not None:
+                connection.execute(sa.update(sessions).where(c.token == token).values(finished_slot=digest(slot)))
+        last = rows[-1].token
+
+
 #: In their order; a step is never changed once it was released. MySQL commits after each statement, so each step must
 #: be able to start over from where it broke off. A server of an older release goes on with a newer schema (machines
 #: are not updated at the same moment), so a step must leave it what it needs.
-STEPS: Sequence[Step] = (_first_tables,)
+STEPS: Sequence[Step] = (_first_tables, _finished_slots)
 
 
 def upgrade(connection: sa.Connection, steps: Sequence[Step] = STEPS) -> None:

@@ -36,6 +36,9 @@ _C = _TABLE.c
 # What a look at a session costs is mostly the making of these, so they are made once.
 _BY_TOKEN = sa.select(_C.record).where(_C.token == sa.bindparam("sought"))
 _BY_SLOT = sa.select(_C.record).where(_C.open_slot == sa.bindparam("sought"))
+_BY_FINISHED_SLOT = (
+    sa.select(_C.record).where(_C.finished_slot == sa.bindparam("sought")).order_by(_C.touched.desc()).limit(1)
+)
 _INSERT = sa.insert(_TABLE)
 #: Only an older copy is replaced. The columns to set are those that are given besides.
 _REPLACE = sa.update(_TABLE).where(
@@ -79,6 +82,9 @@ class SqlStore:
 
     def find(self, slot: str) -> Session | None:
         return self._run(lambda connection: _one(connection, _BY_SLOT, digest(slot)))
+
+    def find_finished(self, slot: str) -> Session | None:
+        return self._run(lambda connection: _one(connection, _BY_FINISHED_SLOT, digest(slot)))
 
     def put(self, session: Session) -> Session:
         return self._run(lambda connection: _put(connection, session))
@@ -216,10 +222,12 @@ def _load(connection: sa.Connection, token: str) -> Session | None:
 
 
 def _row(session: Session) -> dict[str, object]:
-    is_open = session.state is State.OPEN
+    is_open, is_finished = session.state is State.OPEN, session.state is State.FINISHED
+    slot = None if session.slot is None else digest(session.slot)
     return {
         "token": session.token,
-        "open_slot": digest(session.slot) if is_open and session.slot is not None else None,
+        "open_slot": slot if is_open else None,
+        "finished_slot": slot if is_finished else None,
         "open_owner": digest(session.owner) if is_open else None,
         "state": str(session.state),
         "touched": session.touched,
@@ -239,7 +247,7 @@ def _create(connection: sa.Connection, session: Session) -> bool:
 
 def _put(connection: sa.Connection, session: Session) -> Session:
     row = _row(session)
-    changes = {name: row[name] for name in ("open_owner", "state", "touched", "revision", "record")}
+    changes = {name: row[name] for name in ("finished_slot", "open_owner", "state", "touched", "revision", "record")}
     if session.state is not State.OPEN:
         changes["open_slot"] = None
     those = {"sought": session.token, "newer": session.revision, "later": session.touched}

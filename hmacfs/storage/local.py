@@ -135,6 +135,15 @@ class LocalStorage:
         with translated():
             return self._retry(lambda: self.disk(self._open_now, name))
 
+    def facts(self, name: StoredName) -> FileFacts | None:
+        """Of a stored file; ``None`` if there is no file of that name. Raises ``StorageFailed``."""
+        try:
+            file = self.open(name)
+        except (NotFound, IsFolder):
+            return None
+        close(file.fd)
+        return file.facts
+
     def _open_now(self, name: StoredName) -> OpenFile:
         try:
             fd = open_beneath(self._root, name.path, _READ_FLAGS, 0)

@@ -12,7 +12,19 @@ from hmacfs.uploads.session import Session
 from hmacfs.uploads.whole import Counted
 
 BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
-FactsT = TypeVar("FactsT", covariant=True)
+
+
+class Facts(Protocol):
+    """Of a stored file: its bytes, and what tells it from any other that was ever stored under its name."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def etag(self) -> str: ...
+
+
+FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
 
 
 class SessionRecords(Protocol):
@@ -38,6 +50,9 @@ class SessionRecords(Protocol):
 
     def find(self, slot: str) -> Session | None:
         """The open session with this ``slot``, or ``None``."""
+
+    def find_finished(self, slot: str) -> Session | None:
+        """Of the finished sessions with this ``slot``, the one last touched, or ``None``."""
 
     def save(self, session: Session) -> Session:
         """Store a changed record (inserting it if it is missing) and return it with its new ``revision``."""

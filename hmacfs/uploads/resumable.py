@@ -13,11 +13,14 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 from hmacfs.errors import (
+    BadRequest,
     ChecksumMismatch,
+    DeletionForbidden,
     HmacfsError,
     NameTaken,
     OffsetMismatch,
     SessionConflict,
+    SessionEnded,
     SessionExpired,
     SessionStoreUnavailable,
     SessionUnknown,
@@ -26,12 +29,14 @@ from hmacfs.errors import (
     WriterBusy,
 )
 from hmacfs.naming import StoredName
-from hmacfs.uploads.contracts import Digest, Partials, PieceReceiver, SessionStore, Writer
-from hmacfs.uploads.session import NEXT, Session, State, new_token
+from hmacfs.uploads.contracts import Digest, Facts, Partials, PieceReceiver, SessionStore, Writer
+from hmacfs.uploads.progress import Limits, Progress, Swept, became, of_file, step
+from hmacfs.uploads.session import Session, State, new_token
+from hmacfs.uploads.sweep import sweep
 from hmacfs.uploads.whole import Counted, Space
 
 BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
-FactsT = TypeVar("FactsT", covariant=True)
+FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
 
 log = logging.getLogger("hmacfs.uploads")
 
@@ -42,38 +47,9 @@ _RETRY_AFTER = 60
 _TOUCH_SECONDS, _TOUCH_SHARE = 60.0, 0.1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Progress(Generic[FactsT]):
-    """How far an upload is. ``facts`` are the finished file's, ``None`` until then."""
-
-    session: Session
-    offset: int
-    facts: FactsT | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        return self.facts is not None or self.session.state is State.FINISHED
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep removed: expired sessions, and unfinished uploads that no session knew."""
-
-    sessions: int
-    orphans: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Limits:
-    """max_size in bytes; ttl in seconds since the last byte; per_client: open sessions of one owner."""
-
-    max_size: int
-    ttl: float
-    per_client: int
-
-
 class ResumableUploads(Generic[BodyT, FactsT]):
-    """The use cases. ``exists`` says whether a name is taken; ``clock`` gives Unix seconds."""
+    """The use cases. ``exists`` says whether a name is taken, ``facts`` describes the file that has it (``None`` if
+    that is no file); ``clock`` gives Unix seconds."""
 
     def __init__(
         self,
@@ -82,6 +58,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         receiver: PieceReceiver[BodyT],
         space: Space,
         exists: Callable[[StoredName], bool],
+        facts: Callable[[StoredName], FactsT | None],
         limits: Limits,
         clock: Callable[[], float],
     ) -> None:
@@ -90,6 +67,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         self._receiver = receiver
         self._space = space
         self._exists = exists
+        self._facts = facts
         self.limits = limits
         self._clock = clock
 
@@ -101,12 +79,14 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         owner: str,
         *,
         by_slot: bool,
+        dialect: str,
+        chunk_count: int = 0,
         metadata: str = "",
     ) -> Session:
         """Begin an upload; of the name's slot if ``by_slot``, else known by its token alone.
 
-        Two requests that begin the same slot at once get the same session. Raises ``TooLarge``, ``NoSpace``,
-        ``NameTaken``, ``TooManySessions``, ``SessionStoreUnavailable``.
+        Two requests that begin the same slot at once get the same session, be it of another ``dialect``. Raises
+        ``TooLarge``, ``NoSpace``, ``NameTaken``, ``TooManySessions``, ``SessionStoreUnavailable``.
         """
         if length is not None and length > self.limits.max_size:
             raise TooLarge
@@ -116,7 +96,19 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             raise TooManySessions(_RETRY_AFTER)
         now, token = self._clock(), new_token()
         slot = name.path if by_slot else None
-        session = Session(token, name.path, slot, length, content_type, owner, now, now, metadata=metadata)
+        session = Session(
+            token,
+            name.path,
+            slot,
+            length,
+            content_type,
+            owner,
+            now,
+            now,
+            metadata=metadata,
+            dialect=dialect,
+            chunk_count=chunk_count,
+        )
         with self._space.reserve(length or 0):
             self._partials.create(token)
         try:
@@ -154,16 +146,37 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         self._check_age(session)
         if self._partials.length(session.token) is None:
             # It was finished, or its bytes were lost with the disk: either way it cannot go on.
-            self._record_end(session, State.FINISHED if self._exists(name) else State.ABORTED)
+            facts = self._facts(name)
+            if facts is None:
+                self._record_end(session, State.ABORTED)
+            else:
+                self._record_end(of_file(session, facts), State.FINISHED)
             return None
         return session
 
+    def find_finished(self, name: StoredName, dialect: str) -> Session | None:
+        """The slot's upload of that dialect that became the stored file; ``None`` if there is no file, or it came in
+        another way. Raises ``SessionStoreUnavailable``."""
+        facts = self._facts(name)
+        session = self._sessions.find_finished(name.path) if facts is not None else None
+        if session is None or facts is None or session.dialect != dialect or not became(session, facts):
+            return None
+        return session
+
+    def has_lost(self, session: Session) -> bool:
+        """Whether the name of an unfinished upload is another file's: it will fail with its next piece."""
+        return self._exists(StoredName.from_text(session.path)) and (
+            self._partials.length(session.token) not in (None, session.length)
+        )
+
     def get(self, token: str) -> Session:
-        """The session of a token, finished ones included. Raises ``SessionUnknown``, ``SessionExpired``,
-        ``SessionStoreUnavailable``."""
+        """The session of a token, finished ones included. Raises ``SessionUnknown``, ``SessionEnded``,
+        ``SessionExpired``, ``SessionStoreUnavailable``."""
         session = self._sessions.get(token)
-        if session is None or session.state is State.ABORTED:
+        if session is None:
             raise SessionUnknown
+        if session.state is State.ABORTED:
+            raise SessionEnded
         self._check_age(session)
         return session
 
@@ -206,9 +219,17 @@ class ResumableUploads(Generic[BodyT, FactsT]):
 
     def _ended(self, session: Session) -> Progress[FactsT]:
         """The progress of an upload whose bytes are elsewhere. Raises ``SessionUnknown`` if they are nowhere."""
-        if session.state is not State.FINISHED and not self._exists(StoredName.from_text(session.path)):
-            raise SessionUnknown
-        return Progress(dataclasses.replace(session, state=State.FINISHED), session.length or 0)
+        if session.state is not State.FINISHED:
+            facts = self._facts(StoredName.from_text(session.path))
+            if facts is None:
+                raise SessionUnknown
+            session = step(of_file(session, facts), State.FINISHED)
+        return Progress(session, session.length or 0)
+
+    def is_stored(self, session: Session) -> bool:
+        """Whether the file that a finished upload became is (still) there."""
+        facts = self._facts(StoredName.from_text(session.path))
+        return facts is not None and became(session, facts)
 
     def append(
         self,
@@ -222,22 +243,26 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         is_last: bool = False,
         after: Callable[[Session, int], Session] | None = None,
         restart: bool = False,
+        length: int | None = None,
     ) -> Progress[FactsT]:
         """Append ``body`` (``size`` bytes if it says so) at ``offset``, and finish the upload if that completes it.
 
         digest, expected: nothing of the piece is kept unless its digest is the expected one. is_last: the upload is
         complete after this piece, whatever its length. after: what changes in the record once the piece is stored.
-        restart: bytes stored behind ``offset`` are of an earlier attempt at this piece, and are dropped.
+        restart: bytes stored behind ``offset`` are of an earlier attempt at this piece, and are dropped. length: the
+        whole file's, which may be told once for an upload that began without it.
 
-        Raises ``OffsetMismatch``, ``TooLarge``, ``SessionConflict`` (the last piece leaves a gap), ``TakenOver``,
-        ``ChecksumMismatch``, ``NameTaken``, ``NoSpace``, what the body raises, and ``SessionStoreUnavailable``. What
-        arrived before that is kept, except where it says otherwise.
+        Raises ``OffsetMismatch``, before anything that the piece would be refused for at the right offset;
+        ``TooLarge``, ``BadRequest`` (another ``length`` than before, or one that is less than is stored),
+        ``SessionConflict`` (the last piece leaves a gap), ``TakenOver``, ``ChecksumMismatch``, ``NameTaken``,
+        ``NoSpace``, what the body raises, and ``SessionStoreUnavailable``. What arrived before that is kept, except
+        where it says otherwise.
         """
-        limit = self.limits.max_size if session.length is None else session.length
-        if size is not None and offset + size > limit:
-            raise TooLarge
         if session.state is not State.OPEN:
-            return self._append_to_ended(session, offset)
+            return self._append_to_ended(session, offset, size)
+        if size is not None and offset + size > self._limit(session):
+            self._check_offset(session, offset, restart=restart)
+            raise TooLarge
         with self._writer(session, offset, restart=restart) as writer:
             if self._is_published(session, writer):
                 return self._finish(session, writer)
@@ -245,6 +270,9 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 self._restart(session, writer, offset)
             if writer.length != offset:
                 raise OffsetMismatch(writer.length)
+            if not restart:
+                session = self._with_length(session, length, offset, size or 0)
+            limit = self._limit(session)
             with self._space.reserve(size or 0, body):
                 self._receive(session, writer, body, limit - offset, digest, expected)
             is_news = after is not None or self._is_news(session)
@@ -258,10 +286,35 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 raise SessionConflict("The last piece leaves the file shorter than it was announced.")
             return Progress(session, writer.length)
 
-    def _append_to_ended(self, session: Session, offset: int) -> Progress[FactsT]:
+    def _limit(self, session: Session) -> int:
+        return self.limits.max_size if session.length is None else session.length
+
+    def _check_offset(self, session: Session, offset: int, *, restart: bool) -> None:
+        """Without the lock: nobody has to let go for a piece that is refused in any case. Raises ``OffsetMismatch``."""
+        stored = self._partials.length(session.token)
+        if stored is None:
+            raise OffsetMismatch(self._ended(session).offset)
+        if stored != offset and not restart:
+            raise OffsetMismatch(stored)
+
+    def _with_length(self, session: Session, length: int | None, offset: int, size: int) -> Session:
+        """The session with the whole file's length, if that is known by now: another writer may have told it since
+        ``session`` was read. Raises ``BadRequest``, ``TooLarge``."""
+        if session.length is None:
+            session = self._sessions.newest(session.token) or session
+        if length is not None and (length < offset or session.length not in (None, length)):
+            raise BadRequest("The upload's length cannot change, nor be less than what there is of it.")
+        told = session if length is None else dataclasses.replace(session, length=length)
+        if offset + size > self._limit(told) or self._limit(told) > self.limits.max_size:
+            raise TooLarge
+        return session if told == session else self._sessions.save(told)
+
+    def _append_to_ended(self, session: Session, offset: int, size: int | None) -> Progress[FactsT]:
         progress = self._ended(session)
         if offset != progress.offset:
             raise OffsetMismatch(progress.offset)
+        if size:
+            raise TooLarge
         return progress
 
     @contextmanager
@@ -342,18 +395,18 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         except NameTaken:
             self._lose(session, writer)
             raise
-        finished = dataclasses.replace(session, length=stored, touched=self._clock())
+        finished = dataclasses.replace(session, length=stored, touched=self._clock(), etag=facts.etag)
         return Progress(self._record_end(finished, State.FINISHED), stored, facts)
 
     def _lose(self, session: Session, writer: Writer[FactsT]) -> None:
         """End an upload whose name is taken. Its bytes go only once that is recorded, else it would seem that they
         are the file."""
-        self._sessions.save(_step(session, State.ABORTED))
+        self._sessions.save(step(session, State.ABORTED))
         writer.discard()
 
     def _record_end(self, session: Session, state: State) -> Session:
         """Record a session's end. The file says more than the record: one that cannot be written now can wait."""
-        ended = _step(session, state)
+        ended = step(session, state)
         try:
             return self._sessions.save(ended)
         except SessionStoreUnavailable:
@@ -361,32 +414,34 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             return ended
 
     def abort(self, session: Session) -> None:
-        """Give an upload up, whoever writes it. Raises ``WriterBusy`` if the writer does not let go."""
+        """Forget an upload that nobody was told of. Raises ``WriterBusy`` if a writer does not let go."""
         if session.state is State.OPEN:
             with suppress(SessionUnknown), self._partials.writer(session.token, None) as writer:
                 writer.discard()
         self._sessions.remove(session.token)
 
+    def terminate(self, session: Session) -> None:
+        """Give an upload up, whoever writes it. Its record stays until the sweep, so that it is known to be gone.
+
+        Raises ``DeletionForbidden`` for one that became a file, ``SessionUnknown`` if nothing is left of it,
+        ``WriterBusy`` if the writer does not let go, and ``SessionStoreUnavailable``: then its bytes are still there.
+        """
+        if session.state is State.OPEN:
+            try:
+                with self._partials.writer(session.token, None) as writer:
+                    if not self._is_published(session, writer):
+                        self._lose(session, writer)
+                        return
+                    session = self._finish(session, writer).session
+            except NameTaken:  # which has ended it
+                return
+            except SessionUnknown:  # its writer finished it, or gave it up, while this one waited
+                session = self._ended(self.get(session.token)).session
+        if not self.is_stored(session):
+            raise SessionUnknown
+        raise DeletionForbidden
+
     def sweep(self, batch: int = 100) -> Swept:
         """Remove expired sessions with their bytes, and bytes that no session knows. An upload that is being written
         is never touched. Raises ``SessionStoreUnavailable``: what cannot be looked up is not removed."""
-        before = self._clock() - self.limits.ttl
-        removed, limit, is_all = 0, batch, False
-        while not is_all:
-            found = self._sessions.stale(before, limit)
-            gone = [session for session in found if self._partials.discard(session.token, before)]
-            for session in gone:
-                self._sessions.remove(session.token)
-            removed += len(gone)
-            is_all = len(found) < limit
-            limit = batch + len(found) - len(gone)  # those that bytes came for since come again
-        orphans = 0
-        for token in self._partials.untouched_since(before):
-            if self._sessions.get(token) is None and self._partials.discard(token, before):
-                orphans += 1
-        return Swept(removed, orphans)
-
-
-def _step(session: Session, state: State) -> Session:
-    assert state in NEXT[session.state]
-    return dataclasses.replace(session, state=state)
+        return sweep(self._sessions, self._partials, self._clock() - self.limits.ttl, batch)

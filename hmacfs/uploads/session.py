@@ -42,6 +42,10 @@ class Session:
         unfinished upload itself knows the exact time.
     state: see ``State``.
     chunks: numbered chunks completed so far (0 for other dialects).
+    chunk_count: how many numbered chunks the file will have; 0 for other dialects, and where it is not recorded.
+    dialect: the name of the dialect that made it; a slot takes pieces of that one only. Opaque to the core.
+    etag: the finished file's entity tag, by which it is told from another file of that name; empty until then, and
+        where it is not recorded.
     metadata: what a dialect must give back unchanged (tus: ``Upload-Metadata``); opaque to the core.
     revision: raised by one at each save, so that of two copies the newer is known.
     """
@@ -58,6 +62,9 @@ class Session:
     chunks: int = 0
     metadata: str = ""
     revision: int = 0
+    dialect: str = ""
+    chunk_count: int = 0
+    etag: str = ""
 
     def expires(self, ttl: float) -> float:
         """Unix seconds at which the session ends if nothing more comes; ``ttl`` in seconds since the last byte."""

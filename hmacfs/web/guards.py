@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hmacfs.keyring import Keyring
 from hmacfs.naming import StoredName
@@ -60,9 +60,16 @@ class Guards:
         return guarded
 
     def verify(
-        self, exchange: Exchange, length: int | None, *, content_type: str | None = None, method: str | None = None
+        self,
+        exchange: Exchange,
+        length: int | None,
+        *,
+        content_type: str | None = None,
+        other_types: Sequence[str] | None = None,
+        method: str | None = None,
     ) -> Verified:
-        """Check the request's signature, which must cover ``length`` bytes; as if it had the type and method given."""
+        """Check the request's signature, which must cover ``length`` bytes; as if it had the type and method given. A
+        signature over the type may be over one of ``other_types`` too: see ``SignedRequest``."""
         environ = exchange.environ
         return verify(
             SignedRequest(
@@ -73,6 +80,7 @@ class Guards:
                 content_type=content_type or exchange.content_type,
                 query=environ.get("QUERY_STRING", ""),
                 authorization=environ.get("HTTP_AUTHORIZATION"),
+                other_types=None if other_types is None else tuple(other_types),
             ),
             self._keyring,
             self._clock(),

@@ -73,8 +73,9 @@ class Desk:
                 exchange.header("ACCEPT") or "",
                 [],
             )
-        if exchange.header("TUS_RESUMABLE") is not None:  # every answer to a tus client says so, refusals too
-            reply.headers.append(("Tus-Resumable", tus.VERSION))
+        # Every answer to a tus client says so, refusals too; to OPTIONS the view has said it to everybody.
+        if exchange.header("TUS_RESUMABLE") is not None and tus.RESUMABLE not in reply.headers:
+            reply.headers.append(tus.RESUMABLE)
         if exchange.rate_headers is not None:
             reply.headers += exchange.rate_headers
         reply.headers += self._cors.headers(exchange)

@@ -12,13 +12,17 @@ from hmacfs.dialects.numbered import NumberedChunk, numbered_chunk
 from hmacfs.errors import BadRequest, LengthRequired, OffsetMismatch, SessionConflict, SessionUnknown
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
-from hmacfs.uploads.resumable import Progress, ResumableUploads
+from hmacfs.uploads.progress import Progress
+from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.session import Session, State
 from hmacfs.web.client import network_of
 from hmacfs.web.exchange import Exchange, Headers, Reply
 from hmacfs.web.locations import Locations
 
 Piece = RangePiece | NumberedChunk
+
+#: The names of the dialects, as sessions remember them.
+RANGE, NUMBERED = "range", "numbered"
 
 
 def piece_of(environ: Mapping[str, str]) -> Piece | None:
@@ -52,29 +56,32 @@ class SlotUploads:
         return self._put_chunk(exchange, piece, content_type)
 
     def _put_range(self, exchange: Exchange, piece: RangePiece, content_type: str | None) -> Reply:
-        session = self._session(exchange)
+        session = self._session(exchange, RANGE)
         if session is None:
-            session = self._create(exchange, piece.total, content_type, begins=piece.first == 0, metadata="")
+            begins = piece.first == 0
+            session = self._create(exchange, piece.total, content_type, RANGE, begins=begins)
         if session.length != piece.total:
             raise SessionConflict
+        if session.state is State.FINISHED and piece.end == piece.total:
+            return self._stored_before(exchange, session)
         progress = self._uploads.append(session, piece.first, exchange.body, exchange.length)
         return self._answer(exchange, progress)
 
     def _put_chunk(self, exchange: Exchange, chunk: NumberedChunk, content_type: str | None) -> Reply:
-        session = self._session(exchange)
+        session = self._session(exchange, NUMBERED)
         if session is None:
-            session = self._create(exchange, chunk.total, content_type, begins=chunk.number == 1, metadata="0")
-        else:
+            begins = chunk.number == 1
+            session = self._create(exchange, chunk.total, content_type, NUMBERED, begins=begins, count=chunk.chunks)
+        elif session.state is State.OPEN:
             session = self._uploads.up_to_date(session, _boundary(session))
         boundary = _boundary(session)
+        _check_numbers(session, chunk)
         if session.state is State.FINISHED:
-            return Reply(HTTPStatus.OK, self._progress_headers(session, session.length or 0))
+            return self._stored_before(exchange, session)
         if chunk.number <= session.chunks:
             return Reply(HTTPStatus.OK, self._progress_headers(session, boundary))
         if chunk.number > session.chunks + 1:
             raise OffsetMismatch(boundary)
-        if chunk.total is not None and chunk.total != session.length:
-            raise SessionConflict
 
         def after(session: Session, stored: int) -> Session:
             return dataclasses.replace(session, chunks=chunk.number, metadata=str(stored))
@@ -84,29 +91,51 @@ class SlotUploads:
         )
         return self._answer(exchange, progress)
 
-    def _session(self, exchange: Exchange) -> Session | None:
-        """The slot's open session; the one of ``X-Session-Token`` if that is given. Raises ``SessionUnknown`` if that
-        belongs to another slot."""
+    def _session(self, exchange: Exchange, dialect: str) -> Session | None:
+        """The slot's session, which is open or has become the file that is stored there now; the one of
+        ``X-Session-Token`` if that is given. Raises ``SessionUnknown`` if that belongs to another slot, or nothing is
+        left of it, and ``SessionConflict`` if the session is of another dialect."""
         token = exchange.header("X_SESSION_TOKEN")
         if token is None:
-            return self._uploads.find(exchange.name)
-        session = self._uploads.get(token)
-        if session.path != exchange.name.path or session.slot is None:
-            raise SessionUnknown
+            session = self._uploads.find(exchange.name)
+            if session is None:
+                return self._uploads.find_finished(exchange.name, dialect)
+        else:
+            session = self._uploads.get(token)
+            if session.path != exchange.name.path or session.slot is None:
+                raise SessionUnknown
+            if session.state is State.FINISHED and not self._uploads.is_stored(session):
+                raise SessionUnknown
+        _check_dialect(session, dialect)
         return session
 
     def _create(
-        self, exchange: Exchange, length: int | None, content_type: str | None, *, begins: bool, metadata: str
+        self,
+        exchange: Exchange,
+        length: int | None,
+        content_type: str | None,
+        dialect: str,
+        *,
+        begins: bool,
+        count: int = 0,
     ) -> Session:
         """A new session for a piece that ``begins`` the file; any other has nothing to go on from. Raises
-        ``OffsetMismatch``, ``NameTaken``.
-
-        metadata: for numbered chunks, where the next one begins in the file; empty for ranges."""
+        ``OffsetMismatch``, ``NameTaken``, and ``SessionConflict`` if another dialect was faster. ``count``: chunks."""
         if not begins:
             self._uploads.check_name(exchange.name)
             raise OffsetMismatch(0)
-        owner = network_of(exchange.client)
-        return self._uploads.create(exchange.name, length, content_type, owner, by_slot=True, metadata=metadata)
+        session = self._uploads.create(
+            exchange.name,
+            length,
+            content_type,
+            network_of(exchange.client),
+            by_slot=True,
+            dialect=dialect,
+            chunk_count=count,
+            metadata="0" if dialect == NUMBERED else "",
+        )
+        _check_dialect(session, dialect)
+        return session
 
     def _answer(self, exchange: Exchange, progress: Progress[FileFacts]) -> Reply:
         headers = self._progress_headers(progress.session, progress.offset)
@@ -115,13 +144,22 @@ class SlotUploads:
         headers += [("Location", self._locations.of_file(exchange.name)), ("ETag", progress.facts.etag)]
         return Reply(HTTPStatus.CREATED, headers, stored=True)
 
+    def _stored_before(self, exchange: Exchange, session: Session) -> Reply:
+        """To a piece of an upload that is complete: its client has not heard so."""
+        headers = self._progress_headers(session, session.length or 0)
+        headers.append(("Location", self._locations.of_file(exchange.name)))
+        if session.etag:
+            headers.append(("ETag", session.etag))
+        return Reply(HTTPStatus.OK, headers)
+
     @staticmethod
     def _progress_headers(session: Session, offset: int) -> Headers:
         return [("Upload-Offset", str(offset)), ("X-Session-Token", session.token)]
 
     def unfinished(self, exchange: Exchange) -> Session | None:
-        """The open session of a slot that is probed with HEAD, ``None`` if there is none."""
-        return self._uploads.find(exchange.name)
+        """The open session of a slot that is probed with HEAD, ``None`` if there is none that can go on."""
+        session = self._uploads.find(exchange.name)
+        return None if session is not None and self._uploads.has_lost(session) else session
 
     def knows_token(self, exchange: Exchange, session: Session) -> bool:
         """Whether the request proves its right by the session's token."""
@@ -130,8 +168,9 @@ class SlotUploads:
 
     def probe(self, session: Session) -> Reply:
         """How far an upload is, for the client to go on from there."""
-        offset = self._uploads.progress(session).offset
-        if session.metadata:
+        progress = self._uploads.progress(session)
+        offset = progress.offset
+        if session.dialect == NUMBERED and not progress.is_finished:
             # What arrived of a chunk that is not complete is sent anew: the client goes on at the chunk's beginning.
             offset = _boundary(self._uploads.up_to_date(session, _boundary(session)))
         headers = [("Upload-Offset", str(offset)), ("Cache-Control", "no-store"), ("X-Session-Token", session.token)]
@@ -141,5 +180,24 @@ class SlotUploads:
 
 
 def _boundary(session: Session) -> int:
-    """Where the next numbered chunk begins in the file."""
+    """Where the next numbered chunk begins in the file: that is what such a session keeps as its ``metadata``."""
     return int(session.metadata or 0)
+
+
+def _check_dialect(session: Session, dialect: str) -> None:
+    """What one dialect has acknowledged would be news to the other: a chunk that is not complete is sent anew, and a
+    range lies between no chunks. Raises ``SessionConflict``, without an offset, at which this piece would not fit."""
+    if session.dialect != dialect:
+        raise SessionConflict(
+            "This upload was begun with Content-Range: go on with that."
+            if session.dialect == RANGE
+            else "This upload was begun in numbered chunks: go on with those."
+        )
+
+
+def _check_numbers(session: Session, chunk: NumberedChunk) -> None:
+    """All chunks say the same of the whole file. Raises ``SessionConflict``."""
+    if session.chunk_count not in (0, chunk.chunks):
+        raise SessionConflict(f"X-Total-Chunks was {session.chunk_count} before.")
+    if chunk.total != session.length and not (chunk.total is None and session.state is State.FINISHED):
+        raise SessionConflict("X-File-Size was another before.")

@@ -8,14 +8,14 @@ from http import HTTPStatus
 from werkzeug.exceptions import MethodNotAllowed
 
 from hmacfs.dialects import tus
-from hmacfs.errors import BadSignature, LengthRequired
+from hmacfs.errors import BadRequest, BadSignature, LengthRequired, UploadUnfinished
 from hmacfs.filetypes import DEFAULT, is_media_type
 from hmacfs.signing import Scheme, scheme_of
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
 from hmacfs.uploads.whole import StoreWhole
 from hmacfs.web.cors import Cors
-from hmacfs.web.exchange import Exchange, Reply
+from hmacfs.web.exchange import Exchange, Reply, View
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
 from hmacfs.web.locations import Locations
@@ -23,7 +23,7 @@ from hmacfs.web.methods import allow, methods_of
 from hmacfs.web.rates import Rates
 from hmacfs.web.routing import ANY_PATH, Desk, TransferBlueprint
 from hmacfs.web.slots import SlotUploads, piece_of
-from hmacfs.web.tus import TusUploads, filetype, is_tus_path
+from hmacfs.web.tus import TusUploads, filetype, is_tus_path, signable_types
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,11 +54,18 @@ def transfers(services: Services) -> TransferBlueprint:
     @blueprint.transfer(ANY_PATH, "OPTIONS")
     def options(exchange: Exchange) -> Reply:
         known = allow(methods_of(exchange.environ["PATH_INFO"], services.prefix))
-        return Reply(
-            HTTPStatus.NO_CONTENT, [known, *tus.announcement(services.max_size), *services.cors.preflight_headers()]
-        )
+        announced = tus.announcement(services.max_size, defers_length=_is_v3(exchange))
+        return Reply(HTTPStatus.NO_CONTENT, [known, *announced, *services.cors.preflight_headers()])
 
     return blueprint
+
+
+def _is_v3(exchange: Exchange) -> bool:
+    """Whether the request carries a signature that covers no length."""
+    try:
+        return scheme_of(exchange.environ.get("QUERY_STRING", "")) is Scheme.V3
+    except BadSignature:
+        return False
 
 
 def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
@@ -91,10 +98,7 @@ def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
 def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
     guards, rates = services.guards, services.rates
 
-    @guards.named_or_folder
-    @rates.downloads
-    @rates.signatures
-    def fetch(exchange: Exchange) -> Reply:
+    def serve(exchange: Exchange) -> Reply:
         scheme = scheme_of(exchange.environ.get("QUERY_STRING", ""))
         if exchange.method == "HEAD" and not exchange.is_folder:
             probed = _probe(exchange, scheme, services)
@@ -108,11 +112,35 @@ def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
             return services.serve_file.folder(exchange)
         return services.serve_file(exchange, private=scheme is not None)
 
+    fetch = guards.named_or_folder(rates.downloads(rates.signatures(serve)))
+    fetch_upload = _tus_download(services, serve)
+
     @blueprint.transfer(ANY_PATH, "GET", "HEAD")
     def download(exchange: Exchange) -> Reply:
-        if exchange.method == "HEAD" and is_tus_path(exchange, services.prefix):
+        return fetch_upload(exchange) if is_tus_path(exchange, services.prefix) else fetch(exchange)
+
+
+def _tus_download(services: Services, serve: View) -> View:
+    """GET and HEAD of a tus upload's URL: the file that it has become, which ``serve`` serves under its name."""
+
+    @services.rates.downloads
+    @services.rates.signatures
+    def fetch(exchange: Exchange) -> Reply:
+        """The URL of an upload gives no right to read: whoever may read the file by its name may do so here."""
+        exchange.name, exchange.is_folder = services.tus.stored_name(exchange), False
+        return serve(exchange)
+
+    def download(exchange: Exchange) -> Reply:
+        if exchange.method == "GET":
+            return fetch(exchange)
+        if exchange.header("TUS_RESUMABLE") is not None:
             return services.tus.head(exchange)
-        return fetch(exchange)
+        try:
+            return fetch(exchange)
+        except UploadUnfinished:
+            return services.tus.head(exchange)
+
+    return download
 
 
 def _probe(exchange: Exchange, scheme: Scheme | None, services: Services) -> Reply | None:
@@ -155,11 +183,15 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
     @rates.signatures
     def create(exchange: Exchange) -> Reply:
         tus.check_version(exchange.environ)
-        content_type = filetype(exchange)
         length = tus.upload_length(exchange.environ)
-        # The slot's URL was signed for PUT, whichever dialect it is used with.
-        verified = guards.verify(exchange, length, content_type=content_type, method="PUT")
-        return services.tus.create(exchange, recordable_type(verified.content_type or content_type))
+        first, *others = signable_types(exchange)
+        try:
+            # The slot's URL was signed for PUT, whichever dialect it is used with.
+            verified = guards.verify(exchange, length, content_type=first, other_types=others, method="PUT")
+        except LengthRequired:
+            raise BadRequest("This signature covers the file's length: send Upload-Length.") from None
+        content_type = recordable_type(verified.content_type or filetype(exchange))
+        return services.tus.create(exchange, length, content_type)
 
     @blueprint.transfer(ANY_PATH, "POST", "PATCH", "DELETE")
     def resumable(exchange: Exchange) -> Reply:

@@ -6,14 +6,19 @@ import hashlib
 from http import HTTPStatus
 
 from hmacfs.dialects import tus
-from hmacfs.errors import HmacfsError, LengthRequired, SessionUnknown
+from hmacfs.errors import HmacfsError, LengthRequired, NameTaken, NotFound, SessionUnknown, UploadUnfinished, WriterBusy
+from hmacfs.filetypes import DEFAULT
+from hmacfs.naming import StoredName
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
-from hmacfs.uploads.resumable import Progress, ResumableUploads
+from hmacfs.uploads.progress import Progress
+from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.session import Session
 from hmacfs.web.client import network_of
 from hmacfs.web.exchange import TUS_PATH, Exchange, Headers, Reply
 from hmacfs.web.locations import Locations
+
+DIALECT = "tus"
 
 
 class TusUploads:
@@ -24,18 +29,19 @@ class TusUploads:
         self._prefix = prefix
         self._locations = locations
 
-    def create(self, exchange: Exchange, content_type: str | None) -> Reply:
-        """POST on the slot URL. The signature over ``Upload-Length`` was checked."""
-        length = tus.upload_length(exchange.environ)
+    def create(self, exchange: Exchange, length: int | None, content_type: str | None) -> Reply:
+        """POST on the slot URL. The signature was checked; without a ``length`` it covers none."""
         has_body = exchange.is_chunked or bool(exchange.length)
         if has_body:
             tus.check_piece_type(exchange.environ)
         tus.metadata(exchange.environ)
         given = exchange.header("UPLOAD_METADATA") or ""
         owner = network_of(exchange.client)
-        session = self._uploads.create(exchange.name, length, content_type, owner, by_slot=False, metadata=given)
+        session = self._uploads.create(
+            exchange.name, length, content_type, owner, by_slot=False, dialect=DIALECT, metadata=given
+        )
         location = ("Location", self._locations.of_upload(session.token))
-        if length and not has_body:
+        if length != 0 and not has_body:
             return Reply(HTTPStatus.CREATED, [location, self._expires(session)])
         try:
             progress = self._append(exchange, session, 0)
@@ -49,7 +55,8 @@ class TusUploads:
         session = self._session(exchange)
         progress = self._uploads.progress(session)
         headers = [*self._offset_headers(progress), ("Cache-Control", "no-store")]
-        headers.append(("Upload-Length", str(session.length)))
+        length = progress.session.length
+        headers.append(("Upload-Defer-Length", "1") if length is None else ("Upload-Length", str(length)))
         if session.metadata:
             headers.append(("Upload-Metadata", session.metadata))
         return Reply(HTTPStatus.OK, headers)
@@ -58,15 +65,32 @@ class TusUploads:
         tus.check_version(exchange.environ)
         tus.check_piece_type(exchange.environ)
         session = self._session(exchange)
-        progress = self._append(exchange, session, tus.upload_offset(exchange.environ))
+        length = tus.told_length(exchange.environ)
+        progress = self._append(exchange, session, tus.upload_offset(exchange.environ), length)
         return Reply(HTTPStatus.NO_CONTENT, self._offset_headers(progress), stored=progress.facts is not None)
 
     def delete(self, exchange: Exchange) -> Reply:
         tus.check_version(exchange.environ)
-        self._uploads.abort(self._session(exchange))
+        self._uploads.terminate(self._session(exchange))
         return Reply(HTTPStatus.NO_CONTENT, [])
 
-    def _append(self, exchange: Exchange, session: Session, offset: int) -> Progress[FileFacts]:
+    def stored_name(self, exchange: Exchange) -> StoredName:
+        """The file that an upload has become. Raises ``UploadUnfinished``, ``NotFound`` if the file is gone, and what
+        the session's look-up raises."""
+        session = self._session(exchange)
+        try:
+            progress = self._uploads.progress(session)
+        except (NameTaken, WriterBusy):
+            raise UploadUnfinished from None
+        if not progress.is_finished:
+            raise UploadUnfinished
+        if not self._uploads.is_stored(progress.session):
+            raise NotFound
+        return StoredName.from_text(session.path)
+
+    def _append(
+        self, exchange: Exchange, session: Session, offset: int, length: int | None = None
+    ) -> Progress[FileFacts]:
         if exchange.length is None and not exchange.is_chunked and exchange.method != "POST":  # which has no body then
             raise LengthRequired
         checksum = tus.checksum(exchange.environ)
@@ -78,6 +102,7 @@ class TusUploads:
             exchange.length,
             digest=digest,
             expected=checksum.digest if checksum else b"",
+            length=length,
         )
 
     def _session(self, exchange: Exchange) -> Session:
@@ -106,3 +131,12 @@ def filetype(exchange: Exchange) -> str | None:
     """The file's type by ``Upload-Metadata``: ``Content-Type`` tells of the request then. Raises ``BadRequest``."""
     found = tus.metadata(exchange.environ)
     return found.get("filetype") or found.get("type")
+
+
+def signable_types(exchange: Exchange) -> list[str]:
+    """The types that the signature of a creation may be over: the file's, if the client tells it; what it calls the
+    request's body, though that is none; and what signers take where no type is known. Raises ``BadRequest``."""
+    body_type = exchange.content_type
+    if body_type is not None and tus.is_piece_type(body_type):
+        body_type = None
+    return [content_type for content_type in (filetype(exchange), body_type, DEFAULT) if content_type]

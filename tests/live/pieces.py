@@ -201,3 +201,20 @@ def _offset(upload: Upload, answer: Answer, *, probed: bool) -> int | None:
     if answer.status == 201:  # created
         return 0
     raise Refused(answer)
+
+
+def numbered(server: HmacFileServer, name: str, body: bytes, number: int, count: int, **headers: object) -> Answer:
+    """A chunk whose MAC covers it alone, as the original's clients send it."""
+    chunk = {"x_chunk_id": number, "x_total_chunks": count}
+    return request(server, "PUT", server.sign_v(name, len(body)), body, **chunk, **headers)
+
+
+def create(server: HmacFileServer, name: str, length: int, body: bytes = b"", **headers: object) -> Answer:
+    """A tus creation whose signature is right."""
+    target = server.sign_v(name, length)
+    return request(server, "POST", target, body, content_length=len(body), upload_length=length, **TUS, **headers)
+
+
+def patch(server: HmacFileServer, url: str, offset: object, body: bytes = b"", **headers: object) -> Answer:
+    headers = {"content_type": PIECE_TYPE, "content_length": len(body), **TUS, **headers}
+    return request(server, "PATCH", url, body, upload_offset=offset, **headers)

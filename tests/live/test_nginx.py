@@ -13,7 +13,7 @@ import pytest
 
 from hmacfs.filetypes import nginx_types
 from tests.live.client import Answer, Client, request
-from tests.live.pieces import DIALECTS, Upload, begun, partial_files, persist
+from tests.live.pieces import DIALECTS, PIECE_TYPE, TUS, Upload, begun, partial_files, persist
 from tests.servers import folder_of, require_binary, require_root, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.nginx import DEPLOY, Nginx
@@ -100,6 +100,22 @@ def test_uploads_come_back_with_the_same_headers_in_every_variant(pair: Pair) ->
             assert headers.get_all("Access-Control-Allow-Origin") == ["*"]
             assert "ETag" in headers["Access-Control-Expose-Headers"]
             assert len(headers.get_all("X-Request-ID") or []) == 1
+
+
+def test_the_url_of_a_finished_tus_upload_is_a_link_in_every_variant(pair: Pair) -> None:
+    slot = pair.server.sign_v("link/photo.jpg", len(BODY))
+    made = pair.ask("POST", slot, content_length=0, upload_length=len(BODY), **TUS)
+    url = made.headers["Location"]
+    piece = {"upload_offset": 0, "content_type": PIECE_TYPE, "content_length": len(BODY)}
+    assert pair.ask("GET", url).status == 404
+    assert pair.ask("PATCH", url, BODY, **piece, **TUS).status == 204
+    for headers in ({}, {"range": "bytes=100-199"}):
+        link, file = pair.ask("GET", url, b"", **headers), pair.get("link/photo.jpg", **headers)
+        assert (link.status, link.body) == (file.status, file.body)
+        for name in ("Content-Type", "Content-Length", "Content-Range", "Content-Disposition", "ETag", "Cache-Control"):
+            assert link.headers[name] == file.headers[name]
+    assert pair.ask("HEAD", url).headers["Content-Length"] == str(len(BODY))
+    assert pair.ask("HEAD", url, **TUS).headers["Upload-Offset"] == str(len(BODY))
 
 
 #: Requests for a picture, and the status of the answer.

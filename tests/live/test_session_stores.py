@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.offload import Offload
@@ -17,6 +19,7 @@ from hmacfs.redis_address import parse_redis_address
 from hmacfs.redis_client import connect
 from hmacfs.sessions import schema
 from hmacfs.sessions.database import Database
+from hmacfs.sessions.records import digest
 from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
@@ -294,6 +297,34 @@ def test_an_ended_session_gives_its_slot_back(store: Replica, end: State) -> Non
     assert store.find(made.path) == following
 
 
+def test_a_finished_session_is_found_by_its_slot(backend: Backend) -> None:
+    store, other = backend.open(), backend.open()
+    made, following, beside = session(), session(), session(slot=None)
+    assert store.find_finished(made.path) is None
+    store.create(made)
+    store.create(beside)
+    assert store.find_finished(made.path) is None
+    ended = store.save(dataclasses.replace(made, state=State.FINISHED, etag='"1-2"', dialect="numbered", chunk_count=7))
+    store.save(dataclasses.replace(beside, state=State.FINISHED, touched=made.touched + 5))
+    assert other.find_finished(made.path) == ended
+    assert other.find_finished("a/Photo.jpg") is None
+    # Its file was removed, and the slot used again.
+    later = store.put(dataclasses.replace(following, state=State.FINISHED, touched=made.touched + 1))
+    assert other.find_finished(made.path) == later
+    ended = store.save(dataclasses.replace(ended, chunks=7))
+    assert other.find_finished(made.path) == later
+    store.remove(later.token)
+    store.remove(made.token)
+    assert other.find_finished(made.path) is None
+
+
+def test_an_aborted_session_is_not_found_by_its_slot(store: Replica) -> None:
+    made = session()
+    store.create(made)
+    store.save(dataclasses.replace(made, state=State.ABORTED))
+    assert store.find_finished(made.path) is None
+
+
 def test_put_keeps_the_newer_of_two_copies(store: Replica) -> None:
     older = session(revision=3)
     newer = dataclasses.replace(older, revision=4, touched=older.touched - 100, chunks=2)
@@ -427,6 +458,81 @@ def test_workers_that_start_at_once_make_the_tables_once(backend: Backend) -> No
         assert stores[7].find("a/photo.jpg") is not None
         if isinstance(backend, SqlBackend):
             assert backend.query(f"SELECT version FROM {schema.version.name}") == [(len(schema.STEPS),)]
+
+
+def _columns_of_the_first_release(table: sa.TableClause) -> sa.TableClause:
+    names = ("token", "open_slot", "open_owner", "state", "touched", "revision", "record")
+    return sa.table(table.name, *(sa.column(name) for name in names))
+
+
+def _record_of_the_first_release(made: Session) -> str:
+    fields = dataclasses.asdict(made)
+    return json.dumps({name: fields[name] for name in fields if name not in ("dialect", "chunk_count", "etag")})
+
+
+@pytest.mark.parametrize("is_broken_off", [False, True])
+def test_the_tables_of_the_first_release_are_upgraded(backend: Backend, *, is_broken_off: bool) -> None:
+    """And what it had remembered is known as it was, though an upgrade was broken off."""
+    store = backend.open()
+    if not isinstance(store, SqlStore):
+        pytest.skip("Redis has no tables")
+    made = [session(f"a/{number}") for number in range(schema._PAGE + 20)]
+    made[0] = dataclasses.replace(made[0], slot=None, metadata="filename eA==")
+    made[1] = dataclasses.replace(made[1], metadata="40000", chunks=1)
+    states = [State.FINISHED, State.ABORTED, *[State.FINISHED] * (len(made) - 3), State.OPEN]
+    made = [dataclasses.replace(one, state=state) for one, state in zip(made, states, strict=True)]
+
+    def of_the_first_release(connection: sa.Connection) -> None:
+        schema.upgrade(connection, schema.STEPS[:1])
+        rows = [
+            {
+                "token": one.token,
+                "open_slot": digest(one.path) if one.state is State.OPEN else None,
+                "state": str(one.state),
+                "touched": one.touched,
+                "revision": one.revision,
+                "record": _record_of_the_first_release(one),
+            }
+            for one in made
+        ]
+        connection.execute(sa.insert(_columns_of_the_first_release(schema.sessions)), rows)
+        if is_broken_off:
+            schema.STEPS[1](connection)
+            connection.execute(sa.update(schema.sessions).values(finished_slot=None))
+
+    store._attempt(of_the_first_release)
+    upgraded = backend.open()
+    assert upgraded.find_finished(made[-2].path) == dataclasses.replace(made[-2], dialect="range")
+    assert upgraded.find_finished(made[2].path) == dataclasses.replace(made[2], dialect="range")
+    assert upgraded.find_finished(made[1].path) is None
+    assert upgraded.find_finished(made[0].path) is None
+    assert upgraded.get(made[0].token) == dataclasses.replace(made[0], dialect="tus")
+    assert upgraded.get(made[1].token) == dataclasses.replace(made[1], dialect="numbered")
+    assert upgraded.find(made[-1].path) == dataclasses.replace(made[-1], dialect="range")
+    ended = upgraded.save(dataclasses.replace(made[-1], state=State.FINISHED))
+    assert upgraded.find_finished(made[-1].path) == ended
+
+
+def test_a_server_of_the_first_release_goes_on_beside_a_newer_one(backend: Backend) -> None:
+    store = backend.open()
+    if not isinstance(store, SqlStore):
+        pytest.skip("Redis has no tables")
+    made = session()
+    store.create(made)
+    table = _columns_of_the_first_release(schema.sessions)
+    other = session("a/other")
+
+    def write(connection: sa.Connection) -> None:
+        schema.upgrade(connection, schema.STEPS[:1])
+        row = {"token": other.token, "state": "open", "touched": 1.0, "revision": 0}
+        connection.execute(sa.insert(table), {**row, "record": _record_of_the_first_release(other)})
+        change = sa.update(table).where(table.c.token == made.token)
+        connection.execute(change.values(state="finished", open_slot=None, revision=1))
+
+    store._attempt(write)
+    assert store.get(other.token) == dataclasses.replace(other, dialect="range")
+    assert store.find(made.path) is None
+    assert store.find_finished(made.path) is None, "it is not known to have finished, which costs its client an answer"
 
 
 def test_closing_gives_the_connections_back(backend: Backend) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.sessions.chain import Chain
 from hmacfs.sessions.records import supersedes
-from hmacfs.uploads.session import Session
+from hmacfs.uploads.session import Session, State
 from tests.servers import wait_until
 
 
@@ -58,6 +58,11 @@ class Store:
     def tokens_since(self, touched: float) -> list[str]:
         self._check()
         return [token for token, session in self.records.items() if session.touched >= touched]
+
+    def find_finished(self, slot: str) -> Session | None:
+        self._check()
+        found = (one for one in self.records.values() if one.slot == slot and one.state is State.FINISHED)
+        return next(found, None)
 
     def is_whole(self) -> bool:
         return True
@@ -131,3 +136,29 @@ def test_a_newer_copy_is_not_given_up_for_an_older_one_because_its_store_was_los
     newer = pair.first.put(dataclasses.replace(older, chunks=1, revision=5))
     pair.lose_first()
     assert pair.chain._newest(newer) == newer
+
+
+def test_a_finished_session_that_one_store_has_forgotten_is_found_in_the_other(pair: Pair) -> None:
+    ended = dataclasses.replace(session(), state=State.FINISHED, revision=1)
+    pair.second.records["token"] = ended
+    assert pair.chain.find_finished("a") == ended
+    assert pair.first.records["token"] == ended, "and put back"
+    assert pair.chain.find_finished("b") is None
+    pair.lose_first()
+    assert pair.chain.find_finished("a") == ended
+    pair.second.away = True
+    with pytest.raises(SessionStoreUnavailable):
+        pair.chain.find_finished("a")
+
+
+def test_a_finished_session_that_went_on_in_the_other_store_is_none(pair: Pair) -> None:
+    """The slot's index of a store that was away is behind."""
+    assert pair.chain.create(session())
+    pair.lose_first()
+    gone = pair.chain.save(dataclasses.replace(session(), state=State.ABORTED))
+    pair.first.records["token"] = dataclasses.replace(session(), state=State.FINISHED)
+    pair.first.away = False
+    first = pair.chain._links[0]
+    wait_until(lambda: first.is_healthy, what="the first store's return")
+    assert pair.chain.find_finished("a") is None
+    assert pair.first.records["token"].revision <= gone.revision

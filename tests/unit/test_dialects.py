@@ -261,13 +261,33 @@ def test_any_metadata_and_checksum_are_read_or_refused(header: str) -> None:
 
 
 def test_the_announcement_says_what_is_there() -> None:
-    assert dict(tus.announcement(12345)) == {
+    announced = tus.announcement(12345, defers_length=False)
+    assert dict(announced) == {
         "Tus-Resumable": "1.0.0",
         "Tus-Version": "1.0.0",
         "Tus-Max-Size": "12345",
         "Tus-Extension": "creation,creation-with-upload,expiration,checksum,termination",
         "Tus-Checksum-Algorithm": "sha256,sha1,md5",
     }
+    deferring = dict(tus.announcement(12345, defers_length=True))
+    assert deferring.pop("Tus-Extension").split(",") == [
+        *dict(announced)["Tus-Extension"].split(","),
+        "creation-defer-length",
+    ]
+    assert deferring.items() < dict(announced).items()
+
+
+def test_a_length_may_be_told_later_in_so_many_words() -> None:
+    assert tus.upload_length({"HTTP_UPLOAD_DEFER_LENGTH": "1"}) is None
+    for value in ("0", "2", "", "true", " 1"):
+        with pytest.raises(BadRequest):
+            tus.upload_length({"HTTP_UPLOAD_DEFER_LENGTH": value})
+    with pytest.raises(BadRequest):
+        tus.upload_length({"HTTP_UPLOAD_DEFER_LENGTH": "1", "HTTP_UPLOAD_LENGTH": "5"})
+    assert tus.told_length({}) is None
+    assert tus.told_length({"HTTP_UPLOAD_LENGTH": "5"}) == 5
+    with pytest.raises(BadRequest):
+        tus.told_length({"HTTP_UPLOAD_LENGTH": ""})
 
 
 def test_the_end_of_an_upload_is_an_http_date() -> None:

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from hmacfs.housekeeping import Sweeper
-from hmacfs.uploads.resumable import Swept
+from hmacfs.uploads.progress import Swept
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmacfs.errors import (
+    BadRequest,
     BodyCutShort,
     ChecksumMismatch,
+    DeletionForbidden,
     HmacfsError,
     NameTaken,
     NoSpace,
     OffsetMismatch,
     SessionConflict,
+    SessionEnded,
     SessionExpired,
     SessionStoreUnavailable,
     SessionUnknown,
@@ -33,7 +37,8 @@ from hmacfs.errors import (
 )
 from hmacfs.naming import StoredName
 from hmacfs.uploads.contracts import Digest
-from hmacfs.uploads.resumable import Limits, Progress, ResumableUploads, Swept
+from hmacfs.uploads.progress import Limits, Progress, Swept
+from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.session import Session, State
 
 NAME = StoredName.from_text("slot/photo.jpg")
@@ -84,6 +89,11 @@ class Sessions:
         self._check()
         return self._open(slot)
 
+    def find_finished(self, slot: str) -> Session | None:
+        self._check()
+        matching = [one for one in self.records.values() if one.slot == slot and one.state is State.FINISHED]
+        return max(matching, key=lambda session: session.touched, default=None)
+
     def _open(self, slot: str) -> Session | None:
         matching = (one for one in self.records.values() if one.slot == slot and one.state is State.OPEN)
         return next(matching, None)
@@ -113,6 +123,9 @@ class Sessions:
     ping = close = count_by_state
 
 
+_numbers = itertools.count()
+
+
 class File:
     """What a partial file and a published one are made of."""
 
@@ -121,6 +134,11 @@ class File:
         self.touched = now
         self.is_held = False
         self.content_type: str | None = None
+        self.etag = f'"{next(_numbers)}"'
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
 
 
 class Writer:
@@ -260,11 +278,18 @@ class World:
         self.disk = Disk(lambda: self.now)
         limits = Limits(max_size=1000, ttl=TTL, per_client=3)
         self.uploads: ResumableUploads[Body, File] = ResumableUploads(
-            self.sessions, self.disk, self.disk, self.disk, self.disk.exists, limits, lambda: self.now
+            self.sessions,
+            self.disk,
+            self.disk,
+            self.disk,
+            self.disk.exists,
+            lambda name: self.disk.files.get(name.path),
+            limits,
+            lambda: self.now,
         )
 
     def begin(self, length: int | None = len(CONTENT), *, by_slot: bool = True, name: StoredName = NAME) -> Session:
-        return self.uploads.create(name, length, "image/jpeg", OWNER, by_slot=by_slot)
+        return self.uploads.create(name, length, "image/jpeg", OWNER, by_slot=by_slot, dialect="any")
 
     def append(self, session: Session, offset: int, data: bytes, **options: object) -> Progress[File]:
         return self.uploads.append(session, offset, Body(data), len(data), **options)  # type: ignore[arg-type]
@@ -327,7 +352,7 @@ def test_a_client_has_so_many_open_sessions_at_most(world: World) -> None:
         world.begin(by_slot=False)
     assert refusal.value.retry_after > 0
     assert len(world.disk.partials) == 3
-    world.uploads.create(NAME, 1, None, "192.0.2.2", by_slot=False)
+    world.uploads.create(NAME, 1, None, "192.0.2.2", by_slot=False, dialect="any")
     world.append(sessions[0], 0, CONTENT)
     world.begin(by_slot=False, name=StoredName.from_text("another"))
 
@@ -352,7 +377,7 @@ def test_a_client_that_begins_several_at_once_has_no_more_of_them(
 
 def test_clients_that_have_no_name_do_not_share_a_limit(world: World) -> None:
     for number in range(5):
-        world.uploads.create(StoredName.from_text(f"f{number}"), 10, None, "", by_slot=True)
+        world.uploads.create(StoredName.from_text(f"f{number}"), 10, None, "", by_slot=True, dialect="any")
 
 
 def test_a_slot_that_was_completed_this_moment_is_taken(world: World) -> None:
@@ -476,16 +501,35 @@ def test_a_piece_that_starts_elsewhere_is_refused(world: World, offset: int) -> 
     assert world.stored(session) == CONTENT[:30]
 
 
-@pytest.mark.parametrize(
-    ("length", "offset", "size"), [(100, 0, 101), (100, 30, 71), (None, 0, 1001), (100, 10**17, 1)]
-)
+@pytest.mark.parametrize(("length", "stored", "size"), [(100, 0, 101), (100, 30, 71), (None, 0, 1001), (None, 999, 2)])
 def test_a_piece_that_leads_beyond_the_length_is_refused(
-    world: World, length: int | None, offset: int, size: int
+    world: World, length: int | None, stored: int, size: int
 ) -> None:
-    session = world.begin(length)
+    session = world.append(world.begin(length), 0, bytes(stored)).session
     with pytest.raises(TooLarge):
+        world.append(session, stored, bytes(size))
+    assert world.stored(session) == bytes(stored)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 101), (29, 72), (31, 70), (100, 1), (10**17, 1)])
+def test_a_piece_that_leads_beyond_the_length_from_elsewhere_is_told_the_offset(
+    world: World, offset: int, size: int
+) -> None:
+    """And asks no writer to let go."""
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    asked_at = list(world.disk.asked_at)
+    with pytest.raises(OffsetMismatch) as refusal:
         world.append(session, offset, bytes(size))
-    assert world.stored(session) == b""
+    assert refusal.value.offset == 30
+    assert world.disk.asked_at == asked_at
+
+
+def test_a_piece_beyond_the_length_of_one_that_has_just_been_finished_is_told_the_offset(world: World) -> None:
+    session = world.begin()
+    world.append(session, 0, CONTENT)
+    with pytest.raises(OffsetMismatch) as refusal:
+        world.append(session, 30, bytes(100))
+    assert refusal.value.offset == 100
 
 
 def test_nothing_is_kept_of_a_piece_that_turns_out_too_long(world: World) -> None:
@@ -629,7 +673,7 @@ def test_the_first_to_finish_a_name_has_it(world: World) -> None:
     assert world.file() == CONTENT
     assert world.disk.partials == {}
     assert world.record(second).state is State.ABORTED
-    with pytest.raises(SessionUnknown):
+    with pytest.raises(SessionEnded):
         world.uploads.get(second.token)
 
 
@@ -800,6 +844,172 @@ def test_an_abort_waits_for_the_writer(world: World) -> None:
     assert world.record(session).state is State.OPEN
 
 
+def test_a_terminated_upload_is_gone_and_known_to_be_until_the_sweep(world: World) -> None:
+    session = world.append(world.begin(by_slot=False), 0, CONTENT[:30]).session
+    world.uploads.terminate(session)
+    assert world.disk.partials == {}
+    assert world.disk.asked_at[-1] is None
+    with pytest.raises(SessionEnded):
+        world.uploads.get(session.token)
+    world.now += TTL + 1
+    assert world.uploads.sweep() == Swept(1, 0)
+    with pytest.raises(SessionUnknown):
+        world.uploads.get(session.token)
+
+
+def test_a_finished_upload_is_not_terminated_and_its_record_stays(world: World) -> None:
+    session = world.append(world.begin(by_slot=False), 0, CONTENT).session
+    with pytest.raises(DeletionForbidden):
+        world.uploads.terminate(session)
+    assert world.file() == CONTENT
+    assert world.record(session).state is State.FINISHED
+    del world.disk.files[NAME.path]
+    with pytest.raises(SessionUnknown):
+        world.uploads.terminate(session)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_an_upload_that_finishes_before_its_termination_stays(world: World, is_recorded: bool) -> None:
+    session = world.begin(by_slot=False)
+    world.disk.partials[session.token].is_held = True
+
+    def finish() -> None:
+        world.disk.partials[session.token].is_held = False
+        world.append(session, 0, CONTENT)
+        if not is_recorded:
+            world.sessions.records[session.token] = session
+
+    world.disk.on_wait = finish
+    with pytest.raises(DeletionForbidden):
+        world.uploads.terminate(session)
+    assert world.file() == CONTENT
+
+
+def test_an_upload_published_by_a_process_that_died_is_not_terminated(world: World) -> None:
+    session = world.begin(by_slot=False)
+    world.disk.partials[session.token].data += CONTENT
+    world.disk.files[NAME.path] = world.disk.partials[session.token]
+    with pytest.raises(DeletionForbidden):
+        world.uploads.terminate(session)
+    assert (world.file(), world.disk.partials) == (CONTENT, {})
+    assert world.record(session).state is State.FINISHED
+
+
+def test_a_termination_that_cannot_be_recorded_has_not_happened(world: World) -> None:
+    session = world.append(world.begin(by_slot=False), 0, CONTENT[:30]).session
+    world.sessions.is_away = True
+    with pytest.raises(SessionStoreUnavailable):
+        world.uploads.terminate(session)
+    world.sessions.is_away = False
+    assert world.append(session, 30, CONTENT[30:]).is_finished
+
+
+# -- a length that is told later ------------------------------------------------------------------
+
+
+def test_a_length_is_told_once_and_then_holds(world: World) -> None:
+    session = world.begin(None, by_slot=False)
+    session = world.append(session, 0, CONTENT[:30]).session
+    assert session.length is None
+    session = world.append(session, 30, CONTENT[30:60], length=100).session
+    assert world.record(session).length == session.length == 100
+    with pytest.raises(BadRequest):
+        world.append(session, 60, b"", length=99)
+    with pytest.raises(TooLarge):
+        world.append(session, 60, bytes(41), length=100)
+    assert world.append(session, 60, CONTENT[60:], length=100).is_finished
+    assert world.file() == CONTENT
+
+
+@pytest.mark.parametrize("stored", [0, 60, 100])
+def test_a_length_that_is_reached_completes_the_file(world: World, stored: int) -> None:
+    session = world.append(world.begin(None, by_slot=False), 0, CONTENT[:stored]).session
+    assert world.append(session, stored, CONTENT[stored:], length=100).is_finished
+    assert world.file() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "error"),
+    [
+        (30, 29, BadRequest),
+        (30, 39, TooLarge),
+        (30, 1001, TooLarge),
+        (29, 29, OffsetMismatch),
+        (31, 1001, OffsetMismatch),
+    ],
+)
+def test_a_length_that_cannot_be_is_refused_and_not_kept(
+    world: World, offset: int, length: int, error: type[HmacfsError]
+) -> None:
+    session = world.append(world.begin(None, by_slot=False), 0, CONTENT[:30]).session
+    with pytest.raises(error):
+        world.append(session, offset, CONTENT[30:40], length=length)
+    assert world.record(session).length is None
+    assert world.append(session, 30, CONTENT[30:], length=100).is_finished
+
+
+def test_a_length_that_another_request_told_meanwhile_holds(world: World) -> None:
+    session = world.begin(None, by_slot=False)
+    world.append(session, 0, CONTENT[:30], length=100)
+    for data, length in ((bytes(71), None), (bytes(10), 50), (bytes(10), 500)):
+        with pytest.raises((TooLarge, BadRequest)):
+            world.append(session, 30, data, length=length)
+    assert world.append(session, 30, CONTENT[30:]).is_finished
+    assert world.file() == CONTENT
+
+
+# -- the finished upload of a slot ----------------------------------------------------------------
+
+
+def finished(world: World) -> Session | None:
+    return world.uploads.find_finished(NAME, "any")
+
+
+def test_a_finished_upload_is_found_by_its_slot(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    assert finished(world) is None
+    session = world.append(session, 30, CONTENT[30:]).session
+    assert finished(world) == session
+    assert world.uploads.is_stored(session)
+    assert world.uploads.find_finished(NAME, "another") is None
+
+
+def test_a_finish_that_could_not_be_recorded_is_found_too(world: World) -> None:
+    session = world.begin(None)
+    world.sessions.calls_left = 1  # whether it is still as it was
+    world.append(session, 0, CONTENT, after=counting, restart=True, is_last=True)
+    world.sessions.calls_left = math.inf
+    assert world.record(session).state is State.OPEN
+    assert world.uploads.find(NAME) is None
+    found = finished(world)
+    assert found is not None
+    assert (found.token, found.length) == (session.token, 100)
+
+
+def test_another_file_is_not_taken_for_the_finished_upload(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT).session
+    former = world.disk.files.pop(NAME.path)
+    assert finished(world) is None
+    world.disk.files[NAME.path] = File(world.now)
+    world.disk.files[NAME.path].data += CONTENT
+    assert finished(world) is None
+    assert not world.uploads.is_stored(session)
+    # What 1.0.0 recorded is told by its size alone.
+    world.sessions.records[session.token] = dataclasses.replace(session, etag="")
+    assert finished(world) is not None
+    world.disk.files[NAME.path].data += b"x"
+    assert finished(world) is None
+    world.disk.files[NAME.path] = former
+    assert finished(world) is not None
+
+
+def test_an_upload_whose_name_went_to_another_file_is_known_to_have_lost(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    assert not world.uploads.has_lost(session)
+    world.disk.files[NAME.path] = File(world.now)
+    assert world.uploads.has_lost(session)
+
+
 # -- expiry and the sweep -------------------------------------------------------------------------
 
 
@@ -838,7 +1048,7 @@ def test_a_sweep_never_touches_an_upload_that_is_being_written(world: World) -> 
     for session in written:
         world.disk.partials[session.token].is_held = True
     world.now += 1
-    rest = [world.uploads.create(NAME, 1, None, f"192.0.2.{n}", by_slot=False) for n in range(10, 15)]
+    rest = [world.uploads.create(NAME, 1, None, f"192.0.2.{n}", by_slot=False, dialect="any") for n in range(10, 15)]
     world.now += TTL + 1
     assert world.uploads.sweep(batch=2) == Swept(5, 0)
     assert set(world.disk.partials) == set(world.sessions.records) == {session.token for session in written}

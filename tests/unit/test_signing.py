@@ -166,3 +166,26 @@ def test_which_scheme_a_query_carries() -> None:
     assert scheme_of("utm=v&expires=1") is None
     assert scheme_of("v=1&token=2") is Scheme.TOKEN
     assert scheme_of("%76=1") is Scheme.V
+
+
+@pytest.mark.parametrize("scheme", ["v2", "token"])
+def test_a_signature_over_one_of_several_types_tells_which(scheme: str) -> None:
+    def judged(signed: str, first: str | None, others: tuple[str, ...] | None) -> str | None:
+        query = f"{scheme}={sign_v2(KEYRING, P, MIB, signed)}"
+        request = SignedRequest("PUT", f"/upload/{P}", P, MIB, first, query, None, others)
+        return verify(request, KEYRING, 0).content_type
+
+    assert judged("image/png", "image/png", None) is None, "who gives one type knows it"
+    assert judged("image/png", "image/png", ()) == "image/png"
+    assert judged("image/png", "text/plain", ("image/png", "a/b")) == "image/png"
+    assert judged("a/b", "text/plain", ("image/png", "a/b")) == "a/b"
+    assert judged("application/octet-stream", None, ("image/png",)) == "application/octet-stream"
+    for others in (None, (), ("image/PNG", "image/png ", "")):
+        with pytest.raises(BadSignature):
+            judged("image/png", "text/plain", others)
+
+
+def test_types_change_nothing_where_a_signature_covers_none() -> None:
+    query = f"v={sign_v(KEYRING, P, MIB)}"
+    request = SignedRequest("PUT", f"/upload/{P}", P, MIB, "image/png", query, None, ("text/html",))
+    assert verify(request, KEYRING, 0) == Verified(Scheme.V, binds_length=True)

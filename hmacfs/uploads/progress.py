@@ -1,0 +1,59 @@
+"""What the use cases of an upload session take and give: values, and their limits. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Generic, TypeVar
+
+from hmacfs.uploads.contracts import Facts
+from hmacfs.uploads.session import NEXT, Session, State
+
+FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress(Generic[FactsT]):
+    """How far an upload is. ``facts`` are the finished file's, ``None`` until then."""
+
+    session: Session
+    offset: int
+    facts: FactsT | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.facts is not None or self.session.state is State.FINISHED
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep removed: expired sessions, and unfinished uploads that no session knew."""
+
+    sessions: int
+    orphans: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """max_size in bytes; ttl in seconds since the last byte; per_client: open sessions of one owner."""
+
+    max_size: int
+    ttl: float
+    per_client: int
+
+
+def step(session: Session, state: State) -> Session:
+    """The session in its next state."""
+    assert state in NEXT[session.state]
+    return dataclasses.replace(session, state=state)
+
+
+def became(session: Session, facts: Facts) -> bool:
+    """Whether this is the file that a finished upload became, as far as its record tells."""
+    return session.etag in ("", facts.etag) and session.length == facts.size
+
+
+def of_file(session: Session, facts: Facts) -> Session:
+    """The session of an upload that became this file, though that could not be recorded."""
+    return dataclasses.replace(
+        session, length=facts.size if session.length is None else session.length, etag=facts.etag
+    )
