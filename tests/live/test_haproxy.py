@@ -252,7 +252,8 @@ def test_a_machine_can_be_stopped_and_started_under_load_without_a_failed_reques
         thread.start()
     try:
         for node in (*cluster.nodes, cluster.nodes[0]):
-            wait_for_load(node)
+            for each in cluster.nodes:  # the other one too: the proxy may not have found yet that it is back
+                wait_for_load(each)
             assert node.stop() == 0
             assert not accepts_connections(node.port)
             node.start()

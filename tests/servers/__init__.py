@@ -70,7 +70,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], T], *, timeout: float = 20.0, what: str = "the condition") -> T:
+def wait_until(condition: Callable[[], T], *, timeout: float = 45.0, what: str = "the condition") -> T:
     """The first true value of ``condition``, asked often; an error after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -141,7 +141,7 @@ class Daemon:
         """What it printed so far."""
         return self.log_path.read_text(errors="replace")
 
-    def wait_until(self, condition: Callable[[], bool], *, timeout: float = 20.0, what: str = "readiness") -> None:
+    def wait_until(self, condition: Callable[[], bool], *, timeout: float = 45.0, what: str = "readiness") -> None:
         """Wait for a condition that needs the program to live."""
 
         def settled() -> bool:
