@@ -163,7 +163,7 @@ def _metrics(app: flask.Flask, settings: Settings) -> Metrics:
     """The exporter's own metrics would cost a fifth of the small requests, and its labels have no bound."""
     files.use(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     exporter = GunicornPrometheusMetrics(app, export_defaults=False)
-    return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>")
+    return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>", probes=PROBES)
 
 
 def _pulse(metrics: Metrics, core: Core, counter: Switch, settings: Settings) -> Pulse:

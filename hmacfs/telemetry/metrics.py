@@ -6,10 +6,11 @@ the path is the route. ``scrape`` adds the workers up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from hmacfs.telemetry import labels
 from hmacfs.telemetry.events import RequestFinished
 
 #: Seconds, for files from 1 KB on a fast line to 10 GB on a slow one.
@@ -19,31 +20,15 @@ DURATION_BUCKETS = (
 )
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
-METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
-UPLOAD_METHODS = frozenset({"PUT", "POST", "PATCH"})
-
-#: The refusals that operators ask about, by the words of ``errors``.
-REFUSALS: Mapping[str, str] = {
-    "bad-signature": "signature",
-    "bad-token": "signature",
-    "token-expired": "signature",
-    "slot-mismatch": "signature",
-    "rate-limited": "rate",
-    "too-many-sessions": "rate",
-    "too-large": "size",
-    "size-mismatch": "size",
-    "no-space": "space",
-}
-
 
 class Metrics:
     """A listener to events, and where a worker notes how it is. One per process, made after the fork.
 
-    transfers: the route of uploads and downloads. registry: where the metrics are made known (in multiprocess mode the
-    values come from the files, whatever it is).
+    transfers: the route of uploads and downloads. probes: the routes that monitors ask. registry: where the metrics are
+    made known (in multiprocess mode the values come from the files, whatever it is).
     """
 
-    def __init__(self, registry: CollectorRegistry, *, transfers: str) -> None:
+    def __init__(self, registry: CollectorRegistry, *, transfers: str, probes: Collection[str] = ()) -> None:
         self._transfers = transfers
         self._registry = registry
         counter, histogram = self._counter, self._histogram
@@ -58,8 +43,7 @@ class Metrics:
         self._downloads = counter("hmacfs_downloads_total", "Files and parts of files sent.")
         self._upload_bytes = counter("hmacfs_upload_bytes_total", "Bytes of request bodies received.")
         self._download_bytes = counter("hmacfs_download_bytes_total", "Bytes of files sent.")
-        for reason in set(REFUSALS.values()):
-            self._refusals.labels(reason)  # present from the start: a series that appears with its first 1 hides it
+        self._begin_at_zero(probes)
         self._lag = histogram("hmacfs_event_loop_lag_seconds", "How late a worker's timers are.", LAG_BUCKETS)
         self.connections = self._gauge("active_connections_total", "Open connections.")
         self.greenlets = self._gauge("goroutines_count", "Greenlets: those of connections and the server's own.")
@@ -74,26 +58,38 @@ class Metrics:
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Counter]] = {}
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self._registry)
+    def _begin_at_zero(self, probes: Collection[str]) -> None:
+        for reason in set(labels.REFUSALS.values()):
+            self._refusals.labels(reason)
+        for reason in labels.upload_reasons():
+            self._upload_errors.labels(reason)
+        for reason in labels.DOWNLOAD_REASONS:
+            self._download_errors.labels(reason)
+        for method, route in labels.requests(self._transfers, frozenset(probes)):
+            self._requests.labels(method, route)
+        for method, status in labels.responses():
+            self._responses.labels(method, status)
+
+    def _counter(self, name: str, text: str, *names: str) -> Counter:
+        return Counter(name, text, names, registry=self._registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = DURATION_BUCKETS) -> Histogram:
         return Histogram(name, text, buckets=buckets, registry=self._registry)
 
-    def _gauge(self, name: str, text: str, *labels: str, mode: str = "livesum") -> Gauge:
-        return Gauge(name, text, labels, multiprocess_mode=mode, registry=self._registry)  # type: ignore[arg-type]
+    def _gauge(self, name: str, text: str, *names: str, mode: str = "livesum") -> Gauge:
+        return Gauge(name, text, names, multiprocess_mode=mode, registry=self._registry)  # type: ignore[arg-type]
 
     def __call__(self, event: RequestFinished) -> None:
-        method = event.method if event.method in METHODS else "other"
+        method = event.method if event.method in labels.METHODS else "other"
         for child in self._of_request(method, event.route, event.status):
             child.inc()
-        if event.reason and (refusal := REFUSALS.get(event.reason)):
+        if event.reason and (refusal := labels.REFUSALS.get(event.reason)):
             self._refusals.labels(refusal).inc()
         if event.route != self._transfers:
             return
         if event.received:
             self._upload_bytes.inc(event.received)
-        if method in UPLOAD_METHODS:
+        if method in labels.UPLOAD_METHODS:
             self._count_upload(event)
         elif method == "GET":
             self._count_download(event)

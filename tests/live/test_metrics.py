@@ -94,6 +94,43 @@ def test_names_labels_and_what_promtool_says(start_server: StartServer) -> None:
         assert client.answer().status == 404
 
 
+def test_every_counter_is_there_from_the_first_scrape_on(start_server: StartServer) -> None:
+    """At 0, for all labels that alerts and dashboards ask for: ``increase()`` does not see a series that begins at 1."""
+    metered = Metered(start_server)
+    text = metered.text()
+    for line in (
+        'file_server_upload_errors_total{reason="name-taken"} 0.0',
+        'file_server_upload_errors_total{reason="storage-failed"} 0.0',
+        'file_server_upload_errors_total{reason="checksum-mismatch"} 0.0',
+        'file_server_download_errors_total{reason="not-found"} 0.0',
+        'file_server_download_errors_total{reason="answer-cut-short"} 0.0',
+        'hmacfs_refusals_total{reason="space"} 0.0',
+        'http_requests_total{method="PUT",path="/upload/<path>"} 0.0',
+        'hmacfs_http_responses_total{method="PUT",status="507"} 0.0',
+        'hmacfs_http_responses_total{method="GET",status="500"} 0.0',
+        "hmacfs_uploads_total 0.0",
+    ):
+        assert f"\n{line}\n" in text, line
+    assert text.count("\n") < 600
+    before = {line.rpartition(" ")[0] for line in text.splitlines() if "_total" in line}
+    server = metered.server
+    assert put(server, "a", b"x").status == 201
+    assert put(server, "a", b"x").status == 409
+    assert [get(server, name).status for name in ("a", "none", "..")] == [200, 404, 400]
+    with Client(server) as client:
+        client.head("PUT", server.path("forged") + "?v=" + "0" * 64, content_length=5)
+        assert client.answer().status == 403
+    assert {line.rpartition(" ")[0] for line in metered.text().splitlines() if "_total" in line} == before
+
+
+def test_what_begins_at_zero_leaves_room_in_its_file(start_server: StartServer) -> None:
+    """prometheus_client enlarges a file that is full by a hole, and a full disk then kills the process."""
+    metered = Metered(start_server)
+    (file,) = (metered.server.store / ".hmacfs" / "run" / socket.gethostname() / "metrics").glob("counter_*-*.db")
+    used = int.from_bytes(file.read_bytes()[:4], "little")
+    assert 4 * used < file.stat().st_size
+
+
 def test_an_aborted_download_is_an_error(start_server: StartServer) -> None:
     metered = Metered(start_server)
     with (metered.server.store / "large").open("wb") as file:

@@ -1,0 +1,32 @@
+"""The labels that counters begin with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hmacfs.dialects import tus
+from hmacfs.telemetry import labels
+from hmacfs.web import problems
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def test_every_reason_of_an_error_is_known() -> None:
+    reasons = {kind.reason for kind in problems._STATUS}
+    assert reasons <= labels.upload_reasons() | labels.DOWNLOAD_REASONS
+    assert {tus.UnsupportedVersion.reason, tus.NotAPiece.reason} <= labels.upload_reasons()
+    assert labels.REFUSALS.keys() <= labels.upload_reasons()
+    assert not {"bad-config", "not-allowed"} & labels.upload_reasons()
+
+
+def test_every_status_of_an_error_is_known() -> None:
+    known = {status for _, status in labels.responses()}
+    assert {str(status.value) for status in problems._STATUS.values()} <= known
+
+
+def test_what_alerts_ask_for_is_known() -> None:
+    text = (DEPLOY / "alerts.yml").read_text()
+    asked = {word for group in re.findall(r'reason=~?"([^"]+)"', text) for word in group.split("|")}
+    assert "body-cut-short" in asked
+    assert asked <= labels.upload_reasons() | set(labels.REFUSALS.values())
