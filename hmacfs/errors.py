@@ -51,6 +51,28 @@ class TooLarge(HmacfsError):
     sentence = "The file is larger than this server accepts."
 
 
+class BadCoding(HmacfsError):
+    """The body is in a content coding (RFC 9110 section 8.4): what is stored could not be given back as it was
+    meant."""
+
+    reason = "content-coding"
+    sentence = "The body has a Content-Encoding; send the file's bytes as they are."
+
+
+class IsForm(HmacfsError):
+    """The body is a form, or a POST that is no upload in any dialect."""
+
+    reason = "not-an-upload"
+    sentence = "To upload, send the file itself by PUT, as in: curl -T FILE URL; or speak tus 1.0.0."
+
+
+class DigestMismatch(HmacfsError):
+    """The body, or the whole file, has another digest than a header of the request says. Nothing was stored."""
+
+    reason = "digest-mismatch"
+    sentence = "The digest does not match the bytes received."
+
+
 # -- the request is not allowed -------------------------------------------------------------------
 
 
@@ -139,12 +161,12 @@ class IsFolder(HmacfsError):
 
 
 class PreconditionFailed(HmacfsError):
-    """The request's condition does not hold for the stored file, whose entity tag is ``etag``."""
+    """The request's condition does not hold for the stored file, whose entity tag is ``etag``; ``None`` without one."""
 
     reason = "precondition-failed"
     sentence = "The file is not the one that the request expects."
 
-    def __init__(self, etag: str, message: str | None = None) -> None:
+    def __init__(self, etag: str | None, message: str | None = None) -> None:
         super().__init__(message)
         self.etag = etag
 

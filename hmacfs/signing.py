@@ -90,7 +90,8 @@ class SignedRequest(NamedTuple):
 class Verified(NamedTuple):
     """A signature that holds.
 
-    binds_length: whether it covers the file's size. content_type: the type it prescribes, ``None`` if it does not.
+    binds_length: whether it covers the file's size. binds_type: whether it covers the Content-Type header as sent.
+    content_type: the type it prescribes instead, ``None`` if it does not.
     expires: Unix seconds from when on the file may be deleted; sub: the uploader (bearer only).
     """
 
@@ -99,6 +100,7 @@ class Verified(NamedTuple):
     content_type: str | None = None
     expires: int | None = None
     sub: str | None = None
+    binds_type: bool = False
 
 
 def scheme_of(query: str) -> Scheme | None:
@@ -172,7 +174,8 @@ def _verify_sized(
     for content_type in types:
         if keyring.is_signed(message_v2(request.path, request.length, content_type), mac):
             prescribed = content_type if request.other_types is not None else None
-            return Verified(scheme, binds_length=True, content_type=prescribed)
+            is_sent = content_type == request.content_type
+            return Verified(scheme, binds_length=True, content_type=prescribed, binds_type=is_sent)
     raise BadSignature
 
 

@@ -45,6 +45,11 @@ class Checksum(NamedTuple):
     digest: bytes
 
 
+def is_spoken(environ: Mapping[str, str]) -> bool:
+    """Whether a POST has any of the headers that a tus client creates an upload with."""
+    return any(f"HTTP_{key}" in environ for key in ("TUS_RESUMABLE", "UPLOAD_LENGTH", "UPLOAD_DEFER_LENGTH"))
+
+
 def check_version(environ: Mapping[str, str]) -> None:
     """Raises ``UnsupportedVersion`` unless the request says ``Tus-Resumable: 1.0.0``."""
     if environ.get("HTTP_TUS_RESUMABLE") != VERSION:

@@ -15,6 +15,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 from hmacfs.descriptors import close
 from hmacfs.errors import IsFolder, NotFound, SessionUnknown, WriterBusy
@@ -27,6 +28,16 @@ TAKEOVER_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _NOTE = ".wanted"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+#: How much of a file one call reads, and in which pieces.
+_FED_AT_ONCE, _FED_PIECE = 16 * 1024 * 1024, 256 * 1024
+
+
+class Digest(Protocol):
+    """What is told of a file's bytes."""
+
+    def update(self, data: memoryview, /) -> None: ...
 
 
 class PartialFiles:
@@ -157,6 +168,17 @@ class PartialFiles:
             os.unlink(name, dir_fd=self._folder)
 
 
+def _feed(fd: int, digest: Digest, begin: int, end: int) -> None:
+    """Tell of the bytes of a file from ``begin`` to before ``end``."""
+    buffer = memoryview(bytearray(_FED_PIECE))
+    while begin < end:
+        count = os.preadv(fd, [buffer[: end - begin]], begin)
+        if count == 0:
+            raise OSError(errno.EIO, "the file became shorter")
+        digest.update(buffer[:count])
+        begin += count
+
+
 def _try_lock(fd: int) -> bool:
     """Whether the lock on the file is this descriptor's now, and the file is still there."""
     try:
@@ -195,6 +217,12 @@ class PartialWriter:
         """Bytes stored now."""
         self.length = os.fstat(self.fd).st_size
         return self.length
+
+    def feed(self, digest: Digest) -> None:
+        """Tell ``digest`` of all bytes stored, in threads: other greenlets run meanwhile, and so do other calls."""
+        for begin in range(0, self.length, _FED_AT_ONCE):
+            end = min(self.length, begin + _FED_AT_ONCE)
+            self._storage.disk.always_blocking(_feed, self.fd, digest, begin, end)
 
     def discard(self) -> None:
         """Remove the upload. Who waits for it finds that it is gone."""

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from hmacfs.naming import StoredName
 from hmacfs.uploads.session import Session
-from hmacfs.uploads.whole import Counted
+from hmacfs.uploads.whole import Counted, Digest
 
 BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
 
@@ -83,18 +83,11 @@ class SessionStore(SessionRecords, Protocol):
         """The newest copy of a session that any of them has, as far as they can be reached; ``None`` if none has it."""
 
 
-class Digest(Protocol):
-    """What ``hashlib`` objects offer."""
-
-    def update(self, data: memoryview, /) -> None: ...
-
-    def digest(self) -> bytes: ...
-
-
 class Writer(Protocol[FactsT]):
     """The right to write one unfinished upload, at ``fd``'s position: the end of the ``length`` bytes it has.
 
     ``is_wanted`` says whether another writer asked for it; ``stored`` measures anew; ``discard`` removes the upload;
+    ``feed`` tells a digest of all bytes stored;
     ``publish`` makes the file visible and removes the unfinished upload, or raises ``NameTaken``. If its process ends
     between the two, what is written here would change the visible file: then ``is_published`` is true, and ``publish``
     does the rest.
@@ -110,6 +103,8 @@ class Writer(Protocol[FactsT]):
     def stored(self) -> int: ...
 
     def discard(self) -> None: ...
+
+    def feed(self, digest: Digest) -> None: ...
 
     def is_published(self, name: StoredName) -> bool: ...
 

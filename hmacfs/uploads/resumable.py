@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 from hmacfs.errors import (
     BadRequest,
-    ChecksumMismatch,
     DeletionForbidden,
+    DigestMismatch,
     HmacfsError,
     NameTaken,
     OffsetMismatch,
@@ -29,11 +29,11 @@ from hmacfs.errors import (
     WriterBusy,
 )
 from hmacfs.naming import StoredName
-from hmacfs.uploads.contracts import Digest, Facts, Partials, PieceReceiver, SessionStore, Writer
+from hmacfs.uploads.contracts import Facts, Partials, PieceReceiver, SessionStore, Writer
 from hmacfs.uploads.progress import Limits, Progress, Swept, became, of_file, step
 from hmacfs.uploads.session import Session, State, new_token
 from hmacfs.uploads.sweep import sweep
-from hmacfs.uploads.whole import Counted, Space
+from hmacfs.uploads.whole import Counted, Digest, Space
 
 BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
 FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
@@ -239,7 +239,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         size: int | None,
         *,
         digest: Digest | None = None,
-        expected: bytes = b"",
+        file_digest: Digest | None = None,
         is_last: bool = False,
         after: Callable[[Session, int], Session] | None = None,
         restart: bool = False,
@@ -247,14 +247,15 @@ class ResumableUploads(Generic[BodyT, FactsT]):
     ) -> Progress[FactsT]:
         """Append ``body`` (``size`` bytes if it says so) at ``offset``, and finish the upload if that completes it.
 
-        digest, expected: nothing of the piece is kept unless its digest is the expected one. is_last: the upload is
-        complete after this piece, whatever its length. after: what changes in the record once the piece is stored.
-        restart: bytes stored behind ``offset`` are of an earlier attempt at this piece, and are dropped. length: the
-        whole file's, which may be told once for an upload that began without it.
+        digest: nothing of the piece is kept unless what this claims of it holds. file_digest: the same of the whole
+        file, looked at when that is complete; if it does not hold, the upload ends. is_last: the upload is complete
+        after this piece, whatever its length. after: what changes in the record once the piece is stored. restart:
+        bytes stored behind ``offset`` are of an earlier attempt at this piece, and are dropped. length: the whole
+        file's, which may be told once for an upload that began without it.
 
         Raises ``OffsetMismatch``, before anything that the piece would be refused for at the right offset;
         ``TooLarge``, ``BadRequest`` (another ``length`` than before, or one that is less than is stored),
-        ``SessionConflict`` (the last piece leaves a gap), ``TakenOver``, ``ChecksumMismatch``, ``NameTaken``,
+        ``SessionConflict`` (the last piece leaves a gap), ``TakenOver``, what the digests raise, ``NameTaken``,
         ``NoSpace``, what the body raises, and ``SessionStoreUnavailable``. What arrived before that is kept, except
         where it says otherwise.
         """
@@ -274,13 +275,13 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 session = self._with_length(session, length, offset, size or 0)
             limit = self._limit(session)
             with self._space.reserve(size or 0, body):
-                self._receive(session, writer, body, limit - offset, digest, expected)
+                self._receive(session, writer, body, limit - offset, digest)
             is_news = after is not None or self._is_news(session)
             if is_news or writer.length > offset:
                 session = dataclasses.replace(session, touched=self._clock())
             session = after(session, writer.length) if after else session
             if writer.length == session.length or (is_last and session.length is None):
-                return self._finish(session, writer)
+                return self._finish(session, writer, file_digest)
             session = self._sessions.save(session) if is_news else session
             if is_last:
                 raise SessionConflict("The last piece leaves the file shorter than it was announced.")
@@ -358,20 +359,18 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         body: BodyT,
         limit: int,
         digest: Digest | None,
-        expected: bytes,
     ) -> None:
         began_at = writer.length
         try:
             self._receiver.receive(body, writer.fd, limit=limit, digest=digest, is_wanted=writer.is_wanted)
+            if digest is not None:
+                digest.check()
         except BaseException as error:
             if digest is not None or isinstance(error, TooLarge):
                 writer.truncate(began_at)
             elif isinstance(error, HmacfsError) and writer.stored() != began_at:
                 self._touch(session)
             raise
-        if digest is not None and digest.digest() != expected:
-            writer.truncate(began_at)
-            raise ChecksumMismatch
         writer.stored()
 
     def _is_news(self, session: Session) -> bool:
@@ -387,20 +386,24 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         except SessionStoreUnavailable:
             log.debug("that a part of a piece arrived could not be recorded")
 
-    def _finish(self, session: Session, writer: Writer[FactsT]) -> Progress[FactsT]:
-        """The file is what counts: once it is visible, the upload succeeded, whether or not that can be recorded."""
+    def _finish(self, session: Session, writer: Writer[FactsT], digest: Digest | None = None) -> Progress[FactsT]:
+        """The file is what counts: once it is visible, the upload succeeded, whether or not that can be recorded. If
+        another ``digest`` is claimed of it, the upload ends: which bytes are wrong cannot be known."""
         stored = writer.length
         try:
+            if digest is not None:
+                writer.feed(digest)
+                digest.check()
             facts = writer.publish(StoredName.from_text(session.path), session.content_type)
-        except NameTaken:
+        except (NameTaken, DigestMismatch):
             self._lose(session, writer)
             raise
         finished = dataclasses.replace(session, length=stored, touched=self._clock(), etag=facts.etag)
         return Progress(self._record_end(finished, State.FINISHED), stored, facts)
 
     def _lose(self, session: Session, writer: Writer[FactsT]) -> None:
-        """End an upload whose name is taken. Its bytes go only once that is recorded, else it would seem that they
-        are the file."""
+        """End an upload whose name is taken, or whose bytes are not the announced ones. Its bytes go only once that is
+        recorded, else it would seem that they are the file."""
         self._sessions.save(step(session, State.ABORTED))
         writer.discard()
 

@@ -52,10 +52,19 @@ class MeasuredSpace(Space, Protocol):
         """Bytes that may be written as things are now."""
 
 
-class Receiver(Protocol[BodyT]):
-    """Moves a request body into a file; raises what became of it (``BodyCutShort``, ``Stalled``, ``TooLarge``)."""
+class Digest(Protocol):
+    """What is claimed of the bytes: ``check`` raises ``HmacfsError`` if it does not hold for those it was told of."""
 
-    def receive(self, body: BodyT, fd: int, *, limit: int) -> int: ...
+    def update(self, data: memoryview, /) -> None: ...
+
+    def check(self) -> None: ...
+
+
+class Receiver(Protocol[BodyT]):
+    """Moves a request body into a file, telling ``digest`` of it; raises what became of it (``BodyCutShort``,
+    ``Stalled``, ``TooLarge``)."""
+
+    def receive(self, body: BodyT, fd: int, *, limit: int, digest: Digest | None = None) -> int: ...
 
 
 class StoreWhole(Generic[BodyT, FactsT]):
@@ -70,13 +79,21 @@ class StoreWhole(Generic[BodyT, FactsT]):
         self.max_size = max_size
 
     def __call__(
-        self, name: StoredName, body: BodyT, length: int | None, content_type: str | None, *, binds_length: bool
+        self,
+        name: StoredName,
+        body: BodyT,
+        length: int | None,
+        content_type: str | None,
+        *,
+        binds_length: bool,
+        digest: Digest | None = None,
     ) -> FactsT:
         """Store ``body`` as ``name``.
 
-        length: what the request declares, ``None`` if it does not; binds_length: whether the signature covers it.
+        length: what the request declares, ``None`` if it does not; binds_length: whether the signature covers it;
+        digest: what the request claims of the bytes.
         All that can be known beforehand is checked before a byte of the body is asked for. Raises ``LengthRequired``,
-        ``TooLarge``, ``NoSpace``, ``NameTaken``, ``StorageFailed`` and what the body raises.
+        ``TooLarge``, ``NoSpace``, ``NameTaken``, ``StorageFailed`` and what the body and the digest raise.
         """
         if length is None and binds_length:
             raise LengthRequired
@@ -86,13 +103,15 @@ class StoreWhole(Generic[BodyT, FactsT]):
             if self._storage.exists(name):
                 raise NameTaken
             with self._storage.stage() as staged:
-                self._receive(body, staged.fd, length)
+                self._receive(body, staged.fd, length, digest)
+                if digest is not None:
+                    digest.check()
                 return staged.publish(name, content_type)
 
-    def _receive(self, body: BodyT, fd: int, length: int | None) -> None:
+    def _receive(self, body: BodyT, fd: int, length: int | None, digest: Digest | None) -> None:
         limit = self.max_size if length is not None else min(self.max_size, self._space.room())
         try:
-            self._receiver.receive(body, fd, limit=limit)
+            self._receiver.receive(body, fd, limit=limit, digest=digest)
         except TooLarge:
             if limit < self.max_size:  # nothing was reserved for a body of unknown length
                 raise NoSpace from None

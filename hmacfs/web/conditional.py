@@ -56,6 +56,19 @@ def _fails_match(environ: Mapping[str, str], etag: str, mtime: int) -> bool:
     return since is not None and mtime > since
 
 
+def has_change_conditions(environ: Mapping[str, str]) -> bool:
+    """Whether a request that would change a file has a condition that has to be judged."""
+    return "HTTP_IF_MATCH" in environ or "HTTP_IF_UNMODIFIED_SINCE" in environ
+
+
+def fails_change(environ: Mapping[str, str], etag: str | None, mtime: int) -> bool:
+    """Whether a condition of a request that would change a file does not hold; ``etag`` is ``None`` if there is no
+    file: then ``If-Match`` fails whatever it says, and ``If-Unmodified-Since`` says nothing (RFC 9110 section 13.1)."""
+    if etag is None:
+        return "HTTP_IF_MATCH" in environ
+    return _fails_match(environ, etag, mtime)
+
+
 def _is_not_modified(environ: Mapping[str, str], etag: str, mtime: int) -> bool:
     if (tags := environ.get("HTTP_IF_NONE_MATCH")) is not None:
         return _lists(tags, etag, weak=True)

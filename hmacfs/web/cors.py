@@ -9,6 +9,8 @@ from hmacfs.web.methods import METHODS
 
 _REQUEST_HEADERS = (
     "Authorization",
+    "Content-Digest",
+    "Content-MD5",
     "Content-Range",
     "Content-Type",
     "If-Match",
@@ -17,6 +19,7 @@ _REQUEST_HEADERS = (
     "If-Range",
     "If-Unmodified-Since",
     "Range",
+    "Repr-Digest",
     "Tus-Resumable",
     "Upload-Checksum",
     "Upload-Defer-Length",

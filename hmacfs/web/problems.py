@@ -19,6 +19,9 @@ CHECKSUM_MISMATCH = Status(460, "Checksum Mismatch")
 _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.BadName: HTTPStatus.BAD_REQUEST,
     errors.BadRequest: HTTPStatus.BAD_REQUEST,
+    errors.BadCoding: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.IsForm: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.DigestMismatch: HTTPStatus.BAD_REQUEST,
     errors.LengthRequired: HTTPStatus.LENGTH_REQUIRED,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.BadSignature: HTTPStatus.FORBIDDEN,
@@ -67,7 +70,9 @@ def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
         yield "WWW-Authenticate", "Bearer"
     if isinstance(error, (errors.RateLimited, errors.SessionStoreUnavailable)):
         yield "Retry-After", str(error.retry_after)
-    if isinstance(error, (errors.PreconditionFailed, errors.RangeNotSatisfiable)):
+    if isinstance(error, errors.BadCoding):
+        yield "Accept-Encoding", "identity"  # RFC 9110 section 12.5.3
+    if isinstance(error, (errors.PreconditionFailed, errors.RangeNotSatisfiable)) and error.etag is not None:
         yield "ETag", error.etag
     if isinstance(error, errors.RangeNotSatisfiable):
         yield "Content-Range", f"bytes */{error.size}"

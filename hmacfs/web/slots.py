@@ -6,9 +6,11 @@ import dataclasses
 import hmac
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import TypedDict
 
 from hmacfs.dialects.content_range import RangePiece, range_piece
 from hmacfs.dialects.numbered import NumberedChunk, numbered_chunk
+from hmacfs.digests import Digests, digests_of_body, digests_of_file
 from hmacfs.errors import BadRequest, LengthRequired, OffsetMismatch, SessionConflict, SessionUnknown
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
@@ -56,6 +58,7 @@ class SlotUploads:
         return self._put_chunk(exchange, piece, content_type)
 
     def _put_range(self, exchange: Exchange, piece: RangePiece, content_type: str | None) -> Reply:
+        claims = _claims(exchange)
         session = self._session(exchange, RANGE)
         if session is None:
             begins = piece.first == 0
@@ -64,10 +67,11 @@ class SlotUploads:
             raise SessionConflict
         if session.state is State.FINISHED and piece.end == piece.total:
             return self._stored_before(exchange, session)
-        progress = self._uploads.append(session, piece.first, exchange.body, exchange.length)
+        progress = self._uploads.append(session, piece.first, exchange.body, exchange.length, **claims)
         return self._answer(exchange, progress)
 
     def _put_chunk(self, exchange: Exchange, chunk: NumberedChunk, content_type: str | None) -> Reply:
+        claims = _claims(exchange)
         session = self._session(exchange, NUMBERED)
         if session is None:
             begins = chunk.number == 1
@@ -87,7 +91,14 @@ class SlotUploads:
             return dataclasses.replace(session, chunks=chunk.number, metadata=str(stored))
 
         progress = self._uploads.append(
-            session, boundary, exchange.body, exchange.length, is_last=chunk.is_last, after=after, restart=True
+            session,
+            boundary,
+            exchange.body,
+            exchange.length,
+            is_last=chunk.is_last,
+            after=after,
+            restart=True,
+            **claims,
         )
         return self._answer(exchange, progress)
 
@@ -177,6 +188,16 @@ class SlotUploads:
         if session.length is not None:
             headers.append(("Upload-Length", str(session.length)))
         return Reply(HTTPStatus.OK, headers)
+
+
+class _Claims(TypedDict):
+    digest: Digests | None
+    file_digest: Digests | None
+
+
+def _claims(exchange: Exchange) -> _Claims:
+    """What the request claims of its piece, and of the whole file. Raises ``BadRequest``."""
+    return {"digest": digests_of_body(exchange.environ), "file_digest": digests_of_file(exchange.environ)}
 
 
 def _boundary(session: Session) -> int:

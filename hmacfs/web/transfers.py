@@ -8,12 +8,23 @@ from http import HTTPStatus
 from werkzeug.exceptions import MethodNotAllowed
 
 from hmacfs.dialects import tus
-from hmacfs.errors import BadRequest, BadSignature, LengthRequired, UploadUnfinished
-from hmacfs.filetypes import DEFAULT, is_media_type
+from hmacfs.digests import digests_of_whole
+from hmacfs.errors import (
+    BadRequest,
+    BadSignature,
+    IsFolder,
+    IsForm,
+    LengthRequired,
+    NotFound,
+    PreconditionFailed,
+    UploadUnfinished,
+)
 from hmacfs.signing import Scheme, scheme_of
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
 from hmacfs.uploads.whole import StoreWhole
+from hmacfs.web.conditional import fails_change, has_change_conditions
+from hmacfs.web.content import check_coding, recordable_type, type_to_record
 from hmacfs.web.cors import Cors
 from hmacfs.web.exchange import Exchange, Reply, View
 from hmacfs.web.files import ServeFile
@@ -79,20 +90,41 @@ def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
     def upload(exchange: Exchange) -> Reply:
         verified = exchange.verified
         assert verified is not None
-        content_type = recordable_type(verified.content_type or exchange.content_type)
+        check_coding(exchange.environ)
+        content_type = type_to_record(exchange.content_type, verified)
+        _check_conditions(exchange, services)
         piece = piece_of(exchange.environ)
         if piece is not None:
             return services.slots.put(exchange, piece, content_type)
         if exchange.length is None and not exchange.is_chunked:
             raise LengthRequired  # HTTP/1.1 takes it for an empty body, HTTP/1.0 for one that ends with the connection
         facts = services.store_whole(
-            exchange.name, exchange.body, exchange.length, content_type, binds_length=verified.binds_length
+            exchange.name,
+            exchange.body,
+            exchange.length,
+            content_type,
+            binds_length=verified.binds_length,
+            digest=digests_of_whole(exchange.environ),
         )
         return Reply(
             HTTPStatus.CREATED,
             [("Location", services.locations.of_file(exchange.name)), ("ETag", facts.etag)],
             stored=True,
         )
+
+
+def _check_conditions(exchange: Exchange, services: Services) -> None:
+    """Judge the conditions under which the request wants to change a file. Raises ``PreconditionFailed``."""
+    if not has_change_conditions(exchange.environ):
+        return
+    try:
+        facts = services.serve_file.facts(exchange.name)
+    except (NotFound, IsFolder):
+        if fails_change(exchange.environ, None, 0):
+            raise PreconditionFailed(None, "There is no file that the If-Match could name.") from None
+    else:
+        if fails_change(exchange.environ, facts.etag, int(facts.mtime)):
+            raise PreconditionFailed(facts.etag)
 
 
 def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
@@ -183,6 +215,7 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
     @rates.signatures
     def create(exchange: Exchange) -> Reply:
         tus.check_version(exchange.environ)
+        check_coding(exchange.environ)
         length = tus.upload_length(exchange.environ)
         first, *others = signable_types(exchange)
         try:
@@ -190,6 +223,7 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
             verified = guards.verify(exchange, length, content_type=first, other_types=others, method="PUT")
         except LengthRequired:
             raise BadRequest("This signature covers the file's length: send Upload-Length.") from None
+        _check_conditions(exchange, services)
         content_type = recordable_type(verified.content_type or filetype(exchange))
         return services.tus.create(exchange, length, content_type)
 
@@ -202,16 +236,12 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
             if method == "HEAD":
                 return services.tus.head(exchange)
             if method == "PATCH":
+                check_coding(exchange.environ)
                 return services.tus.patch(exchange)
             if method == "DELETE":
                 return services.tus.delete(exchange)
         elif method == "POST":
+            if not tus.is_spoken(exchange.environ):
+                raise IsForm
             return create(exchange)
         raise MethodNotAllowed(methods_of(exchange.environ["PATH_INFO"], services.prefix))
-
-
-def recordable_type(content_type: str | None) -> str | None:
-    """The type to keep with a file; what is no media type would be no header either and becomes plain bytes."""
-    if content_type is None:
-        return None
-    return content_type if is_media_type(content_type) else DEFAULT

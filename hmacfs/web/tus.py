@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from http import HTTPStatus
 
 from hmacfs.dialects import tus
-from hmacfs.errors import HmacfsError, LengthRequired, NameTaken, NotFound, SessionUnknown, UploadUnfinished, WriterBusy
+from hmacfs.digests import Claim, digests_of_body, digests_of_file
+from hmacfs.errors import (
+    ChecksumMismatch,
+    HmacfsError,
+    LengthRequired,
+    NameTaken,
+    NotFound,
+    SessionUnknown,
+    UploadUnfinished,
+    WriterBusy,
+)
 from hmacfs.filetypes import DEFAULT
 from hmacfs.naming import StoredName
 from hmacfs.storage.publish import FileFacts
@@ -94,14 +103,14 @@ class TusUploads:
         if exchange.length is None and not exchange.is_chunked and exchange.method != "POST":  # which has no body then
             raise LengthRequired
         checksum = tus.checksum(exchange.environ)
-        digest = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum else None
+        claims = [Claim("Upload-Checksum", *checksum, ChecksumMismatch)] if checksum else []
         return self._uploads.append(
             session,
             offset,
             exchange.body,
             exchange.length,
-            digest=digest,
-            expected=checksum.digest if checksum else b"",
+            digest=digests_of_body(exchange.environ, *claims),
+            file_digest=digests_of_file(exchange.environ),
             length=length,
         )
 

@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hmacfs.digests import Claim, Digests
 from hmacfs.errors import (
     BadRequest,
     BodyCutShort,
     ChecksumMismatch,
     DeletionForbidden,
+    DigestMismatch,
     HmacfsError,
     NameTaken,
     NoSpace,
@@ -36,10 +38,10 @@ from hmacfs.errors import (
     WriterBusy,
 )
 from hmacfs.naming import StoredName
-from hmacfs.uploads.contracts import Digest
 from hmacfs.uploads.progress import Limits, Progress, Swept
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.session import Session, State
+from hmacfs.uploads.whole import Digest
 
 NAME = StoredName.from_text("slot/photo.jpg")
 CONTENT = bytes(range(100))
@@ -162,6 +164,9 @@ class Writer:
 
     def discard(self) -> None:
         del self._disk.partials[self._token]
+
+    def feed(self, digest: Digest) -> None:
+        digest.update(memoryview(bytes(self.file.data)))
 
     def is_published(self, name: StoredName) -> bool:
         return self._disk.files.get(name.path) is self.file
@@ -547,18 +552,38 @@ def test_there_must_be_room_for_a_piece(world: World) -> None:
     assert world.append(session, 0, CONTENT[:20]).offset == 20
 
 
+def claimed(data: bytes, error: type[HmacfsError] = ChecksumMismatch) -> Digests:
+    """The claim that a piece, or the file, consists of these bytes."""
+    return Digests([Claim("Upload-Checksum", "sha1", hashlib.sha1(data).digest(), error)])
+
+
 @pytest.mark.parametrize("failure", [None, BodyCutShort(), OSError(5, "broken"), KeyboardInterrupt()])
 def test_nothing_is_kept_of_a_piece_without_its_checksum(world: World, failure: BaseException | None) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30]).session
     with pytest.raises(ChecksumMismatch if failure is None else type(failure)):
-        world.uploads.append(session, 30, Body(CONTENT[30:60], failure), 70, digest=hashlib.sha1(), expected=b"another")
+        world.uploads.append(session, 30, Body(CONTENT[30:60], failure), 70, digest=claimed(b"another"))
     assert world.stored(session) == CONTENT[:30]
 
 
 def test_a_piece_with_its_checksum_is_kept(world: World) -> None:
     session = world.begin()
-    expected = hashlib.sha1(CONTENT[:50]).digest()
-    assert world.append(session, 0, CONTENT[:50], digest=hashlib.sha1(), expected=expected).offset == 50
+    assert world.append(session, 0, CONTENT[:50], digest=claimed(CONTENT[:50])).offset == 50
+
+
+def test_what_is_claimed_of_the_file_is_looked_at_when_it_is_complete(world: World) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:50], file_digest=claimed(CONTENT)).session
+    assert world.append(session, 50, CONTENT[50:], file_digest=claimed(CONTENT)).is_finished
+    assert world.file() == CONTENT
+
+
+def test_an_upload_ends_if_its_file_is_not_the_announced_one(world: World) -> None:
+    session = world.append(world.begin(), 0, b"!" * 50).session
+    with pytest.raises(DigestMismatch):
+        world.append(session, 50, CONTENT[50:], file_digest=claimed(CONTENT, DigestMismatch))
+    assert not world.disk.files
+    assert not world.disk.partials
+    assert world.uploads.find(NAME) is None
+    assert world.append(world.begin(), 0, CONTENT, file_digest=claimed(CONTENT)).is_finished
 
 
 # -- pieces that start over: numbered chunks ------------------------------------------------------

@@ -1,0 +1,132 @@
+"""What a request claims its bytes digest to: ``Content-Digest`` and ``Repr-Digest`` (RFC 9530), ``Content-MD5``
+(RFC 1864), and S3's ``x-amz-content-sha256``. Pure: no bytes are read here, only compared.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from hmacfs.errors import BadRequest, DigestMismatch, HmacfsError
+
+#: The digest algorithms of RFC 9530 that are not deprecated, by their names in ``hashlib``, and their digests' lengths.
+_ALGORITHMS = {"sha-256": ("sha256", 32), "sha-512": ("sha512", 64)}
+
+# Structured fields (RFC 9651): a dictionary's members. Where the key is not one of ours, the value may be of any type.
+_KEY = r"[a-z*][a-z0-9_.*-]*"
+_BYTES = r":[A-Za-z0-9+/=]*:"
+_STRING = r'%?"(?:[ !#-\[\]-~]|\\["\\])*"'
+_BARE = rf"{_BYTES}|{_STRING}|[A-Za-z*][!#$%&'*+\-.^_`|~:/0-9A-Za-z]*|@?-?[0-9]{{1,15}}(?:\.[0-9]{{1,3}})?|\?[01]"
+_PARAMETERS = rf"(?: *; *{_KEY}(?:=(?:{_BARE}))?)*"
+_ITEM = rf"(?:{_BARE}){_PARAMETERS}"
+_LIST = rf"\( *(?:{_ITEM}(?: +{_ITEM})* *)?\){_PARAMETERS}"
+_MEMBER = re.compile(rf"({_KEY})(?:=(?:({_BYTES}){_PARAMETERS}|{_ITEM}|{_LIST})|{_PARAMETERS})")
+_COMMA = re.compile(r"[ \t]*,[ \t]*")
+#: Far more than the digests of all algorithms take.
+_FIELD_LIMIT = 4096
+
+_HEX_SHA256 = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
+
+
+class Claim(NamedTuple):
+    """That bytes have this digest. field: who says so; algorithm: as ``hashlib`` names it; error: what it is if not."""
+
+    field: str
+    algorithm: str
+    digest: bytes
+    error: type[HmacfsError] = DigestMismatch
+
+
+class Digests:
+    """Computes what is claimed of the bytes it is given, each algorithm once."""
+
+    def __init__(self, claims: Iterable[Claim]) -> None:
+        self._claims = tuple(claims)
+        self._hashes: dict[str, Any] = {
+            algorithm: hashlib.new(algorithm, usedforsecurity=False)
+            for algorithm in dict.fromkeys(claim.algorithm for claim in self._claims)
+        }
+
+    def update(self, data: memoryview, /) -> None:
+        for one in self._hashes.values():
+            one.update(data)
+
+    def check(self) -> None:
+        """Raise the error of the first claim that does not hold for all bytes given until now."""
+        for claim in self._claims:
+            if not hmac.compare_digest(self._hashes[claim.algorithm].digest(), claim.digest):
+                raise claim.error(f"{claim.field} does not match the bytes received ({claim.algorithm}).")
+
+
+def digests_of_body(environ: Mapping[str, str], *more: Claim) -> Digests | None:
+    """Of the bytes that this request carries, with ``more`` that is claimed of them. ``None`` if nothing is claimed.
+    Raises ``BadRequest``."""
+    claims = [*more, *_field(environ, "HTTP_CONTENT_DIGEST", "Content-Digest"), *_content_md5(environ)]
+    claims += _amazon(environ)
+    return Digests(claims) if claims else None
+
+
+def digests_of_file(environ: Mapping[str, str]) -> Digests | None:
+    """Of the whole file, of which this request may carry a part. ``None`` if nothing is claimed. Raises
+    ``BadRequest``."""
+    claims = _field(environ, "HTTP_REPR_DIGEST", "Repr-Digest")
+    return Digests(claims) if claims else None
+
+
+def digests_of_whole(environ: Mapping[str, str]) -> Digests | None:
+    """The same for a request that carries the whole file: both are claimed of its body then."""
+    return digests_of_body(environ, *_field(environ, "HTTP_REPR_DIGEST", "Repr-Digest"))
+
+
+def _field(environ: Mapping[str, str], key: str, name: str) -> list[Claim]:
+    """The claims of an RFC 9530 field. Algorithms that are not known are ignored (section 2)."""
+    header = environ.get(key)
+    if header is None:
+        return []
+    found: dict[str, str | None] = {}
+    position, header = 0, header.strip(" \t")
+    while header:
+        match = _MEMBER.match(header, position) if len(header) <= _FIELD_LIMIT else None
+        if match is None:
+            raise BadRequest(f"{name} is malformed.")
+        found[match[1]] = match[2]  # of members with the same key the last counts
+        position = match.end()
+        if position == len(header):
+            break
+        comma = _COMMA.match(header, position)
+        if comma is None or comma.end() == len(header):
+            raise BadRequest(f"{name} is malformed.")
+        position = comma.end()
+    return [
+        Claim(name, algorithm, _decoded((found[key] or "").strip(":"), size, name))
+        for key, (algorithm, size) in _ALGORITHMS.items()
+        if key in found
+    ]
+
+
+def _content_md5(environ: Mapping[str, str]) -> list[Claim]:
+    header = environ.get("HTTP_CONTENT_MD5")
+    return [] if header is None else [Claim("Content-MD5", "md5", _decoded(header, 16, "Content-MD5"))]
+
+
+def _amazon(environ: Mapping[str, str]) -> list[Claim]:
+    """S3's clients put other words there too, which say that the body is not signed."""
+    header = environ.get("HTTP_X_AMZ_CONTENT_SHA256")
+    if header is None or not _HEX_SHA256.fullmatch(header):
+        return []
+    return [Claim("x-amz-content-sha256", "sha256", bytes.fromhex(header))]
+
+
+def _decoded(text: str, size: int, name: str) -> bytes:
+    try:
+        # RFC 9651 section 4.2.7: missing padding should not make it fail.
+        digest = base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), validate=True)
+    except ValueError:
+        digest = b""
+    if len(digest) != size:
+        raise BadRequest(f"{name} is malformed.")
+    return digest

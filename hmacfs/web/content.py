@@ -1,0 +1,51 @@
+"""What a request's body is by its headers, and whether it can be stored as it comes (PROTOCOL section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hmacfs.errors import BadCoding, IsForm
+from hmacfs.filetypes import DEFAULT, is_media_type
+from hmacfs.signing import Verified
+
+#: What curl's ``--data``, wget's ``--body-file`` and Python's urllib call any body, if nobody says what it is.
+_NO_TYPE = "application/x-www-form-urlencoded"
+#: What ``curl -F`` sends: the file wrapped up in a form.
+_FORM = "multipart/form-data"
+
+
+def check_coding(environ: Mapping[str, str]) -> None:
+    """Refuse a body in a coding that would have to be undone, or be told to who downloads it: ``BadCoding``."""
+    coding = environ.get("HTTP_CONTENT_ENCODING")
+    if coding is not None and any(word.strip().lower() not in ("", "identity") for word in coding.split(",")):
+        raise BadCoding
+    # S3's clients frame bodies in signed chunks, and some don't name that as a coding.
+    if (
+        environ.get("HTTP_X_AMZ_CONTENT_SHA256", "").upper().startswith("STREAMING-")
+        or "HTTP_X_AMZ_DECODED_CONTENT_LENGTH" in environ
+    ):
+        raise BadCoding("The body is in aws-chunked framing; this server stores bodies as they are.")
+
+
+def type_to_record(sent: str | None, verified: Verified) -> str | None:
+    """The type to keep with a file that is sent with this Content-Type, ``None`` for that of its extension.
+
+    What the signature covers counts. Raises ``IsForm`` for a form, unless the signature says that it is one.
+    """
+    covered = verified.content_type or (sent if verified.binds_type else None)
+    if sent is not None and _media_type(sent) == _FORM and (covered is None or _media_type(covered) != _FORM):
+        raise IsForm
+    if covered is None and sent is not None and sent.strip().lower() == _NO_TYPE:
+        return None
+    return recordable_type(covered or sent)
+
+
+def recordable_type(content_type: str | None) -> str | None:
+    """The type to keep with a file; what is no media type would be no header either and becomes plain bytes."""
+    if content_type is None:
+        return None
+    return content_type if is_media_type(content_type) else DEFAULT
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
