@@ -140,7 +140,7 @@ class NameTaken(HmacfsError):
 
 
 class NotFound(HmacfsError):
-    """No such file."""
+    """No such file. A folder is none: its name may tell who a user is, so nobody learns that it exists."""
 
     reason = "not-found"
     sentence = "There is no such file."
@@ -151,13 +151,6 @@ class UploadUnfinished(NotFound):
 
     reason = "upload-unfinished"
     sentence = "The upload is not complete yet."
-
-
-class IsFolder(HmacfsError):
-    """The name is a folder's; folders are never listed."""
-
-    reason = "is-folder"
-    sentence = "This is a folder."
 
 
 class PreconditionFailed(HmacfsError):

@@ -54,8 +54,10 @@ class StoredName:
         Raises ``BadName``.
         """
         path = path_info[len(prefix) :]
-        if not path_info.startswith(prefix) or not path:
+        if not path:
             raise BadName("The path is empty.")
+        if not path_info.startswith(prefix):
+            raise BadName("The path is not below the mount point.")
         if len(path) < PATH_LIMIT_BYTES and _PLAIN.fullmatch(path):
             return cls(path)
         try:
@@ -79,6 +81,10 @@ class StoredName:
         if segments[0].casefold() == RESERVED_FOLDER:
             raise BadName("The path names a folder that this server keeps for itself.")
         return cls(path)
+
+
+#: What stands for the mount point where a request asks for that; the name of no file, which storage never gets.
+MOUNT_POINT = StoredName("")
 
 
 def _check_segment(segment: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import unquote
 
@@ -29,6 +30,7 @@ class Scheme(enum.StrEnum):
 
 _QUERY_SCHEMES = (Scheme.V3, Scheme.V2, Scheme.TOKEN, Scheme.V)
 _PARAMETERS = frozenset({*_QUERY_SCHEMES, "expires"})
+_NO_SCHEMES: frozenset[Scheme] = frozenset()
 
 
 def _jwt_key(secret: bytes) -> bytes:
@@ -103,13 +105,12 @@ class Verified(NamedTuple):
     binds_type: bool = False
 
 
-def scheme_of(query: str) -> Scheme | None:
-    """The scheme by which a request with this query is judged, ``None`` if the query carries no signature.
-
-    Raises ``BadSignature`` if a parameter is repeated.
-    """
-    parameters = _parameters(query) if query else {}
-    return next((scheme for scheme in _QUERY_SCHEMES if scheme in parameters), None)
+def schemes_in(query: str) -> frozenset[Scheme]:
+    """The schemes that a query has parameters of, be they good, malformed or repeated: nothing is verified here."""
+    if not query:
+        return _NO_SCHEMES
+    names = {name for name, _ in _pairs(query)}
+    return frozenset(scheme for scheme in _QUERY_SCHEMES if scheme in names)
 
 
 def verify(request: SignedRequest, keyring: Keyring, now: float, *, accept_guessed_type: bool = False) -> Verified:
@@ -138,15 +139,18 @@ def _parameters(query: str) -> dict[str, str]:
     """The parameters that matter here. Raises ``BadSignature`` if one is repeated: which one a proxy, a log or another
     server would look at is anybody's guess."""
     found: dict[str, str] = {}
-    for part in query.split("&"):
-        name, _, value = part.partition("=")
-        if "%" in part:
-            name, value = unquote(name), unquote(value)
+    for name, value in _pairs(query):
         if name in _PARAMETERS:
             if name in found:
                 raise BadSignature
             found[name] = value
     return found
+
+
+def _pairs(query: str) -> Iterator[tuple[str, str]]:
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        yield (unquote(name), unquote(value)) if "%" in part else (name, value)
 
 
 def _verify_v3(request: SignedRequest, keyring: Keyring, now: float, mac: str, expires: str) -> Verified:

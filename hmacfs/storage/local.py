@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from hmacfs.descriptors import close
-from hmacfs.errors import BadName, HmacfsError, IsFolder, NameTaken, NoSpace, NotFound, Stopping, StorageFailed
+from hmacfs.errors import BadName, HmacfsError, NameTaken, NoSpace, NotFound, Stopping, StorageFailed
 from hmacfs.filetypes import is_media_type
 from hmacfs.naming import RESERVED_FOLDER, StoredName
 from hmacfs.offload import Disk
@@ -131,7 +131,7 @@ class LocalStorage:
         return True
 
     def open(self, name: StoredName) -> OpenFile:
-        """A stored file for reading. Raises ``NotFound``, ``IsFolder``, ``StorageFailed``."""
+        """A stored file for reading. Raises ``NotFound``, ``StorageFailed``."""
         with translated():
             return self._retry(lambda: self.disk(self._open_now, name))
 
@@ -139,7 +139,7 @@ class LocalStorage:
         """Of a stored file; ``None`` if there is no file of that name. Raises ``StorageFailed``."""
         try:
             file = self.open(name)
-        except (NotFound, IsFolder):
+        except NotFound:
             return None
         close(file.fd)
         return file.facts
@@ -153,8 +153,6 @@ class LocalStorage:
             raise
         try:
             status = os.fstat(fd)
-            if stat.S_ISDIR(status.st_mode):
-                raise IsFolder
             if not stat.S_ISREG(status.st_mode):
                 raise NotFound
             return OpenFile(fd, FileFacts(status.st_size, status.st_mtime, self._recorded_type(fd)))

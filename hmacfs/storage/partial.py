@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from hmacfs.descriptors import close
-from hmacfs.errors import IsFolder, NotFound, SessionUnknown, WriterBusy
+from hmacfs.errors import NotFound, SessionUnknown, WriterBusy
 from hmacfs.naming import StoredName
 from hmacfs.storage.local import LocalStorage, translate, translated
 from hmacfs.storage.publish import Candidate, FileFacts
@@ -235,7 +235,7 @@ class PartialWriter:
             return False
         try:
             visible = self._storage.open(name).fd
-        except (NotFound, IsFolder):
+        except NotFound:
             return False
         try:
             return os.path.sameopenfile(self.fd, visible)

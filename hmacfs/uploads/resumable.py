@@ -137,11 +137,11 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         if self._exists(name):
             raise NameTaken
 
-    def find(self, name: StoredName) -> Session | None:
-        """The open session of a slot, ``None`` if there is none. Raises ``SessionExpired``,
-        ``SessionStoreUnavailable``."""
+    def find(self, name: StoredName, may_know: Callable[[Session], bool] = lambda _: True) -> Session | None:
+        """The open session of a slot, ``None`` if there is none, or none that the client ``may_know`` of. Raises
+        ``SessionExpired``, ``SessionStoreUnavailable``."""
         session = self._sessions.find(name.path)
-        if session is None:
+        if session is None or not may_know(session):
             return None
         self._check_age(session)
         if self._partials.length(session.token) is None:

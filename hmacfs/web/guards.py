@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from hmacfs.keyring import Keyring
-from hmacfs.naming import StoredName
+from hmacfs.naming import MOUNT_POINT, StoredName
 from hmacfs.signing import SignedRequest, Verified, verify
 from hmacfs.web.exchange import Exchange, Reply, View
 from hmacfs.web.slots import signed_length
@@ -21,6 +21,7 @@ class Guards:
     ) -> None:
         self._keyring = keyring
         self._prefix = prefix
+        self._mount_point = frozenset({prefix, prefix.removesuffix("/")})
         self._accept_guessed_type = accept_guessed_type
         self._clock = clock
 
@@ -36,12 +37,16 @@ class Guards:
         return guarded
 
     def named_or_folder(self, view: View) -> View:
-        """Like ``named``, but a path may end in a slash: ``exchange.is_folder`` then, and the name is the folder's."""
+        """Like ``named``, but the path may be the mount point's or end in a slash: ``exchange.is_folder`` then, and the
+        name is the folder's. Whether there is such a folder is not looked up."""
 
         @functools.wraps(view)
         def guarded(exchange: Exchange) -> Reply:
             path_info: str = exchange.environ["PATH_INFO"]
-            exchange.is_folder = path_info.endswith("/") and len(path_info) > len(self._prefix)
+            if path_info in self._mount_point:
+                exchange.is_folder, exchange.name = True, MOUNT_POINT
+                return view(exchange)
+            exchange.is_folder = path_info.endswith("/") and not path_info.endswith("//")
             exchange.name = StoredName.from_path_info(
                 path_info.removesuffix("/") if exchange.is_folder else path_info, self._prefix
             )

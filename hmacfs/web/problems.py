@@ -33,7 +33,6 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.NameTaken: HTTPStatus.CONFLICT,
     errors.NotFound: HTTPStatus.NOT_FOUND,
-    errors.IsFolder: HTTPStatus.FORBIDDEN,
     errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 import flask
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import PathConverter
 
 from hmacfs.dialects import tus
@@ -182,21 +182,31 @@ def as_flask_response(reply: Reply) -> flask.Response:
     return _PlainResponse(reply.body, status=status_line(reply.status), headers=reply.headers, direct_passthrough=True)
 
 
+def _no_such_url(_: Exchange) -> Reply:
+    raise NotFound
+
+
 class DirectDoor:
-    """WSGI middleware: requests below ``prefix`` skip Flask's dispatch."""
+    """WSGI middleware: requests below ``prefix`` skip Flask's dispatch, as do those for the mount point itself, written
+    without its slash."""
 
     def __init__(self, flask_door: WsgiApplication, blueprint: TransferBlueprint, desk: Desk, prefix: str) -> None:
         self._flask_door = flask_door
         self._direct = blueprint.direct
         self._desk = desk
         self._prefix = prefix
+        self._others = (prefix.removesuffix("/"), "*")  # OPTIONS * (RFC 9110 section 9.3.7)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        if not (path.startswith(self._prefix) or path == "*"):  # OPTIONS * (RFC 9110 section 9.3.7)
+        view: View
+        if path.startswith("//"):  # Werkzeug would drop the slashes that are too many and find a route
+            view, route = _no_such_url, _OTHER
+        elif path.startswith(self._prefix) or path in self._others:
+            found = self._direct.get(environ["REQUEST_METHOD"])
+            view, route = found or (refuse_method(methods_of(path, self._prefix)), _OTHER)
+        else:
             return self._flask_door(environ, start_response)
-        found = self._direct.get(environ["REQUEST_METHOD"])
-        view, route = found or (refuse_method(methods_of(path, self._prefix)), _OTHER)
         reply = self._desk.answer(view, route, self._desk.exchange(environ))
         start_response(status_line(reply.status), reply.headers)
         return (reply.body,) if isinstance(reply.body, bytes) else reply.body

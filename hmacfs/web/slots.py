@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TypedDict
 
@@ -167,9 +167,10 @@ class SlotUploads:
     def _progress_headers(session: Session, offset: int) -> Headers:
         return [("Upload-Offset", str(offset)), ("X-Session-Token", session.token)]
 
-    def unfinished(self, exchange: Exchange) -> Session | None:
-        """The open session of a slot that is probed with HEAD, ``None`` if there is none that can go on."""
-        session = self._uploads.find(exchange.name)
+    def unfinished(self, exchange: Exchange, may_know: Callable[[Session], bool]) -> Session | None:
+        """The open session of a slot that is probed with HEAD; ``None`` if there is none that can go on, or none that
+        the client ``may_know`` of. Raises ``SessionExpired``."""
+        session = self._uploads.find(exchange.name, may_know)
         return None if session is not None and self._uploads.has_lost(session) else session
 
     def knows_token(self, exchange: Exchange, session: Session) -> bool:

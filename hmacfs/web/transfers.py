@@ -12,16 +12,20 @@ from hmacfs.digests import digests_of_whole
 from hmacfs.errors import (
     BadRequest,
     BadSignature,
-    IsFolder,
+    BadToken,
     IsForm,
     LengthRequired,
     NotFound,
     PreconditionFailed,
+    SizeMismatch,
+    SlotMismatch,
+    TokenExpired,
     UploadUnfinished,
 )
-from hmacfs.signing import Scheme, scheme_of
+from hmacfs.signing import Scheme, schemes_in
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
+from hmacfs.uploads.session import Session
 from hmacfs.uploads.whole import StoreWhole
 from hmacfs.web.conditional import fails_change, has_change_conditions
 from hmacfs.web.content import check_coding, recordable_type, type_to_record
@@ -35,6 +39,9 @@ from hmacfs.web.rates import Rates
 from hmacfs.web.routing import ANY_PATH, Desk, TransferBlueprint
 from hmacfs.web.slots import SlotUploads, piece_of
 from hmacfs.web.tus import TusUploads, filetype, is_tus_path, signable_types
+
+#: What a signature that does not show an upload's progress ends in.
+_NOT_ENTITLED = (BadSignature, BadToken, TokenExpired, SlotMismatch, SizeMismatch)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,10 +80,7 @@ def transfers(services: Services) -> TransferBlueprint:
 
 def _is_v3(exchange: Exchange) -> bool:
     """Whether the request carries a signature that covers no length."""
-    try:
-        return scheme_of(exchange.environ.get("QUERY_STRING", "")) is Scheme.V3
-    except BadSignature:
-        return False
+    return Scheme.V3 in schemes_in(exchange.environ.get("QUERY_STRING", ""))
 
 
 def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
@@ -119,7 +123,7 @@ def _check_conditions(exchange: Exchange, services: Services) -> None:
         return
     try:
         facts = services.serve_file.facts(exchange.name)
-    except (NotFound, IsFolder):
+    except NotFound:
         if fails_change(exchange.environ, None, 0):
             raise PreconditionFailed(None, "There is no file that the If-Match could name.") from None
     else:
@@ -131,18 +135,23 @@ def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
     guards, rates = services.guards, services.rates
 
     def serve(exchange: Exchange) -> Reply:
-        scheme = scheme_of(exchange.environ.get("QUERY_STRING", ""))
-        if exchange.method == "HEAD" and not exchange.is_folder:
-            probed = _probe(exchange, scheme, services)
-            if probed is not None:
-                return probed
-        elif scheme is Scheme.V3:
-            guards.verify(exchange, None)
-        elif services.signed_downloads or scheme is not None:  # the other schemes sign uploads
-            raise BadSignature
-        if exchange.is_folder:
-            return services.serve_file.folder(exchange)
-        return services.serve_file(exchange, private=scheme is not None)
+        # The other schemes sign uploads: people paste their slot's URL, and a cache-buster may be called "v" too.
+        carried = schemes_in(exchange.environ.get("QUERY_STRING", ""))
+        is_signed = Scheme.V3 in carried
+        is_slot = is_signed and _verify_v3(exchange, guards)
+        try:
+            if services.signed_downloads and (is_slot or not is_signed):
+                raise BadSignature
+            if exchange.is_folder:
+                raise NotFound
+            return services.serve_file(exchange, private=is_signed)
+        except (BadSignature, NotFound):
+            if exchange.method != "HEAD" or exchange.is_folder or not (is_slot or _may_be_slot(exchange, carried)):
+                raise
+            progress = _progress(exchange, services, is_verified=is_slot)
+            if progress is None:
+                raise
+            return progress
 
     fetch = guards.named_or_folder(rates.downloads(rates.signatures(serve)))
     fetch_upload = _tus_download(services, serve)
@@ -175,36 +184,45 @@ def _tus_download(services: Services, serve: View) -> View:
     return download
 
 
-def _probe(exchange: Exchange, scheme: Scheme | None, services: Services) -> Reply | None:
-    """HEAD: the progress of an unfinished upload for who holds its slot's signature or its token; ``None`` if the
-    request asks for the file's headers and may have them. Raises ``BadSignature``."""
-    guards, slots = services.guards, services.slots
-    if scheme is Scheme.V3:
-        try:
-            guards.verify(exchange, None)
-        except BadSignature:
-            guards.verify(exchange, None, method="PUT")
-        else:
-            return None
-    has_token = exchange.header("X_SESSION_TOKEN") is not None
-    is_slot = scheme is not None or has_token or _carries_bearer(exchange)
-    session = slots.unfinished(exchange) if is_slot else None
-    if session is not None:
-        if not slots.knows_token(exchange, session) and scheme is not Scheme.V3:
-            if session.length is None:  # the MAC of a numbered chunk covers that chunk alone
-                raise BadSignature
-            guards.verify(exchange, session.length, content_type=session.content_type, method="PUT")
-        return slots.probe(session)
-    if services.signed_downloads:
-        raise BadSignature
-    if scheme not in (None, Scheme.V3):  # the slot of a file that is complete
-        facts = services.serve_file.facts(exchange.name)
-        guards.verify(exchange, facts.size, content_type=facts.content_type, method="PUT")
-    return None
+def _verify_v3(exchange: Exchange, guards: Guards) -> bool:
+    """Check a download's v3 signature. HEAD may carry an upload's as well: true then. Raises ``BadSignature``."""
+    try:
+        guards.verify(exchange, None)
+    except BadSignature:
+        if exchange.method != "HEAD":
+            raise
+        guards.verify(exchange, None, method="PUT")
+        return True
+    return False
 
 
-def _carries_bearer(exchange: Exchange) -> bool:
+def _may_be_slot(exchange: Exchange, carried: frozenset[Scheme]) -> bool:
+    """Whether a HEAD without a v3 signature has anything else by which it may ask for an upload's progress."""
+    if Scheme.V3 in carried:
+        return False
+    if carried or exchange.header("X_SESSION_TOKEN") is not None:
+        return True
     return (exchange.header("AUTHORIZATION") or "").lower().startswith("bearer ")
+
+
+def _progress(exchange: Exchange, services: Services, *, is_verified: bool) -> Reply | None:
+    """The progress of an unfinished upload, for who holds its slot's signature or its token; to all others it does not
+    exist: ``None``."""
+    slots = services.slots
+
+    def may_know(session: Session) -> bool:
+        if is_verified or slots.knows_token(exchange, session):
+            return True
+        if session.length is None:  # the MAC of a numbered chunk covers that chunk alone
+            return False
+        try:
+            services.guards.verify(exchange, session.length, content_type=session.content_type, method="PUT")
+        except _NOT_ENTITLED:
+            return False
+        return True
+
+    session = slots.unfinished(exchange, may_know)
+    return slots.probe(session) if session is not None else None
 
 
 def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:

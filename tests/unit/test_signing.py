@@ -19,7 +19,7 @@ from hmacfs.errors import (
     TokenExpired,
 )
 from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
-from hmacfs.signing import Scheme, SignedRequest, Verified, encode_bearer, scheme_of, verify
+from hmacfs.signing import Scheme, SignedRequest, Verified, encode_bearer, schemes_in, verify
 
 SECRET = b"a-horse-is-a-horse-even-is-a-jet"
 KEYRING = Keyring([SECRET])
@@ -162,10 +162,10 @@ def test_nothing_but_refusals_comes_of_garbage(
 
 
 def test_which_scheme_a_query_carries() -> None:
-    assert scheme_of("") is None
-    assert scheme_of("utm=v&expires=1") is None
-    assert scheme_of("v=1&token=2") is Scheme.TOKEN
-    assert scheme_of("%76=1") is Scheme.V
+    assert schemes_in("") == frozenset()
+    assert schemes_in("utm=v&expires=1&expires=2&V3=x&v33=y") == frozenset()
+    assert schemes_in("v=1&token=2&token=3&v2") == {Scheme.V, Scheme.TOKEN, Scheme.V2}
+    assert schemes_in("%76=1&x=%ff&&=&v%33=2") == {Scheme.V, Scheme.V3}
 
 
 @pytest.mark.parametrize("scheme", ["v2", "token"])
