@@ -146,6 +146,13 @@ def guess(filename: str) -> str:
     return BY_EXTENSION.get(extension.lower(), DEFAULT) if dot else DEFAULT
 
 
+def type_by_name(filename: str) -> str:
+    """The ``Content-Type`` of a file that came without one: its extension's, and for text the charset that nearly all
+    text is in by now. Browsers would take it for an old single-byte charset otherwise."""
+    media_type = guess(filename)
+    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
+
+
 def is_media_type(text: str) -> bool:
     """Whether this may become a ``Content-Type`` header: one type, with parameters or without, in ASCII."""
     return len(text) <= _LENGTH_LIMIT and _MEDIA_TYPE.fullmatch(text) is not None
@@ -154,6 +161,6 @@ def is_media_type(text: str) -> bool:
 def is_inline(content_type: str) -> bool:
     """Whether a browser may show a file of this type in place (PROTOCOL section 4); all others it has to save."""
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type == "image/svg+xml":  # a document with scripts
+    if media_type.endswith("+xml"):  # a document, which may have scripts: SVG, and whatever else a browser may know
         return False
     return media_type == "text/plain" or media_type.startswith(("image/", "video/", "audio/"))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hmacfs.descriptors import close
 from hmacfs.errors import NameTaken
-from hmacfs.filetypes import guess
+from hmacfs.filetypes import type_by_name
 from hmacfs.naming import StoredName
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, link_anonymous, rename_exclusively
 from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
@@ -63,7 +63,7 @@ def publish(
     """
     if content_type is not None and abilities.attributes:
         os.setxattr(candidate.fd, TYPE_ATTRIBUTE, content_type.encode("latin-1"))
-        if content_type != guess(name.filename):
+        if content_type != type_by_name(name.filename):
             os.fchmod(candidate.fd, _TYPE_IS_IN_ATTRIBUTE)
     if durable:
         _sync(candidate.fd)

@@ -7,22 +7,36 @@ from collections.abc import Sequence
 from hmacfs.web.exchange import Exchange, Headers
 from hmacfs.web.methods import METHODS
 
+#: What a script may send: anything, since no credentials are ever allowed. The asterisk says so, but not for
+#: ``Authorization``, and not to every browser (Safari before 15.4): what is of use here, or what libraries and tracing
+#: add of their own accord, is named.
 _REQUEST_HEADERS = (
+    "*",
+    "Accept",
     "Authorization",
+    "Cache-Control",
     "Content-Digest",
+    "Content-Disposition",
     "Content-MD5",
     "Content-Range",
     "Content-Type",
+    "Expires",
     "If-Match",
     "If-Modified-Since",
     "If-None-Match",
     "If-Range",
     "If-Unmodified-Since",
+    "Pragma",
+    "Prefer",
     "Range",
     "Repr-Digest",
+    "traceparent",
+    "tracestate",
     "Tus-Resumable",
     "Upload-Checksum",
+    "Upload-Complete",
     "Upload-Defer-Length",
+    "Upload-Draft-Interop-Version",
     "Upload-Length",
     "Upload-Metadata",
     "Upload-Offset",
@@ -30,18 +44,25 @@ _REQUEST_HEADERS = (
     "X-File-Size",
     "X-HTTP-Method-Override",
     "X-Request-ID",
+    "X-Requested-With",
     "X-Session-Token",
     "X-Total-Chunks",
 )
+#: What a script may read besides the headers that every script may (the Fetch standard's "CORS-safelisted").
 _EXPOSED_HEADERS = (
+    "Accept-Ranges",
+    "Allow",
     "Content-Disposition",
+    "Content-Encoding",
     "Content-Length",
     "Content-Range",
+    "Date",
     "ETag",
     "Location",
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "Sunset",
     "Tus-Checksum-Algorithm",
     "Tus-Extension",
     "Tus-Max-Size",
@@ -52,6 +73,10 @@ _EXPOSED_HEADERS = (
     "Upload-Length",
     "Upload-Metadata",
     "Upload-Offset",
+    "WWW-Authenticate",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
     "X-Request-ID",
     "X-Session-Token",
 )

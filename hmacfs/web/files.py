@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import email.utils
 import functools
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 
 from hmacfs.descriptors import close
-from hmacfs.errors import NotFound, PreconditionFailed, RangeNotSatisfiable
-from hmacfs.filetypes import guess, is_inline
+from hmacfs.errors import PreconditionFailed, RangeNotSatisfiable
+from hmacfs.filetypes import is_inline, type_by_name
 from hmacfs.naming import StoredName
 from hmacfs.storage.local import OpenFile
 from hmacfs.storage.publish import FileFacts
@@ -18,10 +19,13 @@ from hmacfs.web.conditional import select
 from hmacfs.web.exchange import Exchange, Headers, Reply
 
 #: Hostile files are the normal case: no browser may run them, in whatever type they come.
-SECURITY_HEADERS: Headers = [
-    ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
-]
+_NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+_POLICY = "Content-Security-Policy"
+#: What is to be saved and never shown.
+_OF_ATTACHMENTS = (_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox")
+#: What is shown. Chrome makes a page around a video or sound that is opened by its own URL: a player that loads this
+#: very URL again, with styles inside. In a sandbox, or without media-src, it plays nothing.
+_OF_SHOWN = (_POLICY, "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 #: nginx's internal location of the store.
 X_ACCEL_PREFIX = "/hmacfs-internal/"
 _ACCEPT_RANGES = ("Accept-Ranges", "bytes")
@@ -34,33 +38,44 @@ class ServeFile:
     """Answers GET and HEAD from the store.
 
     rate: bytes per second, 0 for no limit. x_accel: let nginx send the bytes, from its internal location
-    ``X_ACCEL_PREFIX``, unless the request says that nginx cannot read the file.
+    ``X_ACCEL_PREFIX``, unless the request says that nginx cannot read the file. clock: gives Unix seconds.
     """
 
-    def __init__(self, open_file: Callable[[StoredName], OpenFile], *, rate: int = 0, x_accel: bool = False) -> None:
+    def __init__(
+        self,
+        open_file: Callable[[StoredName], OpenFile],
+        *,
+        rate: int = 0,
+        x_accel: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._open = open_file
         self._rate = rate
         self._x_accel = x_accel
+        self._clock = clock
 
     def __call__(self, exchange: Exchange, *, private: bool) -> Reply:
-        """The answer; ``private`` if it took a signature to get it. Raises ``NotFound``, ``IsFolder``,
-        ``PreconditionFailed``, ``RangeNotSatisfiable``."""
+        """The answer; ``private`` if it took a signature to get it. Raises ``NotFound``, ``PreconditionFailed``,
+        ``RangeNotSatisfiable``."""
         name = exchange.name
         file = self._open(name)
         keep_open = False
         try:
             facts = file.facts
+            content_type = facts.content_type or type_by_name(name.filename)
+            # RFC 9110 section 8.8.2.1: a time in the future (another machine's, a clock that was set) becomes now.
+            modified = min(int(facts.mtime), int(self._clock()))
+            headers = _common_headers(facts, modified, content_type, private=private)
             if self._x_accel and exchange.header("X_ACCEL_OFFLOAD") != "off":
-                return self._by_nginx(exchange, facts, private=private)
-            chosen = select(exchange.environ, facts.etag, int(facts.mtime), facts.size)
+                return _by_nginx(name, headers, content_type)
+            chosen = select(exchange.environ, facts.etag, modified, facts.size)
             if chosen.status is HTTPStatus.PRECONDITION_FAILED:
                 raise PreconditionFailed(facts.etag)
             if chosen.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise RangeNotSatisfiable(facts.size, facts.etag)
-            headers = _common_headers(facts, private=private)
             if chosen.status is HTTPStatus.NOT_MODIFIED:
                 return Reply(chosen.status, headers)
-            headers += type_headers(facts.content_type or guess(name.filename))
+            headers += type_headers(content_type)
             headers.append(("Content-Length", str(chosen.length)))
             if chosen.status is HTTPStatus.PARTIAL_CONTENT:
                 last = chosen.offset + chosen.length - 1
@@ -73,41 +88,40 @@ class ServeFile:
             if not keep_open:
                 close(file.fd)
 
-    @staticmethod
-    def _by_nginx(exchange: Exchange, facts: FileFacts, *, private: bool) -> Reply:
-        """Conditions and ranges are nginx's then."""
-        headers = _common_headers(facts, private=private) + type_headers(
-            facts.content_type or guess(exchange.name.filename)
-        )
-        headers.remove(_ACCEPT_RANGES)  # nginx says so itself
-        return Reply(HTTPStatus.OK, [*headers, ("X-Accel-Redirect", exchange.name.url_path(X_ACCEL_PREFIX))])
-
     def facts(self, name: StoredName) -> FileFacts:
-        """Of a stored file. Raises ``NotFound``, ``IsFolder``."""
+        """Of a stored file. Raises ``NotFound``."""
         file = self._open(name)
         close(file.fd)
         return file.facts
 
-    def folder(self, exchange: Exchange) -> Reply:
-        """The answer to a path with a slash at its end: ``IsFolder`` if there is one, else ``NotFound``."""
-        close(self._open(exchange.name).fd)
-        raise NotFound
+
+def _by_nginx(name: StoredName, headers: Headers, content_type: str) -> Reply:
+    """Conditions and ranges are nginx's then."""
+    headers = headers + type_headers(content_type)
+    headers.remove(_ACCEPT_RANGES)  # nginx says so itself
+    return Reply(HTTPStatus.OK, [*headers, ("X-Accel-Redirect", name.url_path(X_ACCEL_PREFIX))])
 
 
-def _common_headers(facts: FileFacts, *, private: bool) -> Headers:
+def _common_headers(facts: FileFacts, modified: int, content_type: str, *, private: bool) -> Headers:
+    """Those of 304, too: a browser takes them over into what it has stored."""
     return [
         ("ETag", facts.etag),
-        ("Last-Modified", http_date(int(facts.mtime))),
+        ("Last-Modified", http_date(modified)),
         ("Cache-Control", _PRIVATE if private else _PUBLIC),
         _ACCEPT_RANGES,
-        *SECURITY_HEADERS,
+        _NO_SNIFFING,
+        _OF_SHOWN if is_shown(content_type) else _OF_ATTACHMENTS,
     ]
+
+
+#: Whether a browser may show a file of this type, remembered for the types that are asked for.
+is_shown = functools.lru_cache(maxsize=256)(is_inline)
 
 
 @functools.lru_cache(maxsize=256)
 def type_headers(content_type: str) -> Headers:
     """The type, and whether a browser may show the file or must save it."""
-    if is_inline(content_type):
+    if is_shown(content_type):
         return [("Content-Type", content_type)]
     return [("Content-Type", content_type), ("Content-Disposition", "attachment")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import itertools
 import os
 import socket
 import time
@@ -19,7 +20,8 @@ from tests.servers.hmacfs import HmacFileServer
 StartServer = Callable[..., HmacFileServer]
 
 BODY = bytes(range(256)) * 2000
-CSP = "default-src 'none'; frame-ancestors 'none'; sandbox"
+SAVED = "default-src 'none'; frame-ancestors 'none'; sandbox"
+SHOWN = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_a_download_has_all_its_headers(server: HmacFileServer, stored: Answer) 
     assert answer.headers["Accept-Ranges"] == "bytes"
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Content-Security-Policy"] == CSP
+    assert answer.headers["Content-Security-Policy"] == SAVED
     modified = email.utils.parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()
     assert abs(modified - (server.store / "down/file.bin").stat().st_mtime) < 1
 
@@ -140,16 +142,55 @@ def test_what_is_not_there(server: HmacFileServer, stored: Answer) -> None:
     for path, status in [
         ("down/none", 404),
         ("down/file.bin/x", 404),
-        ("down", 403),
-        ("down/", 403),
-        ("none/", 404),
-        ("", 400),
         ("down//file.bin", 400),
+        ("down//", 400),
+        ("/", 400),
         ("%2e%2e/x", 400),
         (".hmacfs/tmp", 400),
     ]:
         assert request(server, "GET", f"/upload/{path}").status == status, path
-    assert b"file.bin" not in get(server, "down").body
+
+
+def told(answer: Answer) -> tuple[int, dict[str, str], bytes]:
+    """All that an answer tells but for what is new in each."""
+    new = {"Date", "X-Request-ID", "RateLimit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
+    return answer.status, {k: "" if k in new else v for k, v in answer.headers.items()}, answer.body
+
+
+@pytest.mark.parametrize("settings", [{"DownloadRateLimit": "999/minute"}, {"RequireSignedDownloads": True}])
+def test_a_folder_is_as_if_it_were_not_there(start_server: StartServer, settings: dict[str, object]) -> None:
+    """Its name may tell who a user is. The mount point is one, too."""
+    server = start_server(**settings)
+    put(server, "some/folder/file.bin", b"x")
+    folders = ("/upload", "/upload/", "/upload/some", "/upload/some/", "/upload/some/folder", "/upload/none/")
+    for method, query in itertools.product(
+        ("GET", "HEAD"), ("", "?v=2", f"?v={'0' * 64}", f"?v3={'0' * 64}&expires=4000000000")
+    ):
+        nothing = told(request(server, method, server.path("some/none") + query))
+        assert nothing[0] == (403 if settings.get("RequireSignedDownloads") or "v3=" in query else 404)
+        for path in folders:
+            assert told(request(server, method, path + query)) == nothing, path
+    for method in ("GET", "HEAD"):
+        signed, nothing = (
+            told(request(server, method, server.sign_v3(method, name))) for name in ("some/folder", "some/none")
+        )
+        assert signed == nothing
+        assert signed[0] == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PROPFIND"])
+def test_what_is_not_below_the_mount_point_is_no_url_of_this_server(server: HmacFileServer, method: str) -> None:
+    unknown = told(request(server, method, "/nothing/here"))
+    assert unknown[0] == 404
+    for path in ("//upload/a/1", "//upload/", "///upload/a", "//", "//healthz", "//readyz", "//metrics", "/uploads/a"):
+        assert told(request(server, method, path)) == unknown, path
+
+
+@pytest.mark.parametrize(("method", "status"), [("PUT", 400), ("POST", 400), ("OPTIONS", 204), ("PROPFIND", 405)])
+def test_the_mount_point_is_the_same_without_its_slash(server: HmacFileServer, method: str, status: int) -> None:
+    with_slash = request(server, method, "/upload/")
+    assert with_slash.status == status
+    assert told(request(server, method, "/upload")) == told(with_slash)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +198,8 @@ def test_what_is_not_there(server: HmacFileServer, stored: Answer) -> None:
     [
         ("image/png", True), ("video/mp4", True), ("audio/ogg", True), ("text/plain; charset=utf-8", True),
         ("image/svg+xml", False), ("IMAGE/SVG+XML", False), ("text/html", False), ("application/pdf", False),
-        ("application/octet-stream", False), ("application/xhtml+xml", False),
+        ("application/octet-stream", False), ("application/xhtml+xml", False), ("image/x+xml;a=b", False),
+        ("video/x+XML", False), ("text/plainer", False), ("IMAGE/PNG;a=b", True),
     ],
 )  # fmt: skip
 def test_types_are_kept_and_dangerous_ones_are_saved_not_shown(
@@ -168,6 +210,11 @@ def test_types_are_kept_and_dangerous_ones_are_saved_not_shown(
     answer = get(server, name)
     assert answer.headers["Content-Type"] == content_type
     assert answer.headers["Content-Disposition"] == (None if inline else "attachment")
+    policy = SHOWN if inline else SAVED
+    assert answer.headers.get_all("Content-Security-Policy") == [policy]
+    # A browser takes the headers of a 304 over into what it has stored.
+    unchanged = get(server, name, if_none_match="*")
+    assert (unchanged.status, unchanged.headers["Content-Security-Policy"]) == (304, policy)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +238,7 @@ def test_a_type_that_somebody_else_wrote_cannot_forge_headers(server: HmacFileSe
     (server.store / "forged.txt").write_bytes(b"x")
     os.setxattr(server.store / "forged.txt", "user.mime_type", b"text/html\r\nSet-Cookie: a=b")
     answer = get(server, "forged.txt")
-    assert answer.headers["Content-Type"] == "text/plain"
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert answer.headers["Set-Cookie"] is None
 
 
@@ -219,10 +266,74 @@ def test_signed_downloads(start_server: StartServer) -> None:
 
 def test_a_signature_that_is_there_is_checked(server: HmacFileServer, stored: Answer) -> None:
     good = server.sign_v3("GET", "down/file.bin")
-    assert request(server, "GET", good).status == 200
-    assert request(server, "GET", good.replace("v3=", "v3=0")).status == 403
-    assert request(server, "GET", server.path("down/file.bin") + "?v=" + "0" * 64).status == 403
-    assert request(server, "GET", server.path("down/file.bin") + "?utm=x").status == 200
+    for target, status in [
+        (good, 200),
+        (f"{good}&v=2&v2=3&token=&utm=x", 200),
+        (good.replace("v3=", "v3=0"), 403),
+        (good.replace("v3=", "%763=") + "0", 403),
+        (f"{good}&v3=0", 403),
+        (f"{good}&v=1&v=2", 403),
+        (good.partition("&")[0], 403),
+        (server.sign_v3("GET", "down/other.bin").replace("other", "file"), 403),
+        (server.path("down/file.bin") + "?v3", 403),
+    ]:
+        assert request(server, "GET", target).status == status, target
+        assert request(server, "HEAD", target).status == status, target
+    assert request(server, "GET", server.sign_v3("PUT", "down/file.bin")).status == 403
+
+
+#: What may follow a file's URL and is no v3 signature.
+QUERIES = [
+    "?v=2", "?v=", "?v", "?v=1.2.3&v=4", "?v2=x", "?token=abc", "?token=a&token=b", "?expires=0&expires=1", "?utm=x",
+    "?%76=%ff", f"?v={'0' * 64}", f"?v2={'0' * 64}", "?", "?&&=&",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_private", [False, True])
+def test_an_uploads_signature_and_a_cache_buster_say_nothing_of_a_download(
+    start_server: StartServer, is_private: bool
+) -> None:
+    """They neither open nor close a file, and a public one is never out of reach for the number of them."""
+    limit = "" if is_private else "1/hour"
+    server = start_server(RequireSignedDownloads=is_private, AuthFailureRateLimit=limit)
+    slots = {"v": server.sign_v("v.txt", 5), "v2": server.sign_v2("v2.txt", 5, "text/plain")}
+    slots["token"] = slots["v2"].replace("v2.txt?v2=", "v2.txt?token=")
+    for name in ("v.txt", "v2.txt"):
+        assert put(server, name, b"hello", "text/plain").status == 201
+    for method in ("GET", "HEAD"):
+        plain = told(request(server, method, server.path("v.txt")))
+        assert plain[0] == (403 if is_private else 200)
+        for target in (*slots.values(), *(server.path("v.txt") + query for query in QUERIES)):
+            answer = told(request(server, method, target))
+            if target.partition("?")[0] == server.path("v.txt"):
+                assert answer == plain, target
+            assert answer[0] == plain[0], target
+        bearer = request(server, method, server.path("v.txt"), authorization="Bearer a.b.c", x_session_token="x")
+        assert told(bearer) == plain
+
+
+def test_a_time_in_the_future_becomes_now(server: HmacFileServer, stored: Answer) -> None:
+    """RFC 9110 section 8.8.2.1."""
+    path = server.store / "future.txt"
+    path.write_bytes(b"x")
+    etag = get(server, "future.txt").headers["ETag"]
+    for ahead in (60, 40 * 365 * 86400):
+        os.utime(path, (time.time() + ahead,) * 2)
+        answer = get(server, "future.txt")
+        modified, sent = (
+            email.utils.parsedate_to_datetime(answer.headers[name]).timestamp() for name in ("Last-Modified", "Date")
+        )
+        assert sent - 2 <= modified <= sent
+        assert answer.headers["ETag"] != etag, "the tag is of the file as it is"
+        later = email.utils.formatdate(time.time() + 5, usegmt=True)
+        for condition, date, status in [
+            ("if_modified_since", later, 304),
+            ("if_unmodified_since", later, 200),
+            ("if_modified_since", email.utils.formatdate(sent - 5, usegmt=True), 200),
+            ("if_unmodified_since", email.utils.formatdate(sent - 5, usegmt=True), 412),
+        ]:
+            assert get(server, "future.txt", **{condition: date}).status == status, (condition, date)
+        assert get(server, "future.txt", if_none_match=answer.headers["ETag"]).status == 304
 
 
 def test_options_and_cors(server: HmacFileServer, start_server: StartServer) -> None:
@@ -232,9 +343,12 @@ def test_options_and_cors(server: HmacFileServer, start_server: StartServer) -> 
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert answer.headers["Access-Control-Max-Age"] == "7200"
     assert "PUT" in answer.headers["Access-Control-Allow-Methods"]
-    assert "Content-Type" in answer.headers["Access-Control-Allow-Headers"]
+    assert {"*", "Authorization", "Content-Type", "X-Requested-With", "Cache-Control", "traceparent"} <= set(
+        answer.headers["Access-Control-Allow-Headers"].split(", ")
+    )
     assert answer.headers["Access-Control-Allow-Credentials"] is None
-    assert "ETag" in get(server, "nothing").headers["Access-Control-Expose-Headers"]
+    exposed = get(server, "nothing").headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"Accept-Ranges", "Content-Range", "ETag", "Upload-Offset"} <= set(exposed)
     everywhere = request(server, "OPTIONS", "*")
     assert everywhere.status == 204
     assert "PUT" in everywhere.headers["Allow"]
@@ -366,7 +480,10 @@ def test_a_store_that_another_server_filled(server: HmacFileServer) -> None:
     """prosody-filer and the original lay files down as they are named in the URL, without types."""
     for name, content_type in [
         ("0b7e7d9c-aaaa-4bbb-8ccc-0123456789ab/photo.jpg", "image/jpeg"),
-        ("da39a3ee5e6b4b0d3255bfef95601890afd80709/ZYXWVUTSRQPONMLKJIHGFEDCBA0123456789abcd/notes.txt", "text/plain"),
+        (
+            "da39a3ee5e6b4b0d3255bfef95601890afd80709/ZYXWVUTSRQPONMLKJIHGFEDCBA0123456789abcd/notes.txt",
+            "text/plain; charset=utf-8",
+        ),
         ("old/no-extension", "application/octet-stream"),
         ("old/wörld.pdf", "application/pdf"),
     ]:

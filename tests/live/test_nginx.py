@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import email.utils
 import filecmp
 import os
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ from tests.servers.hmacfs import HmacFileServer
 from tests.servers.nginx import DEPLOY, Nginx
 
 VARIANTS = ["", "A", "B"]
+SAVED = "default-src 'none'; frame-ancestors 'none'; sandbox"
+SHOWN = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 BODY = os.urandom(300_000)
 
 
@@ -70,6 +74,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 def test_uploads_come_back_with_the_same_headers_in_every_variant(pair: Pair) -> None:
     if pair.variant == "A":
         require_root("run nginx as another user than the server, by which it knows what not to serve")
+    text, plain = "text/plain; charset=utf-8", "text/plain"
     for name, sent, served, disposition in [
         ("a/photo.jpg", "image/jpeg", "image/jpeg", None),
         ("a/photo2.JPG", None, "image/jpeg", None),
@@ -77,7 +82,14 @@ def test_uploads_come_back_with_the_same_headers_in_every_variant(pair: Pair) ->
         ("a/page.html", "text/html", "text/html", "attachment"),
         ("a/page.jpg", "text/html", "text/html", "attachment"),
         ("a/drawing.svg", "image/svg+xml", "image/svg+xml", "attachment"),
-        ("a/notes.txt", "text/plain; charset=utf-8", "text/plain; charset=utf-8", None),
+        ("a/drawing.png", "image/svg+xml", "image/svg+xml", "attachment"),
+        ("a/notes.txt", text, text, None),
+        ("a/notes2.txt", plain, plain, None),
+        ("a/notes3.txt", None, text, None),
+        ("a/table.csv", None, "text/csv; charset=utf-8", "attachment"),
+        ("a/table2.csv", "text/csv", "text/csv", "attachment"),
+        ("a/film.mp4", "video/mp4", "video/mp4", None),
+        ("a/film.x", "video/x+xml", "video/x+xml", "attachment"),
         ("a/unknown", None, "application/octet-stream", "attachment"),
         ("a/héllo wörld ☃ 100% +.png", "image/png", "image/png", None),
     ]:
@@ -96,7 +108,7 @@ def test_uploads_come_back_with_the_same_headers_in_every_variant(pair: Pair) ->
             assert headers.get_all("Accept-Ranges") == ["bytes"]
             assert headers.get_all("Cache-Control") == ["public, max-age=31536000, immutable"]
             assert headers.get_all("X-Content-Type-Options") == ["nosniff"]
-            assert headers.get_all("Content-Security-Policy") == ["default-src 'none'; frame-ancestors 'none'; sandbox"]
+            assert headers.get_all("Content-Security-Policy") == [SAVED if disposition else SHOWN]
             assert headers.get_all("Access-Control-Allow-Origin") == ["*"]
             assert "ETag" in headers["Access-Control-Expose-Headers"]
             assert len(headers.get_all("X-Request-ID") or []) == 1
@@ -134,29 +146,62 @@ ASKED: list[tuple[dict[str, str], int]] = [
     ({"if_unmodified_since": "Fri, 02 Jan 1970 00:00:00 GMT"}, 412),
     ({"origin": "https://chat.example.org"}, 200),
 ]
-#: What nginx leaves out where it answers by itself.
-LEFT_OUT = {206: {"Accept-Ranges"}, 304: {"Accept-Ranges"}}
+#: In what nginx differs where it answers by itself. In variant A it does not know the type at a 304, by which it would
+#: have to choose the policy: a browser keeps the one that it has. In B it repeats the disposition there.
+LEFT_OUT: dict[str, dict[int, set[str]]] = {
+    "": {},
+    "A": {206: {"Accept-Ranges"}, 304: {"Accept-Ranges", "Content-Security-Policy"}},
+    "B": {206: {"Accept-Ranges"}, 304: {"Accept-Ranges", "Content-Disposition"}},
+}
 
 
+@pytest.mark.parametrize(("extension", "content_type"), [("jpg", "image/jpeg"), ("txt", None), ("html", "text/html")])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_what_the_server_would_say_is_what_nginx_says(pair: Pair, method: str) -> None:
+def test_what_the_server_would_say_is_what_nginx_says(
+    pair: Pair, method: str, extension: str, content_type: str | None
+) -> None:
     """All headers of all answers, beside those of the server itself."""
-    etag = pair.put(f"beside/{method}.jpg", BODY, "image/jpeg").headers["ETag"]
+    name = f"beside/{method}.{extension}"
+    etag = pair.put(name, BODY, content_type).headers["ETag"]
     for asked, status in ASKED:
         if method == "HEAD" and "range" in asked:
             continue  # the server does not look at it then, as RFC 9110 says, and nginx does
         headers = {name: value.replace("ETAG", etag) for name, value in asked.items()} | {"x_accel_offload": "off"}
         own, ours = (
-            request(who, method, pair.server.path(f"beside/{method}.jpg"), b"", **headers)
-            for who in (pair.server, pair.nginx.port)
+            request(who, method, pair.server.path(name), b"", **headers) for who in (pair.server, pair.nginx.port)
         )
         assert (own.status, ours.status) == (status, status), asked
         if status == 416 and pair.variant:  # a page of nginx's
             assert ours.headers["Content-Range"] == own.headers["Content-Range"]
             continue
-        left_out = LEFT_OUT.get(status, set()) if pair.variant else set()
+        left_out = LEFT_OUT[pair.variant].get(status, set())
         assert facts(ours, left_out) == facts(own, left_out), asked
         assert ours.body == own.body
+
+
+def test_a_folder_is_as_if_it_were_not_there(pair: Pair) -> None:
+    pair.put("some/folder/file.bin", b"x")
+    for method in ("GET", "HEAD"):
+        nothing = pair.ask(method, "/upload/some/none")
+        assert nothing.status == 404
+        for path in ("/upload", "/upload/", "/upload/some", "/upload/some/", "/upload/some/folder", "/upload/none/"):
+            answer = pair.ask(method, path)
+            assert (answer.status, answer.body) == (404, nothing.body), path
+            assert facts(answer, set()) == facts(nothing, set()), path
+
+
+def test_a_time_in_the_future_becomes_now(pair: Pair) -> None:
+    """Where hmac-file-server is asked: nginx by itself (variant A) cannot compare times."""
+    pair.put("future.jpg", BODY, "image/jpeg")
+    ahead = time.time() + 86400
+    os.utime(pair.server.store / "future.jpg", (ahead, ahead))
+    for asked, status in [({}, 200), ({"range": "bytes=0-9"}, 206), ({"if_none_match": "*"}, 304)]:
+        answer = pair.get("future.jpg", **asked)
+        modified, sent = (
+            email.utils.parsedate_to_datetime(answer.headers[name]).timestamp() for name in ("Last-Modified", "Date")
+        )
+        assert answer.status == status
+        assert (modified <= sent) == (pair.variant != "A")
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "PUT", "POST", "PATCH", "DELETE"])
@@ -276,9 +321,15 @@ def test_refusals_pass_through(pair: Pair) -> None:
     pair.put("refused/file", b"x")
     for method, target, status in [
         ("GET", "/upload/none", 404),
-        ("GET", "/upload/refused", 403),
-        ("GET", "/upload/refused/", 403),
-        ("GET", "/upload/", 400),
+        ("GET", "/upload/refused", 404),
+        ("GET", "/upload/refused/", 404),
+        ("GET", "/upload/", 404),
+        ("GET", "/upload", 404),
+        ("PUT", "/upload", 400),
+        ("GET", "/upload/refused/file?v=2", 200),
+        ("GET", "/upload/refused/file?v=2&v=3", 200),
+        ("GET", pair.server.sign_v("refused/file", 1), 200),
+        ("HEAD", pair.server.sign_v("refused/file", 1), 200),
         ("GET", "/upload/.hmacfs/tmp", 400),
         ("GET", "/upload/.hmacfs", 400),
         ("GET", "/upload/a//b", 400),

@@ -11,6 +11,7 @@ import toml
 
 from hmacfs.cli import main
 from hmacfs.config import SETTINGS, TcpAddress, UnixAddress, load
+from hmacfs.filetypes import BY_EXTENSION, type_by_name
 from tests.servers import require_binary
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -60,6 +61,12 @@ def test_the_files_fit_one_another() -> None:
     assert settings.log_file is not None
     assert f"{settings.log_file.parent}/*.log" in read("hmac-file-server.logrotate")
     assert isinstance(settings.metrics_port, TcpAddress)
+
+
+def test_nginx_names_the_charset_of_the_same_types() -> None:
+    (listed,) = re.findall(r"charset_types ([^;]*);", read("nginx.conf"))
+    served = {one for extension, one in BY_EXTENSION.items() if type_by_name(f"x.{extension}").endswith("=utf-8")}
+    assert listed.split() == sorted(served)
 
 
 @pytest.mark.parametrize("name", ["metronome.cfg.lua", "prosody.cfg.lua"])

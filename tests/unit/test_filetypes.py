@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmacfs.filetypes import is_inline, is_media_type
+from hmacfs.filetypes import DEFAULT, guess, is_inline, is_media_type, type_by_name
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,26 @@ def test_what_is_no_media_type(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "inline"),
-    [("IMAGE/PNG", True), ("image/svg+xml ;a", False), ("text/plain;x", True), ("text/html", False)],
-)
+    [
+        ("IMAGE/PNG", True), ("image/svg+xml ;a", False), ("text/plain;x", True), ("text/html", False),
+        ("image/SVG+xml", False), ("image/x+xml", False), ("video/x+xml;a=b", False), ("image/png;a=b+xml", True),
+        ("text/plainer", False), ("Text/HTML", False), ("text/html;x", False), ("application/xhtml+xml", False),
+    ],
+)  # fmt: skip
 def test_what_a_browser_may_show(text: str, inline: bool) -> None:
     assert is_inline(text) is inline
+
+
+@pytest.mark.parametrize(
+    ("name", "bare", "served"),
+    [
+        ("notes.txt", "text/plain", "text/plain; charset=utf-8"),
+        ("NOTES.TXT", "text/plain", "text/plain; charset=utf-8"),
+        ("a.csv", "text/csv", "text/csv; charset=utf-8"),
+        ("a.json", "application/json", "application/json"),
+        ("a.png", "image/png", "image/png"),
+        ("txt", DEFAULT, DEFAULT),
+    ],
+)
+def test_text_without_a_recorded_type_is_utf_8(name: str, bare: str, served: str) -> None:
+    assert (guess(name), type_by_name(name)) == (bare, served), "signatures are over the bare type"
