@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hmacfs.errors import BadCoding, IsForm
+from hmacfs.errors import BadCoding, BadRequest, IsForm
 from hmacfs.filetypes import DEFAULT, is_media_type
 from hmacfs.signing import Verified
 
@@ -14,8 +14,15 @@ _NO_TYPE = "application/x-www-form-urlencoded"
 _FORM = "multipart/form-data"
 
 
-def check_coding(environ: Mapping[str, str]) -> None:
-    """Refuse a body in a coding that would have to be undone, or be told to who downloads it: ``BadCoding``."""
+def check_body(environ: Mapping[str, str]) -> None:
+    """Refuse a body that is not what it seems, before a byte of it is read.
+
+    Raises ``BadCoding`` for one in a coding that would have to be undone, or be told to who downloads it, and
+    ``BadRequest`` for one that is a part of a file in a dialect that this server does not speak.
+    """
+    # draft-ietf-httpbis-resumable-upload, and its drafts before the fourth.
+    if environ.get("HTTP_UPLOAD_COMPLETE") == "?0" or environ.get("HTTP_UPLOAD_INCOMPLETE") == "?1":
+        raise BadRequest("The body is not the whole file, in a dialect that this server does not speak.")
     coding = environ.get("HTTP_CONTENT_ENCODING")
     if coding is not None and any(word.strip().lower() not in ("", "identity") for word in coding.split(",")):
         raise BadCoding

@@ -28,7 +28,7 @@ from hmacfs.transfer.body import Body
 from hmacfs.uploads.session import Session
 from hmacfs.uploads.whole import StoreWhole
 from hmacfs.web.conditional import fails_change, has_change_conditions
-from hmacfs.web.content import check_coding, recordable_type, type_to_record
+from hmacfs.web.content import check_body, recordable_type, type_to_record
 from hmacfs.web.cors import Cors
 from hmacfs.web.exchange import Exchange, Reply, View
 from hmacfs.web.files import ServeFile
@@ -94,7 +94,7 @@ def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
     def upload(exchange: Exchange) -> Reply:
         verified = exchange.verified
         assert verified is not None
-        check_coding(exchange.environ)
+        check_body(exchange.environ)
         content_type = type_to_record(exchange.content_type, verified)
         _check_conditions(exchange, services)
         piece = piece_of(exchange.environ)
@@ -233,7 +233,7 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
     @rates.signatures
     def create(exchange: Exchange) -> Reply:
         tus.check_version(exchange.environ)
-        check_coding(exchange.environ)
+        check_body(exchange.environ)
         length = tus.upload_length(exchange.environ)
         first, *others = signable_types(exchange)
         try:
@@ -249,12 +249,14 @@ def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
     def resumable(exchange: Exchange) -> Reply:
         method = exchange.method
         if method == "POST":
-            method = (exchange.header("X_HTTP_METHOD_OVERRIDE") or method).upper()
+            method = exchange.header("X_HTTP_METHOD_OVERRIDE") or method
         if is_tus_path(exchange, services.prefix):
             if method == "HEAD":
                 return services.tus.head(exchange)
+            if exchange.header("IF_MATCH") not in (None, "*"):
+                raise PreconditionFailed(None, "An unfinished upload has no entity tag that the If-Match could name.")
             if method == "PATCH":
-                check_coding(exchange.environ)
+                check_body(exchange.environ)
                 return services.tus.patch(exchange)
             if method == "DELETE":
                 return services.tus.delete(exchange)

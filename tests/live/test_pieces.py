@@ -644,6 +644,14 @@ def test_a_client_that_can_only_post_overrides_the_method(server: HmacFileServer
     assert after.headers["Upload-Offset"] == {"PATCH": "5", "HEAD": "0", "DELETE": None}[method]
 
 
+@pytest.mark.parametrize("method", ["patch", "Head", "delete", "GET", "PUT"])
+def test_an_override_is_a_method_by_its_exact_name(server: HmacFileServer, name: str, method: str) -> None:
+    url = create(server, name, 5).headers["Location"]
+    headers = {"content_type": PIECE_TYPE, "upload_offset": 0, "x_http_method_override": method, **TUS}
+    assert request(server, "POST", url, b"12345", content_length=5, **headers).status == 405
+    assert request(server, "HEAD", url, **TUS).headers["Upload-Offset"] == "0"
+
+
 def test_the_url_alone_is_the_capability(server: HmacFileServer, name: str) -> None:
     """And nothing like it is: neither a signature, nor a name in the reserved folder, nor a guess."""
     upload = begun(TusUpload, server, name)

@@ -198,6 +198,18 @@ def test_the_conditions_of_a_put(server: HmacFileServer, headers: dict[str, str]
     assert get(server, "conditions/taken").body == b"stored"
 
 
+def test_an_unfinished_upload_matches_no_tag(server: HmacFileServer) -> None:
+    upload = TusUpload(server, "conditions/unfinished", BODY, 1000)
+    assert upload.create().status == 201
+    method, headers = upload.head_of(0)
+    for condition, status in (('"x"', 412), ("*", 204)):
+        piece = upload.piece(0)
+        answer = upload.ask(method, upload.url, piece, content_length=len(piece), **headers, if_match=condition)
+        assert answer.status == status
+    assert upload.ask("DELETE", upload.url, if_match='"x"', **TUS).status == 412
+    assert upload.probe().headers["Upload-Offset"] == "1000"
+
+
 def test_conditions_tell_nothing_without_a_signature(server: HmacFileServer) -> None:
     put(server, "conditions/secret", b"stored")
     for method in ("PUT", "POST"):
@@ -213,6 +225,16 @@ def curl(*arguments: str) -> tuple[int, str]:
     command = [require_binary("curl"), "-sS", "-w", "\n%{http_code}", *arguments]
     body, _, status = subprocess.run(command, check=True, capture_output=True, text=True).stdout.rpartition("\n")
     return int(status), body
+
+
+def test_curl_keeps_its_connection_after_a_refusal(server: HmacFileServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(BODY[:50_000])
+    targets = [server.sign_v("kept/refused", 1), "/upload/kept//refused", server.sign_v("kept/stored", 50_000)]
+    command = [require_binary("curl"), "-sS", "-w", "\n%{http_code} %{num_connects}\n", "-H", "Expect:"]
+    for target in targets:
+        command += ["-T", str(tmp_path / "file"), server.url + target]
+    output = subprocess.run([*command, "--path-as-is"], check=True, capture_output=True, text=True).stdout
+    assert [line for line in output.splitlines() if line[:1].isdigit()] == ["403 1", "400 0", "201 0"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmacfs.web.conditional import select
+from hmacfs.web.conditional import fails_change, has_change_conditions, select
 
 MTIME = 784111777
 ETAG = '"2ebcb0a1-5"'
@@ -58,3 +58,25 @@ _DATE = st.builds(
 def test_garbage_selects_something(headers: dict[str, str], size: int) -> None:
     chosen = select({"REQUEST_METHOD": "GET", **headers}, ETAG, MTIME, size)
     assert 0 <= chosen.offset <= chosen.offset + chosen.length <= size
+
+
+@pytest.mark.parametrize(
+    ("headers", "without_file", "with_file"),
+    [
+        ({}, False, False),
+        ({"IF_MATCH": "*"}, True, False),
+        ({"IF_MATCH": '"a", "5-3"'}, True, False),
+        ({"IF_MATCH": '"a"'}, True, True),
+        ({"IF_MATCH": 'W/"5-3"'}, True, True),
+        ({"IF_MATCH": '"5-3"', "IF_UNMODIFIED_SINCE": "Thu, 01 Jan 1970 00:00:00 GMT"}, True, False),
+        ({"IF_UNMODIFIED_SINCE": "Thu, 01 Jan 1970 00:00:04 GMT"}, False, True),
+        ({"IF_UNMODIFIED_SINCE": "Thu, 01 Jan 1970 00:00:05 GMT"}, False, False),
+        ({"IF_UNMODIFIED_SINCE": "yesterday"}, False, False),
+        ({"IF_NONE_MATCH": "*"}, False, False),
+    ],
+)
+def test_the_conditions_of_a_change(headers: dict[str, str], without_file: bool, with_file: bool) -> None:
+    environ = {f"HTTP_{name}": value for name, value in headers.items()}
+    assert fails_change(environ, None, 0) is without_file
+    assert fails_change(environ, '"5-3"', 5) is with_file
+    assert has_change_conditions(environ) or not (without_file or with_file)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hmacfs.errors import BadCoding, IsForm
+from hmacfs.errors import BadCoding, BadRequest, IsForm
 from hmacfs.signing import Scheme, Verified
-from hmacfs.web.content import check_coding, type_to_record
+from hmacfs.web.content import check_body, type_to_record
 
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"
 OPEN = Verified(Scheme.V, binds_length=True)
@@ -20,10 +20,10 @@ def claimed(content_type: str) -> Verified:
 @pytest.mark.parametrize(
     "environ",
     [{}, {"HTTP_CONTENT_ENCODING": ""}, {"HTTP_CONTENT_ENCODING": "identity"}, {"HTTP_CONTENT_ENCODING": "Identity, identity"},
-     {"HTTP_X_AMZ_CONTENT_SHA256": "UNSIGNED-PAYLOAD"}, {"HTTP_ACCEPT_ENCODING": "gzip"}],
+     {"HTTP_X_AMZ_CONTENT_SHA256": "UNSIGNED-PAYLOAD"}, {"HTTP_ACCEPT_ENCODING": "gzip"}, {"HTTP_UPLOAD_COMPLETE": "?1", "HTTP_UPLOAD_DRAFT_INTEROP_VERSION": "6"}],
 )  # fmt: skip
 def test_a_body_may_come_as_it_is(environ: dict[str, str]) -> None:
-    check_coding(environ)
+    check_body(environ)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,13 @@ def test_a_body_may_come_as_it_is(environ: dict[str, str]) -> None:
 )  # fmt: skip
 def test_no_coding_is_undone(environ: dict[str, str]) -> None:
     with pytest.raises(BadCoding):
-        check_coding(environ)
+        check_body(environ)
+
+
+@pytest.mark.parametrize("environ", [{"HTTP_UPLOAD_COMPLETE": "?0"}, {"HTTP_UPLOAD_INCOMPLETE": "?1"}])
+def test_a_part_in_a_dialect_that_is_not_spoken_is_no_file(environ: dict[str, str]) -> None:
+    with pytest.raises(BadRequest):
+        check_body(environ)
 
 
 @pytest.mark.parametrize(
