@@ -34,7 +34,7 @@ from hmacfs.web.client import ClientAddress
 from hmacfs.web.cors import Cors
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
-from hmacfs.web.health import PROBES, Health, health
+from hmacfs.web.health import PROBES, WELCOME, Health, health
 from hmacfs.web.locations import Locations
 from hmacfs.web.rates import DOWNLOAD, SIGNATURE, UPLOAD, Rates, rate_limiter
 from hmacfs.web.routing import AnyPath, Desk, DirectDoor
@@ -163,7 +163,7 @@ def _metrics(app: flask.Flask, settings: Settings) -> Metrics:
     """The exporter's own metrics would cost a fifth of the small requests, and its labels have no bound."""
     files.use(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     exporter = GunicornPrometheusMetrics(app, export_defaults=False)
-    return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>", probes=PROBES)
+    return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME})
 
 
 def _pulse(metrics: Metrics, core: Core, counter: Switch, settings: Settings) -> Pulse:

@@ -41,8 +41,9 @@ def write_config(path: Path) -> int:
     return 0
 
 
-def curl_lines(settings: Settings) -> str:
-    """Two lines for a shell: one uploads a small text, the other fetches it."""
+def curl_lines(settings: Settings, config: Path | None = None) -> str:
+    """Two lines for a shell: one uploads a small text and prints "stored", the other fetches it. With the ``config`` of
+    a server on a folder also one that makes further URLs."""
     name = StoredName.from_text(f"try-{secrets.token_hex(8)}/hello.txt")
     path = name.url_path(settings.url_prefix)
     expires = int(time.time()) + LINES_ARE_GOOD_FOR_SECONDS
@@ -50,4 +51,13 @@ def curl_lines(settings: Settings) -> str:
     signature = sign_v3(keyring, "PUT", expires, settings.url_prefix + name.path)
     url = base_url(settings) + path
     upload = shlex.quote(f"{url}?v3={signature}&expires={expires}")
-    return f"\nTry it in another terminal:\n\n    echo 'It works.' | curl -T - {upload}\n    curl {shlex.quote(url)}\n"
+    lines = [
+        "Try it in another terminal:",
+        "",
+        f"    echo 'It works.' | curl -sS --fail-with-body -T - {upload} && echo stored",
+        f"    curl {shlex.quote(url)}",
+    ]
+    if config is not None:
+        sign = f"hmacfs sign -config {shlex.quote(str(config))} put NAME --file FILE"
+        lines += ["", "The secret is in that folder too, so this makes further URLs:", "", f"    {sign}"]
+    return "\n" + "\n".join(lines) + "\n"

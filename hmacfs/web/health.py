@@ -18,6 +18,7 @@ _HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no
 
 #: The routes that monitors ask.
 PROBES = ("/healthz", "/readyz")
+WELCOME = "/"
 #: What keeps the server from serving is logged when it changes, and again after so long.
 REMINDER_SECONDS = 60.0
 
@@ -55,8 +56,13 @@ class Health:
 
 
 def health(desk: Desk, state: Health) -> TransferBlueprint:
-    """The blueprint of ``/healthz`` and ``/readyz``."""
+    """The blueprint of ``/healthz`` and ``/readyz``, and of ``/``, where people look who wonder what this is."""
     blueprint = TransferBlueprint("health", __name__, desk)
+
+    @blueprint.transfer(WELCOME, "GET", "HEAD")
+    def welcome(_: Exchange) -> Reply:
+        text = "This is an HMAC file server: it takes files at signed URLs and gives them out again.\n"
+        return Reply(HTTPStatus.OK, [*_HEADERS], text.encode())
 
     @blueprint.transfer(PROBES[0], "GET", "HEAD")
     def healthz(_: Exchange) -> Reply:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -157,6 +156,103 @@ def test_the_start_says_what_it_serves_and_no_secret(start_server: StartServer) 
         assert hidden not in log
 
 
+def assert_curl_lines_work(daemon: Daemon) -> None:
+    """Also that the first one, which stores a file, does so once and says so only then."""
+    require_binary("curl")
+    daemon.wait_until(lambda: daemon.log().count("curl ") == 2)
+    upload, fetch = [line.strip() for line in daemon.log().splitlines() if "curl " in line]
+    for line, status, expected in (
+        (upload, 0, "stored\n"),
+        (fetch, 0, "It works.\n"),
+        (upload, 22, "already exists.\n"),
+    ):
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout[-len(expected) :]) == (status, expected)
+        assert (status == 0) == (done.stderr == "" or "Total" in done.stderr)
+
+
+def test_a_folder_is_enough(tmp_path: Path) -> None:
+    """It keeps its secret for the next start, in a file that no URL names and nobody else may read."""
+    ports = free_port(), free_port()
+    signed = ""
+    for port in (*ports, None):
+        command = [sys.executable, "-W", "error", "-m", "hmacfs", "./data", *(["--port", str(port)] if port else [])]
+        daemon = Daemon(
+            command, folder=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "HMACFS_STORE_DIR": "/nowhere"}
+        )
+        try:
+            daemon.log_path.write_text("")
+            assert_curl_lines_work(daemon)
+            config = tmp_path / "data" / ".hmacfs" / "config.toml"
+            assert config.stat().st_mode & 0o777 == 0o600
+            done = run("sign", "-config", "data/.hmacfs/config.toml", "put", "a.txt", "--size", 1, cwd=tmp_path)
+            assert done.stdout.startswith(f"http://127.0.0.1:{port or ports[1]}/upload/a.txt?v=")
+            assert "hmacfs sign -config data/.hmacfs/config.toml put NAME --file FILE" in daemon.log()
+            query = done.stdout.partition("?")[2]
+            assert signed in ("", query)
+            signed = query
+            assert request(port or ports[1], "GET", "/upload/.hmacfs/config.toml").status in (400, 404)
+            assert daemon.stop() == 0
+        finally:
+            daemon.kill()
+    assert len(list((tmp_path / "data").glob("try-*/hello.txt"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sing", "put", "a"], "unrecognized arguments: put a"), (["swep"], "no command of this name, and no folder"),
+        (["./file"], "file: Not a directory"), (["./data", "--port", "0"], "--port '0' is not allowed"),
+        (["./data", "--port", "http"], "--port 'http' is not allowed"), (["./data", "-config", "x"], "not both"),
+        (["-config", "x", "--port", "1"], "--port goes with a folder"), (["/proc/none/data"], "/proc/none: No such file"),
+    ],
+)  # fmt: skip
+def test_mistakes_with_a_folder(tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "file").touch()
+    done = run(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_s_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("./data", "--port", port, cwd=tmp_path)
+    assert done.returncode != 0
+    assert (
+        done.stderr
+        == f"hmac-file-server: HMACFS_LISTEN_PORT: cannot listen at 127.0.0.1:{port}: Address already in use\n"
+    )
+
+
+def test_help_names_variables_examples_and_documentation() -> None:
+    for arguments in (["--help"], ["-h"], ["./data", "--help"]):
+        text = run(*arguments).stdout
+        for word in (
+            "HMACFS_CONFIG",
+            "HMACFS_SECRET_FILE",
+            "./data --port 9000",
+            "README.md",
+            "sign",
+            "sweep",
+            "-online",
+        ):
+            assert word in text, arguments
+
+
+def test_the_server_says_what_it_is(start_server: StartServer) -> None:
+    server = start_server()
+    answer = request(server, "GET", "/")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    assert answer.body.startswith(b"This is an HMAC file server")
+    assert answer.body.count(b"\n") == 1
+    head = request(server, "HEAD", "/")
+    assert (head.status, head.body, head.headers["Content-Length"]) == (200, b"", str(len(answer.body)))
+    assert request(server, "GET", "/other").status == 404
+    assert request(server, "POST", "/", b"x").status == 405
+
+
 def test_init_and_the_printed_curl_lines(tmp_path: Path) -> None:
     assert run("-init", "config.toml", cwd=tmp_path).returncode == 0
     config = tmp_path / "config.toml"
@@ -169,12 +265,7 @@ def test_init_and_the_printed_curl_lines(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hmacfs", "-config", "config.toml", "-curl"]
     daemon = Daemon(command, folder=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
-        daemon.wait_until(lambda: daemon.log().count("curl ") == 2)
-        lines = [line.strip() for line in daemon.log().splitlines() if "curl " in line]
-        curl = require_binary("curl")
-        for line, expected in zip(lines, ("", "It works.\n"), strict=True):
-            shell = line.replace("curl ", f"{shlex.quote(curl)} -sS --fail ")
-            assert subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout == expected
+        assert_curl_lines_work(daemon)
         assert list((tmp_path / "data").glob("try-*/hello.txt"))
     finally:
         daemon.kill()
