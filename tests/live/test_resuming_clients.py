@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.server
 import json
 import os
 import random
@@ -13,15 +14,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import toml
 
-from tests.live.client import get
+from tests.live.client import get, put
 from tests.live.pieces import partial_files
 from tests.servers import require, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
@@ -94,20 +96,47 @@ class RealClient(ABC):
 
 
 class _Script(RealClient):
-    """The README's lines for a shell; what they need besides curl is in ``PATH``."""
+    """The README's lines for a shell; what they need besides curl is in ``PATH``. ``is_hurried``: the pauses are
+    written down and cut short. ``changes`` are made in the configuration that the URL is signed with."""
 
     example: int
+    is_hurried = True
+
+    def __init__(self, *arguments: Any, **changes: object) -> None:
+        super().__init__(*arguments)
+        self._changes = changes
 
     def command(self) -> list[str]:
         lines = readme("sh")
-        script = f"set -e\n{lines[0]}\n{lines[self.example]}".replace("8000000", str(self.size))
-        return [require_binary("bash"), "-c", script.replace("sleep 1", "sleep 0.1")]
+        script = f"{lines[0]}\n{lines[self.example]}".replace("8000000", str(self.size))
+        return [require_binary("sh"), "-c", script]
 
     def environment(self) -> dict[str, str]:
         require_binary("curl")
         config = self.folder / "config.toml"
-        config.write_text(toml.dumps({**self._server.settings, "PublicURL": f"http://127.0.0.1:{self._port}"}))
-        return {"HMACFS_CONFIG": str(config), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        settings = {**self._server.settings, "PublicURL": f"http://127.0.0.1:{self._port}", **self._changes}
+        config.write_text(toml.dumps(settings))
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        if self.is_hurried:
+            sleep = self.folder / "bin" / "sleep"
+            sleep.parent.mkdir(exist_ok=True)
+            sleep.write_text(f'#!/bin/sh\necho "$1" >>{self.folder}/pauses\nexec {shutil.which("sleep")} 0.1\n')
+            sleep.chmod(0o755)
+            path = f"{sleep.parent}:{path}"
+        return {"HMACFS_CONFIG": str(config), "PATH": path}
+
+    def pauses(self) -> list[int]:
+        """How long the script wanted to wait, each time."""
+        path = self.folder / "pauses"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def run(self) -> tuple[int, str]:
+        """The exit status, and what it printed."""
+        environ = {**os.environ, **self.environment()}
+        done = subprocess.run(
+            self.command(), cwd=self.folder, env=environ, capture_output=True, text=True, timeout=100, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
 
 
 class CurlRanges(_Script):
@@ -244,3 +273,136 @@ def test_a_client_that_can_only_post(server: HmacFileServer, tmp_path: Path) -> 
     with Proxy(server.port) as proxy:
         check(TusJsInAnotherWay, server, source, proxy, 400_000, kills=0)
     assert " method=POST path=/upload/.hmacfs/tus/" in server.log()
+
+
+# -- the README's scripts, where they cannot succeed, or not at once ------------------------------
+
+SCRIPTS = [CurlRanges, CurlChunks]
+StartServer = Callable[..., HmacFileServer]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "client" / NAME
+    path.parent.mkdir()
+    path.write_bytes(os.urandom(1_000_000))
+    return path
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+@pytest.mark.parametrize("size", [0, 400_000, 1_000_000])
+def test_a_script_succeeds_once_the_file_is_stored(
+    start_server: StartServer, source: Path, kind: type[_Script], size: int
+) -> None:
+    """And again when it is run again: that file is there."""
+    server = start_server()
+    source.write_bytes(source.read_bytes()[:size])
+    script = kind(server, server.port, source.parent, 400_000)
+    assert script.run() == (0, "")
+    assert (server.store / NAME).read_bytes() == source.read_bytes()
+    if size:
+        assert script.run()[0] == 0
+        assert (script.pauses(), server.complaints()) == ([0] if kind is CurlRanges and size > 400_000 else [], [])
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+@pytest.mark.parametrize("length", [5, 1_000_001])
+def test_a_script_fails_where_another_file_has_the_name(
+    start_server: StartServer, source: Path, kind: type[_Script], length: int
+) -> None:
+    server = start_server()
+    put(server, NAME, bytes(length))
+    script = kind(server, server.port, source.parent, 400_000)
+    status, said = script.run()
+    assert (status, script.pauses()) == (1, [])
+    assert "film.mp4: another file has this name" in said
+    assert len((server.store / NAME).read_bytes()) == length
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_script_fails_where_another_file_comes_under_way(
+    start_server: StartServer, source: Path, kind: type[_Script]
+) -> None:
+    server = start_server(MaxBytesPerSecond=500_000)
+    script = kind(server, server.port, source.parent, 100_000)
+    process = script.start()
+    wait_until(lambda: partial_bytes(server) >= 200_000 or process.poll() is not None, what="the script's progress")
+    put(server, NAME, b"another")
+    assert process.wait(30) == 1
+    assert "another file has this name" in (source.parent / "output.log").read_text()
+    assert (server.store / NAME).read_bytes() == b"another"
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_script_ends_at_once_where_it_is_refused(
+    start_server: StartServer, source: Path, kind: type[_Script]
+) -> None:
+    server = start_server(UploadMaxSize=900_000)
+    for changes, status, sentence in (
+        ({"Secret": "another secret of 32 bytes, or so"}, 403, "The signature is missing, wrong or expired."),
+        ({}, 413, "The file is larger than this server accepts."),
+    ):
+        script = kind(server, server.port, source.parent, 400_000, **changes)
+        ended, said = script.run()
+        assert (ended, script.pauses()) == (1, [])
+        assert "film.mp4: refused" in said
+        assert sentence in said
+        assert f"status: {status}" in said
+    assert server.stored() == []
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_script_goes_on_when_the_server_is_back(start_server: StartServer, source: Path, kind: type[_Script]) -> None:
+    server = start_server(MaxBytesPerSecond=400_000)
+    script = kind(server, server.port, source.parent, 100_000)
+    script.is_hurried = False
+    process = script.start()
+    for bound in (200_000, 500_000):
+        wait_until(lambda bound=bound: partial_bytes(server) >= bound, what="the script's progress")  # type: ignore[misc]
+        server.daemon.kill()
+        assert process.poll() is None
+        server.start()
+    assert process.wait(60) == 0, (source.parent / "output.log").read_text()
+    assert sha256(server.store / NAME) == sha256(source)
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_script_gives_up_where_nobody_answers(start_server: StartServer, source: Path, kind: type[_Script]) -> None:
+    server = start_server()
+    server.stop()
+    script = kind(server, server.port, source.parent, 400_000)
+    status, said = script.run()
+    assert (status, script.pauses()) == (1, [0, 1, 3, 7, 15, 31, 63, 127])
+    assert "film.mp4: gave up" in said
+
+
+class _Busy(http.server.BaseHTTPRequestHandler):
+    """Refuses with what ``answers`` says, one after the other, then stores."""
+
+    protocol_version = "HTTP/1.1"
+    answers: ClassVar[list[tuple[int, str | None]]] = []
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, pause = self.answers.pop(0) if self.answers else (201, None)
+        self.send_response(status)
+        if pause is not None:
+            self.send_header("Retry-After", pause)
+        if status == 201:
+            self.send_header("Upload-Offset", "1000000")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_script_waits_as_long_as_it_is_told(server: HmacFileServer, source: Path, kind: type[_Script]) -> None:
+    _Busy.answers = [(429, "60"), (503, "2"), (503, "Fri, 01 Jan 2100 00:00:00 GMT"), (500, None), (408, "9")]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Busy) as busy:
+        threading.Thread(target=busy.serve_forever, daemon=True).start()
+        script = kind(server, busy.server_address[1], source.parent, 1_000_000)
+        assert script.run() == (0, "")
+        busy.shutdown()
+    assert script.pauses() == [60, 2, 3, 7, 15]
