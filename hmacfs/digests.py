@@ -27,7 +27,7 @@ _LIST = rf"\( *(?:{_ITEM}(?: +{_ITEM})* *)?\){_PARAMETERS}"
 _MEMBER = re.compile(rf"({_KEY})(?:=(?:({_BYTES}){_PARAMETERS}|{_ITEM}|{_LIST})|{_PARAMETERS})")
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
 #: Far more than the digests of all algorithms take.
-_FIELD_LIMIT = 4096
+_FIELD_LIMIT = 1024
 
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from hmacfs.dialects.numerals import byte_count
 from hmacfs.errors import BadRequest
-
-_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class NumberedChunk(NamedTuple):
@@ -27,19 +24,18 @@ class NumberedChunk(NamedTuple):
 def numbered_chunk(environ: Mapping[str, str]) -> NumberedChunk | None:
     """The chunk that a PUT carries by its headers (WSGI environ keys), ``None`` without X-Chunk-ID.
 
-    Raises ``BadRequest`` for headers that are malformed, incomplete or contradict each other, ``TooLarge`` for a size
-    that no file has.
+    Raises ``BadRequest`` for headers that are malformed, incomplete or contradict each other, ``TooLarge`` for numbers
+    that no file has of bytes or chunks.
     """
-    number, count = environ.get("HTTP_X_CHUNK_ID"), environ.get("HTTP_X_TOTAL_CHUNKS")
-    if number is None and count is None:
+    if "HTTP_X_CHUNK_ID" not in environ and "HTTP_X_TOTAL_CHUNKS" not in environ:
         return None
+    number = byte_count(environ.get("HTTP_X_CHUNK_ID", ""))
+    count = byte_count(environ.get("HTTP_X_TOTAL_CHUNKS", ""))
     size = environ.get("HTTP_X_FILE_SIZE")
     total = None if size is None else byte_count(size)
-    if not (number and count and _NUMBER.fullmatch(number) and _NUMBER.fullmatch(count)) or (
-        size is not None and total is None
-    ):
+    if number is None or count is None or (size is not None and total is None):
         raise BadRequest("X-Chunk-ID, X-Total-Chunks and X-File-Size are whole numbers, the first two both needed.")
-    chunk = NumberedChunk(int(number), int(count), total)
+    chunk = NumberedChunk(number, count, total)
     if not 1 <= chunk.number <= chunk.chunks:
         raise BadRequest("X-Chunk-ID counts from 1 to X-Total-Chunks.")
     return chunk

@@ -62,6 +62,8 @@ def test_numbers_that_are_too_large_are_told_so(digits: str) -> None:
         lambda: content_range(f"bytes 0-4/{digits}"),
         lambda: content_range(f"bytes {digits}-{digits}/5"),
         lambda: numbered("1", "3", digits),
+        lambda: numbered("1", digits, "3"),
+        lambda: numbered(digits, digits),
         lambda: tus.upload_length({"HTTP_UPLOAD_LENGTH": digits}),
     ):
         with pytest.raises(TooLarge):
@@ -73,7 +75,7 @@ def test_numbers_that_are_too_large_are_told_so(digits: str) -> None:
 def test_zeros_in_front_change_no_number(zeros: int) -> None:
     digits = "0" * zeros + "7"
     assert content_range(f"bytes {'0' * zeros}-6/{digits}") == RangePiece(0, 7, 7)
-    assert numbered("1", "3", digits) == NumberedChunk(1, 3, 7)
+    assert numbered(digits, digits, digits) == NumberedChunk(7, 7, 7)
     assert tus.upload_length({"HTTP_UPLOAD_LENGTH": digits}) == tus.upload_offset({"HTTP_UPLOAD_OFFSET": digits}) == 7
 
 
@@ -128,7 +130,7 @@ def test_the_headers_give_the_chunk(headers: tuple[str, ...], expected: Numbered
     "headers",
     [("1", None), (None, "3"), ("", "3"), ("1", ""), ("1", "3", ""), ("0", "3"), ("4", "3"), ("0", "0"), ("-1", "3"),
      ("+1", "3"), ("1.0", "3"), ("1", "three"), ("1", "3", "-1"), ("1", "3", "1e3"), ("1_0", "30"), (" 1", "3"),
-     ("\u00b9", "3"), ("1" * 19, "1" * 19), ("1, 2", "3")],
+     ("\u00b9", "3"), ("1, 2", "3")],
 )  # fmt: skip
 def test_malformed_or_contradicting_chunk_headers_are_refused(headers: tuple[str | None, ...]) -> None:
     with pytest.raises(BadRequest):
