@@ -123,13 +123,30 @@ def folder_of(user: str) -> Iterator[Path]:
 
 
 class Daemon:
-    """A running program in a folder of its own, its output in ``log``, stopped with its children."""
+    """A running program in a folder of its own, its output in ``log``, stopped with its children.
 
-    def __init__(self, command: Sequence[str], *, folder: Path, env: Mapping[str, str] | None = None) -> None:
+    pass_fds: descriptors that it gets under the same numbers.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.log_path = folder / "output.log"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=pass_fds,
             )
         reaper.watch_group(self.process.pid)
 
