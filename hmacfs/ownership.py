@@ -15,6 +15,9 @@ import shlex
 import stat
 from pathlib import Path
 
+#: What ``ProtectHome=yes`` of a systemd service hides.
+_HOMES = ("/home", "/root", "/run/user")
+
 
 def make_folder(folder: Path, mode: int = 0o700) -> None:
     """Make a folder with the parents it lacks, all of that mode. Raises ``OSError``."""
@@ -75,7 +78,28 @@ def explain(path: Path, error: OSError) -> str:
 def reason(path: Path, error: OSError) -> str:
     """The same without the path in front."""
     sentence = error.strerror or type(error).__name__
+    if error.errno == errno.EROFS:
+        return sentence + _sandbox_remedy(path.absolute())
     return sentence + _remedy(path.absolute()) if error.errno in (errno.EACCES, errno.EPERM) else sentence
+
+
+def _sandbox_remedy(path: Path) -> str:
+    """A service of systemd (``ProtectSystem=strict``) may write where its unit says, and nowhere else."""
+    if "INVOCATION_ID" not in os.environ:
+        return ""
+    if hidden := next((home for home in _HOMES if path.is_relative_to(home)), None):
+        return f"; the service does not see {hidden} (ProtectHome=yes): choose another folder"
+    make = "" if os.path.isdir(path) else f"install -d -o {user_name(os.geteuid())} {shlex.quote(str(path))} and "
+    return f"; as root: {make}ReadWritePaths={path} below [Service] in: systemctl edit {_unit()}"
+
+
+def _unit() -> str:
+    """The service that this process belongs to."""
+    with contextlib.suppress(OSError):
+        for part in reversed(Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().split("/")):
+            if part.endswith(".service"):
+                return part
+    return "hmac-file-server.service"
 
 
 def _remedy(path: Path) -> str:

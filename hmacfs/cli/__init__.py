@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hmacfs
-from hmacfs.cli import check, demo, folder, sign, sweep
+from hmacfs.cli import check, demo, folder, reload, sign, sweep
 from hmacfs.config import Settings, find_config
 from hmacfs.errors import ConfigError
 
-_COMMANDS = {"sign": sign, "sweep": sweep}
+_COMMANDS = {"sign": sign, "sweep": sweep, "reload": reload}
 _EPILOG = """\
 examples:
   hmac-file-server ./data --port 9000           serve a folder, to try it out

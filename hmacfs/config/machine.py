@@ -25,9 +25,9 @@ _NO_ANONYMOUS_FILES_ERRNOS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EI
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def check_environment(settings: Settings) -> None:
-    """Whether this process could use store, runtime folder, log file and socket, or make them. Nothing is made, not
-    even for a moment. Raises ``ConfigError``."""
+def check_environment(settings: Settings, *, listens: bool = True) -> None:
+    """Whether this process could use store, runtime folder and log file, or make them, and its own socket if it is to
+    have one (``listens``). Nothing is made, not even for a moment. Raises ``ConfigError``."""
     origins = settings.origins
     _check_folder(origins["StoreDir"], settings.store_dir)
     reserved = settings.store_dir / RESERVED_FOLDER
@@ -39,7 +39,7 @@ def check_environment(settings: Settings) -> None:
         _check_entries(origins["RuntimeDir"], settings.runtime_dir)
     if settings.log_file is not None:
         _check_log(origins["LogFile"], settings.log_file)
-    if isinstance(settings.listen, UnixAddress):
+    if listens and isinstance(settings.listen, UnixAddress):
         _check_socket(origins["ListenPort"], settings.listen.path)
 
 
@@ -99,7 +99,9 @@ def _check_log(origin: str, path: Path) -> None:
         elif not may(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise _unusable(origin, path, error) from None
+        place = path if os.path.lexists(path) else path.absolute().parent
+        why = one_line(reason(place, error))
+        raise ConfigError(f"{origin}: {one_line(path)} cannot be written: {why}") from None
 
 
 def _check_socket(origin: str, path: Path) -> None:

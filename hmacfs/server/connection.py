@@ -71,7 +71,7 @@ class Site:
 class Connection:
     """Serves one accepted connection. ``peer`` is its address, or ``None`` for a Unix socket.
 
-    ``is_idle``: no request is being received or served; ``is_fresh``: there was none yet.
+    ``is_idle``: no request is being received or served.
     """
 
     def __init__(self, site: Site, wire: Wire, peer: tuple[Any, ...] | None) -> None:
@@ -79,7 +79,6 @@ class Connection:
         self.wire = wire
         self.inbox = Inbox(self.wire)
         self.is_idle = True
-        self.is_fresh = True
         #: Bytes of the last request's body that are still to come and belong to nobody.
         self._to_discard = 0
         self._peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
@@ -101,7 +100,7 @@ class Connection:
 
     def end_if_idle(self) -> None:
         """Make the connection end now if no request is on its way (for a stop)."""
-        if self.is_idle:
+        if self.is_idle and not self.wire.has_arrived:
             self.wire.stop_reading()
 
     def _serve_request(self) -> bool:
@@ -113,7 +112,7 @@ class Connection:
             return False
         if head is None:
             return False
-        self.is_idle = self.is_fresh = False
+        self.is_idle = False
         body = self._body(head)
         answer = Answer(self, head, body)
         try:

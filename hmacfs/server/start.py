@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
@@ -20,8 +18,6 @@ from gunicorn.glogging import Logger
 import hmacfs
 from hmacfs.config import (
     Settings,
-    TcpAddress,
-    UnixAddress,
     check_environment,
     find_config,
     foreign_files,
@@ -30,8 +26,10 @@ from hmacfs.config import (
     warnings,
 )
 from hmacfs.errors import ConfigError
+from hmacfs.server.listening import address_of, address_problem, bind_address
+from hmacfs.server.manager import pass_on_sockets
 from hmacfs.server.monitoring import Monitoring, drop_gauges, metrics_folder
-from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, loads, plans
+from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, loads, manager, plans
 from hmacfs.sessions.opening import check_settings, remote_stores
 from hmacfs.storage.opening import open_storage
 from hmacfs.telemetry import logs
@@ -77,6 +75,7 @@ def reload_settings() -> Settings:
         if _current is None:
             raise
         log.error("%s; keeping the running configuration", error)
+        manager.refuse(str(error))
         return _current
     _current = settings
     return settings
@@ -96,10 +95,10 @@ def _check_changes(running: Settings, settings: Settings) -> None:
     if settings.store_dir != running.store_dir:
         open_storage(settings)
     problem = ""
-    if settings.listen != running.listen:
-        problem = _address_problem(settings.origins["ListenPort"], settings.listen)
+    if settings.listen != running.listen and not manager.is_activated:
+        problem = address_problem(settings.origins["ListenPort"], settings.listen)
     if not problem and settings.metrics_enabled and settings.metrics_port != running.metrics_port:
-        problem = _address_problem(settings.origins["MetricsPort"], settings.metrics_port)
+        problem = address_problem(settings.origins["MetricsPort"], settings.metrics_port)
     if problem:
         raise ConfigError(problem)
 
@@ -107,7 +106,7 @@ def _check_changes(running: Settings, settings: Settings) -> None:
 def check(path: Path | None) -> Settings:
     """The settings of this file and the environment, which a server can use. Raises ``ConfigError``."""
     settings = load(path, os.environ)
-    check_environment(settings)
+    check_environment(settings, listens=not manager.is_activated)
     check_settings(settings)
     return settings
 
@@ -133,13 +132,16 @@ def gunicorn_settings() -> dict[str, Any]:
         settings = reload_settings()
         logs.configure(settings.log_level, settings.log_file, settings.log_format)
     except ConfigError as error:
-        sys.exit(f"hmac-file-server: {error}")
+        _refuse_to_start(error)
     except OSError as error:  # the log file
+        problem = f"LogFile: {settings.log_file} cannot be opened: {error.strerror}"
         if not is_reload:
-            sys.exit(f"hmac-file-server: LogFile: {settings.log_file} cannot be opened: {error.strerror}")
-        log.error("LogFile: %s cannot be opened: %s; going on with the old one", settings.log_file, error.strerror)
+            _refuse_to_start(problem)
+        log.error("%s; going on with the old one", problem)
+        manager.refuse(problem)
     return {
-        "bind": [_bind(settings)],
+        # At another address than before gunicorn would close the listeners, and open others than it was given.
+        "bind": ["inherited"] if manager.is_activated else [bind_address(settings)],
         "workers": settings.workers,
         "worker_class": TransferWorker,
         "worker_connections": settings.max_connections,
@@ -154,21 +156,19 @@ def gunicorn_settings() -> dict[str, Any]:
         "when_ready": when_ready,
         "on_reload": on_reload,
         "child_exit": child_exit,
+        "pre_exec": pre_exec,
     }
+
+
+def _refuse_to_start(problem: object) -> NoReturn:
+    """End with the exit status of a mistake in the configuration, after which no service manager need try again."""
+    print(f"hmac-file-server: {problem}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _patience(settings: Settings) -> int:
     """Seconds that the master gives its workers to stop."""
     return int(settings.graceful_shutdown_timeout + _MASTER_MARGIN_SECONDS)
-
-
-def _bind(settings: Settings) -> str:
-    listen = settings.listen
-    if isinstance(listen, UnixAddress):
-        return f"unix:{listen.path}"
-    if not listen.host:
-        return f"[::]:{listen.port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{listen.port}"
-    return f"[{listen.host}]:{listen.port}" if ":" in listen.host else f"{listen.host}:{listen.port}"
 
 
 class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no type hints
@@ -206,18 +206,19 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no type hin
 def on_starting(_server: Any) -> None:
     """In the master, before it listens."""
     settings = current_settings()
-    if "GUNICORN_PID" not in os.environ:  # else the listener is inherited from the server that is being replaced
-        problem = _address_problem(settings.origins["ListenPort"], settings.listen)
-        if settings.metrics_enabled and not problem:
-            problem = _address_problem(settings.origins["MetricsPort"], settings.metrics_port)
-        if problem:
-            sys.exit(f"hmac-file-server: {problem}")
+    try:
+        manager.take_over()
+    except ConfigError as error:
+        _refuse_to_start(error)
+    problem = _addresses_problem(settings)
+    if problem:
+        sys.exit(f"hmac-file-server: {problem}")
     metrics_folder(settings)
     _raise_descriptor_limit(settings.max_connections)
     try:
         storage = open_storage(settings)
     except ConfigError as error:
-        sys.exit(f"hmac-file-server: {error}")
+        _refuse_to_start(error)
     removed = storage.remove_leftovers()
     log.info("hmac-file-server %s, workers: %d, pid %d", hmacfs.__version__, settings.workers, os.getpid())
     log.info("configuration: %s", os.environ.get(CONFIG_VARIABLE) or "from the environment")
@@ -239,7 +240,16 @@ def when_ready(server: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _, frame: _stop(server, frame))
     server.handle_hup = lambda: _reload(server)
-    log.info("listening at %s, uploads at %s", _bind(current_settings()), current_settings().url_prefix)
+    server.handle_usr2 = lambda: _replace(server)
+    server.handle_chld = server.handle_cld = lambda: _look_at_children(server)
+    settings = current_settings()
+    if manager.is_activated:
+        addresses = [address_of(listener) for listener in server.LISTENERS]
+        log.info("listening at %s (socket activation), uploads at %s", " and ".join(addresses), settings.url_prefix)
+        if str(settings.listen) not in addresses and bind_address(settings) not in addresses:
+            log.warning("ListenPort = %s is not used: the service manager opened the sockets", settings.listen)
+    else:
+        log.info("listening at %s, uploads at %s", bind_address(settings), settings.url_prefix)
     _monitoring.apply(current_settings(), _workers_of(server))
     for action in _when_ready:
         action()
@@ -250,6 +260,7 @@ def on_reload(server: Any) -> None:
     global _drained
     _drained = 0
     plans.supersede(server.worker_age)
+    manager.replace_workers(server.worker_age)
     server.cfg.set("graceful_timeout", 0)  # see _reload
     _monitoring.apply(current_settings(), _workers_of(server))
 
@@ -257,10 +268,34 @@ def on_reload(server: Any) -> None:
 def _reload(server: Any) -> None:
     """SIGHUP. gunicorn waits for the old workers in here for as long as a stop may take, and is deaf to all signals
     meanwhile, a stop among them."""
+    manager.begin_reload()
     try:
         server.reload()
     finally:
         server.cfg.set("graceful_timeout", _patience(current_settings()))
+
+
+def _look_at_children(server: Any) -> None:
+    """SIGCHLD, which a worker that begins to serve sends too."""
+    type(server).handle_chld(server)
+    if plans.serving:
+        manager.worker_serves(plans.serving)
+
+
+def _replace(server: Any) -> None:
+    """SIGUSR2. A service manager takes the end of the process that it knows for the end of the service."""
+    if manager.is_watching:
+        log.error(
+            "SIGUSR2 is for servers without a service manager: restart the service instead, which loses no request"
+        )
+        return
+    server.reexec()
+
+
+def pre_exec(server: Any) -> None:
+    """In the process that becomes the new master after SIGUSR2."""
+    if manager.is_activated:
+        pass_on_sockets(server.LISTENERS)
 
 
 def child_exit(server: Any, worker: Any) -> None:
@@ -300,6 +335,7 @@ _monitoring = Monitoring()
 def _stop(server: Any, frame: FrameType | None) -> None:
     """The first SIGINT or SIGTERM is a graceful stop, any further one an immediate one (gunicorn's SIGQUIT)."""
     plans.stop()
+    manager.notify("STOPPING=1", "STATUS=finishing what is running")
     server.signal(signal.SIGQUIT if plans.is_hurried else signal.SIGTERM, frame)
 
 
@@ -322,39 +358,16 @@ def _features(settings: Settings) -> list[str]:
     return features
 
 
-def _address_problem(origin: str, address: TcpAddress | UnixAddress) -> str:
-    """Why nothing can listen at this address; empty if it can. gunicorn would try for five seconds and say it six
-    times; and it would take the socket file away from a server that uses it."""
-    if isinstance(address, UnixAddress):
-        return _unix_socket_problem(origin, str(address.path))
-    host = address.host or None
-    try:
-        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        return f"{origin}: cannot listen at {address}: there is no such host"
-    for family, kind, protocol, _, where in found:
-        with socket.socket(family, kind, protocol) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6 and host is None:
-                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                trial.bind(where)
-            except OSError as error:
-                if host is None and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    continue
-                return f"{origin}: cannot listen at {address}: {os.strerror(error.errno or 0)}"
-    return ""
-
-
-def _unix_socket_problem(origin: str, path: str) -> str:
-    try:
-        with socket.socket(socket.AF_UNIX) as trial:
-            trial.connect(path)
-    except FileNotFoundError:
+def _addresses_problem(settings: Settings) -> str:
+    """Why this server cannot listen where it should; empty if it can."""
+    if "GUNICORN_PID" in os.environ:  # the server that is being replaced still does, and hands its listener over
         return ""
-    except OSError as error:
-        return "" if error.errno == errno.ECONNREFUSED else f"{origin}: cannot listen at {path}: {error.strerror}"
-    return f"{origin}: cannot listen at {path}: another server does"
+    problem = ""
+    if not manager.is_activated:
+        problem = address_problem(settings.origins["ListenPort"], settings.listen)
+    if settings.metrics_enabled and not problem:
+        problem = address_problem(settings.origins["MetricsPort"], settings.metrics_port)
+    return problem
 
 
 def _raise_descriptor_limit(connections: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import gc
 import logging
 import mmap
+import os
 import signal
 import ssl
 import sys
@@ -24,14 +26,16 @@ from hmacfs.config import Settings
 from hmacfs.errors import Stopping
 from hmacfs.server.balance import FairServer, Loads, Share
 from hmacfs.server.connection import Connection, Site
+from hmacfs.server.manager import ServiceManager
 from hmacfs.transfer.wire import TlsWire, Wire
 
 log = logging.getLogger("hmacfs.server")
 
 #: How often a worker tells the master that it lives (gunicorn's ``timeout`` is 30 s).
 HEARTBEAT_SECONDS = 1.0
-#: A connection that was accepted a moment before a stop may have its first request on the way: it is waited for.
-FRESH_SECONDS = 1.0
+#: How long a stop leaves idle connections open. A proxy may just be sending the next request on one, and cannot repeat
+#: an upload whose body it does not keep; each answer during a stop asks it to close the connection.
+IDLE_GRACE_SECONDS = 1.0
 #: What transfers that are broken off get for cleaning up.
 BREAK_OFF_SECONDS = 2.0
 #: The same after a second signal, where gunicorn's master kills what is left after 2 s.
@@ -43,7 +47,7 @@ class Plans:
     or only this worker, whose place another has taken."""
 
     def __init__(self) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, 16)).cast("q")
+        self._numbers = memoryview(mmap.mmap(-1, 24)).cast("q")
 
     @property
     def is_stopping(self) -> bool:
@@ -67,10 +71,19 @@ class Plans:
     def supersede(self, age: int) -> None:
         self._numbers[1] = age
 
+    @property
+    def serving(self) -> int:
+        """The age of the youngest worker that has begun to serve; 0 if none has."""
+        return self._numbers[2]
+
+    def note_serving(self, age: int) -> None:
+        self._numbers[2] = max(self._numbers[2], age)
+
 
 #: Made before any worker is forked.
 plans = Plans()
 loads = Loads()
+manager = ServiceManager()
 
 
 #: The process or the machine has no descriptors left. gevent accepts again a moment later.
@@ -89,9 +102,9 @@ def _log_unexpected(_context: object, kind: Any, error: BaseException, trace: An
 class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type hints
     """Serves each connection through ``Connection``, with TLS if gunicorn was given a certificate.
 
-    A stop (SIGTERM, and SIGINT too) ends idle connections at once, lets running transfers finish, and breaks off what
-    is still running when the graceful time is over, or at once on SIGQUIT. A worker that a reload has replaced has all
-    the time that its transfers take, until the server stops.
+    A stop (SIGTERM, and SIGINT too) ends idle connections after a moment, lets running transfers finish, and breaks off
+    what is still running when the graceful time is over, or at once on SIGQUIT. A worker that a reload has replaced has
+    all the time that its transfers take, until the server stops.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -130,6 +143,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         servers = [self._listen(listener) for listener in self.sockets]
         for task in self.wsgi.extensions["hmacfs"].tasks(lambda: len(self._connections)):
             gevent.spawn(task)
+        self._report_serving()
         # A signal that came right behind the fork was swallowed by the master's handlers.
         while self.alive and not plans.is_stopping:
             self.notify()
@@ -138,10 +152,19 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         for site in self._sites:
             site.is_stopping = True
         self._share.end()
+        # Whoever waits at a socket of the service manager is for the next server.
+        is_for_others = manager.is_activated and plans.is_stopping
         for server in servers:
-            server.take_what_waits()
+            if not is_for_others:
+                server.take_what_waits()
             server.close()
         self._drain()
+
+    def _report_serving(self) -> None:
+        """Let the master look at ``plans``: it wakes up as for any change of its children."""
+        plans.note_serving(self.age)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.ppid, signal.SIGCHLD)
 
     @property
     def _settings(self) -> Settings:
@@ -225,8 +248,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
                 limited_since = now
             if now - limited_since >= self._settings.graceful_shutdown_timeout:
                 break
-            for connection in list(self._connections):
-                if not connection.is_fresh or waited >= FRESH_SECONDS:
+            if waited >= IDLE_GRACE_SECONDS:
+                for connection in list(self._connections):
                     connection.end_if_idle()
             self.notify()
             gevent.sleep(0.05)

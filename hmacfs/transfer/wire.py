@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import ssl
+import termios
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -213,6 +215,13 @@ class Wire:
         several megabytes, which a throttled sender sees as a burst. The kernel doubles the figure for its own use."""
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(8192, min(rate // 8, 1 << 20)))
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether bytes of the peer wait to be read."""
+        count = bytearray(4)
+        fcntl.ioctl(self.fd, termios.FIONREAD, count)
+        return any(count)
 
     def stop_reading(self) -> None:
         """Make a pending or later read end at once, as if the peer had closed. Writing still works."""

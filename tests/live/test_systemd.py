@@ -2,23 +2,270 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
+import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import debian
+from tests.servers import debian, wait_until
 
 PACKAGES = ("systemd", "dbus", "sudo", "python3-venv", "nginx-light", "logrotate", "openssl", "curl", "iproute2")
+CONFIG = "/etc/hmac-file-server/config.toml"
+LOG = "/var/log/hmac-file-server/server.log"
+READY = "curl -sS -H 'Host: files.example.org' http://localhost/readyz"
+
+#: In the machine, as root: the status of an upload through nginx, with a name of its own.
+UPLOAD = """\
+import sys, urllib.error, urllib.request, uuid
+from pathlib import Path
+from hmacfs.keyring import Keyring, sign_v
+name, size = sys.argv[1] or uuid.uuid4().hex, int(sys.argv[2])
+secret = Path("/etc/hmac-file-server/secret").read_bytes().strip()
+url = f"http://localhost/upload/{name}?v={sign_v(Keyring([secret]), name, size)}"
+request = urllib.request.Request(url, b"x" * size, {"Host": "files.example.org"}, method="PUT")
+try:
+    print(urllib.request.urlopen(request, timeout=60).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
+class Service(debian.Machine):
+    """The machine, with what tests ask of the service."""
+
+    installation = ""
+
+    def install(self) -> None:
+        """By the README's lines, whose last one asks whether the server is ready."""
+        self.copy_project()
+        readme = (debian.PROJECT / "README.md").read_text(encoding="utf-8")
+        steps = readme.partition("### As a service")[2].partition("```sh\n")[2].partition("```")[0]
+        self.installation = self.run(steps, timeout=300)
+
+    def upload(self, size: int = 5, name: str = "") -> int:
+        return int(self.run(f"/opt/hmac-file-server/bin/python - '{name}' {size} <<'EOF'\n{UPLOAD}EOF"))
+
+    def properties(self, *names: str) -> list[str]:
+        shown = self.run(f"systemctl show hmac-file-server {' '.join(f'-p {name}' for name in names)}")
+        values = dict(line.split("=", 1) for line in shown.splitlines())
+        return [values[name] for name in names]
+
+    def journal(self) -> str:
+        """All that it said there so far."""
+        return self.run("journalctl --sync; journalctl --no-pager -u hmac-file-server -o cat")
+
+    def complaints(self) -> list[str]:
+        return [line for line in self.path(LOG).read_text().splitlines() if not re.search(r" (INFO|DEBUG) \[", line)]
+
+    @contextlib.contextmanager
+    def changed(self, key: str, value: str) -> Iterator[None]:
+        """Another value in the configuration, for a while."""
+        file = self.path(CONFIG)
+        text = file.read_text()
+        changed, count = re.subn(rf"^#?{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
+        assert count == 1
+        file.write_text(changed)
+        try:
+            yield
+        finally:
+            file.write_text(text)
 
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie"])
-def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[debian.Machine]:
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     base = debian.system(request.param, *PACKAGES)
     binds = {debian.wheels(base, "redis,postgres"): debian.WHEELS}
-    with debian.Machine(base, tmp_path_factory.mktemp(request.param), binds=binds) as machine:
-        machine.copy_project()
+    with Service(base, tmp_path_factory.mktemp(request.param), binds=binds) as machine:
+        machine.install()
         yield machine
 
 
-def test_nginx_runs(machine: debian.Machine) -> None:
-    assert "200 OK" in machine.run("systemctl is-active nginx && curl -sSI localhost")
+def test_the_readme_s_lines_install_a_server_that_is_ready(service: Service) -> None:
+    assert service.installation.splitlines()[-1] == "ready" or "\nready\n" in service.installation
+    assert service.upload() == 201
+    assert service.complaints() == []
+    modes = service.run(
+        f"stat -c '%a %U %G' {CONFIG} /etc/hmac-file-server/secret /run/hmac-file-server/http.sock {LOG}"
+    )
+    assert modes.splitlines() == [
+        "640 root hmac-file-server",
+        "600 root root",
+        "660 hmac-file-server hmac-file-server",
+        "640 hmac-file-server hmac-file-server",
+    ]
+
+
+def test_links_within_the_store_are_followed(service: Service) -> None:
+    assert service.upload(name="folder/file.txt") == 201
+    service.run("ln -sf folder/file.txt /var/lib/hmac-file-server/store/link.txt")
+    assert service.run("curl -sS -H 'Host: files.example.org' http://localhost/upload/link.txt") == "xxxxx"
+
+
+def test_a_reload_takes_effect_before_it_returns(service: Service) -> None:
+    with service.changed("UploadMaxSize", "1000"):
+        service.run("systemctl reload hmac-file-server")
+        assert [service.upload(1001), service.upload(1000)] == [413, 201]
+    service.run("systemctl reload hmac-file-server")
+    assert service.upload(1001) == 201
+    assert service.complaints() == []
+
+
+def test_a_reload_of_a_bad_file_fails_and_says_why(service: Service) -> None:
+    (pid,), before = service.properties("MainPID"), service.journal()
+    with service.changed("UploadMaxSize", '"much"'):
+        service.run("systemctl reload hmac-file-server", status=1)
+    assert service.properties("MainPID", "ActiveState") == [pid, "active"]
+    assert "UploadMaxSize: 'much' is not allowed" in service.journal().removeprefix(before)
+    (line,) = service.complaints()
+    assert line.endswith("keeping the running configuration")
+    assert "UploadMaxSize: 'much' is not allowed" in service.properties("StatusText")[0]
+    assert service.upload() == 201
+    service.run(
+        f"systemctl reload hmac-file-server; systemctl kill --kill-whom=main -s USR1 hmac-file-server; : >{LOG}"
+    )
+    assert service.properties("StatusText") == ["serving"]
+
+
+def test_a_bad_file_fails_at_once(service: Service) -> None:
+    before = service.journal()
+    with service.changed("UploadMaxSize", '"much"'):
+        service.run("systemctl restart hmac-file-server", status=1)
+        assert service.properties("ActiveState", "ExecMainStatus", "NRestarts") == ["failed", "2", "0"]
+    assert service.journal().removeprefix(before).count("UploadMaxSize: 'much' is not allowed") == 1
+    service.run("systemctl restart hmac-file-server")
+    assert service.run(READY) == "ready\n"
+
+
+def test_stop_and_start(service: Service) -> None:
+    service.run("systemctl stop hmac-file-server.socket hmac-file-server.service")
+    assert service.properties("ActiveState", "Result") == ["inactive", "success"]
+    assert "502" in service.run(READY + " -o /dev/null -w '%{http_code}'")
+    service.run("systemctl start hmac-file-server.socket hmac-file-server.service")
+    assert service.run(READY) == "ready\n"
+    service.run("systemctl stop hmac-file-server.service")
+    assert service.run(READY) == "ready\n", "the socket starts it"
+
+
+def test_after_a_crash_it_is_started_again_and_the_socket_waits(service: Service) -> None:
+    (before,) = service.properties("MainPID")
+    service.run(f"kill -9 {before}")
+    assert service.run(READY) == "ready\n"
+    assert service.properties("MainPID") != [before]
+
+
+def test_the_log_is_rotated(service: Service) -> None:
+    assert service.upload(name="before-rotation") == 201
+    service.run("logrotate --force /etc/logrotate.d/hmac-file-server")
+    wait_until(service.path(LOG).exists, what="the new log file")
+    assert service.upload(name="after-rotation") == 201
+    assert "after-rotation" in service.path(LOG).read_text()
+    old = service.path(f"{LOG}.1").read_text()
+    assert "before-rotation" in old
+    assert "after-rotation" not in old
+
+
+def test_it_works_without_the_socket_unit(service: Service) -> None:
+    unit = "/etc/systemd/system/hmac-file-server.socket"
+    service.run("systemctl disable --now hmac-file-server.socket")
+    service.run(f"mv {unit} /root; systemctl daemon-reload; systemctl restart hmac-file-server")
+    try:
+        assert service.run(READY) == "ready\n"
+        assert "(socket activation)" not in service.path(LOG).read_text().rpartition("listening at")[2]
+        service.run("systemctl restart hmac-file-server")
+        assert service.run(READY) == "ready\n"
+    finally:
+        service.run(
+            f"systemctl stop hmac-file-server; mv /root/hmac-file-server.socket {unit}; systemctl daemon-reload"
+        )
+        service.run("systemctl enable --now hmac-file-server.socket; systemctl start hmac-file-server")
+    assert service.run(READY) == "ready\n"
+    assert "(socket activation)" in service.path(LOG).read_text().rpartition("listening at")[2]
+
+
+def test_a_store_elsewhere_is_named_with_the_remedy(service: Service) -> None:
+    readme = (debian.PROJECT / "README.md").read_text(encoding="utf-8")
+    drop_in = (
+        readme.partition("`sudo systemctl edit hmac-file-server` opens:")[2]
+        .partition("```ini\n")[2]
+        .partition("```")[0]
+    )
+    before = service.journal()
+    with service.changed("StoreDir", '"/srv/uploads"'):
+        service.run("systemctl restart hmac-file-server", status=1)
+        said = service.journal().removeprefix(before)
+        assert "StoreDir: /srv/uploads cannot be written: Read-only file system" in said
+        assert "ReadWritePaths=/srv/uploads" in said
+        assert "systemctl edit hmac-file-server.service" in said
+        service.run("install -d -o hmac-file-server -g hmac-file-server -m 750 /srv/uploads")
+        folder = "/etc/systemd/system/hmac-file-server.service.d"  # where "systemctl edit" puts it
+        service.run(f"mkdir {folder}; cat >{folder}/override.conf <<'EOF'\n{drop_in}EOF\nsystemctl daemon-reload")
+        service.run("systemctl restart hmac-file-server")
+        assert service.upload(name="elsewhere") == 201
+        assert service.path("/srv/uploads/elsewhere").exists()
+    service.run("systemctl revert hmac-file-server")
+    before = service.journal()
+    with service.changed("StoreDir", '"/home/uploads"'):
+        service.run("systemctl restart hmac-file-server", status=1)
+        assert "the service does not see /home (ProtectHome=yes)" in service.journal().removeprefix(before)
+    service.run("systemctl restart hmac-file-server")
+
+
+#: In the machine: uploads and downloads through nginx in some threads, until the file appears. Prints what was answered.
+LOAD = """\
+import collections, http.client, json, os, sys, threading, time, uuid
+from pathlib import Path
+from hmacfs.keyring import Keyring, sign_v
+keyring = Keyring([Path("/etc/hmac-file-server/secret").read_bytes().strip()])
+answers, body = collections.Counter(), b"x" * 20000
+def load(number):
+    connection = http.client.HTTPConnection("localhost", timeout=60)
+    while not os.path.exists(sys.argv[1]):
+        name = uuid.uuid4().hex
+        path = f"/upload/{name}"
+        for method, target, data in (("PUT", f"{path}?v={sign_v(keyring, name, len(body))}", body), ("GET", path, None)):
+            try:
+                connection.request(method, target, data, {"Host": "files.example.org"})
+                answer = connection.getresponse()
+                answers[f"{method} {answer.status} {len(answer.read())}"] += 1
+            except Exception as error:
+                answers[f"{method} {error!r}"] += 1
+                connection.close()
+        time.sleep(number * 0.003)
+threads = [threading.Thread(target=load, args=(number,)) for number in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps(answers))
+"""
+
+
+def test_a_restart_costs_no_request(service: Service) -> None:
+    with service.changed("RateLimitExempt", '["127.0.0.1", "::1"]'):
+        service.run("systemctl reload hmac-file-server")
+        answers = restart_under_load(service)
+    service.run("systemctl reload hmac-file-server")
+    assert {kind[:8].strip() for kind in answers} == {"PUT 201", "GET 200"}, answers
+    assert sum(answers.values()) > 300
+
+
+def restart_under_load(service: Service) -> dict[str, int]:
+    """What was answered meanwhile, and how often."""
+    done = f"/run/load-is-over-{time.monotonic()}"
+    store = service.path("/var/lib/hmac-file-server/store")
+    with subprocess.Popen(
+        service.command("/opt/hmac-file-server/bin/python", "-c", LOAD, done), stdout=subprocess.PIPE, text=True
+    ) as load:
+        try:
+            for _ in range(3):
+                (before,) = service.properties("MainPID")
+                service.run("systemctl restart hmac-file-server")
+                assert service.properties("MainPID") != [before]
+                seen = len(list(store.iterdir()))
+                wait_until(lambda: len(list(store.iterdir())) > seen + 50, what="more uploads")  # noqa: B023
+        finally:
+            service.run(f"touch {done}")
+        answers: dict[str, int] = json.loads(load.communicate(timeout=60)[0])
+    return answers

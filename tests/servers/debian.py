@@ -69,6 +69,7 @@ ln -s /proc/self/fd/0 dev/stdin
 ln -s /proc/self/fd/1 dev/stdout
 ln -s /proc/self/fd/2 dev/stderr
 mount -t tmpfs -o mode=755 run run
+[ -s etc/hosts ] || printf '127.0.0.1 localhost\\n::1 localhost\\n' >etc/hosts
 while read -r path inside; do
     if [ -d "$path" ]; then mkdir -p ".$inside"; else mkdir -p ".${inside%/*}"; [ -e ".$inside" ] || touch ".$inside"; fi
     mount --rbind "$path" ".$inside"

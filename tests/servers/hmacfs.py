@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
 from urllib.parse import quote
@@ -60,6 +61,8 @@ class HmacFileServer:
         self.keyring = Keyring([str(self.settings["Secret"]).encode()])
         self.config = folder / "config.toml"
         self.command = [sys.executable, "-W", "error", "-m", "hmacfs", "-config", str(self.config)]
+        #: Descriptors that it inherits.
+        self.pass_fds: Sequence[int] = ()
         self._daemon: Daemon | None = None
 
     @property
@@ -81,7 +84,7 @@ class HmacFileServer:
     def start(self, **env: str) -> HmacFileServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_config()
-        self._daemon = Daemon(self.command, folder=self.folder, env={**os.environ, **env})
+        self._daemon = Daemon(self.command, folder=self.folder, env={**os.environ, **env}, pass_fds=self.pass_fds)
         self.wait_until_ready()
         return self
 

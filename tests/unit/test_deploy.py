@@ -46,6 +46,7 @@ def test_the_files_fit_one_another() -> None:
     nginx, unit = read("nginx.conf"), read("hmac-file-server.service")
     assert isinstance(settings.listen, UnixAddress)
     assert f"server unix:{settings.listen.path} " in nginx
+    assert f"\nListenStream={settings.listen.path}\n" in read("hmac-file-server.socket")
     assert f"alias {settings.store_dir}/;" in nginx
     assert f"client_body_timeout {settings.read_timeout:.0f}s;" in nginx
     assert f"send_timeout {settings.write_timeout:.0f}s;" in nginx
