@@ -20,13 +20,18 @@ BENCH_STAMP := $(VENV)/.bench
 NODE_STAMP := build/js/.installed
 PACKAGING := setup.cfg pyproject.toml requirements.txt
 
-.PHONY: help setup run servers test lint bench lock clean
+# What is tested on another Debian as well, and on which.
+SUITE := trixie
+PORTABLE := tests/unit tests/live/test_xmpp.py tests/live/test_nginx.py tests/live/test_haproxy.py
+
+.PHONY: help setup run servers test test-debian lint bench lock clean
 .NOTPARALLEL:
 
 help:
 	@echo "make setup   the virtual environment in $(VENV)"
 	@echo "make run     start the server: files in ./data, settings in ./config.toml"
 	@echo "make test    install what the tests need and run them all, or those named: make test TESTS=tests/unit"
+	@echo "make test-debian   run a part of them on a fresh Debian 13, in a folder, as an ordinary user"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure against nginx, Go and a plain Flask view"
 	@echo "make lock    pin the newest versions in requirements.txt"
@@ -78,7 +83,7 @@ run: setup config.toml
 	@exec $(BIN)/hmac-file-server -config config.toml -curl
 
 servers:
-	@PYTHON='$(PYTHON)' tests/install-servers
+	@PYTHON='$(PYTHON)' tests/install-servers $(SERVERS)
 
 # mysqlclient is compiled, against headers that tests/install-servers installs where it may.
 test: setup servers $(TEST_STAMP) $(NODE_STAMP)
@@ -86,6 +91,11 @@ test: setup servers $(TEST_STAMP) $(NODE_STAMP)
 	elif { pkg-config --exists libmariadb || pkg-config --exists mysqlclient; } 2>/dev/null; then $(PIP) mysqlclient; \
 	else echo "not installed, for want of the MySQL client's headers: mysqlclient"; fi
 	$(BIN)/python -m pytest $(TESTS)
+
+# Other versions of the servers, another Python, a user who is not root.
+test-debian: setup $(TEST_STAMP)
+	@tests/install-servers debootstrap
+	$(BIN)/python -m tests.on_debian $(SUITE) $(PORTABLE)
 
 lint: setup $(TEST_STAMP)
 	$(BIN)/ruff check .

@@ -22,12 +22,14 @@ from tests.servers.xmpp import DOMAIN, Ejabberd, Prosody, XmppServer
 PROJECT = Path(__file__).parents[2]
 MAX_SIZE = 1024**3
 
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
 #: For each kind of slot the folders in its path, the start of its query (none: the signature is a header), and the status
 #: of an upload of another length.
 SHAPES = {
-    "prosody-v": (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/", "?v=", 403),
-    "prosody-v2": (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/", "?v2=", 403),
-    "prosody-bearer": (r"[A-Za-z0-9_-]{24}/", "", 413),
+    "prosody-v": (f"{UUID}/", "?v=", 403),
+    "prosody-v2": (f"{UUID}/", "?v2=", 403),
+    "prosody-bearer": (f"([A-Za-z0-9_-]{{24}}|{UUID})/", "", 413),  # of Prosody 0.12, and since 13
     "ejabberd-v": (r"[0-9a-f]{40}/[A-Za-z0-9]{40}/", "?v=", 403),
 }
 

@@ -8,10 +8,8 @@ import fcntl
 import hashlib
 import os
 import re
-import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Self
 
 import pytest
 
-from tests.servers import require, require_binary, wait_until
+from tests.servers import reaper, require, require_binary, wait_until
 
 PROJECT = Path(__file__).parents[2]
 #: Where a system has the packages that the project depends on, for a pip that has no network.
@@ -186,6 +184,7 @@ class Machine:
                 preexec_fn=self._enter_cgroup,
                 start_new_session=True,
             )
+        reaper.watch_group(self._process.pid)
         wait_until(self._is_up, timeout=60, what="the machine's start")
         if self._boots:
             said = self.run("systemctl is-system-running --wait || systemctl --failed --no-legend")
@@ -295,6 +294,7 @@ class Machine:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            reaper.forget_group(self._process.pid)
         if self._cgroup is not None:
             wait_until(self._remove_cgroup, what="the end of all processes")
         shutil.rmtree(self._folder / "root", ignore_errors=True)
@@ -368,20 +368,3 @@ def _mirror() -> str:
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
-
-
-def _main(arguments: list[str]) -> int:
-    """``python -m tests.servers.debian SUITE EXTRAS PACKAGES... -- COMMAND``: run a command in the copy of the project on
-    such a system, with the host's network."""
-    split = arguments.index("--")
-    suite, extras, *packages = arguments[:split]
-    base = system(suite, *packages)
-    binds = {wheels(base, extras): WHEELS} if extras else {}
-    with temporary_machine(base, binds) as machine:
-        machine.copy_project()
-        script = f"cd {CHECKOUT} && {shlex.join(arguments[split + 1 :])}"
-        return subprocess.run(machine.command("sh", "-c", script), check=False).returncode
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))
