@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Generic, TypeVar
 
+from hmacfs.errors import BadRequest, TooLarge
 from hmacfs.uploads.contracts import Facts
 from hmacfs.uploads.session import NEXT, Session, State
 
@@ -39,6 +40,20 @@ class Limits:
     max_size: int
     ttl: float
     per_client: int
+
+    def size_of(self, session: Session) -> int:
+        """How many bytes an upload may have."""
+        return self.max_size if session.length is None else session.length
+
+    def with_length(self, session: Session, length: int | None, offset: int, size: int) -> Session:
+        """The session once its client has told the whole file's ``length`` with a piece of ``size`` bytes; without one,
+        the session as it is. Raises ``BadRequest``, ``TooLarge``."""
+        if length is not None and (length < offset or session.length not in (None, length)):
+            raise BadRequest("The upload's length cannot change, nor be less than what there is of it.")
+        told = session if length is None else dataclasses.replace(session, length=length)
+        if offset + size > self.size_of(told) or self.size_of(told) > self.max_size:
+            raise TooLarge
+        return told
 
 
 def step(session: Session, state: State) -> Session:

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 from hmacfs.errors import (
-    BadRequest,
     DeletionForbidden,
     DigestMismatch,
     HmacfsError,
@@ -218,8 +217,13 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             return self._ended(session)
 
     def _ended(self, session: Session) -> Progress[FactsT]:
-        """The progress of an upload whose bytes are elsewhere. Raises ``SessionUnknown`` if they are nowhere."""
-        if session.state is not State.FINISHED:
+        """The progress of an upload whose bytes are elsewhere. Raises ``SessionUnknown`` if they are nowhere, and
+        ``SessionEnded`` if another file has its name."""
+        if session.state is State.OPEN:  # when it was read
+            session = self._sessions.newest(session.token) or session
+        if session.state is State.ABORTED:
+            raise SessionEnded
+        if session.state is State.OPEN:
             facts = self._facts(StoredName.from_text(session.path))
             if facts is None:
                 raise SessionUnknown
@@ -261,7 +265,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         """
         if session.state is not State.OPEN:
             return self._append_to_ended(session, offset, size)
-        if size is not None and offset + size > self._limit(session):
+        if size is not None and offset + size > self.limits.size_of(session):
             self._check_offset(session, offset, restart=restart)
             raise TooLarge
         with self._writer(session, offset, restart=restart) as writer:
@@ -273,7 +277,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 raise OffsetMismatch(writer.length)
             if not restart:
                 session = self._with_length(session, length, offset, size or 0)
-            limit = self._limit(session)
+            limit = self.limits.size_of(session)
             with self._space.reserve(size or 0, body):
                 self._receive(session, writer, body, limit - offset, digest)
             is_news = after is not None or self._is_news(session)
@@ -286,9 +290,6 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             if is_last:
                 raise SessionConflict("The last piece leaves the file shorter than it was announced.")
             return Progress(session, writer.length)
-
-    def _limit(self, session: Session) -> int:
-        return self.limits.max_size if session.length is None else session.length
 
     def _check_offset(self, session: Session, offset: int, *, restart: bool) -> None:
         """Without the lock: nobody has to let go for a piece that is refused in any case. Raises ``OffsetMismatch``."""
@@ -303,11 +304,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         ``session`` was read. Raises ``BadRequest``, ``TooLarge``."""
         if session.length is None:
             session = self._sessions.newest(session.token) or session
-        if length is not None and (length < offset or session.length not in (None, length)):
-            raise BadRequest("The upload's length cannot change, nor be less than what there is of it.")
-        told = session if length is None else dataclasses.replace(session, length=length)
-        if offset + size > self._limit(told) or self._limit(told) > self.limits.max_size:
-            raise TooLarge
+        told = self.limits.with_length(session, length, offset, size)
         return session if told == session else self._sessions.save(told)
 
     def _append_to_ended(self, session: Session, offset: int, size: int | None) -> Progress[FactsT]:

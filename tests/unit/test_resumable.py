@@ -686,6 +686,27 @@ def test_who_waits_for_a_writer_that_finishes_learns_that_it_is_complete(world: 
     assert refusal.value.offset == 100
 
 
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_who_waits_for_a_writer_that_gives_up_learns_that(world: World, *, is_taken: bool) -> None:
+    """And is not told that the upload is complete because another file has the name."""
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    world.disk.partials[session.token].is_held = True
+
+    def give_up() -> None:
+        world.disk.partials[session.token].is_held = False
+        if is_taken:
+            world.disk.files[NAME.path] = File(world.now)
+        world.uploads.terminate(session)
+
+    world.disk.on_wait = give_up
+    with pytest.raises(SessionEnded):
+        world.append(session, 30, CONTENT[30:])
+    with pytest.raises(SessionEnded):
+        world.append(session, 30, bytes(71))
+    with pytest.raises(SessionEnded):
+        world.uploads.progress(session)
+
+
 # -- finish ---------------------------------------------------------------------------------------
 
 
