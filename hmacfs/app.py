@@ -12,22 +12,23 @@ import flask
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
 from hmacfs.config import Settings
-from hmacfs.housekeeping import Sweeper
+from hmacfs.housekeeping import Sweeper, Watch
 from hmacfs.keyring import Keyring
 from hmacfs.rates.limiting import WindowRateLimiter
 from hmacfs.rates.opening import open_counter
 from hmacfs.rates.switch import Switch
+from hmacfs.runtime import RuntimeClaim
 from hmacfs.sessions.opening import open_store
 from hmacfs.storage.opening import open_storage
 from hmacfs.storage.partial import PartialFiles
 from hmacfs.storage.space import SharedSums, SpaceGuard
-from hmacfs.telemetry import files
 from hmacfs.telemetry.events import Events, RequestFinished
-from hmacfs.telemetry.logs import AccessLog
+from hmacfs.telemetry.files import ValueFiles
+from hmacfs.telemetry.logs import AccessLog, RefusalLog
 from hmacfs.telemetry.metrics import Metrics
 from hmacfs.telemetry.pulse import Pulse
 from hmacfs.transfer.receive import Receiver
-from hmacfs.uploads.progress import Limits
+from hmacfs.uploads.progress import Limits, Swept
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.whole import StoreWhole
 from hmacfs.web.client import ClientAddress
@@ -51,6 +52,7 @@ class Site:
     health: Health
     core: Core
     pulse: Pulse | None
+    watch: Watch
 
     def begin_stop(self) -> None:
         """From now on the application says that it takes no new work."""
@@ -59,7 +61,12 @@ class Site:
 
     def tasks(self, connections: Callable[[], int]) -> list[Callable[[], None]]:
         """Endless functions, each to run in a greenlet of its own. ``connections`` tells how many are open."""
-        tasks: list[Callable[[], None]] = [self.core.sweeper.run_forever, self.core.space.announce_forever]
+        core = self.core
+        tasks: list[Callable[[], None]] = [
+            core.sweeper.run_forever,
+            core.space.announce_forever,
+            self.watch.run_forever,
+        ]
         pulse = self.pulse
         if pulse is not None:
             tasks += [lambda: pulse.beat(connections, len(tasks)), pulse.count_sessions]
@@ -79,10 +86,11 @@ class Core:
             rate=settings.max_bytes_per_second,
             early_writeback=self.storage.durable,
         )
+        self.reserved = SharedSums(settings.runtime_dir / "reserved")
         self.space = SpaceGuard(
             self.storage.free_bytes,
             lambda: settings.min_free_space.of(self.storage.total_bytes()),
-            SharedSums(settings.runtime_dir / "reserved"),
+            self.reserved,
         )
         self.store_whole = StoreWhole(self.storage, receiver, self.space, max_size=settings.upload_max_size)
         self.resumable = ResumableUploads(
@@ -95,7 +103,18 @@ class Core:
             self.limits,
             time.time,
         )
-        self.sweeper = Sweeper(self.resumable.sweep, self.storage.reserved / "sweep.lock", settings.sweep_interval)
+        self.runtime = RuntimeClaim(settings.runtime_dir)
+        self.sweeper = Sweeper(self._sweep, self.storage.reserved / "sweep.lock", settings.sweep_interval)
+
+    def _sweep(self) -> Swept:
+        self.storage.folders.touch()
+        self.runtime.touch()
+        return self.resumable.sweep()
+
+    def check_store(self) -> None:
+        """Raises ``StoreMissing``, ``StorageFailed``, ``NoSpace`` if no file can be stored now."""
+        self.storage.check_writable()
+        self.space.check()
 
 
 def open_sweeper(settings: Settings) -> Sweeper:
@@ -110,17 +129,22 @@ def create_app(settings: Settings) -> flask.Flask:
     counter = open_counter(settings)
     clients = ClientAddress(settings.trusted_proxies)
     cors = Cors(settings.allowed_origins)
-    listeners: list[Callable[[RequestFinished], None]] = [AccessLog(probes=PROBES)]
+    listeners: list[Callable[[RequestFinished], None]] = [
+        AccessLog(probes=PROBES),
+        RefusalLog({"no-space": core.space.describe}),
+    ]
+    looks = [core.storage.look, core.runtime.look, core.reserved.look, counter.look]
     pulse = None
     if settings.metrics_enabled:
-        metrics = _metrics(app, settings)
+        metrics, values = _metrics(app, settings)
         listeners.append(metrics)
+        looks.append(lambda: values.look(metrics.touch))
         pulse = _pulse(metrics, core, counter, settings)
     desk = Desk(Events(*listeners), cors, clients, read_timeout=settings.read_timeout)
     rates = _rates(rate_limiter(app, counter, clients), settings)
-    state = Health([("store", core.storage.check_writable), ("session store", core.sessions.ping)])
+    state = Health([("store", core.check_store), ("session store", core.sessions.ping)])
     _add_routes(app, _services(settings, core, desk, rates, cors), state)
-    app.extensions["hmacfs"] = Site(settings, state, core, pulse)
+    app.extensions["hmacfs"] = Site(settings, state, core, pulse, Watch(looks))
     return app
 
 
@@ -159,11 +183,11 @@ def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Co
     )
 
 
-def _metrics(app: flask.Flask, settings: Settings) -> Metrics:
+def _metrics(app: flask.Flask, settings: Settings) -> tuple[Metrics, ValueFiles]:
     """The exporter's own metrics would cost a fifth of the small requests, and its labels have no bound."""
-    files.use(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+    values = ValueFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     exporter = GunicornPrometheusMetrics(app, export_defaults=False)
-    return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME})
+    return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME}), values
 
 
 def _pulse(metrics: Metrics, core: Core, counter: Switch, settings: Settings) -> Pulse:

@@ -190,6 +190,14 @@ class StorageFailed(HmacfsError):
     sentence = "The server could not store or read the file."
 
 
+class StoreMissing(StorageFailed):
+    """``StoreDir`` is not there, or its disk is not mounted; it may come back, after ``retry_after`` seconds."""
+
+    reason = "store-missing"
+    sentence = "The server's store is not there at the moment."
+    retry_after = 60
+
+
 # -- the body does not arrive ---------------------------------------------------------------------
 
 

@@ -1,21 +1,55 @@
-"""Looking for expired uploads now and then, one process at a time."""
+"""What a process does now and then: looking for expired uploads, one process at a time; looking whether what it keeps
+open is still there."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hmacfs.descriptors import close
-from hmacfs.errors import NotAllowed, SessionStoreUnavailable
-from hmacfs.ownership import explain, open_file
+from hmacfs.errors import HmacfsError, NotAllowed, SessionStoreUnavailable, StoreMissing
+from hmacfs.ownership import explain
+from hmacfs.shared_file import SharedFile
 from hmacfs.uploads.progress import Swept
 
 log = logging.getLogger("hmacfs.housekeeping")
+
+
+#: Seconds between two looks whether what is open is still there.
+LOOK_SECONDS = 1.0
+
+
+class Watch:
+    """Calls each of ``looks`` once a second, in their order. Each makes again, and says so in the log, what a purge or
+    a mount took away; it raises ``StoreMissing`` if nothing may be made, which ends the round."""
+
+    def __init__(self, looks: Sequence[Callable[[], None]]) -> None:
+        self._looks = looks
+        self._failure = ""
+
+    def run_forever(self) -> None:
+        while True:
+            time.sleep(LOOK_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """One round. Whatever fails is tried again in the next one, and logged once."""
+        failure = ""
+        for look in self._looks:
+            try:
+                look()
+            except StoreMissing:
+                return
+            except (OSError, HmacfsError) as error:
+                failure = f"{error} ({error.__cause__})" if error.__cause__ else str(error)
+            except Exception:
+                log.exception("looking after what is open failed")
+        if failure and failure != self._failure:
+            log.warning("what was removed cannot be made again yet: %s", failure)
+        self._failure = failure
 
 
 class Sweeper:
@@ -31,16 +65,15 @@ class Sweeper:
         """What was swept; ``None`` if another process is at it. Raises ``SessionStoreUnavailable``, ``NotAllowed`` if
         rights are missing."""
         try:
-            fd = open_file(self._lock, os.O_RDWR)
+            lock = SharedFile(self._lock)
         except PermissionError as error:
             raise NotAllowed(explain(self._lock, error)) from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with lock:
+            try:
+                fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
             return self._sweep()
-        except BlockingIOError:
-            return None
-        finally:
-            close(fd)
 
     def stop(self) -> None:
         """Begin no more sweeps: a process that only finishes its transfers may be one of old settings."""
@@ -54,6 +87,8 @@ class Sweeper:
                 return
             try:
                 swept = self.run_once()
+            except StoreMissing:
+                log.info("expired uploads are not looked for: the store is not there")
             except SessionStoreUnavailable:
                 log.info("expired uploads are not looked for: no session store can be reached")
             except NotAllowed as error:

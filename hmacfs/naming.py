@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from hmacfs.errors import BadName
 
-#: The first segment of names that belong to this server alone; compared without regard to case, since some file
-#: systems do.
+#: The name of the folders that belong to this server alone: at the top of the store, and of each file system that is
+#: mounted inside it.
 RESERVED_FOLDER = ".hmacfs"
 
 SEGMENT_LIMIT_BYTES = 255
@@ -33,6 +33,11 @@ class StoredName:
     """
 
     path: str
+
+    @property
+    def raw(self) -> bytes:
+        """The path as file systems get it: UTF-8, whatever the locale says."""
+        return self.path.encode()
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -78,13 +83,19 @@ class StoredName:
         segments = path.split("/")
         for segment in segments:
             _check_segment(segment)
-        if segments[0].casefold() == RESERVED_FOLDER:
+        if any(map(is_reserved, segments)):
             raise BadName("The path names a folder that this server keeps for itself.")
         return cls(path)
 
 
 #: What stands for the mount point where a request asks for that; the name of no file, which storage never gets.
 MOUNT_POINT = StoredName("")
+
+
+def is_reserved(segment: str) -> bool:
+    """Whether a segment names a reserved folder, on file systems too that disregard case, or dots and blanks at the
+    end."""
+    return segment.rstrip(". ").casefold() == RESERVED_FOLDER
 
 
 def _check_segment(segment: str) -> None:

@@ -32,7 +32,7 @@ def make_folder(folder: Path, mode: int = 0o700) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
-def make_folder_in(parent: int, name: str, mode: int = 0o700) -> None:
+def make_folder_in(parent: int, name: str | bytes, mode: int = 0o700) -> None:
     """Make a folder ``name`` in the folder ``parent`` (a descriptor), unless it is there. Raises ``OSError``."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, mode, dir_fd=parent)
@@ -53,7 +53,7 @@ def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
     return fd
 
 
-def _adopt(path: Path | str, parent: int | None = None) -> None:
+def _adopt(path: Path | str | bytes, parent: int | None = None) -> None:
     """Give a folder that this process has just made to the owner of the one that it is in."""
     if os.geteuid() != 0:
         return

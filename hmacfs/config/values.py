@@ -10,6 +10,7 @@ import dataclasses
 import hmac
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -206,9 +207,15 @@ def path(value: Any) -> Path:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError("a path")
     try:
-        return Path(value.strip()).expanduser()
+        return Path(_by_bytes(value)).expanduser()
     except RuntimeError:
         raise ValueError("a path; there is no user of this name") from None
+
+
+def _by_bytes(value: str) -> str:
+    """A path whose bytes are UTF-8, whatever the locale says. Python has decoded the environment's by the locale, and
+    turns them into the same bytes again."""
+    return value.strip() if isinstance(value, FromEnvironment) else os.fsdecode(value.strip().encode())
 
 
 def secret(value: Any) -> Secret:

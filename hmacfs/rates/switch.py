@@ -86,6 +86,10 @@ class Switch:
         """Forget all keys of this machine. How many there were."""
         return self._table.reset()
 
+    def look(self) -> None:
+        """To be called once a second: see ``WindowTable.look``. Raises ``OSError``."""
+        self._table.look()
+
     def status(self) -> RateStatus:
         shared = self._remote is not None
         return RateStatus("redis" if shared and self._is_up else "local", self._is_up or not shared, self._since)

@@ -10,6 +10,7 @@ at most the count of the one key it was about.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import logging
@@ -23,8 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hmacfs.descriptors import allocate
-from hmacfs.ownership import make_folder, open_file
+from hmacfs.ownership import open_file
 from hmacfs.rates.window import Window
+from hmacfs.shared_file import SharedFile, make_folder
 
 log = logging.getLogger("hmacfs.rates")
 
@@ -52,13 +54,27 @@ class WindowTable:
     """
 
     def __init__(self, path: Path, *, places: int = PLACES, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
         self._places = places
         self._clock = clock
-        make_folder(path.parent)
-        fd = _open(path, places)
-        self._lock = _Lock(fd)
-        self._map = mmap.mmap(fd, _file_size(places))
-        self._salt = _HEADER.unpack_from(self._map)[4]
+        self._open()
+
+    def _open(self) -> None:
+        file = _open(self._path, self._places)
+        mapped = mmap.mmap(file.fd, _file_size(self._places))
+        self._lock, self._map = _Lock(file), mapped
+        self._salt = _HEADER.unpack_from(mapped)[4]
+
+    def look(self) -> None:
+        """If the file was removed, put a copy of it there; count from now on in what is there, as the processes do that
+        look as well. Raises ``OSError``."""
+        if self._lock.file.is_current():
+            return
+        make_folder(self._path.parent)
+        with contextlib.suppress(FileExistsError):
+            _put(self._path, self._map[:], os.link)
+        self._open()
+        log.warning("%s was removed: made again", self._path)
 
     def hit(self, key: str, period: float, amount: int = 1) -> Window:
         """Count ``amount`` requests; the first opens a window of ``period`` seconds."""
@@ -123,7 +139,6 @@ class WindowTable:
 
     def close(self) -> None:
         self._map.close()
-        self._lock.close()
 
     def _hash(self, key: str) -> bytes:
         # With a secret of the table's own, so that nobody can choose keys that share their places.
@@ -159,24 +174,21 @@ class WindowTable:
 class _Lock:
     """Keeps out the other threads and, by the file, the other processes."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, file: SharedFile) -> None:
+        self.file = file
         self._threads = threading.Lock()
 
     def __enter__(self) -> None:
         self._threads.acquire()
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            fcntl.flock(self.file.fd, fcntl.LOCK_EX)
         except BaseException:
             self._threads.release()
             raise
 
     def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        fcntl.flock(self.file.fd, fcntl.LOCK_UN)
         self._threads.release()
-
-    def close(self) -> None:
-        os.close(self._fd)
 
 
 def _file_size(places: int) -> int:
@@ -184,21 +196,19 @@ def _file_size(places: int) -> int:
     return _HEADER.size + (places + PROBES - 1) * _RECORD.size
 
 
-def _open(path: Path, places: int) -> int:
-    """A descriptor of a sound table."""
+def _open(path: Path, places: int) -> SharedFile:
+    """A sound table."""
     while True:
-        fd = open_file(path, os.O_RDWR)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_sound(fd, places):
-                fcntl.flock(fd, fcntl.LOCK_UN)
-                return fd
-            if _is_still(fd, path):  # else another process has replaced it
-                _replace(path, places, had_content=os.fstat(fd).st_size > 0)
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
+        file = SharedFile(path)
+        fcntl.flock(file.fd, fcntl.LOCK_EX)
+        if _is_sound(file.fd, places):
+            fcntl.flock(file.fd, fcntl.LOCK_UN)
+            return file
+        if file.is_current():  # else another process has replaced it
+            if os.fstat(file.fd).st_size > 0:
+                log.warning("the table of rate limits cannot be used and is replaced: limits begin anew")
+            header = _HEADER.pack(_MAGIC, _VERSION, places, 0, secrets.token_bytes(16))
+            _put(path, header.ljust(_file_size(places), b"\0"), os.replace)
 
 
 def _is_sound(fd: int, places: int) -> bool:
@@ -208,25 +218,16 @@ def _is_sound(fd: int, places: int) -> bool:
     return (magic, version, found) == (_MAGIC, _VERSION, places)
 
 
-def _is_still(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _replace(path: Path, places: int, *, had_content: bool) -> None:
-    """Put a new table in the place of what is there. Whoever has mapped that keeps it: cutting it would kill him."""
-    if had_content:
-        log.warning("the table of rate limits cannot be used and is replaced: limits begin anew")
+def _put(path: Path, content: bytes, place: Callable[[Path, Path], None]) -> None:
+    """Put a table there by ``place``. Whoever has mapped what was there keeps it: cutting it would kill him."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fd = open_file(fresh, os.O_RDWR | os.O_TRUNC)
     try:
-        allocate(fd, _file_size(places))
-        os.pwrite(fd, _HEADER.pack(_MAGIC, _VERSION, places, 0, secrets.token_bytes(16)), 0)
-        os.replace(fresh, path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+        fd = open_file(fresh, os.O_RDWR | os.O_TRUNC)
+        try:
+            allocate(fd, len(content))
+            os.pwrite(fd, content, 0)
+        finally:
+            os.close(fd)
+        place(fresh, path)
     finally:
-        os.close(fd)
+        fresh.unlink(missing_ok=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hmacfs.config import Settings, TcpAddress
-from hmacfs.ownership import make_folder
+from hmacfs.shared_file import make_folder
 
 if TYPE_CHECKING:
     from hmacfs.telemetry.scrape import ScrapeServer
@@ -31,11 +32,28 @@ class Monitoring:
         self._server: ScrapeServer | None = None
         self._served: tuple[TcpAddress, Path, Path] | None = None
         self._lock = threading.Lock()
+        self._folds: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        self._folder: threading.Thread | None = None
+
+    def fold(self, settings: Settings) -> None:
+        """Have the counts of workers that ended added up soon, whether or not somebody asks for metrics. May be called
+        in a signal handler."""
+        if settings.metrics_enabled:
+            self._folds.put(settings.runtime_dir / "metrics")
+
+    def _fold_forever(self) -> None:
+        from hmacfs.telemetry.scrape import Folder
+
+        while True:
+            Folder(self._folds.get()).fold()
 
     def apply(self, settings: Settings, workers: Callable[[], tuple[int, int]]) -> None:
         """Serve what these settings say at their address, and nowhere else."""
         address = settings.metrics_port
         wanted = (address, settings.runtime_dir, settings.store_dir) if settings.metrics_enabled else None
+        if self._folder is None and settings.metrics_enabled:
+            self._folder = threading.Thread(target=self._fold_forever, daemon=True)
+            self._folder.start()
         with self._lock:
             if wanted == self._served:
                 return
@@ -81,7 +99,7 @@ class Monitoring:
 
 
 def metrics_folder(settings: Settings) -> Path:
-    """The folder that all processes write their metrics to, made and made known if it was not."""
+    """The folder that all processes write their metrics to, made and made known if it was not. Raises ``OSError``."""
     folder = settings.runtime_dir / "metrics"
     make_folder(folder)
     os.environ[_FOLDER_VARIABLE] = str(folder)

@@ -26,6 +26,7 @@ from hmacfs.config import (
     warnings,
 )
 from hmacfs.errors import ConfigError
+from hmacfs.runtime import remove_abandoned
 from hmacfs.server.listening import address_of, address_problem, bind_address
 from hmacfs.server.manager import pass_on_sockets
 from hmacfs.server.monitoring import Monitoring, drop_gauges, metrics_folder
@@ -43,6 +44,7 @@ CONFIG_VARIABLE = "HMACFS_CONFIG"
 
 #: The master kills what is left after this. The workers' own limit must come first: only that one cleans up.
 _MASTER_MARGIN_SECONDS = BREAK_OFF_SECONDS + 3
+_MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - the files in it have no name
 #: Descriptors a worker needs besides two for each connection (its socket and a file).
 _SPARE_DESCRIPTORS = 256
 
@@ -148,6 +150,7 @@ def gunicorn_settings() -> dict[str, Any]:
         "graceful_timeout": _patience(settings),
         "keepalive": max(1, int(settings.idle_timeout)),
         "umask": 0o117,  # a Unix socket's mode becomes 0660
+        "worker_tmp_dir": heartbeat_folder(settings),
         "control_socket_disable": True,  # its path is shared by all gunicorns of a user
         "proc_name": "hmac-file-server",
         "logger_class": ServerLog,
@@ -164,6 +167,12 @@ def _refuse_to_start(problem: object) -> NoReturn:
     """End with the exit status of a mistake in the configuration, after which no service manager need try again."""
     print(f"hmac-file-server: {problem}", file=sys.stderr)
     sys.exit(2)
+
+
+def heartbeat_folder(settings: Settings) -> str:
+    """Where workers have the files by which they tell that they live: in memory, since a disk that stalls would get
+    them killed, where that can be had. Not in the temporary folder, of which there may be none that can be written."""
+    return _MEMORY_FOLDER if os.access(_MEMORY_FOLDER, os.W_OK | os.X_OK) else str(settings.runtime_dir)
 
 
 def _patience(settings: Settings) -> int:
@@ -220,6 +229,7 @@ def on_starting(_server: Any) -> None:
     except ConfigError as error:
         _refuse_to_start(error)
     removed = storage.remove_leftovers()
+    abandoned = remove_abandoned(storage.reserved / "run", settings.runtime_dir)
     log.info("hmac-file-server %s, workers: %d, pid %d", hmacfs.__version__, settings.workers, os.getpid())
     log.info("configuration: %s", os.environ.get(CONFIG_VARIABLE) or "from the environment")
     log.info(
@@ -231,6 +241,9 @@ def on_starting(_server: Any) -> None:
     log.info("features: %s", ", ".join(_features(settings)))
     if removed:
         log.info("removed %d unfinished uploads of an earlier run", removed)
+    if abandoned:
+        log.info("removed what servers that ended had shared while they ran: %s", ", ".join(abandoned))
+    _monitoring.fold(settings)
     for remark in (*storage.abilities.remarks(), *warnings(settings), *foreign_files(settings)):
         log.warning("%s", remark)
 
@@ -261,6 +274,7 @@ def on_reload(server: Any) -> None:
     _drained = 0
     plans.supersede(server.worker_age)
     manager.replace_workers(server.worker_age)
+    _monitoring.fold(current_settings())
     server.cfg.set("graceful_timeout", 0)  # see _reload
     _monitoring.apply(current_settings(), _workers_of(server))
 
@@ -303,6 +317,7 @@ def child_exit(server: Any, worker: Any) -> None:
     ones: gunicorn counts them together."""
     global _drained
     drop_gauges(current_settings(), worker.pid)
+    _monitoring.fold(current_settings())
     loads.withdraw(worker.age)
     draining = sum(one.age <= plans.superseded for one in server.WORKERS.values())
     server.num_workers += draining - _drained

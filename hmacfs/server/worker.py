@@ -13,6 +13,7 @@ import signal
 import ssl
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,7 @@ from hmacfs.errors import Stopping
 from hmacfs.server.balance import FairServer, Loads, Share
 from hmacfs.server.connection import Connection, Site
 from hmacfs.server.manager import ServiceManager
+from hmacfs.shared_file import make_folder
 from hmacfs.transfer.wire import TlsWire, Wire
 
 log = logging.getLogger("hmacfs.server")
@@ -107,8 +109,10 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     all the time that its transfers take, until the server stops.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Any, log: Any) -> None:
+        with contextlib.suppress(OSError, TypeError):  # a purge may have taken it since the last worker began
+            make_folder(Path(cfg.worker_tmp_dir))
+        super().__init__(age, ppid, sockets, app, timeout, cfg, log)
         self._sites: list[Site] = []
         self._connections: set[Connection] = set()
         self._pools: list[Pool] = []

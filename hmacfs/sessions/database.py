@@ -19,7 +19,8 @@ class Database:
     name: for logs and metrics. begin, end: statements between which no other process upgrades the tables; losing the
     connection in between lets go. is_passing: whether an error of the driver says that the very same statement may
     succeed if it is repeated now (a deadlock's victim). timeout: seconds after which a statement or a connection
-    attempt is given up. connections: how many at most.
+    attempt is given up. connections: how many at most. identity: what the database is at the moment, asked before each
+    operation; when it changes, connections to what it was are given up. Raises ``OSError`` if there is none.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Database:
     is_passing: Callable[[BaseException], bool]
     timeout: float
     connections: int
+    identity: Callable[[], object] = lambda: None
 
 
 def make_engine(url: sa.URL, **arguments: object) -> sa.Engine:

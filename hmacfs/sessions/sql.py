@@ -50,6 +50,10 @@ _REPLACE = sa.update(_TABLE).where(
 )
 
 
+class _Replaced(SessionStoreUnavailable):
+    """The database is another one since it was prepared."""
+
+
 class SqlStore:
     """A ``Replica`` in a database.
 
@@ -69,6 +73,7 @@ class SqlStore:
         self._repeats = repeats
         self._idle: deque[sa.Connection] = deque()
         self._open: set[sa.Connection] = set()
+        self._identity: object = None
         self._is_prepared = False
         self._preparing = threading.Lock()
 
@@ -136,7 +141,23 @@ class SqlStore:
     def _run(self, operation: Callable[[sa.Connection], R]) -> R:
         if not self._is_prepared:
             self._prepare()
-        return self._offload(self._attempt, operation)
+        try:
+            return self._offload(self._attempt, operation)
+        except _Replaced:
+            self._prepare()
+            return self._offload(self._attempt, operation)
+
+    def _look(self) -> None:
+        """Give up the connections to a database that is another one now. Raises ``SessionStoreUnavailable``."""
+        try:
+            identity = self._database.identity()
+        except OSError as error:
+            raise SessionStoreUnavailable from error
+        if identity is not self._identity:
+            self._identity = identity
+            self._is_prepared = False
+            while self._idle:
+                self._discard(self._idle.pop())
 
     def _prepare(self) -> None:
         """Alone, since SQLAlchemy's first connection hangs for ever if several threads of a gevent process make it at
@@ -156,7 +177,11 @@ class SqlStore:
             connection.exec_driver_sql(statement)
 
     def _attempt(self, operation: Callable[[sa.Connection], R]) -> R:
-        """Run an operation, in the thread that is to wait for it. Every operation is safe to repeat."""
+        """Run an operation, in the thread that is to wait for it. Every operation is safe to repeat. Raises
+        ``_Replaced`` if the database needs its tables first."""
+        self._look()
+        if not self._is_prepared and operation != self._upgrade:
+            raise _Replaced
         started = time.monotonic()
         repeats = self._repeats
         while True:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from hmacfs.ownership import make_folder, open_file
+from hmacfs.ownership import open_file
 from hmacfs.sessions.database import DATABASE_TIMEOUT, Database, make_engine
+from hmacfs.shared_file import SharedFile
+
+log = logging.getLogger("hmacfs.sessions")
 
 #: Writers exclude each other anyway; a second thread lets a reader pass a writer that waits for the disk.
 _THREADS = 2
@@ -18,9 +22,16 @@ _THREADS = 2
 
 def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> Database:
     """The database in that file, which is made if it is missing, for this user alone. Raises ``OSError``."""
-    make_folder(path.parent)
-    # SQLite gives its journals the mode of this file, and its owner where root works.
-    os.close(open_file(path, os.O_RDWR))
+    file = SharedFile(path)  # SQLite gives its journals the mode of this file
+
+    def identity() -> object:
+        """SQLite itself goes on with a file that was removed, and says nothing."""
+        nonlocal file
+        if not file.is_current():
+            file = SharedFile(path)
+            log.warning("%s was removed or replaced: unfinished uploads that it knew of are lost", path)
+        return file
+
     # A thread's connection is used by one thread at a time, not always by the same.
     engine = make_engine(sa.URL.create("sqlite", database=str(path)), timeout=timeout, check_same_thread=False)
     sa.event.listen(engine, "connect", lambda connection, _: _prepare(connection, path.with_suffix(".lock")))
@@ -32,6 +43,7 @@ def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> Database:
         is_passing=lambda _: False,  # it has waited for the lock itself (busy_timeout)
         timeout=timeout,
         connections=_THREADS,
+        identity=identity,
     )
 
 

@@ -75,25 +75,25 @@ def _has_attributes(folder: Path) -> bool:
     return True
 
 
-def link_anonymous(fd: int, name: str, folder: int) -> None:
+def link_anonymous(fd: int, name: bytes, folder: int) -> None:
     """Give a file made with O_TMPFILE a name. ``FileExistsError`` if there is one."""
     # With any src_dir_fd CPython calls linkat() with AT_SYMLINK_FOLLOW, which this needs; without one it does not.
-    os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
+    os.link(b"/proc/self/fd/%d" % fd, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
 
 
-def rename_exclusively(source: str, source_folder: int, name: str, folder: int) -> None:
+def rename_exclusively(source: bytes, source_folder: int, name: bytes, folder: int) -> None:
     """renameat2(RENAME_NOREPLACE), for file systems without hard links. ``FileExistsError`` if ``name`` exists."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if call(source_folder, os.fsencode(source), folder, os.fsencode(name), _RENAME_NOREPLACE) != 0:
+    if call(source_folder, source, folder, name, _RENAME_NOREPLACE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
 @contextlib.contextmanager
-def _trial_file(scratch: int) -> Iterator[str]:
-    name = f"trial-{secrets.token_hex(8)}"
+def _trial_file(scratch: int) -> Iterator[bytes]:
+    name = _trial_name()
     close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=scratch))
     try:
         yield name
@@ -101,13 +101,17 @@ def _trial_file(scratch: int) -> Iterator[str]:
         _forget(name, scratch)
 
 
-def _forget(name: str, folder: int) -> None:
+def _trial_name() -> bytes:
+    return b"trial-" + secrets.token_hex(8).encode()
+
+
+def _forget(name: bytes, folder: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
 
 
 def _can_link_anonymous(scratch: int) -> bool:
-    target = f"trial-{secrets.token_hex(8)}"
+    target = _trial_name()
     try:
         fd = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=scratch)
     except (OSError, AttributeError):  # EOPNOTSUPP, EISDIR, EINVAL; no O_TMPFILE outside Linux
@@ -125,20 +129,20 @@ def _can_link_anonymous(scratch: int) -> bool:
 def _can_link_named(scratch: int) -> bool:
     with _trial_file(scratch) as name:
         try:
-            os.link(name, name + "-link", src_dir_fd=scratch, dst_dir_fd=scratch, follow_symlinks=False)
+            os.link(name, name + b"-link", src_dir_fd=scratch, dst_dir_fd=scratch, follow_symlinks=False)
         except OSError:
             return False
-        _forget(name + "-link", scratch)
+        _forget(name + b"-link", scratch)
         return True
 
 
 def _can_rename_exclusively(scratch: int) -> bool:
     with _trial_file(scratch) as name:
         try:
-            rename_exclusively(name, scratch, name + "-renamed", scratch)
+            rename_exclusively(name, scratch, name + b"-renamed", scratch)
         except OSError:
             return False
-        _forget(name + "-renamed", scratch)
+        _forget(name + b"-renamed", scratch)
         return True
 
 

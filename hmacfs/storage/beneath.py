@@ -14,6 +14,7 @@ from hmacfs.descriptors import close
 # openat2(2): the same number on every architecture.
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 #: A rename elsewhere in the tree can make the kernel unsure about "..": it says EAGAIN, and to try again.
 _ATTEMPTS = 8
@@ -41,16 +42,18 @@ _HOW_SIZE = ctypes.sizeof(_OpenHow)
 
 
 @functools.lru_cache(maxsize=32)
-def _how(flags: int, mode: int) -> tuple[_OpenHow, int]:
+def _how(flags: int, mode: int, resolve: int) -> tuple[_OpenHow, int]:
     """The structure and its address. There are only a few; making one takes longer than the system call."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     return how, ctypes.addressof(how)
 
 
-def _openat2(folder: int, path: str, flags: int, mode: int) -> int:
-    _, address = _how(flags, mode)
+def _openat2(
+    folder: int, path: bytes, flags: int, mode: int, resolve: int = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
+) -> int:
+    _, address = _how(flags, mode, resolve)
     for _ in range(_ATTEMPTS):
-        fd = _call(_SYS_OPENAT2, folder, os.fsencode(path), address, _HOW_SIZE)
+        fd = _call(_SYS_OPENAT2, folder, path, address, _HOW_SIZE)
         if fd >= 0:
             return int(fd)
         number = ctypes.get_errno()
@@ -59,9 +62,9 @@ def _openat2(folder: int, path: str, flags: int, mode: int) -> int:
     raise OSError(number, os.strerror(number))
 
 
-def _walk(folder: int, path: str, flags: int, mode: int) -> int:
+def _walk(folder: int, path: bytes, flags: int, mode: int) -> int:
     """Without openat2 (older kernels, macOS, some sandboxes): step by step, refusing every symbolic link."""
-    *parents, last = path.split("/")
+    *parents, last = path.split(b"/")
     here = os.dup(folder)
     try:
         for name in parents:
@@ -79,7 +82,7 @@ def _kernel_has_openat2() -> bool:
     try:
         root = os.open("/", FOLDER_FLAGS)
         try:
-            close(_openat2(root, ".", FOLDER_FLAGS, 0))
+            close(_openat2(root, b".", FOLDER_FLAGS, 0))
         finally:
             close(root)
     except OSError:  # ENOSYS before Linux 5.6; EPERM in some sandboxes
@@ -91,7 +94,16 @@ def _kernel_has_openat2() -> bool:
 HAS_OPENAT2 = _kernel_has_openat2()
 
 open_beneath = _openat2 if HAS_OPENAT2 else _walk
-"""Open ``path`` (relative, "/" between names) below the folder descriptor ``folder``; the new descriptor.
+"""Open ``path`` below the folder descriptor ``folder``; the new descriptor. The path is relative, with "/" between
+names, and bytes, since names are UTF-8 whatever the locale says.
 
 Raises ``OSError``: ``EXDEV`` or ``ELOOP`` where a symbolic link leads outside, else as ``open``.
 """
+
+
+def open_without_links(folder: int, path: bytes, flags: int) -> int:
+    """As ``open_beneath``, for a path none of whose parts may be a symbolic link: ``ELOOP`` or ``ENOTDIR`` where one
+    is. With ``O_PATH | O_NOFOLLOW`` the last one may be, and is opened itself."""
+    if not HAS_OPENAT2:
+        return _walk(folder, path, flags, 0)
+    return _openat2(folder, path, flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)

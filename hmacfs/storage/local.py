@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +19,29 @@ from hmacfs.errors import BadName, HmacfsError, NameTaken, NoSpace, NotFound, St
 from hmacfs.filetypes import is_media_type
 from hmacfs.naming import RESERVED_FOLDER, StoredName
 from hmacfs.offload import Disk
-from hmacfs.ownership import make_folder_in
 from hmacfs.retry import Retry
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, probe
-from hmacfs.storage.beneath import open_beneath
+from hmacfs.storage.areas import TEMPORARY, OtherFileSystems, new_candidate, remove_dead, remove_dead_elsewhere
+from hmacfs.storage.beneath import open_beneath, open_without_links
+from hmacfs.storage.copying import copy_file
+from hmacfs.storage.folders import Folder, StoreFolders
+from hmacfs.storage.links import resolve
 from hmacfs.storage.notes import FolderNotes
-from hmacfs.storage.publish import NO_FOLDER_ERRNOS, Candidate, FileFacts, publish, remove_folders
+from hmacfs.storage.publish import (
+    NO_FOLDER_ERRNOS,
+    Candidate,
+    FileFacts,
+    LeadsAway,
+    OtherFileSystem,
+    publish,
+    remove_folders,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_NOTES = b"notes"
+_LINK_ERRNOS = (errno.EXDEV, errno.ELOOP)
 
 #: ENXIO: a socket; ELOOP and EXDEV: a link that leads in circles or outside.
 _NOT_THERE_ERRNOS = frozenset(
@@ -65,41 +77,44 @@ class LocalStorage:
         self.root = root
         self.durable = durable
         self.disk = disk
+        self.folders = StoreFolders(root)
         self._retry = retry
-        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._temporary = self.reserved_folder("tmp")
-        self._notes = FolderNotes(self.reserved_folder("notes"))
-        self.abilities: Abilities = probe(self._temporary)
+        self._probed = self.folders.own(TEMPORARY)
+        self._abilities = probe(self._probed.fd)
+        self._notes = FolderNotes(self.folders.own(_NOTES))
+        self._others = OtherFileSystems()
 
     @property
     def reserved(self) -> Path:
         """This server's own folder inside the store."""
         return self.root / RESERVED_FOLDER
 
-    def reserved_folder(self, name: str) -> int:
-        """A descriptor of a folder inside the reserved one, made if need be, into which only this user may look."""
-        for path in (RESERVED_FOLDER, f"{RESERVED_FOLDER}/{name}"):
-            make_folder_in(self._root, path)
-        return open_beneath(self._root, f"{RESERVED_FOLDER}/{name}", os.O_RDONLY | os.O_DIRECTORY, 0)
+    @property
+    def abilities(self) -> Abilities:
+        """What the store's file system can do: that of ``StoreDir``, which may become another."""
+        folder = self.folders.own(TEMPORARY)
+        if folder is not self._probed:
+            self._probed, self._abilities = folder, probe(folder.fd)
+        return self._abilities
 
     def remove_leftovers(self) -> int:
         """Remove temporary files of processes that died, and folders that they made and had no time to fill; how many
-        files. Those in use are locked and stay."""
+        files."""
         for path in self._notes.of_the_dead():
             with contextlib.suppress(BadName):
                 noted = StoredName.from_text(path)
-                remove_folders(self._root, noted, len(noted.segments) - 1)
-        removed = 0
-        for name in os.listdir(self._temporary):
-            with contextlib.suppress(OSError):
-                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._temporary)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(name, dir_fd=self._temporary)
-                    removed += 1
-                finally:
-                    close(fd)
-        return removed
+                remove_folders(self.folders.root.fd, noted, len(noted.segments) - 1)
+        root = self.folders.root
+        return remove_dead(self.folders.own(TEMPORARY)) + remove_dead_elsewhere(root, os.fsencode(self.root))
+
+    def look(self) -> None:
+        """To be called once a second: notice what was removed or mounted over. Raises ``StoreMissing``,
+        ``StorageFailed``."""
+        with translated():
+            self.disk(self.folders.renew)
+            folder = self.folders.own(_NOTES)
+            if self._notes.is_lost or self._notes.folder is not folder:
+                self._notes = FolderNotes(folder)
 
     def check_writable(self) -> None:
         """Raises ``StorageFailed`` or ``NoSpace`` if no file can be written now."""
@@ -107,21 +122,22 @@ class LocalStorage:
             self.disk(os.write, staged.fd, b"\0")
 
     def total_bytes(self) -> int:
-        """The size of the file system."""
+        """The size of the file system, 0 if it does not tell."""
         with translated():
-            space = os.statvfs(self._root)
+            space = os.statvfs(self.folders.root.fd)
             return space.f_blocks * space.f_frsize
 
-    def free_bytes(self) -> int:
-        """What an ordinary user may still store here."""
+    def free_bytes(self) -> int | None:
+        """What an ordinary user may still store here; ``None`` if the file system does not tell: one of 0 blocks (FUSE,
+        ramfs) is not full."""
         with translated():
-            space = os.statvfs(self._root)
-            return space.f_bavail * space.f_frsize
+            space = os.statvfs(self.folders.root.fd)
+            return space.f_bavail * space.f_frsize if space.f_blocks else None
 
     def exists(self, name: StoredName) -> bool:
         """Whether the name is taken, by a file, a folder or anything else."""
         try:
-            self._retry(lambda: self.disk(os.stat, name.path, dir_fd=self._root, follow_symlinks=False))
+            self._retry(lambda: self.disk(os.stat, name.raw, dir_fd=self.folders.root.fd, follow_symlinks=False))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -145,12 +161,7 @@ class LocalStorage:
         return file.facts
 
     def _open_now(self, name: StoredName) -> OpenFile:
-        try:
-            fd = open_beneath(self._root, name.path, _READ_FLAGS, 0)
-        except OSError as error:
-            if error.errno in _NOT_THERE_ERRNOS:
-                raise NotFound from error
-            raise
+        fd = self._descriptor(name)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
@@ -160,8 +171,32 @@ class LocalStorage:
             close(fd)
             raise
 
+    def _descriptor(self, name: StoredName) -> int:
+        try:
+            return open_beneath(self.folders.root.fd, name.raw, _READ_FLAGS, 0)
+        except OSError as error:
+            if error.errno not in _NOT_THERE_ERRNOS:
+                raise
+            found = self._look_closer(name, error)
+            if found is None:
+                raise NotFound from error
+            return found
+
+    def _look_closer(self, name: StoredName, error: OSError) -> int | None:
+        """For what the kernel did not find: at the end of an absolute link, or in a store that was mounted since."""
+        try:
+            if error.errno in _LINK_ERRNOS:
+                root = self.folders.root
+                target = resolve(root, name.raw)
+                return None if target is None else open_without_links(root.fd, target, _READ_FLAGS)
+            return open_beneath(self.folders.root.fd, name.raw, _READ_FLAGS, 0) if self.folders.check() else None
+        except OSError as again:
+            if again.errno in _NOT_THERE_ERRNOS:
+                return None
+            raise
+
     def _recorded_type(self, fd: int) -> str | None:
-        if not self.abilities.attributes:
+        if not self._abilities.attributes and not self._others:
             return None
         try:
             value = os.getxattr(fd, TYPE_ATTRIBUTE).decode("latin-1")
@@ -169,37 +204,87 @@ class LocalStorage:
             return None
         return value if is_media_type(value) else None  # anyone may have written it
 
-    def stage(self) -> Staged:
-        """A new file that nobody sees until it is published, as a context. Whatever happens inside the context,
-        nothing is left of it unless it was. Raises ``NoSpace``, ``StorageFailed``."""
+    def stage(self, name: StoredName | None = None) -> Staged:
+        """A new file that nobody sees until it is published, as a context; on the file system that ``name`` is on, if
+        that is known. Whatever happens inside the context, nothing is left of it unless it was published. Raises
+        ``NoSpace``, ``StoreMissing``, ``StorageFailed``."""
         try:
-            return Staged(self, self._retry(lambda: self.disk(self._new_candidate)))
+            return Staged(self, self._retry(lambda: self.disk(self._new_candidate, name)))
         except OSError as error:
             translate(error)
             raise
 
-    def _new_candidate(self) -> Candidate:
-        if self.abilities.anonymous:
-            return Candidate(os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o666, dir_fd=self._temporary))
-        while True:
-            name = secrets.token_hex(16)
-            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=self._temporary)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:  # else a cleaner was faster than the lock
-                return Candidate(fd, name, self._temporary)
-            close(fd)
+    def _new_candidate(self, name: StoredName | None) -> Candidate:
+        self.folders.check()
+        if name is not None and self._others:
+            candidate = self._others.new_candidate(self.folders.root, name.raw)
+            if candidate is not None:
+                return candidate
+        return self._renewing(lambda: new_candidate(self.folders.own(TEMPORARY), self.abilities))
 
-    def publish(self, candidate: Candidate, name: StoredName, content_type: str | None) -> FileFacts:
-        """Publish a complete file; see ``publish.publish``. Does not stop the event loop."""
+    def _renewing(self, operation: Callable[[], R]) -> R:
+        """Do it in our folders; once more if it failed in one that was removed."""
+        try:
+            return operation()
+        except OSError:
+            if not self.folders.renew():
+                raise
+            return operation()
+
+    def in_own(self, name: bytes, operation: Callable[[Folder], R]) -> R:
+        """``operation`` in our folder of that name, which is made again if it was removed. Raises ``OSError``."""
+        return self._renewing(lambda: operation(self.folders.own(name)))
+
+    def publish(
+        self,
+        candidate: Candidate,
+        name: StoredName,
+        content_type: str | None,
+        on_copy: Callable[[int], None] = lambda _: None,
+    ) -> FileFacts:
+        """Publish a complete file; see ``publish.publish``. Does not stop the event loop.
+
+        Where it cannot be linked, since the name is on another file system or a purge took the temporary one, a copy is
+        published, whose descriptor ``on_copy`` gets before.
+        """
+        try:
+            return self._publish_linked(candidate, name, content_type)
+        except OtherFileSystem:
+            with translated():
+                self.disk(self._others.learn, self.folders.root, name.raw)
+        except FileNotFoundError:
+            is_purged = candidate.temporary is not None and os.fstat(candidate.fd).st_nlink == 0
+            if not self.disk(self.folders.renew) and not is_purged:
+                raise
+        with self.stage(name) as copy:
+            copy_file(candidate.fd, copy.fd, self.disk.always_blocking)
+            on_copy(copy.fd)
+            return self._publish_linked(copy.candidate, name, content_type)
+
+    def _publish_linked(self, candidate: Candidate, name: StoredName, content_type: str | None) -> FileFacts:
+        try:
+            return self._publish_at(candidate, name, content_type)
+        except LeadsAway:
+            folder, filename = os.path.split(name.raw)
+            target = self.disk(resolve, self.folders.root, folder)
+            if target in (None, folder):
+                raise
+            try:
+                behind_link = StoredName.from_text(os.path.join(target, filename).decode())
+            except UnicodeDecodeError:
+                raise LeadsAway("A part of the path is a link to a name that is not UTF-8.") from None
+        return self._publish_at(candidate, behind_link, content_type)
+
+    def _publish_at(self, candidate: Candidate, name: StoredName, content_type: str | None) -> FileFacts:
         run: Callable[..., None] = self.disk.always_blocking if self.durable else self.disk
         published: list[FileFacts] = []
+        root, notes = self.folders.root, self._notes
 
         def ritual() -> None:
-            with self._notes.about(name.path) if "/" in name.path else contextlib.nullcontext():
-                facts = publish(self._root, candidate, name, content_type, self.abilities, durable=self.durable)
-            published.append(facts)
+            with notes.about(name.raw) if "/" in name.path else contextlib.nullcontext():
+                published.append(publish(root.fd, candidate, name, content_type, durable=self.durable))
 
-        self._notes.open()
+        notes.open()
         try:
             self._retry(lambda: run(ritual))
         except Stopping:
@@ -215,27 +300,27 @@ class Staged:
 
     def __init__(self, storage: LocalStorage, candidate: Candidate) -> None:
         self._storage = storage
-        self._candidate = candidate
+        self.candidate = candidate
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        candidate = self._candidate
-        if candidate.temporary is not None:
+        candidate = self.candidate
+        if candidate.temporary is not None and candidate.folder is not None:
             with contextlib.suppress(FileNotFoundError):  # renamed into place
-                os.unlink(candidate.temporary, dir_fd=candidate.temporary_folder)
+                os.unlink(candidate.temporary, dir_fd=candidate.folder.fd)
         close(candidate.fd)
         if error is not None:
             translate(error)
 
     @property
     def fd(self) -> int:
-        return self._candidate.fd
+        return self.candidate.fd
 
     def publish(self, name: StoredName, content_type: str | None) -> FileFacts:
         """Make it visible under ``name``. Raises ``NameTaken``."""
-        return self._storage.publish(self._candidate, name, content_type)
+        return self._storage.publish(self.candidate, name, content_type)
 
 
 class translated:  # noqa: N801 - used like a function

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 
 from hmacfs.descriptors import allocate, close
 from hmacfs.naming import PATH_LIMIT_BYTES
+from hmacfs.storage.folders import Folder
 
 
 class FolderNotes:
     """The notes of one process: a file mapped into memory, so that what is noted outlives the process and costs no
     system call. A lock on the file says that the process lives.
 
-    folder: a descriptor of the folder for the files of all processes.
+    folder: the folder for the files of all processes.
     """
 
     #: More files are never published at once by one process; if they were, some would go without a note.
@@ -27,8 +28,9 @@ class FolderNotes:
     _LENGTH = struct.Struct("=H")
     _SLOT_BYTES = _LENGTH.size + PATH_LIMIT_BYTES
 
-    def __init__(self, folder: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self._fd = -1
         self._map: mmap.mmap | None = None
         self._free: list[int] = []
         self._is_open = False
@@ -40,19 +42,27 @@ class FolderNotes:
         self._is_open = True
         with contextlib.suppress(OSError, ValueError):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            fd = os.open(secrets.token_hex(16), flags, 0o600, dir_fd=self._folder)  # open for good: it holds the lock
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            allocate(fd, self.SLOTS * self._SLOT_BYTES)
-            self._map = mmap.mmap(fd, self.SLOTS * self._SLOT_BYTES)
+            self._fd = os.open(secrets.token_hex(16), flags, 0o600, dir_fd=self.folder.fd)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            allocate(self._fd, self.SLOTS * self._SLOT_BYTES)
+            self._map = mmap.mmap(self._fd, self.SLOTS * self._SLOT_BYTES)
             self._free = [slot * self._SLOT_BYTES for slot in range(self.SLOTS)]
 
-    def about(self, path: str) -> Note:
+    def __del__(self) -> None:
+        if self._fd >= 0:  # open until then: it holds the lock
+            close(self._fd)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody removed the file: then what is noted in it is found by nobody."""
+        return self._fd >= 0 and os.fstat(self._fd).st_nlink == 0
+
+    def about(self, path: bytes) -> Note:
         """A context: as long as it lasts, the folders of the file ``path`` may be new. For any thread."""
         return Note(self, path)
 
-    def write(self, path: str) -> int | None:
-        """Where the note about ``path`` is, ``None`` if there was no place left for it."""
-        raw = path.encode()
+    def write(self, raw: bytes) -> int | None:
+        """Where the note about that path is, ``None`` if there was no place left for it."""
         try:
             slot = self._free.pop()
         except IndexError:
@@ -71,13 +81,13 @@ class FolderNotes:
     def of_the_dead(self) -> list[str]:
         """What processes had noted that have ended since. Their files are removed."""
         found: list[str] = []
-        for name in os.listdir(self._folder):
+        for name in os.listdir(self.folder.fd):
             with contextlib.suppress(OSError):
-                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder.fd)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     found += self._noted(os.pread(fd, self.SLOTS * self._SLOT_BYTES, 0))
-                    os.unlink(name, dir_fd=self._folder)
+                    os.unlink(name, dir_fd=self.folder.fd)
                 finally:
                     close(fd)
         return found
@@ -96,7 +106,7 @@ class Note:
 
     __slots__ = ("_notes", "_path", "_slot")
 
-    def __init__(self, notes: FolderNotes, path: str) -> None:
+    def __init__(self, notes: FolderNotes, path: bytes) -> None:
         self._notes = notes
         self._path = path
 

@@ -14,19 +14,25 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 from hmacfs.descriptors import close
-from hmacfs.errors import NotFound, SessionUnknown, WriterBusy
+from hmacfs.errors import NameTaken, NotFound, SessionUnknown, WriterBusy
 from hmacfs.naming import StoredName
+from hmacfs.storage.folders import Folder
 from hmacfs.storage.local import LocalStorage, translate, translated
 from hmacfs.storage.publish import Candidate, FileFacts
+
+R = TypeVar("R")
 
 #: How long a newcomer waits for the writer to let go.
 TAKEOVER_SECONDS = 10.0
 _POLL_SECONDS = 0.05
+_FOLDER = b"partial"
 _NOTE = ".wanted"
+#: Beside an upload for a name on another file system: which file there is its copy.
+_COPY = ".copy"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
@@ -45,13 +51,23 @@ class PartialFiles:
 
     def __init__(self, storage: LocalStorage) -> None:
         self._storage = storage
-        self._folder = storage.reserved_folder("partial")
+        storage.folders.own(_FOLDER)
+
+    @property
+    def _folder(self) -> int:
+        return self._storage.folders.own(_FOLDER).fd
+
+    def _again(self, operation: Callable[[int], R]) -> R:
+        """``operation`` in the folder; once more if that was removed and made again since it was opened. Raises
+        ``OSError``."""
+        return self._storage.in_own(_FOLDER, lambda folder: self._storage.disk(operation, folder.fd))
 
     def create(self, token: str) -> None:
-        """An empty one. Raises ``NoSpace``, ``StorageFailed``."""
+        """An empty one. Raises ``NoSpace``, ``StoreMissing``, ``StorageFailed``."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with translated():
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            close(self._storage.disk(os.open, token, flags, 0o666, dir_fd=self._folder))
+            self._storage.folders.check()
+            close(self._again(lambda folder: os.open(token, flags, 0o666, dir_fd=folder)))
 
     def length(self, token: str) -> int | None:
         """Bytes stored so far, ``None`` if there is no such upload (any more)."""
@@ -68,7 +84,7 @@ class PartialFiles:
             return None
         with translated():
             try:
-                return self._storage.disk(os.stat, token, dir_fd=self._folder, follow_symlinks=False)
+                return self._again(lambda folder: os.stat(token, dir_fd=folder, follow_symlinks=False))
             except FileNotFoundError:
                 return None
 
@@ -84,7 +100,7 @@ class PartialFiles:
             raise SessionUnknown
         fd = self._locked(token, offset)
         try:
-            yield PartialWriter(self._storage, self._folder, token, fd)
+            yield PartialWriter(self._storage, self._storage.folders.own(_FOLDER), token, fd)
         except OSError as error:
             translate(error)
             raise
@@ -123,12 +139,13 @@ class PartialFiles:
     def _open(self, token: str) -> int:
         with translated():
             try:
-                return os.open(token, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
+                flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+                return self._again(lambda folder: os.open(token, flags, dir_fd=folder))
             except FileNotFoundError as error:
                 raise SessionUnknown from error
 
     def _ask(self, token: str) -> None:
-        with translated():
+        with translated(), contextlib.suppress(FileNotFoundError):  # removed with its folder: there is no such upload
             close(os.open(token + _NOTE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder))
 
     def discard(self, token: str, untouched_since: float = math.inf) -> bool:
@@ -141,12 +158,14 @@ class PartialFiles:
                 fd = self._open(token)
             except SessionUnknown:
                 self._forget(token + _NOTE)
+                self._forget(token + _COPY)
                 return True
             stack.callback(close, fd)
             if not _try_lock(fd) or os.fstat(fd).st_mtime >= untouched_since:
                 return False
             self._forget(token)
             self._forget(token + _NOTE)
+            self._forget(token + _COPY)
             return True
 
     def untouched_since(self, before: float) -> list[str]:
@@ -156,10 +175,11 @@ class PartialFiles:
 
     def _list_untouched(self, before: float) -> list[str]:
         found: set[str] = set()
-        for name in os.listdir(self._folder):
+        folder = self._storage.folders.own(_FOLDER)
+        for name in os.listdir(folder.fd):
             with contextlib.suppress(FileNotFoundError):
-                token = name.removesuffix(_NOTE)
-                if _TOKEN.fullmatch(token) and os.stat(name, dir_fd=self._folder).st_mtime < before:
+                token = name.removesuffix(_NOTE).removesuffix(_COPY)
+                if _TOKEN.fullmatch(token) and os.stat(name, dir_fd=folder.fd).st_mtime < before:
                     found.add(token)
         return sorted(found)
 
@@ -193,7 +213,7 @@ def _try_lock(fd: int) -> bool:
 class PartialWriter:
     """The right to write one upload. Write to ``fd`` at its position, which is the end of what is stored."""
 
-    def __init__(self, storage: LocalStorage, folder: int, token: str, fd: int) -> None:
+    def __init__(self, storage: LocalStorage, folder: Folder, token: str, fd: int) -> None:
         self._storage = storage
         self._folder = folder
         self._token = token
@@ -203,7 +223,7 @@ class PartialWriter:
     def is_wanted(self) -> bool:
         """Whether another writer asked for this upload."""
         try:
-            os.stat(self._token + _NOTE, dir_fd=self._folder, follow_symlinks=False)
+            os.stat(self._token + _NOTE, dir_fd=self._folder.fd, follow_symlinks=False)
         except FileNotFoundError:
             return False
         return True
@@ -226,25 +246,64 @@ class PartialWriter:
 
     def discard(self) -> None:
         """Remove the upload. Who waits for it finds that it is gone."""
-        os.unlink(self._token, dir_fd=self._folder)
+        for name in (self._token, self._token + _COPY):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._folder.fd)
 
     def is_published(self, name: StoredName) -> bool:
         """Whether the file is visible as ``name`` already: its process ended before it could take away the other name.
         Anybody may give files of the store more names (backups do), so their number alone says nothing."""
-        if os.fstat(self.fd).st_nlink == 1:
+        copy = self._noted_copy()
+        if os.fstat(self.fd).st_nlink == 1 and not copy:
             return False
         try:
             visible = self._storage.open(name).fd
         except NotFound:
             return False
         try:
-            return os.path.sameopenfile(self.fd, visible)
+            return os.path.sameopenfile(self.fd, visible) or _mark_of(visible) == copy
         finally:
             close(visible)
 
     def publish(self, name: StoredName, content_type: str | None) -> FileFacts:
         """Make the complete file visible. Raises ``NameTaken``. The unfinished upload is gone afterwards."""
-        facts = self._storage.publish(Candidate(self.fd, self._token, self._folder), name, content_type)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._token, dir_fd=self._folder)
+        raw = self._token.encode()
+        candidate = Candidate(self.fd, self._storage.abilities, raw, self._folder)
+        try:
+            facts = self._storage.publish(candidate, name, content_type, self._note_copy)
+        except NameTaken:
+            known = self._storage.facts(name) if self.is_published(name) else None
+            if known is None:
+                raise
+            facts = known
+        self.discard()
         return facts
+
+    def _note_copy(self, fd: int) -> None:
+        """Write down which file will be visible: a process that is killed between publishing a copy and removing the
+        original leaves nothing else to tell them by."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        note = os.open(self._token + _COPY, flags, 0o600, dir_fd=self._folder.fd)
+        try:
+            os.write(note, _mark_of(fd))
+            if self._storage.durable:
+                self._storage.disk.always_blocking(os.fsync, note)
+        finally:
+            close(note)
+
+    def _noted_copy(self) -> bytes:
+        try:
+            note = os.open(self._token + _COPY, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder.fd)
+        except FileNotFoundError:
+            return b""
+        try:
+            return os.read(note, 4096)
+        finally:
+            close(note)
+
+
+def _mark_of(fd: int) -> bytes:
+    """What tells a file from all others. Not by the inode alone, which another file may get; nor by the device, which
+    may have another number after a restart."""
+    status = os.fstat(fd)
+    return b"%d %d %d" % (status.st_ino, status.st_size, status.st_mtime_ns)

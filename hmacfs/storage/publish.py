@@ -14,6 +14,7 @@ from hmacfs.filetypes import type_by_name
 from hmacfs.naming import StoredName
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, link_anonymous, rename_exclusively
 from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
+from hmacfs.storage.folders import Folder
 
 #: Somebody may remove a folder between our making it and our linking into it: an upload that failed cleans up the
 #: folders it made, and another one may have been about to use them.
@@ -44,24 +45,33 @@ class FileFacts(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class Candidate:
-    """A complete file that nobody sees: its descriptor, and its temporary name if it has one."""
+    """A complete file that nobody sees: its descriptor, what its file system can do, and its temporary name if it has
+    one, with the folder of that."""
 
     fd: int
-    temporary: str | None = None
-    temporary_folder: int = -1
+    abilities: Abilities
+    temporary: bytes | None = None
+    folder: Folder | None = None
     is_linked: bool = False
 
 
-def publish(
-    root: int, candidate: Candidate, name: StoredName, content_type: str | None, abilities: Abilities, *, durable: bool
-) -> FileFacts:
+class OtherFileSystem(OSError):
+    """The file cannot be linked to that name, which is on another file system, or on another mount of the same."""
+
+
+class LeadsAway(NameTaken):
+    """A part of the path is a file, or a link that the kernel does not follow below the store."""
+
+
+def publish(root: int, candidate: Candidate, name: StoredName, content_type: str | None, *, durable: bool) -> FileFacts:
     """Make ``candidate`` visible as ``name`` below the folder ``root``. It blocks.
 
-    Raises ``NameTaken`` if the name exists (the stored file is not touched, whoever is first wins) and ``OSError`` if
-    the disk fails. Nothing is visible then, and no folder that was made for it is left. A candidate with a temporary
-    name may be this very file, published by a process that ended before it could say so: then only the rest is done.
+    Raises ``NameTaken`` if the name exists (the stored file is not touched, whoever is first wins), ``LeadsAway`` if
+    its folder cannot be reached, ``OtherFileSystem`` if it is on another one, and ``OSError`` if the disk fails.
+    Nothing is visible then, and no folder that was made for it is left. A candidate with a temporary name may be this
+    very file, published by a process that ended before it could say so: then only the rest is done.
     """
-    if content_type is not None and abilities.attributes:
+    if content_type is not None and candidate.abilities.attributes:
         os.setxattr(candidate.fd, TYPE_ATTRIBUTE, content_type.encode("latin-1"))
         if content_type != type_by_name(name.filename):
             os.fchmod(candidate.fd, _TYPE_IS_IN_ATTRIBUTE)
@@ -69,7 +79,7 @@ def publish(
         _sync(candidate.fd)
     for attempt in range(_ATTEMPTS):
         try:
-            _link_into_place(root, candidate, name, abilities, durable=durable)
+            _link_into_place(root, candidate, name, durable=durable)
             break
         except FileNotFoundError:
             if attempt == _ATTEMPTS - 1:
@@ -89,12 +99,12 @@ def _sync(fd: int) -> None:
         raise OSError(errno.EIO, f"fsync: {error.strerror}") from error
 
 
-def _link_into_place(root: int, candidate: Candidate, name: StoredName, abilities: Abilities, *, durable: bool) -> None:
+def _link_into_place(root: int, candidate: Candidate, name: StoredName, *, durable: bool) -> None:
     place = _make_place(root, name)
     try:
         unsynced = place.made
         if not candidate.is_linked:
-            if not _link(candidate, place.name, place.folder, abilities):
+            if not _link(candidate, place.name, place.folder):
                 unsynced = len(name.segments) - 1  # who knows which of them that process has synced
             candidate.is_linked = True
         if durable:
@@ -106,19 +116,22 @@ def _link_into_place(root: int, candidate: Candidate, name: StoredName, abilitie
         remove_folders(root, name, place.made)
         if isinstance(error, FileExistsError):
             raise NameTaken from error
+        if isinstance(error, OSError) and error.errno == errno.EXDEV:
+            raise OtherFileSystem(*error.args) from error
         raise
     finally:
         if place.folder != root:
             close(place.folder)
 
 
-def _link(candidate: Candidate, filename: str, parent: int, abilities: Abilities) -> bool:
+def _link(candidate: Candidate, filename: bytes, parent: int) -> bool:
     """False if it is linked there already. Raises ``FileExistsError`` if another file is."""
     if candidate.temporary is None:
         link_anonymous(candidate.fd, filename, parent)
         return True
-    source = (candidate.temporary, candidate.temporary_folder)
-    if not abilities.hard_links:
+    assert candidate.folder is not None
+    source = (candidate.temporary, candidate.folder.fd)
+    if not candidate.abilities.hard_links:
         rename_exclusively(*source, filename, parent)
         return True
     try:
@@ -135,33 +148,34 @@ class _Place(NamedTuple):
     """Where to link a file: ``name`` in ``folder`` (a descriptor), of whose path the last ``made`` levels are new."""
 
     folder: int
-    name: str
+    name: bytes
     made: int
 
 
 def _make_place(root: int, name: StoredName) -> _Place:
-    """The folder for ``name``, made if need be. Raises ``NameTaken`` where a file or a link out of the store is in the
-    way."""
-    parents = name.segments[:-1]
+    """The folder for ``name``, made if need be. Raises ``LeadsAway`` where a file or a link that leads nowhere in the
+    store is in the way."""
+    *parents, filename = name.raw.split(b"/")
     if not parents:
-        return _Place(root, name.path, 0)
+        return _Place(root, filename, 0)
     if len(parents) == 1:  # XMPP servers give each upload a folder of its own: most often there is none yet
         with contextlib.suppress(FileExistsError):
             os.mkdir(parents[0], 0o777, dir_fd=root)
             # What was just made is no link, so the path leads nowhere else.
-            return _Place(root, name.path, 1)
+            return _Place(root, name.raw, 1)
     try:
-        return _Place(open_beneath(root, "/".join(parents), FOLDER_FLAGS, 0), name.filename, 0)
-    except FileNotFoundError:
-        folder, made = _make_folders(root, parents)
-        return _Place(folder, name.filename, made)
+        try:
+            return _Place(open_beneath(root, b"/".join(parents), FOLDER_FLAGS, 0), filename, 0)
+        except FileNotFoundError:
+            folder, made = _make_folders(root, parents)
+            return _Place(folder, filename, made)
     except OSError as error:
         if error.errno in NO_FOLDER_ERRNOS:
-            raise NameTaken("A part of the path is the name of a file.") from error
+            raise LeadsAway("A part of the path is the name of a file.") from error
         raise
 
 
-def _make_folders(root: int, parents: tuple[str, ...]) -> tuple[int, int]:
+def _make_folders(root: int, parents: list[bytes]) -> tuple[int, int]:
     made = 0
     here = os.dup(root)
     try:
@@ -171,7 +185,7 @@ def _make_folders(root: int, parents: tuple[str, ...]) -> tuple[int, int]:
                 made = made or len(parents) - depth + 1
             except FileExistsError:
                 pass
-            below = open_beneath(root, "/".join(parents[:depth]), FOLDER_FLAGS, 0)
+            below = open_beneath(root, b"/".join(parents[:depth]), FOLDER_FLAGS, 0)
             close(here)
             here = below
     except BaseException:
@@ -182,9 +196,9 @@ def _make_folders(root: int, parents: tuple[str, ...]) -> tuple[int, int]:
 
 def _sync_folders(root: int, name: StoredName, made: int) -> None:
     """Sync the folder that got the file, and each folder that got a new folder."""
-    parents = name.segments[:-1]
+    parents = name.raw.split(b"/")[:-1]
     for depth in range(len(parents), len(parents) - made - 1, -1):
-        fd = open_beneath(root, "/".join(parents[:depth]) or ".", os.O_RDONLY | os.O_DIRECTORY, 0)
+        fd = open_beneath(root, b"/".join(parents[:depth]) or b".", os.O_RDONLY | os.O_DIRECTORY, 0)
         try:
             _sync(fd)
         finally:
@@ -193,10 +207,10 @@ def _sync_folders(root: int, name: StoredName, made: int) -> None:
 
 def remove_folders(root: int, name: StoredName, made: int) -> None:
     """Take back the folders made for a file that did not get there; those that others use by now stay."""
-    parents = name.segments[:-1]
+    parents = name.raw.split(b"/")[:-1]
     with contextlib.suppress(OSError):
         for depth in range(len(parents), len(parents) - made, -1):
-            above = open_beneath(root, "/".join(parents[: depth - 1]) or ".", FOLDER_FLAGS, 0)
+            above = open_beneath(root, b"/".join(parents[: depth - 1]) or b".", FOLDER_FLAGS, 0)
             try:
                 os.rmdir(parents[depth - 1], dir_fd=above)
             finally:

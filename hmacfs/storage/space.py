@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import mmap
 import os
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from hmacfs import processes
 from hmacfs.descriptors import allocate
 from hmacfs.errors import NoSpace, StorageFailed
-from hmacfs.ownership import make_folder, open_file
+from hmacfs.shared_file import SharedFile
+
+log = logging.getLogger("hmacfs.storage")
 
 #: A measurement that left plenty is good for so long; near the limit each upload measures anew.
 FRESH_SECONDS = 0.5
 #: Plenty: more than could be written meanwhile.
 PLENTY_BYTES = 8 * 1024**3
+#: What a file system that does not tell its size is taken to have.
+UNKNOWN_BYTES = 2**62
 #: How often a worker announces how far its uploads are.
 ANNOUNCE_SECONDS = 1.0
 
@@ -44,36 +50,46 @@ class SharedSums:
 
     PLACES = 4096
     ENTRY = struct.Struct("=qqq")  # process: id and start; number
+    NUMBER = struct.Struct("=q")
 
     def __init__(self, path: Path) -> None:
         self._process = processes.current()
-        make_folder(path.parent)
-        self._fd = open_file(path, os.O_RDWR)
-        size = self.PLACES * self.ENTRY.size
-        with self.lock():
-            if os.fstat(self._fd).st_size != size:
-                os.ftruncate(self._fd, min(size, os.fstat(self._fd).st_size))
-                allocate(self._fd, size)
-            self._map = mmap.mmap(self._fd, size)
-            self._position = self._claim()
+        self._path = path
+        self._open()
 
-    def _claim(self) -> int:
-        for position in range(0, len(self._map), self.ENTRY.size):
-            pid, started, _ = self.ENTRY.unpack_from(self._map, position)
+    def _open(self) -> None:
+        size = self.PLACES * self.ENTRY.size
+        file = SharedFile(self._path)
+        with _locked(file):
+            used = os.fstat(file.fd).st_size
+            if used != size:
+                os.ftruncate(file.fd, min(size, used))
+                allocate(file.fd, size)
+            mapped = mmap.mmap(file.fd, size)
+            self._file, self._map, self._position = file, mapped, self._claim(mapped)
+
+    def look(self) -> None:
+        """If the file was removed, share another with the processes that look as well. Raises ``OSError``,
+        ``StorageFailed``."""
+        if self._file.is_current():
+            return
+        (number,) = self.NUMBER.unpack_from(self._map, self._position + self.ENTRY.size - self.NUMBER.size)
+        self._open()
+        self.announce(number)
+        log.warning("%s was removed: made again", self._path)
+
+    def _claim(self, mapped: mmap.mmap) -> int:
+        for position in range(0, len(mapped), self.ENTRY.size):
+            pid, started, _ = self.ENTRY.unpack_from(mapped, position)
             process = processes.Process(pid, started)
             if pid <= 0 or process == self._process or not process.is_alive:
-                self.ENTRY.pack_into(self._map, position, *self._process, 0)
+                self.ENTRY.pack_into(mapped, position, *self._process, 0)
                 return position
         raise StorageFailed
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keeps other processes from announcing under a lock too. Nothing in this context may yield to others."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return _locked(self._file)
 
     def announce(self, number: int) -> None:
         """This process's number from now on."""
@@ -88,16 +104,25 @@ class SharedSums:
         )
 
 
+@contextlib.contextmanager
+def _locked(file: SharedFile) -> Iterator[None]:
+    fcntl.flock(file.fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file.fd, fcntl.LOCK_UN)
+
+
 class SpaceGuard:
     """Reserves space for uploads; knows of all that this process is receiving.
 
-    free_bytes: what the store may still take. least_free: what must stay free, as a function, since it may be a share
-    of the file system's size.
+    free_bytes: what the store may still take, ``None`` if nobody knows: then all fits. least_free: what must stay free,
+    as a function, since it may be a share of the file system's size.
     """
 
     def __init__(
         self,
-        free_bytes: Callable[[], int],
+        free_bytes: Callable[[], int | None],
         least_free: Callable[[], int],
         shared: SharedSums,
         clock: Callable[[], float] = time.monotonic,
@@ -136,8 +161,19 @@ class SpaceGuard:
         with self._shared.lock():
             return max(0, self._measure())
 
+    def check(self) -> None:
+        """Raises ``NoSpace``, with a sentence for operators, while less is free than must stay so."""
+        free, least = self._free_bytes(), self._least_free()
+        if free is not None and free < least:
+            raise NoSpace(f"{free} bytes are free, {least} must stay free (MinFreeSpace): uploads are refused.")
+
+    def describe(self) -> str:
+        """How much is free, and how much must stay so."""
+        return f"{self._free_bytes()} bytes are free, {self._least_free()} must stay free (MinFreeSpace)"
+
     def _measure(self) -> int:
-        self._spare = self._free_bytes() - self._least_free() - self._shared.of_others()
+        free = self._free_bytes()
+        self._spare = UNKNOWN_BYTES if free is None else free - self._least_free() - self._shared.of_others()
         self._measured = self._clock()
         return self._spare - sum(running.left for running in self._running)
 

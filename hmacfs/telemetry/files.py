@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client import values
@@ -12,6 +13,7 @@ from prometheus_client import values
 from hmacfs import processes
 from hmacfs.descriptors import allocate
 from hmacfs.ownership import open_file
+from hmacfs.shared_file import SharedFile, make_folder
 
 log = logging.getLogger("hmacfs.telemetry")
 
@@ -26,27 +28,65 @@ _SIZES = {
 }
 
 
-def use(folder: Path) -> None:
-    """Have the values that this process makes from now on kept in ``folder``; where there is no room for them, in its
+class _Identity:
+    """What prometheus_client names the files after. When it is another object, all values move to the files of that
+    name."""
+
+    def __str__(self) -> str:
+        return str(processes.current())
+
+
+class ValueFiles:
+    """Has the values that this process makes from now on kept in ``folder``; where there is no room for them, in its
     memory, where no scrape finds them: serving files matters more."""
-    name = str(processes.current())
-    paths = [folder / f"{kind}_{name}.db" for kind in _SIZES]
-    try:
-        for path, size in zip(paths, _SIZES.values(), strict=True):
-            _allocate(path, size)
-    except OSError as error:
-        log.error("this process cannot be measured, %s cannot be written: %s", folder, error.strerror)
-        for path in paths:
-            with contextlib.suppress(OSError):
-                path.unlink()
-        values.ValueClass = values.MutexValue
-    else:
-        values.ValueClass = values.MultiProcessValue(lambda: name)
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = {folder / f"{kind}_{processes.current()}.db": size for kind, size in _SIZES.items()}
+        self._files: list[tuple[Path, SharedFile]] = []
+        self._identity = _Identity()
+        self._is_settled = True
+        try:
+            for path, size in self._paths.items():
+                file = SharedFile(path)
+                allocate(file.fd, size)
+                self._files.append((path, file))
+        except OSError as error:
+            log.error("this process cannot be measured, %s cannot be written: %s", folder, error.strerror)
+            for path in self._paths:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            self._files = []
+            values.ValueClass = values.MutexValue
+        else:
+            values.ValueClass = values.MultiProcessValue(lambda: self._identity)
+
+    def look(self, touch: Callable[[], None]) -> None:
+        """If files were removed, put copies of what they held there. ``touch`` changes any value: then all of them are
+        kept in what is there now. Raises ``OSError``."""
+        lost = [path for path, file in self._files if not file.is_current()]
+        if not lost and self._is_settled:
+            return
+        self._is_settled = False
+        self._files = [(path, _restored(path, file) if path in lost else file) for path, file in self._files]
+        self._identity = _Identity()
+        touch()
+        self._is_settled = True
+        log.warning("the files of this process's metrics were removed: made again")
 
 
-def _allocate(path: Path, size: int) -> None:
-    fd = open_file(path, os.O_RDWR)
+def _restored(path: Path, removed: SharedFile) -> SharedFile:
+    """A file at ``path`` with the content of one that has no name any more."""
+    content = os.pread(removed.fd, os.fstat(removed.fd).st_size, 0)
+    make_folder(path.parent)
+    draft = path.with_suffix(".draft")
     try:
-        allocate(fd, size)
+        fd = open_file(draft, os.O_WRONLY | os.O_TRUNC)
+        try:
+            allocate(fd, len(content))
+            os.pwrite(fd, content, 0)
+        finally:
+            os.close(fd)
+        draft.replace(path)  # a scrape finds all of it or nothing
     finally:
-        os.close(fd)
+        draft.unlink(missing_ok=True)
+    return SharedFile(path)

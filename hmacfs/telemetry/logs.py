@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import math
 import os
 import re
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from hmacfs.ownership import open_file
@@ -168,3 +169,32 @@ class AccessLog:
         record = self._log.makeRecord(self._log.name, level, "", 0, "request", (), None)
         record.fields = fields
         self._log.handle(record)
+
+
+class RefusalLog:
+    """A listener that warns of requests that failed at what only the operator can change: at the first one, and then at
+    most every ``PAUSE_SECONDS``, with how many there were since.
+
+    causes: what to say of each reason, a word from ``errors``.
+    """
+
+    PAUSE_SECONDS = 60.0
+
+    def __init__(self, causes: Mapping[str, Callable[[], str]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._causes = causes
+        self._clock = clock
+        self._counts: dict[str, int] = {}
+        self._said: dict[str, float] = {}
+
+    def __call__(self, event: RequestFinished) -> None:
+        reason = event.reason
+        if reason not in self._causes:
+            return
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        now = self._clock()
+        if now - self._said.get(reason, -math.inf) < self.PAUSE_SECONDS:
+            return
+        self._said[reason] = now
+        count = self._counts.pop(reason)
+        requests = "1 request was" if count == 1 else f"{count} requests were"
+        log.warning("%s refused (%s): %s", requests, reason, self._causes[reason]())

@@ -120,6 +120,10 @@ class Metrics:
             self._download_seconds.observe(event.seconds)
             self._downloads.inc()
 
+    def touch(self) -> None:
+        """Change a value, by nothing."""
+        self._uploads.inc(0)
+
     def observe_lag(self, seconds: float) -> None:
         self._lag.observe(seconds)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hmacfs.errors import SessionStoreUnavailable
-from hmacfs.ownership import explain, open_file
+from hmacfs.ownership import explain
+from hmacfs.shared_file import SharedFile
 from hmacfs.telemetry.metrics import Metrics
 
 log = logging.getLogger("hmacfs.telemetry")
@@ -46,6 +46,7 @@ class Pulse:
         self._rates_are_shared = rates_are_shared
         self._sessions = sessions
         self._lock = lock
+        self._counted: list[str] = []
 
     def beat(self, connections: Callable[[], int], tasks: int) -> None:
         """connections: how many are open, a greenlet each; tasks: how many greenlets there are besides."""
@@ -63,27 +64,43 @@ class Pulse:
             metrics.observe_lag(max(0.0, time.monotonic() - before - BEAT_SECONDS))
 
     def count_sessions(self) -> None:
-        """Of all workers the one that holds the lock counts, for as long as it lives."""
-        try:
-            fd = open_file(self._lock, os.O_RDWR)
-        except OSError as error:
-            log.error("the upload sessions are not counted: %s", explain(self._lock, error))
-            return
-        while not _try_lock(fd):
-            time.sleep(CENSUS_SECONDS)
+        """Of all workers the one that holds the lock counts, for as long as it lives and the lock is there."""
+        lock: SharedFile | None = None
         while True:
             try:
-                self._metrics.set_sessions(self._sessions())
+                lock = self._count_as(lock)
+            except PermissionError as error:
+                log.error("the upload sessions are not counted: %s", explain(self._lock, error))
+                return
             except SessionStoreUnavailable:
                 log.debug("the upload sessions cannot be counted now")
             except Exception:
                 log.exception("counting the upload sessions failed")
             time.sleep(CENSUS_SECONDS)
 
+    def _count_as(self, lock: SharedFile | None) -> SharedFile | None:
+        """Count, if this process holds the lock or can have it now; the lock if it does."""
+        try:
+            if lock is not None and not lock.is_current():
+                lock = None
+                self._metrics.set_sessions(dict.fromkeys(self._counted, 0))  # another may count from now on
+            lock = lock or _locked(self._lock)
+        except PermissionError:
+            raise
+        except OSError as error:
+            log.debug("%s cannot be locked: %s", self._lock, error.strerror)
+        if lock is not None:
+            counted = self._sessions()
+            self._counted = list(counted)
+            self._metrics.set_sessions(counted)
+        return lock
 
-def _try_lock(fd: int) -> bool:
+
+def _locked(path: Path) -> SharedFile | None:
+    lock = SharedFile(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
+        lock.close()
+        return None
+    return lock

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 
 import hmacfs
 from hmacfs.processes import Process
+from hmacfs.shared_file import SharedFile
 
 log = logging.getLogger("hmacfs.telemetry")
 
@@ -47,9 +48,24 @@ class Folder:
         self._threads = threading.Lock()
 
     def collect(self) -> list[Metric]:
-        """The metrics of all processes, past and present."""
-        collector = MultiProcessCollector(None, str(self._path))
+        """The metrics of all processes, past and present; none while their folder is not there and cannot be made."""
+        try:
+            return self._collect()
+        except OSError as error:
+            log.warning("%s: the metrics cannot be read: %s", self._path, error.strerror)
+            return []
+
+    def fold(self) -> None:
+        """Add up the counts of processes that ended, so that their files go."""
+        try:
+            with self._lock():
+                self._fold_ended()
+        except OSError as error:
+            log.warning("the counts of processes that ended cannot be added up: %s", error.strerror)
+
+    def _collect(self) -> list[Metric]:
         with self._lock():
+            collector = MultiProcessCollector(None, str(self._path))
             try:
                 self._fold_ended()
             except OSError as error:
@@ -63,8 +79,8 @@ class Folder:
     def _lock(self) -> Iterator[None]:
         """Keeps out the other threads and servers. Not by ``flock``: a worker that is forked meanwhile would hold that,
         too, for as long as it lives."""
-        with self._threads, (self._path / "fold.lock").open("a") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)
+        with self._threads, SharedFile(self._path / "fold.lock") as file:
+            fcntl.lockf(file.fd, fcntl.LOCK_EX)
             yield
 
     def _fold_ended(self) -> None:
@@ -165,10 +181,12 @@ class Vitals:
         yield CounterMetricFamily("hmacfs_workers_started", "Worker processes started.", value=started)
         with contextlib.suppress(OSError):
             space = os.statvfs(self._store)
-            yield _gauge("hmacfs_store_free_bytes", "Free space for files.", space.f_bavail * space.f_frsize)
-            yield _gauge("hmacfs_store_size_bytes", "Size of the file system.", space.f_blocks * space.f_frsize)
-            yield _gauge("hmacfs_store_free_inodes", "Files that may still be made.", space.f_favail)
-            yield _gauge("hmacfs_store_inodes", "Files that the file system can hold.", space.f_files)
+            if space.f_blocks:  # 0: it does not tell
+                yield _gauge("hmacfs_store_free_bytes", "Free space for files.", space.f_bavail * space.f_frsize)
+                yield _gauge("hmacfs_store_size_bytes", "Size of the file system.", space.f_blocks * space.f_frsize)
+            if space.f_files:
+                yield _gauge("hmacfs_store_free_inodes", "Files that may still be made.", space.f_favail)
+                yield _gauge("hmacfs_store_inodes", "Files that the file system can hold.", space.f_files)
         yield _build_info()
 
     def _cpu(self, processes: Iterable[psutil.Process]) -> float:

@@ -35,7 +35,7 @@ class Storage(Protocol[FactsT]):
 
     def exists(self, name: StoredName) -> bool: ...
 
-    def stage(self) -> AbstractContextManager[StagedFile[FactsT]]: ...
+    def stage(self, name: StoredName) -> AbstractContextManager[StagedFile[FactsT]]: ...
 
 
 class Space(Protocol):
@@ -102,7 +102,7 @@ class StoreWhole(Generic[BodyT, FactsT]):
         with self._space.reserve(length or 0, body):
             if self._storage.exists(name):
                 raise NameTaken
-            with self._storage.stage() as staged:
+            with self._storage.stage(name) as staged:
                 self._receive(body, staged.fd, length, digest)
                 if digest is not None:
                     digest.check()

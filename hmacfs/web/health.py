@@ -15,7 +15,6 @@ log = logging.getLogger("hmacfs.web")
 
 _HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
 
-
 #: The routes that monitors ask.
 PROBES = ("/healthz", "/readyz")
 WELCOME = "/"
@@ -41,18 +40,19 @@ class Health:
             try:
                 check()
             except HmacfsError as error:
-                self._log(name, f"{error} ({error.__cause__})" if error.__cause__ else str(error))
+                self._log(name, error)
                 reasons.append(f"{name}: {error}")
             else:
                 if self._logged.pop(name, None):
                     log.info("ready again: %s", name)
         return reasons
 
-    def _log(self, name: str, problem: str) -> None:
+    def _log(self, name: str, error: HmacfsError) -> None:
         before, since = self._logged.get(name, ("", 0.0))
+        problem = f"{error.reason} {error.__cause__}"  # without the sentence, which may hold numbers
         if problem != before or self._clock() - since >= REMINDER_SECONDS:
             self._logged[name] = problem, self._clock()
-            log.warning("not ready: %s: %s", name, problem)
+            log.warning("not ready: %s: %s", name, f"{error} ({error.__cause__})" if error.__cause__ else error)
 
 
 def health(desk: Desk, state: Health) -> TransferBlueprint:

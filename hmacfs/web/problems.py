@@ -37,6 +37,7 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.StorageFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.StoreMissing: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.BodyCutShort: HTTPStatus.BAD_REQUEST,
     errors.BadBody: HTTPStatus.BAD_REQUEST,
     errors.Stalled: HTTPStatus.REQUEST_TIMEOUT,
@@ -67,7 +68,7 @@ def status_of(error: errors.HmacfsError) -> HTTPStatus | Status:
 def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
     if isinstance(error, errors.BadToken):
         yield "WWW-Authenticate", "Bearer"
-    if isinstance(error, (errors.RateLimited, errors.SessionStoreUnavailable)):
+    if isinstance(error, (errors.RateLimited, errors.SessionStoreUnavailable, errors.StoreMissing)):
         yield "Retry-After", str(error.retry_after)
     if isinstance(error, errors.BadCoding):
         yield "Accept-Encoding", "identity"  # RFC 9110 section 12.5.3

@@ -6,6 +6,7 @@ import concurrent.futures
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -441,11 +442,20 @@ def test_a_killed_server_leaves_nothing_after_the_next_start(start_server: Start
     assert put(server, "killed/file", b"again").status == 201
 
 
-def test_a_full_disk_is_507(start_server: StartServer) -> None:
-    server = start_server(MinFreeSpace="99%")
-    answer = put(server, "full", b"x")
-    assert answer.status == 507
+def test_a_full_disk_is_507_and_readyz_and_the_log_say_so(start_server: StartServer) -> None:
+    server = start_server(MinFreeSpace="99%", ReadyPath="/healthz")
+    for _ in range(20):
+        assert put(server, "full", b"x").status == 507
     assert server.stored() == []
+    for _ in range(20):
+        answer = request(server, "GET", "/readyz")
+        assert answer.status == 503
+        assert re.fullmatch(rb"store: \d+ bytes are free, \d+ must stay free \(MinFreeSpace\): .*\n", answer.body)
+    lines = server.complaints()
+    assert len(lines) == 2  # however often
+    assert "WARNING" in lines[0]
+    assert re.search(r"1 request was refused \(no-space\): \d+ bytes are free, \d+ must stay free", lines[0])
+    assert "not ready: store: " in lines[1]
 
 
 def test_errors_are_problem_json_for_those_who_ask(server: HmacFileServer) -> None:

@@ -56,6 +56,7 @@ class HmacFileServer:
         connections = (descriptor_limit() - 256) // 2
         if connections < 8192:  # the default, for which the server would warn
             self.settings["MaxConnections"] = connections
+        self.ready_path = str(settings.pop("ReadyPath", "/readyz"))  # what answers 200 once it serves
         self.settings.update(settings)
         self.prefix = f"/{self.settings.get('UploadSubDir', 'upload')}/"
         self.keyring = Keyring([str(self.settings["Secret"]).encode()])
@@ -95,7 +96,7 @@ class HmacFileServer:
         if self.settings.get("UnixSocket"):
             return Path(str(self.settings["ListenPort"])).exists() and len(self.workers()) > 0
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.url}{self.ready_path}", timeout=2) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -75,16 +75,17 @@ def test_a_damaged_file_costs_its_own_counts_only(tmp_path: Path, where: str, da
 
 def test_where_there_is_no_room_values_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)
-    files.use(tmp_path / "missing")
+    (tmp_path / "file").touch()
+    files.ValueFiles(tmp_path / "file" / "missing")
     assert values.ValueClass is values.MutexValue
     Metrics(CollectorRegistry(), transfers="/upload/<path>")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_files_have_room_for_all_that_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    files.use(tmp_path)
+    files.ValueFiles(tmp_path)
     sizes = {path: path.stat().st_size for path in tmp_path.iterdir()}
     metrics = Metrics(CollectorRegistry(), transfers="/upload/<path>")
     metrics.set_sessions({"open": 1, "finished": 1, "aborted": 1})

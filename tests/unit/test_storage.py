@@ -18,6 +18,7 @@ from hmacfs.naming import StoredName
 from hmacfs.offload import Disk, Offload
 from hmacfs.retry import Retry
 from hmacfs.storage.beneath import open_beneath
+from hmacfs.storage.folders import Folder
 from hmacfs.storage.local import LocalStorage
 from hmacfs.storage.notes import FolderNotes
 
@@ -106,16 +107,15 @@ with storage.stage() as staged:
 
 
 def test_notes_of_the_living_stay(tmp_path: Path) -> None:
-    folder = os.open(tmp_path, os.O_RDONLY)
+    folder = Folder(os.open(tmp_path, os.O_RDONLY))
     ours, others = FolderNotes(folder), FolderNotes(folder)
-    with ours.about("not/open/yet"):
+    with ours.about(b"not/open/yet"):
         assert others.of_the_dead() == []
     ours.open()
     with contextlib.ExitStack() as stack:
         for number in range(FolderNotes.SLOTS + 1):
-            stack.enter_context(ours.about(f"{number}/file"))
+            stack.enter_context(ours.about(b"%d/file" % number))
         assert others.of_the_dead() == []
     assert len(list(tmp_path.iterdir())) == 1
     (tmp_path / "odd").write_bytes(b"\xff" * 10_000)
     assert len(others.of_the_dead()) == 2
-    os.close(folder)

@@ -1,0 +1,63 @@
+"""Files that the processes of a machine share, and the folders that those are in.
+
+Purges remove them under the running server. Whoever keeps one open looks now and then whether its path still names it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Self
+
+from hmacfs import ownership
+from hmacfs.descriptors import close
+from hmacfs.naming import RESERVED_FOLDER
+from hmacfs.ownership import open_file
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for this user alone, and those above it that are missing. Raises ``OSError``; a store that is not
+    there (``FileNotFoundError``) may be a disk that is not mounted, and is not made."""
+    if RESERVED_FOLDER in path.parts:
+        os.stat(Path(*path.parts[: path.parts.index(RESERVED_FOLDER)]))
+    ownership.make_folder(path)
+
+
+class SharedFile:
+    """A file open for reading and writing, made if need be with its folder. It is closed at the end of its context, or
+    when nobody refers to the object any more. Raises ``OSError``."""
+
+    __slots__ = ("_identity", "_path", "fd")
+
+    def __init__(self, path: Path) -> None:
+        self.fd = -1
+        self._path = path
+        try:
+            self.fd = open_file(path, os.O_RDWR)
+        except FileNotFoundError:
+            make_folder(path.parent)
+            self.fd = open_file(path, os.O_RDWR)
+        status = os.fstat(self.fd)
+        self._identity = (status.st_dev, status.st_ino)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            close(self.fd)
+            self.fd = -1
+
+    def is_current(self) -> bool:
+        """Whether the path names this file. Raises ``OSError``."""
+        try:
+            status = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
