@@ -21,7 +21,13 @@ Component "upload2.example.org" "http_upload_external"
     http_upload_external_file_size_limit = 1073741824
 
 -- 3. Prosody's own mod_http_file_share with an external store (Prosody 0.12 and newer, no further package). A client
---    has five minutes to begin its upload, and each user a quota for 24 hours.
+--    has ten minutes to begin its upload (Prosody 0.12: five), since a slot's token is valid for so long, and each user
+--    a quota for 24 hours.
+--    Don't set http_file_share_global_quota: Prosody adds up what it gave slots for, and never hears that a file was
+--    deleted here, so the sum only grows, and one day no upload is allowed any more. UploadMaxSize and MinFreeSpace of
+--    hmac-file-server bound the space instead.
+--    http_file_share_expires_after (one week if it is left out) only puts the time into the token, as "expires":
+--    Prosody itself deletes nothing from an external store, and this server keeps files until you delete them.
 Component "share.example.org" "http_file_share"
     http_file_share_base_url = "https://files.example.org/upload/"
     http_file_share_secret = "put the Secret here"

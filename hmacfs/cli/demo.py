@@ -27,7 +27,7 @@ def write_config(path: Path) -> int:
         "ListenPort": "127.0.0.1:8080",
         "Secret": secrets.token_urlsafe(32),
         "StoreDir": "./data",
-        "MetricsPort": "127.0.0.1:9090",
+        "MetricsPort": "127.0.0.1:9091",  # 9090 is Prometheus's own
     }
     try:
         fd = open_file(path, os.O_WRONLY | os.O_EXCL)

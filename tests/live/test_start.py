@@ -261,7 +261,7 @@ def test_init_and_the_printed_curl_lines(tmp_path: Path) -> None:
     assert run("-init", "config.toml", cwd=tmp_path).returncode == 2
     assert config.read_text() == before
     port = free_port()
-    config.write_text(before.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace(":9090", f":{free_port()}"))
+    config.write_text(before.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace(":9091", f":{free_port()}"))
     command = [sys.executable, "-m", "hmacfs", "-config", "config.toml", "-curl"]
     daemon = Daemon(command, folder=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:

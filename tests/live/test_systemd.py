@@ -13,7 +13,9 @@ import pytest
 
 from tests.servers import debian, wait_until
 
-PACKAGES = ("systemd", "dbus", "sudo", "python3-venv", "nginx-light", "logrotate", "openssl", "curl", "iproute2")
+PACKAGES = (
+    *("systemd", "dbus", "sudo", "python3-venv", "nginx-light", "haproxy", "logrotate", "openssl", "curl", "iproute2"),
+)
 CONFIG = "/etc/hmac-file-server/config.toml"
 LOG = "/var/log/hmac-file-server/server.log"
 READY = "curl -sS -H 'Host: files.example.org' http://localhost/readyz"
@@ -212,6 +214,35 @@ def test_a_store_elsewhere_is_named_with_the_remedy(service: Service) -> None:
         service.run("systemctl restart hmac-file-server", status=1)
         assert "the service does not see /home (ProtectHome=yes)" in service.journal().removeprefix(before)
     service.run("systemctl restart hmac-file-server")
+
+
+def test_nginx_takes_the_lines_for_tls_without_a_warning(service: Service) -> None:
+    site = "/etc/nginx/sites-available/hmac-file-server"
+    shipped = service.path(site).read_text()
+    assert "warn" not in service.run("nginx -t")
+    text = re.sub(r"/etc/letsencrypt/live/files.example.org/(fullchain|privkey).pem", r"/run/\1.pem", shipped)
+    text = re.sub(r"^    # (ssl_|listen |http2 )", r"    \1", text, flags=re.MULTILINE)
+    if "nginx/1.22" in service.run("nginx -v"):
+        text = text.replace("    http2 on;\n", "").replace("443 ssl;", "443 ssl http2;")
+    service.run(
+        "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=files.example.org -keyout /run/privkey.pem "
+        "-out /run/fullchain.pem 2>/dev/null"
+    )
+    service.path(site).write_text(text)
+    try:
+        assert "warn" not in service.run("nginx -t")
+        service.run("systemctl reload nginx")
+        seen = service.run("curl -skI --resolve files.example.org:443:127.0.0.1 https://files.example.org/readyz")
+        assert seen.startswith("HTTP/2 200")
+    finally:
+        service.path(site).write_text(shipped)
+        service.run("systemctl reload nginx")
+
+
+def test_haproxy_takes_the_shipped_file_without_a_warning(service: Service) -> None:
+    said = service.run("haproxy -c -f deploy/haproxy.cfg 2>&1")
+    assert "WARNING" not in said
+    assert "deprecated" not in said
 
 
 #: In the machine: uploads and downloads through nginx in some threads, until the file appears. Prints what was answered.
