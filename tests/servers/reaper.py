@@ -15,8 +15,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
+
+_REMOVAL_SECONDS = 10.0
 
 
 class _Reaper:
@@ -82,7 +85,15 @@ def _main() -> None:
                 os.killpg(int(name), signal.SIGKILL)
     for kind, name in left:
         if kind == "folder":
-            shutil.rmtree(name, ignore_errors=True)
+            _remove(name)
+
+
+def _remove(folder: str) -> None:
+    """Whoever is just ending may still write there."""
+    deadline = time.monotonic() + _REMOVAL_SECONDS
+    while os.path.lexists(folder) and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":
