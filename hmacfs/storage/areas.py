@@ -75,8 +75,9 @@ class OtherFileSystems:
         no file can be published there."""
         top = _top_of(root, path)
         if top is not None:
+            folder = own_folder(root, TEMPORARY, top)
             try:
-                self._abilities[top] = probe(own_folder(root, TEMPORARY, top).fd)
+                self._abilities[top] = probe(folder.fd)
             except ConfigError as error:
                 raise StorageFailed from error
 
