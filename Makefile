@@ -18,7 +18,7 @@ RUN_STAMP := $(VENV)/.run
 TEST_STAMP := $(VENV)/.test
 BENCH_STAMP := $(VENV)/.bench
 NODE_STAMP := build/js/.installed
-PACKAGING := setup.cfg pyproject.toml requirements.txt
+PACKAGING := setup.cfg setup.py pyproject.toml requirements.txt
 
 # What is tested on another Debian as well, and on which.
 SUITE := trixie

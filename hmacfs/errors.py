@@ -184,10 +184,20 @@ class NoSpace(HmacfsError):
 
 
 class StorageFailed(HmacfsError):
-    """The disk failed; the cause is in ``__cause__`` and the log, never in the answer."""
+    """The disk failed; where and why is in ``where``, ``__cause__`` and the log, never in the answer."""
 
     reason = "storage-failed"
     sentence = "The server could not store or read the file."
+
+    def __init__(self, message: str | None = None, *, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
+
+    def for_log(self) -> str:
+        """What failed, with its whole path, and why: one line for the operator."""
+        cause = self.__cause__
+        why = (getattr(cause, "strerror", None) or str(cause)) if cause is not None else str(self).rstrip(".")
+        return ": ".join(part for part in ("storage failed", self.where, why) if part)
 
 
 class StoreMissing(StorageFailed):

@@ -247,7 +247,7 @@ class Answer:
             try:
                 data = os.pread(content.fd, content.count, content.offset)
             except OSError as error:
-                log.error("a stored file cannot be read: %s", error)
+                log.error("a stored file cannot be read: %s", error.strerror)
                 self.fail()
                 return
             wire.send(self._render(content.count) + data, timeout)

@@ -160,6 +160,7 @@ def gunicorn_settings() -> dict[str, Any]:
         "on_reload": on_reload,
         "child_exit": child_exit,
         "pre_exec": pre_exec,
+        "on_exit": on_exit,
     }
 
 
@@ -283,10 +284,14 @@ def _reload(server: Any) -> None:
     """SIGHUP. gunicorn waits for the old workers in here for as long as a stop may take, and is deaf to all signals
     meanwhile, a stop among them."""
     manager.begin_reload()
+    before = current_settings()
+    log.info("SIGHUP: reloading %s", os.environ.get(CONFIG_VARIABLE) or "the environment")
     try:
         server.reload()
     finally:
         server.cfg.set("graceful_timeout", _patience(current_settings()))
+    which = "the settings they had" if current_settings() is before else "the new settings"
+    log.info("reloaded: %d workers with %s", current_settings().workers, which)
 
 
 def _look_at_children(server: Any) -> None:
@@ -324,6 +329,12 @@ def child_exit(server: Any, worker: Any) -> None:
     _drained = draining
 
 
+def on_exit(_server: Any) -> None:
+    """In the master, at its end."""
+    if plans.is_stopping:
+        log.info("stopped")
+
+
 def _workers_of(server: Any) -> Callable[[], tuple[int, int]]:
     return lambda: (len(server.WORKERS), server.worker_age)
 
@@ -351,6 +362,10 @@ def _stop(server: Any, frame: FrameType | None) -> None:
     """The first SIGINT or SIGTERM is a graceful stop, any further one an immediate one (gunicorn's SIGQUIT)."""
     plans.stop()
     manager.notify("STOPPING=1", "STATUS=finishing what is running")
+    if plans.is_hurried:
+        log.info("stopping at once")
+    else:
+        log.info("stopping: transfers may go on for up to %g s", current_settings().graceful_shutdown_timeout)
     server.signal(signal.SIGQUIT if plans.is_hurried else signal.SIGTERM, frame)
 
 

@@ -239,12 +239,24 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             return None
         return wire
 
+    def _tell_what_is_waited_for(self, *, is_replaced: bool) -> bool:
+        """Whether there was something to tell: a stop that takes its time looks like one that hangs."""
+        count = sum(not connection.is_idle for connection in self._connections)
+        transfers = f"{count} transfer{'s' if count > 1 else ''}"
+        if count and is_replaced:
+            log.info("replaced by a reload: waiting for %s", transfers)
+        elif count:
+            seconds = self._settings.graceful_shutdown_timeout
+            log.info("waiting for %s, up to %g s; Ctrl-C or SIGTERM again to end at once", transfers, seconds)
+        return count > 0
+
     def _drain(self) -> None:
         """Wait for what is running, up to ``GracefulShutdownTimeout`` seconds; then break it off.
 
         The pools know of it: a connection that was accepted a moment ago has not told of itself yet.
         """
         began = limited_since = time.monotonic()
+        told: bool | None = None
         while any(self._pools) and not (self._hurry or plans.is_hurried):
             now = time.monotonic()
             waited = now - began
@@ -257,6 +269,9 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
                     connection.end_if_idle()
             self.notify()
             gevent.sleep(0.05)
+            is_replaced = self.age <= plans.superseded and not plans.is_stopping
+            if told is not is_replaced and self._tell_what_is_waited_for(is_replaced=is_replaced):
+                told = is_replaced
         running = [greenlet for pool in self._pools for greenlet in pool]
         if running:
             log.warning("breaking off %d transfers to stop", len(running))

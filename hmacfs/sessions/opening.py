@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _DATABASE_FILE = "sessions.sqlite3"
 #: The drivers are extras of this package: what each type needs, and what the extra is called.
 _DRIVERS = {"postgres": "psycopg2", "mysql": "MySQLdb"}
+#: mysqlclient has no wheels for Linux.
+_COMPILED = " (it is compiled; on Debian that needs gcc, pkg-config, python3-dev and default-libmysqlclient-dev)"
 _TITLES = {"postgres": "PostgreSQL", "mysql": "MySQL"}
 _HOST = re.compile(r"(?P<path>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
@@ -66,7 +68,8 @@ def check_settings(settings: StoreSettings) -> None:
             key = "FallbackDBHost"
             _host_and_port(settings.fallback_db_host)
             key = "FallbackDBType"
-            _need(_DRIVERS[settings.fallback_db_type], f"hmac-file-server[{settings.fallback_db_type}]")
+            kind = settings.fallback_db_type
+            _need(_DRIVERS[kind], f"hmac-file-server[{kind}]", hint=_COMPILED if kind == "mysql" else "")
     except ValueError as error:
         raise ConfigError(f"{settings.origins[key]}: {error}") from None
 
@@ -185,6 +188,6 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
     return match["path"] or match["v6"] or match["host"], port
 
 
-def _need(module: str, package: str) -> None:
+def _need(module: str, package: str, hint: str = "") -> None:
     if find_spec(module) is None:
-        raise ValueError(f"its driver is not installed: pip install '{package}'")
+        raise ValueError(f"its driver is not installed: pip install '{package}'{hint}")

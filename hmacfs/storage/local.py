@@ -90,6 +90,11 @@ class LocalStorage:
         return self.root / RESERVED_FOLDER
 
     @property
+    def staging(self) -> tuple[Path, str]:
+        """Where files in the making are, in parts, for messages."""
+        return self.reserved, os.fsdecode(TEMPORARY)
+
+    @property
     def abilities(self) -> Abilities:
         """What the store's file system can do: that of ``StoreDir``, which may become another."""
         folder = self.folders.own(TEMPORARY)
@@ -110,7 +115,7 @@ class LocalStorage:
     def look(self) -> None:
         """To be called once a second: notice what was removed or mounted over. Raises ``StoreMissing``,
         ``StorageFailed``."""
-        with translated():
+        with translated(self.root):
             self.disk(self.folders.renew)
             folder = self.folders.own(_NOTES)
             if self._notes.is_lost or self._notes.folder is not folder:
@@ -118,19 +123,19 @@ class LocalStorage:
 
     def check_writable(self) -> None:
         """Raises ``StorageFailed`` or ``NoSpace`` if no file can be written now."""
-        with self.stage() as staged, translated():
+        with self.stage() as staged, translated(*self.staging):
             self.disk(os.write, staged.fd, b"\0")
 
     def total_bytes(self) -> int:
         """The size of the file system, 0 if it does not tell."""
-        with translated():
+        with translated(self.root):
             space = os.statvfs(self.folders.root.fd)
             return space.f_blocks * space.f_frsize
 
     def free_bytes(self) -> int | None:
         """What an ordinary user may still store here; ``None`` if the file system does not tell: one of 0 blocks (FUSE,
         ramfs) is not full."""
-        with translated():
+        with translated(self.root):
             space = os.statvfs(self.folders.root.fd)
             return space.f_bavail * space.f_frsize if space.f_blocks else None
 
@@ -143,12 +148,12 @@ class LocalStorage:
         except OSError as error:
             if error.errno in NO_FOLDER_ERRNOS:
                 raise NameTaken("A part of the path is the name of a file.") from error
-            translate(error)
+            translate(error, self.root, name.path)
         return True
 
     def open(self, name: StoredName) -> OpenFile:
         """A stored file for reading. Raises ``NotFound``, ``StorageFailed``."""
-        with translated():
+        with translated(self.root, name.path):
             return self._retry(lambda: self.disk(self._open_now, name))
 
     def facts(self, name: StoredName) -> FileFacts | None:
@@ -211,7 +216,7 @@ class LocalStorage:
         try:
             return Staged(self, self._retry(lambda: self.disk(self._new_candidate, name)))
         except OSError as error:
-            translate(error)
+            translate(error, *self.staging)
             raise
 
     def _new_candidate(self, name: StoredName | None) -> Candidate:
@@ -250,7 +255,7 @@ class LocalStorage:
         try:
             return self._publish_linked(candidate, name, content_type)
         except OtherFileSystem:
-            with translated():
+            with translated(self.root, name.path):
                 self.disk(self._others.learn, self.folders.root, name.raw)
         except FileNotFoundError:
             is_purged = candidate.temporary is not None and os.fstat(candidate.fd).st_nlink == 0
@@ -300,6 +305,7 @@ class Staged:
 
     def __init__(self, storage: LocalStorage, candidate: Candidate) -> None:
         self._storage = storage
+        self._place: tuple[Path, str] = storage.staging
         self.candidate = candidate
 
     def __enter__(self) -> Self:
@@ -312,7 +318,7 @@ class Staged:
                 os.unlink(candidate.temporary, dir_fd=candidate.folder.fd)
         close(candidate.fd)
         if error is not None:
-            translate(error)
+            translate(error, *self._place)
 
     @property
     def fd(self) -> int:
@@ -320,24 +326,33 @@ class Staged:
 
     def publish(self, name: StoredName, content_type: str | None) -> FileFacts:
         """Make it visible under ``name``. Raises ``NameTaken``."""
+        self._place = self._storage.root, name.path
         return self._storage.publish(self.candidate, name, content_type)
 
 
 class translated:  # noqa: N801 - used like a function
-    """Turns the operating system's errors inside its context into this project's, the cause kept for the log."""
+    """Turns the operating system's errors inside its context into this project's, the cause kept for the log.
+
+    place: the parts of the path that it is about, for the log.
+    """
+
+    __slots__ = ("_place",)
+
+    def __init__(self, *place: object) -> None:
+        self._place = place
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        translate(error)
+        translate(error, *self._place)
 
 
-def translate(error: BaseException | None) -> None:
-    """Raise this project's error for one of the operating system's; do nothing for any other."""
+def translate(error: BaseException | None, *place: object) -> None:
+    """Raise this project's error for one of the operating system's; do nothing for any other. place: as above."""
     if isinstance(error, OSError) and not isinstance(error, HmacfsError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NoSpace from error
         if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):  # some file systems allow less than the protocol
             raise BadName("The store's file system does not take this name.") from error
-        raise StorageFailed from error
+        raise StorageFailed(where="/".join(map(str, place))) from error

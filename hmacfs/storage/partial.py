@@ -31,6 +31,8 @@ TAKEOVER_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _FOLDER = b"partial"
 _NOTE = ".wanted"
+#: So much of a token tells uploads apart.
+_TOKEN_SHOWN = 8
 #: Beside an upload for a name on another file system: which file there is its copy.
 _COPY = ".copy"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -62,10 +64,14 @@ class PartialFiles:
         ``OSError``."""
         return self._storage.in_own(_FOLDER, lambda folder: self._storage.disk(operation, folder.fd))
 
+    def _place(self, token: str = "") -> tuple[object, ...]:
+        """For messages: whoever knows the whole token may write the upload."""
+        return self._storage.reserved, os.fsdecode(_FOLDER), *([f"{token[:_TOKEN_SHOWN]}..."] if token else [])
+
     def create(self, token: str) -> None:
         """An empty one. Raises ``NoSpace``, ``StoreMissing``, ``StorageFailed``."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with translated():
+        with translated(*self._place(token)):
             self._storage.folders.check()
             close(self._again(lambda folder: os.open(token, flags, 0o666, dir_fd=folder)))
 
@@ -82,7 +88,7 @@ class PartialFiles:
     def _status(self, token: str) -> os.stat_result | None:
         if not _TOKEN.fullmatch(token):
             return None
-        with translated():
+        with translated(*self._place(token)):
             try:
                 return self._again(lambda folder: os.stat(token, dir_fd=folder, follow_symlinks=False))
             except FileNotFoundError:
@@ -102,7 +108,7 @@ class PartialFiles:
         try:
             yield PartialWriter(self._storage, self._storage.folders.own(_FOLDER), token, fd)
         except OSError as error:
-            translate(error)
+            translate(error, *self._place(token))
             raise
         finally:
             close(fd)
@@ -137,7 +143,7 @@ class PartialFiles:
         return None
 
     def _open(self, token: str) -> int:
-        with translated():
+        with translated(*self._place(token)):
             try:
                 flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
                 return self._again(lambda folder: os.open(token, flags, dir_fd=folder))
@@ -145,7 +151,8 @@ class PartialFiles:
                 raise SessionUnknown from error
 
     def _ask(self, token: str) -> None:
-        with translated(), contextlib.suppress(FileNotFoundError):  # removed with its folder: there is no such upload
+        # Removed with its folder: there is no such upload.
+        with translated(*self._place(token)), contextlib.suppress(FileNotFoundError):
             close(os.open(token + _NOTE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder))
 
     def discard(self, token: str, untouched_since: float = math.inf) -> bool:
@@ -153,7 +160,7 @@ class PartialFiles:
         left."""
         if not _TOKEN.fullmatch(token):
             return True
-        with translated(), contextlib.ExitStack() as stack:
+        with translated(*self._place(token)), contextlib.ExitStack() as stack:
             try:
                 fd = self._open(token)
             except SessionUnknown:
@@ -170,7 +177,7 @@ class PartialFiles:
 
     def untouched_since(self, before: float) -> list[str]:
         """The tokens of all uploads whose last byte came before that Unix time, and of notes that were left then."""
-        with translated():
+        with translated(*self._place()):
             return self._storage.disk.always_blocking(self._list_untouched, before)
 
     def _list_untouched(self, before: float) -> list[str]:

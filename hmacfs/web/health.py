@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
-from hmacfs.errors import HmacfsError
+from hmacfs.errors import HmacfsError, StorageFailed
 from hmacfs.web.exchange import Exchange, Reply
 from hmacfs.web.routing import Desk, TransferBlueprint
 
@@ -52,7 +52,13 @@ class Health:
         problem = f"{error.reason} {error.__cause__}"  # without the sentence, which may hold numbers
         if problem != before or self._clock() - since >= REMINDER_SECONDS:
             self._logged[name] = problem, self._clock()
-            log.warning("not ready: %s: %s", name, f"{error} ({error.__cause__})" if error.__cause__ else error)
+            text = error.for_log() if isinstance(error, StorageFailed) else _with_cause(error)
+            log.warning("not ready: %s: %s", name, text)
+
+
+def _with_cause(error: HmacfsError) -> str:
+    sentence = str(error).rstrip(".")
+    return f"{sentence}: {error.__cause__}" if error.__cause__ is not None else sentence
 
 
 def health(desk: Desk, state: Health) -> TransferBlueprint:

@@ -60,7 +60,7 @@ class Desk:
             reply = view(exchange)
         except HmacfsError as error:
             if isinstance(error, StorageFailed):
-                log.error("%s: %s", error, error.__cause__)
+                log.error("%s", error.for_log())
             reply = problem_of(error, exchange.header("ACCEPT") or "")
         except HTTPException as error:
             reply = _routing_problem(error, exchange)

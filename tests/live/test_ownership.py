@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.client import put
+from tests.live.client import get, put
 from tests.servers import as_user, folder_of, free_port, give_to, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
@@ -171,6 +171,21 @@ def test_what_root_makes_is_never_what_somebody_else_put_there(tmp_path: Path, s
     run("sweep", "-config", server.config)
     assert (precious.stat().st_uid, tmp_path.stat().st_uid) == owner
     assert precious.read_text() == "root's"
+
+
+@needs_root
+def test_what_the_disk_refuses_is_one_line_with_the_whole_path(server: HmacFileServer) -> None:
+    """In the log alone."""
+    (server.store / "a").mkdir(parents=True)
+    give_to(server.store, USER)
+    (server.store / "a" / "locked").touch(0o600)
+    server.start()
+    answer = get(server, "a/locked")
+    assert (answer.status, answer.body) == (500, b"The server could not store or read the file.\n")
+    log = (server.folder / "server.log").read_text()
+    assert f"] storage failed: {server.store}/a/locked: Permission denied request_id=" in log
+    assert ".:" not in log
+    assert "Errno" not in log
 
 
 @needs_root

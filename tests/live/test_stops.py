@@ -351,3 +351,46 @@ def has_pending(pid: int, number: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     (mask,) = re.findall(r"^ShdPnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_reload_and_stop_say_what_happens(start_server: StartServer) -> None:
+    """At level info; and Ctrl-C beside a transfer does not look like a server that hangs."""
+    server = start_server(GracefulShutdownTimeout="45s", Workers=2)
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: "] reloaded: 2 workers with the new settings\n" in server.log())
+    assert f"] SIGHUP: reloading {server.config}\n" in server.log()
+    server.settings["Workers"] = "many"
+    server.write_config()
+    os.kill(server.pid, signal.SIGHUP)
+    wait_until(lambda: "] reloaded: 2 workers with the settings they had\n" in server.log())
+    wait_until(server.is_ready)
+    with Client(server) as idle, Client(server) as client:
+        idle.head("GET", "/healthz")
+        assert idle.answer().status == 200
+        client.head("PUT", server.sign_v("slow", 10), content_length=10, expect="100-continue")
+        client.informational()
+        client.send(b"12345")
+        os.killpg(server.pid, signal.SIGINT)
+        waits = "waiting for 1 transfer, up to 45 s; Ctrl-C or SIGTERM again to end at once"
+        wait_until(lambda: waits in server.log())
+        client.send(b"67890")
+        assert client.answer().status == 201
+        assert server.daemon.process.wait(20) == 0
+    assert server.log().count("waiting for") == 1
+    said = [line.rpartition("] ")[2] for line in server.log().splitlines()]
+    assert [line for line in said if line.startswith("stop")] == [
+        "stopping: transfers may go on for up to 45 s",
+        "stopped",
+    ]
+
+
+def test_a_second_signal_is_told_too(start_server: StartServer) -> None:
+    server = start_server(GracefulShutdownTimeout="45s")
+    with Client(server) as client:
+        client.head("PUT", server.sign_v("slow", 10), content_length=10, expect="100-continue")
+        client.informational()
+        os.kill(server.pid, signal.SIGTERM)
+        wait_until(lambda: "waiting for 1 transfer" in server.log())
+        assert server.stop() == 0
+    assert "] stopping at once\n" in server.log()
+    assert server.log().endswith("] stopped\n")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
-import toml
 
 from hmacfs.cli import main
 from hmacfs.config import SETTINGS, TcpAddress, UnixAddress, load
@@ -38,7 +38,7 @@ def test_what_it_leaves_commented_out_is_good_too(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(text)
     settings = load(tmp_path / "config.toml", {"HMACFS_SECRET": "of sixteen bytes"})
     assert settings.fallback_enabled and settings.redis_addr and settings.download_rate_limit  # noqa: PT018
-    assert set(toml.loads(text)) <= {setting.key for setting in SETTINGS}
+    assert set(tomllib.loads(text)) <= {setting.key for setting in SETTINGS}
 
 
 def test_the_files_fit_one_another() -> None:

@@ -1,0 +1,128 @@
+"""What pip builds and installs from the project's folder, and that it leaves nothing there."""
+
+from __future__ import annotations
+
+import email
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.servers import give_to, require_binary
+
+ROOT = Path(__file__).parents[2]
+USER = "daemon"
+#: What is no part of the project: environments, caches, and what a developer's own server has made.
+OTHERS = {".git", ".venv", "build", "data", "dist", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+
+
+def run(*command: object, cwd: Path, path: Path | None = None) -> None:
+    env = {**os.environ, "PYTHONPATH": str(path or ""), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(cwd.parent)}
+    done = subprocess.run([*map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def without_rights() -> list[str]:
+    """A command's prefix for root: no more rights than any user, and so none to write to another's folder."""
+    rights = "--bounding-set=-dac_override,-dac_read_search,-fowner"
+    return [require_binary("setpriv"), rights] if os.geteuid() == 0 else []
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wheel and an sdist in ``out``, built by a user who may not write to the project's folder."""
+    script = "import setuptools.build_meta as b, sys; b.__legacy__.build_sdist(sys.argv[1])"
+    folder = tmp_path_factory.mktemp("packaging")
+    tools, source, out = folder / "tools", folder / "source", folder / "out"
+    run(sys.executable, "-m", "pip", "install", "-q", "--target", tools, "setuptools>=77", cwd=folder)
+    for path in sorted(ROOT.rglob("*")):
+        name = path.relative_to(ROOT)
+        if path.is_file() and not ({*name.parts} & (OTHERS | {"__pycache__"})) and ".egg-info" not in str(name):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes(path.read_bytes())
+    (source / "deploy" / "compose" / "secrets").mkdir()
+    (source / "deploy" / "compose" / "secrets" / "hmac").write_text("never to be packed")
+    out.mkdir()
+    out.chmod(0o777)
+    before = names(source)
+    folders = [source, *(path for path in source.rglob("*") if path.is_dir())]
+    for path in folders:
+        path.chmod(0o555)
+    give_to(source, USER)
+    wheel = ["-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "--no-cache-dir", "-w", out, "."]
+    run(*without_rights(), sys.executable, *wheel, cwd=source, path=tools)
+    for path in folders:
+        path.chmod(0o755)
+    run(sys.executable, *wheel, cwd=source, path=tools)  # as one who may, such as root
+    run(sys.executable, "-c", script, out, cwd=source, path=tools)
+    assert names(source) == before
+    return folder
+
+
+def test_the_wheel_has_what_an_operator_needs(built: Path) -> None:
+    (wheel,) = (built / "out").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        found = archive.namelist()
+        text = archive.read(next(name for name in found if name.endswith("/METADATA"))).decode()
+    shared = {name.partition("/share/hmac-file-server/")[2] for name in found if "/share/hmac-file-server/" in name}
+    shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "deploy").rglob("*") if path.is_file()}
+    assert shared >= {name for name in shipped if "/secrets/" not in name} | {
+        "README.md",
+        "wsgi.py",
+        "gunicorn.conf.py",
+    }
+    assert {f"hmacfs/{path.relative_to(ROOT / 'hmacfs')}" for path in (ROOT / "hmacfs").rglob("*.py")} <= set(found)
+    assert not [name for name in found if "secrets/" in name or name.startswith("tests")]
+    metadata = email.message_from_string(text)
+    assert metadata["Author"] == "hmacfs contributors"
+    assert "https://github.com/PlusOne/hmac-file-server" in metadata["Project-URL"]
+
+
+def test_the_sdist_is_the_project(built: Path) -> None:
+    (sdist,) = (built / "out").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        found = {name.partition("/")[2] for name in archive.getnames()}
+    for name in ("CHANGELOG.md", "Makefile", "wsgi.py", "gunicorn.conf.py", "requirements.txt", "setup.cfg", ".ci/run"):
+        assert name in found
+    for folder in ("deploy", "tests", "bench", "hmacfs"):
+        files = {
+            str(p.relative_to(ROOT)) for p in (ROOT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts
+        }
+        assert {name for name in files if "/secrets/" not in name and "/results/tmp/" not in name} <= found
+    assert not [name for name in found if "secrets/" in name or name.endswith(".pyc")]
+
+
+def test_an_image_s_share_of_the_project_is_enough(built: Path) -> None:
+    """The Dockerfile copies only a part of it."""
+    source, few = built / "source", built / "few"
+    few.mkdir()
+    copied = next(
+        line for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines() if line.startswith("COPY setup")
+    )
+    for name in copied.split()[1:-1]:
+        (few / name).write_bytes((source / name).read_bytes())
+    (few / "hmacfs").symlink_to(source / "hmacfs")
+    out = built / "image"
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-build-isolation",
+        "--no-deps",
+        "-w",
+        out,
+        ".",
+        cwd=few,
+        path=built / "tools",
+    )
+    assert list(out.glob("*.whl"))
