@@ -186,7 +186,7 @@ def test_what_is_not_below_the_mount_point_is_no_url_of_this_server(server: Hmac
         assert told(request(server, method, path)) == unknown, path
 
 
-@pytest.mark.parametrize(("method", "status"), [("PUT", 400), ("POST", 400), ("OPTIONS", 204), ("PROPFIND", 405)])
+@pytest.mark.parametrize(("method", "status"), [("PUT", 400), ("POST", 415), ("OPTIONS", 204), ("PROPFIND", 405)])
 def test_the_mount_point_is_the_same_without_its_slash(server: HmacFileServer, method: str, status: int) -> None:
     with_slash = request(server, method, "/upload/")
     assert with_slash.status == status
@@ -460,6 +460,7 @@ def test_health(server: HmacFileServer, start_server: StartServer) -> None:
     own = start_server()
     tmp = own.store / ".hmacfs" / "tmp"
     tmp.rmdir()
+    tmp.write_bytes(b"no folder can be made here")
     answer = request(own, "GET", "/readyz")
     assert answer.status == 503
     assert b"store" in answer.body
