@@ -75,6 +75,8 @@ class LocalStorage:
 
     def __init__(self, root: Path, *, durable: bool, disk: Disk, retry: Retry) -> None:
         self.root = root
+        #: Where files in the making are, in parts, for messages. Made once, not for each upload.
+        self.staging = root / RESERVED_FOLDER, os.fsdecode(TEMPORARY)
         self.durable = durable
         self.disk = disk
         self.folders = StoreFolders(root)
@@ -88,11 +90,6 @@ class LocalStorage:
     def reserved(self) -> Path:
         """This server's own folder inside the store."""
         return self.root / RESERVED_FOLDER
-
-    @property
-    def staging(self) -> tuple[Path, str]:
-        """Where files in the making are, in parts, for messages."""
-        return self.reserved, os.fsdecode(TEMPORARY)
 
     @property
     def abilities(self) -> Abilities:

@@ -53,6 +53,7 @@ class PartialFiles:
 
     def __init__(self, storage: LocalStorage) -> None:
         self._storage = storage
+        self._where = storage.reserved / os.fsdecode(_FOLDER)
         storage.folders.own(_FOLDER)
 
     @property
@@ -64,9 +65,9 @@ class PartialFiles:
         ``OSError``."""
         return self._storage.in_own(_FOLDER, lambda folder: self._storage.disk(operation, folder.fd))
 
-    def _place(self, token: str = "") -> tuple[object, ...]:
+    def _place(self, token: str) -> tuple[object, ...]:
         """For messages: whoever knows the whole token may write the upload."""
-        return self._storage.reserved, os.fsdecode(_FOLDER), *([f"{token[:_TOKEN_SHOWN]}..."] if token else [])
+        return self._where, token[:_TOKEN_SHOWN] + "..."
 
     def create(self, token: str) -> None:
         """An empty one. Raises ``NoSpace``, ``StoreMissing``, ``StorageFailed``."""
@@ -177,7 +178,7 @@ class PartialFiles:
 
     def untouched_since(self, before: float) -> list[str]:
         """The tokens of all uploads whose last byte came before that Unix time, and of notes that were left then."""
-        with translated(*self._place()):
+        with translated(self._where):
             return self._storage.disk.always_blocking(self._list_untouched, before)
 
     def _list_untouched(self, before: float) -> list[str]:
