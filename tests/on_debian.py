@@ -48,14 +48,19 @@ def run(suite: str, tests: list[str]) -> int:
         return subprocess.run(machine.command("sh", "-euc", script, **variables), check=False).returncode
 
 
+def why_not() -> str:
+    """Why there can be no system in a folder here; empty if there can."""
+    if os.geteuid() != 0:
+        return "only root may make a system in a folder"
+    if shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        return "debootstrap is not installed"
+    trial = subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False)
+    return "" if trial.returncode == 0 else f"no mounts of our own: {trial.stderr.decode(errors='replace').strip()}"
+
+
 def main(arguments: list[str]) -> int:
     suite, *tests = arguments
-    reason = ""
-    if os.geteuid() != 0:
-        reason = "only root may make a system in a folder"
-    elif shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
-        reason = "debootstrap is not installed"
-    if reason:
+    if reason := why_not():
         print(f"skipped: the tests on a Debian {suite}: {reason}")
         return 0
     print(f"On a fresh Debian {suite}, as an ordinary user:", flush=True)
