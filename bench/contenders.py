@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -121,6 +122,9 @@ class Contender(ABC):
                 urllib.request.urlopen(upload, timeout=2).close()
             with urllib.request.urlopen(f"{self.url}/upload/{_PROBE}", timeout=2) as answer:
                 return bool(answer.read() == b"ready")
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
         except OSError:
             return False
 

@@ -175,8 +175,9 @@ def test_every_panel_shows_something(monitored: Monitored) -> None:
         return [title for title, text in expressions() if not monitored.prometheus.ask("query", query=text)["result"]]
 
     wait_until(lambda: set(empty()) <= MAY_BE_EMPTY, what=f"data in all panels: {empty()}")
-    with pytest.raises(urllib.error.HTTPError):
+    with pytest.raises(urllib.error.HTTPError) as refused:
         monitored.prometheus.ask("query", query="sum(")
+    refused.value.close()
 
 
 def test_every_metric_that_is_named_exists(monitored: Monitored) -> None:

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -89,6 +91,18 @@ def accepts_connections(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def answers_200(url: str, timeout: float) -> bool:
+    """Whether a GET is answered so by now. Any other answer, and none, is a no."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()  # it is an answer too, and Python 3.14 warns of one that is not closed
+        return False
+    except OSError:
+        return False
 
 
 def as_user(name: str) -> list[str]:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
@@ -16,7 +15,7 @@ import psutil
 import toml
 
 from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
-from tests.servers import Daemon, descriptor_limit, free_port
+from tests.servers import Daemon, answers_200, descriptor_limit, free_port
 
 SECRET = "a secret for tests, of 32 bytes.."
 FAR_FUTURE = 4_000_000_000
@@ -95,11 +94,7 @@ class HmacFileServer:
     def is_ready(self) -> bool:
         if self.settings.get("UnixSocket"):
             return Path(str(self.settings["ListenPort"])).exists() and len(self.workers()) > 0
-        try:
-            with urllib.request.urlopen(f"{self.url}{self.ready_path}", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return answers_200(f"{self.url}{self.ready_path}", timeout=2)
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.pid).children()

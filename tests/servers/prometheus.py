@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-from tests.servers import Daemon, free_port, require_binary
+from tests.servers import Daemon, answers_200, free_port, require_binary
 
 _CONFIG = """\
 global:
@@ -47,11 +47,7 @@ class PrometheusServer:
 
     def _is_ready(self) -> bool:
         """It listens, and answers everything with 503, before it has read its data."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return answers_200(f"http://127.0.0.1:{self.port}/-/ready", timeout=5)
 
     def query(self, expression: str) -> float | None:
         """The value of an expression with one result; ``None`` without a result."""
