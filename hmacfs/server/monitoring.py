@@ -33,13 +33,13 @@ class Monitoring:
         self._served: tuple[TcpAddress, Path, Path] | None = None
         self._lock = threading.Lock()
         self._folds: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        self._folder: threading.Thread | None = None
+        self._folding: threading.Thread | None = None
 
     def fold(self, settings: Settings) -> None:
         """Have the counts of workers that ended added up soon, whether or not somebody asks for metrics. May be called
         in a signal handler."""
         if settings.metrics_enabled:
-            self._folds.put(settings.runtime_dir / "metrics")
+            self._folds.put(_metrics_path(settings))
 
     def _fold_forever(self) -> None:
         from hmacfs.telemetry.scrape import Folder
@@ -51,9 +51,9 @@ class Monitoring:
         """Serve what these settings say at their address, and nowhere else."""
         address = settings.metrics_port
         wanted = (address, settings.runtime_dir, settings.store_dir) if settings.metrics_enabled else None
-        if self._folder is None and settings.metrics_enabled:
-            self._folder = threading.Thread(target=self._fold_forever, daemon=True)
-            self._folder.start()
+        if self._folding is None and settings.metrics_enabled:
+            self._folding = threading.Thread(target=self._fold_forever, daemon=True)
+            self._folding.start()
         with self._lock:
             if wanted == self._served:
                 return
@@ -98,9 +98,13 @@ class Monitoring:
             self._server.disown()
 
 
+def _metrics_path(settings: Settings) -> Path:
+    return settings.runtime_dir / "metrics"
+
+
 def metrics_folder(settings: Settings) -> Path:
     """The folder that all processes write their metrics to, made and made known if it was not. Raises ``OSError``."""
-    folder = settings.runtime_dir / "metrics"
+    folder = _metrics_path(settings)
     make_folder(folder)
     os.environ[_FOLDER_VARIABLE] = str(folder)
     return folder
@@ -108,5 +112,5 @@ def metrics_folder(settings: Settings) -> Path:
 
 def drop_gauges(settings: Settings, pid: int) -> None:
     """A worker has ended: its gauges count no more. Its counters do."""
-    for path in (settings.runtime_dir / "metrics").glob(f"gauge_*_{pid}-*.db"):
+    for path in _metrics_path(settings).glob(f"gauge_*_{pid}-*.db"):
         path.unlink(missing_ok=True)

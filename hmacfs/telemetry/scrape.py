@@ -38,6 +38,8 @@ log = logging.getLogger("hmacfs.telemetry")
 _ENDED = "0"
 #: CPU usage is measured over at least so long.
 _CPU_SECONDS = 1.0
+#: Of this process: whoever folds and whoever answers a scrape have a ``Folder`` each, of the same files.
+_threads = threading.Lock()
 
 
 class Folder:
@@ -45,7 +47,6 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._threads = threading.Lock()
 
     def collect(self) -> list[Metric]:
         """The metrics of all processes, past and present; none while their folder is not there and cannot be made."""
@@ -77,9 +78,10 @@ class Folder:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        """Keeps out the other threads and servers. Not by ``flock``: a worker that is forked meanwhile would hold that,
-        too, for as long as it lives."""
-        with self._threads, SharedFile(self._path / "fold.lock") as file:
+        """Keeps out the other threads and servers. The servers not by ``flock``: a worker that is forked meanwhile
+        would hold that, too, for as long as it lives. The threads by a lock of their own, since this one is the
+        process's: it excludes none of them, and is lost as soon as any of them closes the file."""
+        with _threads, SharedFile(self._path / "fold.lock") as file:
             fcntl.lockf(file.fd, fcntl.LOCK_EX)
             yield
 

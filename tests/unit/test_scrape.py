@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,26 @@ def test_gauges_of_the_dead_are_dropped_though_their_number_is_in_use(tmp_path: 
     write(tmp_path, DEAD, 5, "gauge_livesum")
     write(tmp_path, ALIVE, 11, "gauge_livesum")
     assert total(tmp_path) == 11
+
+
+def test_a_scrape_and_a_fold_in_the_background_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of a file, as POSIX has them, keep no thread of the same process out."""
+    meeting = threading.Barrier(2)
+    met: list[int] = []
+
+    def fold_ended(_: Folder) -> None:
+        try:
+            met.append(meeting.wait(timeout=0.1))
+        except threading.BrokenBarrierError:
+            meeting.reset()
+
+    monkeypatch.setattr(Folder, "_fold_ended", fold_ended)
+    threads = [threading.Thread(target=Folder(tmp_path).fold), threading.Thread(target=Folder(tmp_path).collect)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert met == []
 
 
 @pytest.mark.parametrize("is_counted", [False, True])
