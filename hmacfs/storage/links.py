@@ -1,8 +1,8 @@
-"""Symbolic links with absolute targets that lie inside the store.
+"""Symbolic links inside the store.
 
-The kernel follows relative links below a folder by itself (``RESOLVE_BENEATH``) and refuses absolute ones, wherever
-they lead. Those are resolved here, to a path without links, which is then opened as such: whoever changes a link
-meanwhile gets an error and never a file outside.
+The kernel would follow relative ones below a folder by itself (``RESOLVE_BENEATH``), into the server's own folders,
+and refuses absolute ones wherever they lead. So it follows none. Where there is one, all are resolved here, to a path
+without links, which is opened as such: whoever changes a link meanwhile gets an error and never a file outside.
 """
 
 from __future__ import annotations

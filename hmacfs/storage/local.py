@@ -22,7 +22,7 @@ from hmacfs.offload import Disk
 from hmacfs.retry import Retry
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, probe
 from hmacfs.storage.areas import TEMPORARY, OtherFileSystems, new_candidate, remove_dead, remove_dead_elsewhere
-from hmacfs.storage.beneath import open_beneath, open_without_links
+from hmacfs.storage.beneath import open_without_links
 from hmacfs.storage.copying import copy_file
 from hmacfs.storage.folders import Folder, StoreFolders
 from hmacfs.storage.links import resolve
@@ -41,7 +41,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _NOTES = b"notes"
-_LINK_ERRNOS = (errno.EXDEV, errno.ELOOP)
 
 #: ENXIO: a socket; ELOOP and EXDEV: a link that leads in circles or outside.
 _NOT_THERE_ERRNOS = frozenset(
@@ -119,7 +118,7 @@ class LocalStorage:
                 self._notes = FolderNotes(folder)
 
     def check_writable(self) -> None:
-        """Raises ``StorageFailed`` or ``NoSpace`` if no file can be written now."""
+        """Raises ``StoreMissing``, ``StorageFailed`` or ``NoSpace`` if no file can be written now."""
         with self.stage() as staged, translated(*self.staging):
             self.disk(os.write, staged.fd, b"\0")
 
@@ -175,7 +174,7 @@ class LocalStorage:
 
     def _descriptor(self, name: StoredName) -> int:
         try:
-            return open_beneath(self.folders.root.fd, name.raw, _READ_FLAGS, 0)
+            return open_without_links(self.folders.root.fd, name.raw, _READ_FLAGS)
         except OSError as error:
             if error.errno not in _NOT_THERE_ERRNOS:
                 raise
@@ -185,13 +184,13 @@ class LocalStorage:
             return found
 
     def _look_closer(self, name: StoredName, error: OSError) -> int | None:
-        """For what the kernel did not find: at the end of an absolute link, or in a store that was mounted since."""
+        """For what the kernel did not find: at the end of a link, or in a store that was mounted since."""
         try:
-            if error.errno in _LINK_ERRNOS:
+            if error.errno == errno.ELOOP:
                 root = self.folders.root
                 target = resolve(root, name.raw)
                 return None if target is None else open_without_links(root.fd, target, _READ_FLAGS)
-            return open_beneath(self.folders.root.fd, name.raw, _READ_FLAGS, 0) if self.folders.check() else None
+            return open_without_links(self.folders.root.fd, name.raw, _READ_FLAGS) if self.folders.check() else None
         except OSError as again:
             if again.errno in _NOT_THERE_ERRNOS:
                 return None

@@ -13,7 +13,7 @@ from hmacfs.errors import NameTaken
 from hmacfs.filetypes import type_by_name
 from hmacfs.naming import StoredName
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, link_anonymous, rename_exclusively
-from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
+from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath, open_without_links
 from hmacfs.storage.folders import Folder
 
 #: Somebody may remove a folder between our making it and our linking into it: an upload that failed cleans up the
@@ -60,7 +60,7 @@ class OtherFileSystem(OSError):
 
 
 class LeadsAway(NameTaken):
-    """A part of the path is a file, or a link that the kernel does not follow below the store."""
+    """A part of the path is a file, or a link, which may lead to another folder of the store."""
 
 
 def publish(root: int, candidate: Candidate, name: StoredName, content_type: str | None, *, durable: bool) -> FileFacts:
@@ -153,8 +153,7 @@ class _Place(NamedTuple):
 
 
 def _make_place(root: int, name: StoredName) -> _Place:
-    """The folder for ``name``, made if need be. Raises ``LeadsAway`` where a file or a link that leads nowhere in the
-    store is in the way."""
+    """The folder for ``name``, made if need be. Raises ``LeadsAway`` where a file or a link is in the way."""
     *parents, filename = name.raw.split(b"/")
     if not parents:
         return _Place(root, filename, 0)
@@ -165,7 +164,7 @@ def _make_place(root: int, name: StoredName) -> _Place:
             return _Place(root, name.raw, 1)
     try:
         try:
-            return _Place(open_beneath(root, b"/".join(parents), FOLDER_FLAGS, 0), filename, 0)
+            return _Place(open_without_links(root, b"/".join(parents), FOLDER_FLAGS), filename, 0)
         except FileNotFoundError:
             folder, made = _make_folders(root, parents)
             return _Place(folder, filename, made)
@@ -185,7 +184,7 @@ def _make_folders(root: int, parents: list[bytes]) -> tuple[int, int]:
                 made = made or len(parents) - depth + 1
             except FileExistsError:
                 pass
-            below = open_beneath(root, b"/".join(parents[:depth]), FOLDER_FLAGS, 0)
+            below = open_without_links(root, b"/".join(parents[:depth]), FOLDER_FLAGS)
             close(here)
             here = below
     except BaseException:

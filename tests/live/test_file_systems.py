@@ -196,6 +196,7 @@ def test_links_inside_the_store_are_followed_absolute_or_not(tmp_path: Path) -> 
             "relative": Path("target"),
             "chain": store / "absolute",
             "fresh": store / "not" / "yet",
+            "fresh-relative": Path("neither", "yet"),
         }
         for name, target in links.items():
             (store / name).symlink_to(target)
@@ -208,11 +209,16 @@ def test_links_inside_the_store_are_followed_absolute_or_not(tmp_path: Path) -> 
             assert put(server, f"{name}/file", b"z").status == 409
         assert put(server, "fresh/file", b"z").status == 201
         assert (store / "not" / "yet" / "file").read_bytes() == b"z"
+        assert put(server, "fresh-relative/file", b"z").status == 201
+        assert (store / "neither" / "yet" / "file").read_bytes() == b"z"
         closed = {
             "outside": tmp_path / "secret",
             "back": store / "target" / ".." / ".." / "secret",
             "loop": store / "loop",
             "own": store / ".hmacfs",
+            "own-relative": Path(".hmacfs"),
+            "own-around": Path("target", "..", ".hmacfs"),
+            "own-chain": Path("own-relative"),
             "root": Path("/"),
         }
         for name, target in closed.items():
@@ -220,6 +226,8 @@ def test_links_inside_the_store_are_followed_absolute_or_not(tmp_path: Path) -> 
             for file in ("file", "sessions.sqlite3", "tmp/x"):
                 assert get(server, f"{name}/{file}").status == 404
                 assert put(server, f"{name}/{file}", b"x").status == 409
+        (store / "sessions").symlink_to(Path(".hmacfs", "sessions.sqlite3"))
+        assert get(server, "sessions").status == 404
         assert [path.name for path in (tmp_path / "secret").iterdir()] == ["file"]
         assert server.complaints() == []
 
