@@ -117,6 +117,12 @@ def _remedy(path: Path) -> str:
     return f"; it belongs to {_owner(path)} and this process is {me}: as root: chown -R {me} {quoted}"
 
 
+def path_of(error: OSError, folder: Path) -> Path:
+    """What ``error`` is about, as far as it tells: something in ``folder``, or that itself."""
+    name = error.filename
+    return folder / os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else folder
+
+
 def may(path: Path, access: int) -> bool:
     """Whether this process may do that (``os.R_OK``, ``os.W_OK``, ``os.X_OK``) with what is there."""
     return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)

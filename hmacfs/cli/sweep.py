@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hmacfs.config import find_config, load
 from hmacfs.errors import ConfigError, NotAllowed, SessionStoreUnavailable, StorageFailed
-from hmacfs.ownership import reason
+from hmacfs.ownership import path_of, reason
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"hmacfs sweep: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        path = settings.store_dir / str(error.filename or "")
+        path = path_of(error, settings.store_dir)
         raise ConfigError(f"{path} cannot be used: {reason(path, error)}") from None
     if swept is None:
         print("another process is sweeping")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hmacfs.config import Settings
 from hmacfs.errors import ConfigError
 from hmacfs.offload import Disk, Offload
-from hmacfs.ownership import reason
+from hmacfs.ownership import path_of, reason
 from hmacfs.retry import Retry
 from hmacfs.storage.abilities import Abilities, look
 from hmacfs.storage.local import LocalStorage
@@ -25,7 +25,7 @@ def open_storage(settings: Settings) -> LocalStorage:
             retry=Retry(settings.max_retries, settings.retry_delay),
         )
     except OSError as error:
-        path = root / str(error.filename) if error.filename is not None else root
+        path = path_of(error, root)
         raise ConfigError(f"{settings.origins['StoreDir']}: {path} cannot be used: {reason(path, error)}") from None
 
 
