@@ -38,15 +38,12 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.command is not None:
             status: int = arguments.run(arguments)
             return status
+        _refuse_contradictions(arguments)
         if arguments.init is not None:
             return demo.write_config(arguments.init)
         if arguments.folder is not None:
-            if arguments.config is not None:
-                raise ConfigError("give a folder or -config FILE, not both")
             config = folder.prepare(arguments.folder, arguments.port)
             return _serve(config, lines=lambda settings: demo.curl_lines(settings, config))
-        if arguments.port is not None:
-            raise ConfigError("--port goes with a folder; a configuration has ListenPort")
         found = find_config(arguments.config, os.environ)
         if arguments.check:
             return check.run(found, online=arguments.online)
@@ -54,6 +51,18 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"hmac-file-server: {error}", file=sys.stderr)
         return 2
+
+
+def _refuse_contradictions(arguments: argparse.Namespace) -> None:
+    """Raises ``ConfigError`` for options of which one would be ignored."""
+    if arguments.folder is not None:
+        for option, value in (("-config", arguments.config), ("-init", arguments.init), ("-check", arguments.check)):
+            if value:
+                raise ConfigError(f"give a folder or {option}, not both")
+    elif arguments.port is not None:
+        raise ConfigError("--port goes with a folder; a configuration has ListenPort")
+    if arguments.online and not arguments.check:
+        raise ConfigError("-online goes with -check")
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -80,7 +89,7 @@ def _parser(*, add_help: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hmac-file-server",
         usage="%(prog)s [-config FILE] [-check [-online]] [-curl]\n       %(prog)s FOLDER [--port PORT]\n"
-        "       %(prog)s COMMAND ...",
+        "       %(prog)s -init FILE\n       %(prog)s COMMAND ...",
         description=hmacfs.__doc__,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -205,6 +205,8 @@ def test_a_folder_is_enough(tmp_path: Path) -> None:
         (["./file"], "file: Not a directory"), (["./data", "--port", "0"], "--port '0' is not allowed"),
         (["./data", "--port", "http"], "--port 'http' is not allowed"), (["./data", "-config", "x"], "not both"),
         (["-config", "x", "--port", "1"], "--port goes with a folder"), (["/proc/none/data"], "/proc/none: No such file"),
+        (["./data", "-check"], "not both"), (["-init", "x", "./data"], "not both"),
+        (["-config", "x", "-online"], "-online goes with -check"),
     ],
 )  # fmt: skip
 def test_mistakes_with_a_folder(tmp_path: Path, arguments: list[str], words: str) -> None:
