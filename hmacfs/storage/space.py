@@ -165,11 +165,11 @@ class SpaceGuard:
         """Raises ``NoSpace``, with a sentence for operators, while less is free than must stay so."""
         free, least = self._free_bytes(), self._least_free()
         if free is not None and free < least:
-            raise NoSpace(f"{free} bytes are free, {least} must stay free (MinFreeSpace): uploads are refused.")
+            raise NoSpace(f"{_in_words(free, least)}: uploads are refused.")
 
     def describe(self) -> str:
-        """How much is free, and how much must stay so."""
-        return f"{self._free_bytes()} bytes are free, {self._least_free()} must stay free (MinFreeSpace)"
+        """How much is free, as far as it is known, and how much must stay so."""
+        return _in_words(self._free_bytes(), self._least_free())
 
     def _measure(self) -> int:
         free = self._free_bytes()
@@ -215,3 +215,9 @@ class Reservation:
 
     def __exit__(self, *_: object) -> None:
         self._guard.remove(self)
+
+
+def _in_words(free: int | None, least: int) -> str:
+    if free is None:
+        return "the file system has no room, and does not tell how much it has"
+    return f"{free} bytes are free, {least} must stay free (MinFreeSpace)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,11 +32,11 @@ class Body:
 
 @dataclasses.dataclass
 class FileSystem:
-    free: int
+    free: int | None
     measured: int = 0
     now: float = 0.0
 
-    def free_bytes(self) -> int:
+    def free_bytes(self) -> int | None:
         self.measured += 1
         return self.free
 
@@ -149,3 +150,17 @@ def test_a_file_of_another_size_is_put_right(tmp_path: Path) -> None:
     assert sums.of_others() == 5
     process.communicate()
     assert (tmp_path / "sums").stat().st_size == SharedSums.PLACES * 24
+
+
+def test_what_is_said_of_free_space(tmp_path: Path) -> None:
+    words = FileSystem(free=5).guard(tmp_path, least=7).describe()
+    assert words == "5 bytes are free, 7 must stay free (MinFreeSpace)"
+    with pytest.raises(NoSpace, match=f"^{re.escape(words)}: uploads are refused.$"):
+        FileSystem(free=5).guard(tmp_path, least=7).check()
+
+
+def test_a_file_system_that_does_not_tell_its_size_has_no_number_to_say(tmp_path: Path) -> None:
+    guard = FileSystem(free=None).guard(tmp_path, least=7)
+    guard.check()
+    assert "None" not in guard.describe()
+    assert "does not tell" in guard.describe()
