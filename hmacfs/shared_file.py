@@ -6,11 +6,12 @@ Purges remove them under the running server. Whoever keeps one open looks now an
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from hmacfs import ownership
-from hmacfs.descriptors import close
+from hmacfs.descriptors import allocate, close
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.ownership import open_file
 
@@ -21,6 +22,27 @@ def make_folder(path: Path) -> None:
     if RESERVED_FOLDER in path.parts:
         os.stat(Path(*path.parts[: path.parts.index(RESERVED_FOLDER)]))
     ownership.make_folder(path)
+
+
+def put_in_place(path: Path, content: bytes, place: Callable[[Path, Path], None] = os.replace) -> None:
+    """Make the file ``path`` with that content, its folder too if need be; atomic: nobody finds a part of it. Its space
+    is allocated, so that it can be mapped.
+
+    place: ``os.replace``, or ``os.link`` for a path that must be free (``FileExistsError``). Who has mapped the file
+    that was there keeps that one. Raises ``OSError``.
+    """
+    make_folder(path.parent)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        fd = open_file(draft, os.O_RDWR | os.O_TRUNC)
+        try:
+            allocate(fd, len(content))
+            os.pwrite(fd, content, 0)
+        finally:
+            close(fd)
+        place(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 class SharedFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hmacfs.config import foreign_files, warnings
+from hmacfs.config import inaccessible_files, warnings
 from hmacfs.errors import ForeignConfig
 
 
@@ -20,7 +20,7 @@ def run(config: Path | None, *, online: bool) -> int:
     except ForeignConfig as error:
         print(*error.translations, sep="\n")
         raise
-    remarks = [*foresee(settings).remarks(), *warnings(settings), *foreign_files(settings)]
+    remarks = [*foresee(settings).remarks(), *warnings(settings), *inaccessible_files(settings)]
     remote = remote_stores(settings)
     for remark in (*remarks, *(unreachable(settings) if online else ())):
         print(f"warning: {remark}")

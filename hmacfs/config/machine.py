@@ -55,11 +55,11 @@ def prepare_environment(settings: Settings) -> None:
             raise _unusable(settings.origins[key], folder, error) from None
 
 
-def foreign_files(settings: Settings) -> Iterator[str]:
+def inaccessible_files(settings: Settings) -> Iterator[str]:
     """Files of this server that this process may not use, though it can do without them; a sentence each."""
     for path in _entries(settings.store_dir / RESERVED_FOLDER):
         if not _is_needed(path) and not may(path, os.R_OK | os.W_OK):
-            yield one_line(explain(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
+            yield one_line(explain(path, _os_error(errno.EACCES)))
 
 
 def _check_folder(origin: str, folder: Path) -> None:
@@ -74,7 +74,7 @@ def _check_folder(origin: str, folder: Path) -> None:
 def _check_entries(origin: str, folder: Path) -> None:
     for path in _entries(folder):
         if _is_needed(path) and not may(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
-            raise _unusable(origin, path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+            raise _unusable(origin, path, _os_error(errno.EACCES))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -97,7 +97,7 @@ def _check_log(origin: str, path: Path) -> None:
         elif path.is_dir() or not path.exists():
             os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))  # says what is wrong
         elif not may(path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise _os_error(errno.EACCES)
     except OSError as error:
         place = path if os.path.lexists(path) else path.absolute().parent
         why = one_line(reason(place, error))
@@ -128,15 +128,17 @@ def _try_folder(folder: Path) -> None:
             raise
     else:
         return
-    number = 0
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        number = errno.EROFS
-    elif not may(folder, os.W_OK | os.X_OK):
-        number = errno.EACCES
-    elif _is_of_the_kernel(folder):
+        raise _os_error(errno.EROFS)
+    if not may(folder, os.W_OK | os.X_OK):
+        raise _os_error(errno.EACCES)
+    if _is_of_the_kernel(folder):
         raise OSError(errno.EPERM, "nobody can make files in a file system of the kernel's own")
-    if number:
-        raise OSError(number, os.strerror(number))
+
+
+def _os_error(number: int) -> OSError:
+    """As the operating system would raise it."""
+    return OSError(number, os.strerror(number))
 
 
 def _is_of_the_kernel(folder: Path) -> bool:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from hmacfs.dialects.numerals import byte_count
 from hmacfs.errors import BadRequest
 
+#: As sessions record it.
+NAME = "range"
+
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)", re.IGNORECASE)
 
 

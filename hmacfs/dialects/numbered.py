@@ -8,6 +8,9 @@ from typing import NamedTuple
 from hmacfs.dialects.numerals import byte_count
 from hmacfs.errors import BadRequest
 
+#: As sessions record it.
+NAME = "numbered"
+
 
 class NumberedChunk(NamedTuple):
     """Chunk ``number`` (from 1) of ``chunks``; ``total`` bytes in all, ``None`` if the client does not say."""

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from hmacfs.dialects.numerals import BEYOND_ALL, byte_count
 from hmacfs.errors import BadRequest, HmacfsError, TooLarge
 
+#: As sessions record it.
+NAME = "tus"
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,expiration,checksum,termination"
 #: Where the signature covers no length.

@@ -23,10 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hmacfs.descriptors import allocate
-from hmacfs.ownership import open_file
 from hmacfs.rates.window import Window
-from hmacfs.shared_file import SharedFile, make_folder
+from hmacfs.shared_file import SharedFile, put_in_place
 
 log = logging.getLogger("hmacfs.rates")
 
@@ -70,9 +68,8 @@ class WindowTable:
         look as well. Raises ``OSError``."""
         if self._lock.file.is_current():
             return
-        make_folder(self._path.parent)
         with contextlib.suppress(FileExistsError):
-            _put(self._path, self._map[:], os.link)
+            put_in_place(self._path, self._map[:], os.link)
         self._open()
         log.warning("%s was removed: made again", self._path)
 
@@ -208,7 +205,7 @@ def _open(path: Path, places: int) -> SharedFile:
             if os.fstat(file.fd).st_size > 0:
                 log.warning("the table of rate limits cannot be used and is replaced: limits begin anew")
             header = _HEADER.pack(_MAGIC, _VERSION, places, 0, secrets.token_bytes(16))
-            _put(path, header.ljust(_file_size(places), b"\0"), os.replace)
+            put_in_place(path, header.ljust(_file_size(places), b"\0"))
 
 
 def _is_sound(fd: int, places: int) -> bool:
@@ -216,18 +213,3 @@ def _is_sound(fd: int, places: int) -> bool:
         return False
     magic, version, found, _, _ = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
     return (magic, version, found) == (_MAGIC, _VERSION, places)
-
-
-def _put(path: Path, content: bytes, place: Callable[[Path, Path], None]) -> None:
-    """Put a table there by ``place``. Whoever has mapped what was there keeps it: cutting it would kill him."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        fd = open_file(fresh, os.O_RDWR | os.O_TRUNC)
-        try:
-            allocate(fd, len(content))
-            os.pwrite(fd, content, 0)
-        finally:
-            os.close(fd)
-        place(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -17,10 +17,11 @@ from gunicorn.glogging import Logger
 
 import hmacfs
 from hmacfs.config import (
+    CONFIG_VARIABLE,
     Settings,
     check_environment,
     find_config,
-    foreign_files,
+    inaccessible_files,
     load,
     prepare_environment,
     warnings,
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     import flask
 
 log = logging.getLogger("hmacfs.server")
-
-CONFIG_VARIABLE = "HMACFS_CONFIG"
 
 #: The master kills what is left after this. The workers' own limit must come first: only that one cleans up.
 _MASTER_MARGIN_SECONDS = BREAK_OFF_SECONDS + 3
@@ -245,7 +244,7 @@ def on_starting(_server: Any) -> None:
     if abandoned:
         log.info("removed what servers that ended had shared while they ran: %s", ", ".join(abandoned))
     _monitoring.fold(settings)
-    for remark in (*storage.abilities.remarks(), *warnings(settings), *foreign_files(settings)):
+    for remark in (*storage.abilities.remarks(), *warnings(settings), *inaccessible_files(settings)):
         log.warning("%s", remark)
 
 

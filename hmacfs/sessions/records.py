@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
+from hmacfs.dialects import content_range, numbered, tus
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.uploads.session import Session, State
 
@@ -48,8 +49,8 @@ def decode(record: str) -> Session:
 def _former_dialect(fields: Mapping[str, object]) -> str:
     """How 1.0.0, which recorded no dialect, told them apart."""
     if fields["slot"] is None:
-        return "tus"
-    return "numbered" if fields["metadata"] else "range"
+        return tus.NAME
+    return numbered.NAME if fields["metadata"] else content_range.NAME
 
 
 def supersedes(one: Session, other: Session) -> bool:

@@ -22,7 +22,7 @@ log = logging.getLogger("hmacfs.storage")
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: As at the server's start.
 _STORE_MODE = 0o755
-#: A path to one of our folders: ``<top>/.hmacfs/<name>``.
+#: Our folders are ``<top>/.hmacfs/<name>``; ``top`` is the store's or that of a file system inside it.
 _RESERVED = RESERVED_FOLDER.encode()
 
 

@@ -12,8 +12,7 @@ from prometheus_client import values
 
 from hmacfs import processes
 from hmacfs.descriptors import allocate
-from hmacfs.ownership import open_file
-from hmacfs.shared_file import SharedFile, make_folder
+from hmacfs.shared_file import SharedFile, put_in_place
 
 log = logging.getLogger("hmacfs.telemetry")
 
@@ -77,16 +76,5 @@ class ValueFiles:
 def _restored(path: Path, removed: SharedFile) -> SharedFile:
     """A file at ``path`` with the content of one that has no name any more."""
     content = os.pread(removed.fd, os.fstat(removed.fd).st_size, 0)
-    make_folder(path.parent)
-    draft = path.with_suffix(".draft")
-    try:
-        fd = open_file(draft, os.O_WRONLY | os.O_TRUNC)
-        try:
-            allocate(fd, len(content))
-            os.pwrite(fd, content, 0)
-        finally:
-            os.close(fd)
-        draft.replace(path)  # a scrape finds all of it or nothing
-    finally:
-        draft.unlink(missing_ok=True)
+    put_in_place(path, content)  # a scrape finds all of it or nothing
     return SharedFile(path)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TypedDict
 
+from hmacfs.dialects.content_range import NAME as RANGE
 from hmacfs.dialects.content_range import RangePiece, range_piece
+from hmacfs.dialects.numbered import NAME as NUMBERED
 from hmacfs.dialects.numbered import NumberedChunk, numbered_chunk
 from hmacfs.digests import Digests, digests_of_body, digests_of_file
 from hmacfs.errors import BadRequest, LengthRequired, OffsetMismatch, SessionConflict, SessionUnknown
@@ -22,9 +24,6 @@ from hmacfs.web.exchange import Exchange, Headers, Reply
 from hmacfs.web.locations import Locations
 
 Piece = RangePiece | NumberedChunk
-
-#: The names of the dialects, as sessions remember them.
-RANGE, NUMBERED = "range", "numbered"
 
 
 def piece_of(environ: Mapping[str, str]) -> Piece | None:

@@ -27,8 +27,6 @@ from hmacfs.web.client import network_of
 from hmacfs.web.exchange import TUS_PATH, Exchange, Headers, Reply
 from hmacfs.web.locations import Locations
 
-DIALECT = "tus"
-
 
 class TusUploads:
     """The views. ``prefix`` is the mount point."""
@@ -47,7 +45,7 @@ class TusUploads:
         given = exchange.header("UPLOAD_METADATA") or ""
         owner = network_of(exchange.client)
         session = self._uploads.create(
-            exchange.name, length, content_type, owner, by_slot=False, dialect=DIALECT, metadata=given
+            exchange.name, length, content_type, owner, by_slot=False, dialect=tus.NAME, metadata=given
         )
         location = ("Location", self._locations.of_upload(session.token))
         if length != 0 and not has_body:
