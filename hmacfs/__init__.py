@@ -1,3 +1,3 @@
 """An HMAC file server: signed uploads and downloads, as a WSGI application behind gunicorn."""
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import hmacfs
 from hmacfs.cli import main
 from hmacfs.config import SETTINGS, TcpAddress, UnixAddress, load
 from hmacfs.filetypes import BY_EXTENSION, type_by_name
@@ -84,3 +85,9 @@ def test_a_proxy_that_names_the_client_takes_the_clients_own_word_away(file: str
     ]
     deleted = [line for line in lines if line[-2:] in (["Forwarded", '"";'], ["del-header", "Forwarded"])]
     assert len(named) == len(deleted) > 0
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    headings = re.findall(r"^## (\S+)", (DEPLOY.parent / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == hmacfs.__version__
+    assert len(set(headings)) == len(headings)
