@@ -50,18 +50,24 @@ class Pulse:
 
     def beat(self, connections: Callable[[], int], tasks: int) -> None:
         """connections: how many are open, a greenlet each; tasks: how many greenlets there are besides."""
-        metrics = self._metrics
         while True:
-            count = connections()
-            metrics.connections.set(count)
-            metrics.greenlets.set(count + tasks)
-            metrics.uploads_in_progress.set(self._uploads())
-            metrics.set_session_stores(*self._stores())
-            if self._rates_are_shared is not None:
-                metrics.set_rate_limit_store("redis", is_up=self._rates_are_shared())
+            try:
+                self._note(connections(), tasks)
+            except OSError as error:  # a purge took the files; who looks after them makes them again
+                log.debug("how this process is cannot be noted now: %s", error.strerror)
             before = time.monotonic()
             time.sleep(BEAT_SECONDS)
-            metrics.observe_lag(max(0.0, time.monotonic() - before - BEAT_SECONDS))
+            self._metrics.observe_lag(max(0.0, time.monotonic() - before - BEAT_SECONDS))
+
+    def _note(self, connections: int, tasks: int) -> None:
+        """Raises ``OSError`` where a value is the first of its kind, and its file cannot be opened."""
+        metrics = self._metrics
+        metrics.connections.set(connections)
+        metrics.greenlets.set(connections + tasks)
+        metrics.uploads_in_progress.set(self._uploads())
+        metrics.set_session_stores(*self._stores())
+        if self._rates_are_shared is not None:
+            metrics.set_rate_limit_store("redis", is_up=self._rates_are_shared())
 
     def count_sessions(self) -> None:
         """Of all workers the one that holds the lock counts, for as long as it lives and the lock is there."""

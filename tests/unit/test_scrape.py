@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from hmacfs import processes
 from hmacfs.telemetry import files
 from hmacfs.telemetry.metrics import Metrics
+from hmacfs.telemetry.pulse import Pulse
 from hmacfs.telemetry.scrape import Folder
 
 #: One that lives with the number of the process that the tests run in, but started at another time; and one that lives.
@@ -114,3 +117,26 @@ def test_files_have_room_for_all_that_is_counted(tmp_path: Path, monkeypatch: py
     metrics.set_rate_limit_store("redis", is_up=True)
     assert {path: path.stat().st_size for path in tmp_path.iterdir()} == sizes
     assert all(path.stat().st_blocks * 512 >= size for path, size in sizes.items())
+
+
+def test_the_pulse_goes_on_after_a_purge_that_came_before_its_first_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    folder = tmp_path / "metrics"
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    files.ValueFiles(folder)
+    metrics = Metrics(CollectorRegistry(), transfers="/upload/<path>")
+    stores = ("SQLite", {"SQLite": True})
+    pulse = Pulse(
+        metrics, uploads=int, stores=lambda: stores, rates_are_shared=None, sessions=dict, lock=tmp_path / "lock"
+    )
+    shutil.rmtree(folder)
+
+    def sleep(_: float) -> None:
+        folder.mkdir()  # the second time it is there: FileExistsError
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(FileExistsError):
+        pulse.beat(int, 2)
+    assert (folder / f"gauge_livemax_{processes.current()}.db").exists()
