@@ -71,9 +71,14 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         assert running.server.complaints() == []
 
 
-def test_uploads_come_back_with_the_same_headers_in_every_variant(pair: Pair) -> None:
+def needs_two_users(pair: Pair) -> None:
+    """Where a file has another type than its extension's, which nginx must not be able to read in variant A."""
     if pair.variant == "A":
-        require_root("run nginx as another user than the server, by which it knows what not to serve")
+        require_root("run nginx as another user than the server")
+
+
+def test_uploads_come_back_with_the_same_headers_in_every_variant(pair: Pair) -> None:
+    needs_two_users(pair)
     text, plain = "text/plain; charset=utf-8", "text/plain"
     for name, sent, served, disposition in [
         ("a/photo.jpg", "image/jpeg", "image/jpeg", None),
@@ -161,6 +166,8 @@ def test_what_the_server_would_say_is_what_nginx_says(
     pair: Pair, method: str, extension: str, content_type: str | None
 ) -> None:
     """All headers of all answers, beside those of the server itself."""
+    if content_type == "text/html":  # which is not quite the type of the extension
+        needs_two_users(pair)
     name = f"beside/{method}.{extension}"
     etag = pair.put(name, BODY, content_type).headers["ETag"]
     for asked, status in ASKED:
