@@ -40,17 +40,33 @@ def make_folder_in(parent: int, name: str | bytes, mode: int = 0o700) -> None:
 
 
 def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
-    """A descriptor of a file, which is made if it is missing. Raises ``OSError``."""
+    """A descriptor of a file, which is made if it is missing. Raises ``OSError``.
+
+    Root follows no symbolic link that another user may have laid: it would open or make whatever that user likes.
+    """
     flags |= os.O_CREAT | os.O_CLOEXEC
     if os.geteuid() != 0:
         return os.open(path, flags, mode)
+    folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW, mode)
-    except FileExistsError:
-        return os.open(path, flags, mode)
-    with contextlib.suppress(OSError):
-        _give(fd, path.absolute().parent.stat())
-    return fd
+        status = os.fstat(folder)
+        try:
+            fd = os.open(path.name, flags | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=folder)
+        except FileExistsError:
+            return os.open(path.name, flags | (0 if _is_roots_alone(status) else os.O_NOFOLLOW), mode, dir_fd=folder)
+        with contextlib.suppress(OSError):
+            _give(fd, status)
+        return fd
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(folder)
+
+
+def _is_roots_alone(folder: os.stat_result) -> bool:
+    """Whether nobody but root can have put things into it."""
+    return folder.st_uid == 0 and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _adopt(path: Path | str | bytes, parent: int | None = None) -> None:
@@ -60,7 +76,8 @@ def _adopt(path: Path | str | bytes, parent: int | None = None) -> None:
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
-            _give(fd, os.stat("..", dir_fd=fd))
+            if not os.listdir(fd):  # else another one was put in its place meanwhile
+                _give(fd, os.stat("..", dir_fd=fd))
         finally:
             os.close(fd)
 
@@ -80,6 +97,8 @@ def reason(path: Path, error: OSError) -> str:
     sentence = error.strerror or type(error).__name__
     if error.errno == errno.EROFS:
         return sentence + _sandbox_remedy(path.absolute())
+    if error.errno == errno.ELOOP and os.geteuid() == 0 and path.is_symlink():
+        return f"it is a link in a folder of {_owner(path.parent)}, whose links root does not follow; remove it"
     return sentence + _remedy(path.absolute()) if error.errno in (errno.EACCES, errno.EPERM) else sentence
 
 

@@ -249,7 +249,16 @@ class LocalStorage:
         published, whose descriptor ``on_copy`` gets before.
         """
         try:
-            return self._publish_linked(candidate, name, content_type)
+            return self._publish_or_copy(candidate, name, content_type, on_copy)
+        except LeadsAway as error:
+            behind_links = self._behind_links(name, error)
+        return self._publish_or_copy(candidate, behind_links, content_type, on_copy)
+
+    def _publish_or_copy(
+        self, candidate: Candidate, name: StoredName, content_type: str | None, on_copy: Callable[[int], None]
+    ) -> FileFacts:
+        try:
+            return self._publish_at(candidate, name, content_type)
         except OtherFileSystem:
             with translated(self.root, name.path):
                 self.disk(self._others.learn, self.folders.root, name.raw)
@@ -260,21 +269,18 @@ class LocalStorage:
         with self.stage(name) as copy:
             copy_file(candidate.fd, copy.fd, self.disk.always_blocking)
             on_copy(copy.fd)
-            return self._publish_linked(copy.candidate, name, content_type)
+            return self._publish_at(copy.candidate, name, content_type)
 
-    def _publish_linked(self, candidate: Candidate, name: StoredName, content_type: str | None) -> FileFacts:
+    def _behind_links(self, name: StoredName, error: LeadsAway) -> StoredName:
+        """Where a name leads whose path has links in it. Raises ``error`` if there is no such place for files."""
+        folder, filename = os.path.split(name.raw)
+        target = self.disk(resolve, self.folders.root, folder)
+        if target in (None, folder):
+            raise error
         try:
-            return self._publish_at(candidate, name, content_type)
-        except LeadsAway:
-            folder, filename = os.path.split(name.raw)
-            target = self.disk(resolve, self.folders.root, folder)
-            if target in (None, folder):
-                raise
-            try:
-                behind_link = StoredName.from_text(os.path.join(target, filename).decode())
-            except UnicodeDecodeError:
-                raise LeadsAway("A part of the path is a link to a name that is not UTF-8.") from None
-        return self._publish_at(candidate, behind_link, content_type)
+            return StoredName.from_text(os.path.join(target, filename).decode())
+        except UnicodeDecodeError:
+            raise LeadsAway("A part of the path is a link to a name that is not UTF-8.") from None
 
     def _publish_at(self, candidate: Candidate, name: StoredName, content_type: str | None) -> FileFacts:
         run: Callable[..., None] = self.disk.always_blocking if self.durable else self.disk

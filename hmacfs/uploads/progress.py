@@ -45,6 +45,10 @@ class Limits:
         """How many bytes an upload may have."""
         return self.max_size if session.length is None else session.length
 
+    def expected(self, session: Session, offset: int, size: int | None) -> int | None:
+        """How many bytes a piece has at most that does not tell its ``size``; ``None`` if nobody knows."""
+        return size if size is not None or session.length is None else session.length - offset
+
     def with_length(self, session: Session, length: int | None, offset: int, size: int) -> Session:
         """The session once its client has told the whole file's ``length`` with a piece of ``size`` bytes; without one,
         the session as it is. Raises ``BadRequest``, ``TooLarge``."""

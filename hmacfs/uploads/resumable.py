@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Generic, TypeVar
 
 from hmacfs.errors import (
@@ -32,7 +33,7 @@ from hmacfs.uploads.contracts import Facts, Partials, PieceReceiver, SessionStor
 from hmacfs.uploads.progress import Limits, Progress, Swept, became, of_file, step
 from hmacfs.uploads.session import Session, State, new_token
 from hmacfs.uploads.sweep import sweep
-from hmacfs.uploads.whole import Counted, Digest, Space
+from hmacfs.uploads.whole import Counted, Digest, MeasuredSpace, receive_within
 
 BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
 FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
@@ -55,7 +56,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         sessions: SessionStore,
         partials: Partials[FactsT],
         receiver: PieceReceiver[BodyT],
-        space: Space,
+        space: MeasuredSpace,
         exists: Callable[[StoredName], bool],
         facts: Callable[[StoredName], FactsT | None],
         limits: Limits,
@@ -277,9 +278,10 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 raise OffsetMismatch(writer.length)
             if not restart:
                 session = self._with_length(session, length, offset, size or 0)
-            limit = self.limits.size_of(session)
+            limit, size = self.limits.size_of(session) - offset, self.limits.expected(session, offset, size)
             with self._space.reserve(size or 0, body):
-                self._receive(session, writer, body, limit - offset, digest)
+                receive = partial(self._receive, session, writer, body, digest)
+                receive_within(self._space, limit, size, receive)
             is_news = after is not None or self._is_news(session)
             if is_news or writer.length > offset:
                 session = dataclasses.replace(session, touched=self._clock())
@@ -354,8 +356,8 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         session: Session,
         writer: Writer[FactsT],
         body: BodyT,
-        limit: int,
         digest: Digest | None,
+        limit: int,
     ) -> None:
         began_at = writer.length
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Generic, Protocol, TypeVar
 
@@ -109,10 +110,19 @@ class StoreWhole(Generic[BodyT, FactsT]):
                 return staged.publish(name, content_type)
 
     def _receive(self, body: BodyT, fd: int, length: int | None, digest: Digest | None) -> None:
-        limit = self.max_size if length is not None else min(self.max_size, self._space.room())
-        try:
+        def receive(limit: int) -> None:
             self._receiver.receive(body, fd, limit=limit, digest=digest)
-        except TooLarge:
-            if limit < self.max_size:  # nothing was reserved for a body of unknown length
-                raise NoSpace from None
-            raise
+
+        receive_within(self._space, self.max_size, length, receive)
+
+
+def receive_within(space: MeasuredSpace, limit: int, reserved: int | None, receive: Callable[[int], None]) -> None:
+    """Call ``receive`` with how many bytes of a body it may take: ``limit``, and what there is room for now if nothing
+    was ``reserved``, since nobody knows the body's length. Raises ``NoSpace`` for a body that exceeds that room."""
+    bound = limit if reserved is not None else min(limit, space.room())
+    try:
+        receive(bound)
+    except TooLarge:
+        if bound < limit:
+            raise NoSpace from None
+        raise

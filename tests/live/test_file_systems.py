@@ -232,6 +232,18 @@ def test_links_inside_the_store_are_followed_absolute_or_not(tmp_path: Path) -> 
         assert server.complaints() == []
 
 
+@needs_mounts
+def test_a_link_to_a_folder_on_another_file_system(mounted: Mounted) -> None:
+    server = mounted(MOUNTS["tmpfs"])
+    (server.store / "absolute").symlink_to(server.store / "other")
+    (server.store / "relative").symlink_to("other")
+    for way in ("absolute", "relative"):
+        assert put(server, f"{way}/{way}", b"x").status == 201
+        assert get(server, f"other/{way}").body == b"x"
+    server.daemon.kill()
+    assert server.complaints() == []
+
+
 def locales(folder: Path) -> dict[str, str]:
     """The environment of a Latin-1 locale, or of one that knows ASCII alone."""
     if shutil.which("localedef"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hmacfs.ownership import make_folder
 from tests.live.client import get, put
 from tests.servers import as_user, folder_of, free_port, give_to, wait_until
 from tests.servers.hmacfs import HmacFileServer
@@ -171,6 +172,46 @@ def test_what_root_makes_is_never_what_somebody_else_put_there(tmp_path: Path, s
     run("sweep", "-config", server.config)
     assert (precious.stat().st_uid, tmp_path.stat().st_uid) == owner
     assert precious.read_text() == "root's"
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["sweep.lock", "sessions.lock", "sessions.sqlite3"])
+@pytest.mark.parametrize("is_there", [True, False], ids=["a file", "nothing"])
+def test_root_follows_no_link_that_the_user_has_laid(
+    tmp_path: Path, server: HmacFileServer, name: str, is_there: bool
+) -> None:
+    precious = tmp_path / "precious"
+    if is_there:
+        precious.touch()
+    link = server.store / ".hmacfs" / name
+    link.parent.mkdir(parents=True)
+    give_to(server.store, USER)
+    link.symlink_to(precious)
+    done = run("sweep", "-config", server.config)
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "it is a link in a folder of " in done.stderr
+    assert (precious.exists(), is_there and precious.read_bytes()) == (is_there, is_there and b"")
+
+
+@needs_root
+def test_a_folder_that_was_put_in_the_place_of_a_new_one_stays_root_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = pwd.getpwnam(USER)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    os.chown(tmp_path, user.pw_uid, user.pw_gid)
+    mkdir = os.mkdir
+
+    def swapped(path: Path, mode: int) -> None:
+        mkdir(path, mode)
+        path.rename(tmp_path / "away")
+        (tmp_path / "precious").rename(path)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    make_folder(tmp_path / "new")
+    assert (tmp_path / "new").stat().st_uid == 0
 
 
 @needs_root

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.live.client import Client, get, put
+from tests.live.client import Client, get, put, request
 from tests.servers import free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
@@ -106,6 +107,23 @@ def test_a_share_of_the_disk_may_be_kept_free(start_server: StartServer, small_d
         client.send(b"%x\r\n" % (8 * MIB) + bytes(8 * MIB) + b"\r\n0\r\n\r\n")
         assert client.answer().status == 507
     assert server.stored() == ["first", "third"]
+
+
+@pytest.mark.parametrize("length", [{"upload_defer_length": 1}, {"upload_length": 14 * MIB}], ids=["deferred", "told"])
+def test_a_piece_of_unknown_length_leaves_free_what_must_stay_so(
+    start_server: StartServer, small_disk: Path, tmp_path: Path, length: dict[str, Any]
+) -> None:
+    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace="50%")
+    tus = {"tus_resumable": "1.0.0", "content_type": "application/offset+octet-stream"}
+    made = request(server, "POST", server.sign_v3("PUT", "file"), content_length=0, tus_resumable="1.0.0", **length)
+    url = made.headers["Location"]
+    assert put(server, "other", bytes(8 * MIB)).status == 201
+    with Client(server) as client:
+        client.head("PATCH", url, transfer_encoding="chunked", upload_offset=0, **tus)
+        client.send(b"%x\r\n" % (10 * MIB) + bytes(10 * MIB) + b"\r\n0\r\n\r\n")
+        assert client.answer().status == 507
+    wait_until(lambda: os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize > 16 * MIB)
+    assert request(server, "PATCH", url, bytes(MIB), upload_offset=0, **tus).status == 204
 
 
 def test_a_disk_that_others_filled_keeps_no_worker_from_serving(start_server: StartServer, small_disk: Path) -> None:

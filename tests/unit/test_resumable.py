@@ -190,7 +190,7 @@ class Disk:
         self.asked_at: list[int | None] = []
         self.on_wait: Callable[[], None] = lambda: None
         self.failure: HmacfsError | None = None
-        self.room = 10**6
+        self.spare = 10**6
         self._clock = clock
         self._open: list[File] = []
 
@@ -269,9 +269,12 @@ class Disk:
 
     @contextmanager
     def reserve(self, count: int, body: object = None) -> Iterator[None]:
-        if count > self.room:
+        if count > self.spare:
             raise NoSpace
         yield
+
+    def room(self) -> int:
+        return self.spare
 
 
 class World:
@@ -338,7 +341,7 @@ def test_a_session_known_by_its_token_alone_is_not_found_by_its_slot(world: Worl
 
 @pytest.mark.parametrize(("length", "error"), [(1001, TooLarge), (900, NoSpace)])
 def test_what_cannot_fit_is_not_begun(world: World, length: int, error: type[HmacfsError]) -> None:
-    world.disk.room = 800
+    world.disk.spare = 800
     with pytest.raises(error):
         world.begin(length)
     assert (world.disk.partials, world.sessions.records) == ({}, {})
@@ -546,7 +549,7 @@ def test_nothing_is_kept_of_a_piece_that_turns_out_too_long(world: World) -> Non
 
 def test_there_must_be_room_for_a_piece(world: World) -> None:
     session = world.begin()
-    world.disk.room = 20
+    world.disk.spare = 20
     with pytest.raises(NoSpace):
         world.append(session, 0, CONTENT)
     assert world.append(session, 0, CONTENT[:20]).offset == 20
