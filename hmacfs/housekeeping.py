@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -44,12 +45,20 @@ class Watch:
             except StoreMissing:
                 return
             except (OSError, HmacfsError) as error:
-                failure = f"{error} ({error.__cause__})" if error.__cause__ else str(error)
+                failure = _told(error)
             except Exception:
                 log.exception("looking after what is open failed")
         if failure and failure != self._failure:
             log.warning("what was removed cannot be made again yet: %s", failure)
         self._failure = failure
+
+
+def _told(error: BaseException) -> str:
+    """In a line for the operator, with what was behind it. A path below an open folder is no path here."""
+    if isinstance(error, OSError):
+        told = os.fsdecode(error.filename or "")
+        return explain(Path(told), error) if os.path.isabs(told) else error.strerror or type(error).__name__
+    return f"{error} ({_told(error.__cause__)})" if error.__cause__ else str(error)
 
 
 class Sweeper:

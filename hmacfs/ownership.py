@@ -102,6 +102,34 @@ def reason(path: Path, error: OSError) -> str:
     return sentence + _remedy(path.absolute()) if error.errno in (errno.EACCES, errno.EPERM) else sentence
 
 
+def unreadable(path: Path, error: OSError) -> str:
+    """Why this process may not read a file, which may well be meant for its owner alone. Without the path in front."""
+    sentence, path = error.strerror or type(error).__name__, path.absolute()
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return sentence
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return sentence + _remedy(path)
+    if owner == os.geteuid():
+        return sentence + _remedy(path)
+    me = user_name(os.geteuid())
+    return f"{sentence}; it belongs to {_owner(path)}: run this as that user or root, or let {me} read it"
+
+
+def new_file_remedy(path: Path, error: OSError) -> str:
+    """Why this process cannot make a file at ``path``, without the path in front. The folder may be everybody's, such
+    as ``/var/log`` or ``/run``, and is not to be given away."""
+    folder, me = path.absolute().parent, user_name(os.geteuid())
+    if isinstance(error, FileNotFoundError):
+        return f"{error.strerror}; make its folder: install -d -o {me} {shlex.quote(str(folder))}"
+    is_closed = error.errno in (errno.EACCES, errno.EPERM) and folder.is_dir() and may(folder, os.X_OK)
+    if not is_closed or folder.stat().st_uid == os.geteuid():
+        return reason(folder, error)
+    own = shlex.quote(str(folder / "hmac-file-server"))
+    return f"{error.strerror}; as root: install -d -o {me} {own}, and name a file in there"
+
+
 def _sandbox_remedy(path: Path) -> str:
     """A service of systemd (``ProtectSystem=strict``) may write where its unit says, and nowhere else."""
     if "INVOCATION_ID" not in os.environ:

@@ -71,7 +71,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if first.folder is not None and first.folder not in _COMMANDS:
         return _serving(add_help=True).parse_args(argv)
     parser = _parser(add_help=True)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=parser.prog)
     for command in _COMMANDS.values():
         command.add_parser(commands)
     parser.set_defaults(folder=None)

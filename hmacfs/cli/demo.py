@@ -31,6 +31,9 @@ def write_config(path: Path) -> int:
     }
     try:
         fd = open_file(path, os.O_WRONLY | os.O_EXCL)
+    except FileExistsError:
+        print(f"hmac-file-server: {path} is there already, and stays as it is: name another file", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"hmac-file-server: {explain(path, error)}", file=sys.stderr)
         return 2

@@ -24,8 +24,8 @@ _LISTEN_LINE = re.compile(r"^ListenPort *=.*$", re.MULTILINE)
 
 def prepare(name: str, port: str | None) -> Path:
     """The configuration of a server on the folder ``name``, made if need be, as is the folder. The environment names
-    folder and port from now on, for they go before what the file says. port: a number, for this machine alone, or an
-    address with one; ``None`` for what it was the last time. Raises ``ConfigError``."""
+    the folder from now on, and no other port than the file. port: a number, for this machine alone, or an address with
+    one; ``None`` for what it was the last time. Raises ``ConfigError``."""
     folder = Path(name)
     if os.sep not in name and not folder.is_dir():
         raise ConfigError(f"{name}: no command of this name, and no folder; for a new folder write .{os.sep}{name}")
@@ -42,7 +42,7 @@ def prepare(name: str, port: str | None) -> Path:
         raise ConfigError(explain(Path(error.filename or config), error)) from None
     os.environ["HMACFS_STORE_DIR"] = str(folder.absolute())  # it may have been moved
     if listen is not None:
-        os.environ["HMACFS_LISTEN_PORT"] = listen
+        os.environ.pop("HMACFS_LISTEN_PORT", None)
     return config
 
 

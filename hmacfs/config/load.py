@@ -22,6 +22,7 @@ from hmacfs.config.values import FromEnvironment, TcpAddress, UnixAddress, one_l
 from hmacfs.config.values import path as socket_path
 from hmacfs.errors import ConfigError, ForeignConfig
 from hmacfs.naming import RESERVED_FOLDER
+from hmacfs.ownership import unreadable
 
 ENVIRONMENT_PREFIX = "HMACFS_"
 CONFIG_VARIABLE = "HMACFS_CONFIG"
@@ -63,7 +64,7 @@ def _from_file(path: Path) -> dict[str, _Given]:
         text = path.read_text(encoding="utf-8-sig")
         document = tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"{one_line(path)}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{one_line(path)}: cannot be read: {one_line(unreadable(path, error))}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{one_line(path)}: is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
@@ -91,10 +92,10 @@ def _from_file(path: Path) -> dict[str, _Given]:
 
 def _of_the_original(path: Path, found: list[Translation]) -> ForeignConfig:
     key, setting = one_line(found[0].key), found[0].setting
-    name = f"called {setting} here" if setting else "one that has no counterpart here"
+    name = f"is called {setting} here" if setting else "has no counterpart here"
     return ForeignConfig(
         f"{one_line(path)}: {key}: this file is of another version of the original, whose keys have other names; this "
-        f"one is {name}; -check lists them all",
+        f"one {name}; -check lists them all",
         [one_line(translation) for translation in found],
     )
 
@@ -140,7 +141,8 @@ def _secret_file(name: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
-        raise ConfigError(f"{name}: {one_line(path)}: cannot be read: {error.strerror}") from None
+        why = one_line(unreadable(Path(path), error))
+        raise ConfigError(f"{name}: {one_line(path)}: cannot be read: {why}") from None
     except ValueError:  # not UTF-8, or no path at all
         raise ConfigError(f"{name}: {one_line(path)}: is no file of UTF-8 text") from None
 

@@ -11,7 +11,7 @@ from hmacfs.config.settings import Settings
 from hmacfs.config.values import UnixAddress, one_line
 from hmacfs.errors import ConfigError
 from hmacfs.naming import RESERVED_FOLDER
-from hmacfs.ownership import explain, make_folder, may, reason
+from hmacfs.ownership import explain, make_folder, may, new_file_remedy, reason
 
 _STORE_MODE, _RUNTIME_MODE = 0o755, 0o700
 #: File systems that the kernel fills by itself. Root has the right to write there, and cannot.
@@ -99,8 +99,7 @@ def _check_log(origin: str, path: Path) -> None:
         elif not may(path, os.W_OK):
             raise _os_error(errno.EACCES)
     except OSError as error:
-        place = path if os.path.lexists(path) else path.absolute().parent
-        why = one_line(reason(place, error))
+        why = one_line(reason(path, error) if os.path.lexists(path) else new_file_remedy(path, error))
         raise ConfigError(f"{origin}: {one_line(path)} cannot be written: {why}") from None
 
 
@@ -110,7 +109,7 @@ def _check_socket(origin: str, path: Path) -> None:
     try:
         _try_folder(folder)
     except OSError as error:
-        why = one_line(reason(folder, error))
+        why = one_line(new_file_remedy(path, error))
         raise ConfigError(f"{origin}: the folder of {one_line(path)} cannot be written: {why}") from None
     if path.exists() and not path.is_socket():
         raise ConfigError(f"{origin}: {one_line(path)} is there already, and is no socket")

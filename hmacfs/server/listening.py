@@ -51,7 +51,19 @@ def address_problem(origin: str, address: TcpAddress | UnixAddress) -> str:
             except OSError as error:
                 if host is None and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     continue
-                return f"{origin}: cannot listen at {address}: {os.strerror(error.errno or 0)}"
+                return f"{origin}: cannot listen at {address}: {os.strerror(error.errno or 0)}{_remedy(error)}"
+    return ""
+
+
+def _remedy(error: OSError) -> str:
+    """What helps where nothing can listen, as the end of a sentence."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "; another program listens there: choose another port"
+        case errno.EACCES:
+            return "; low ports are for root: choose one from 1024 on"
+        case errno.EADDRNOTAVAIL:
+            return "; this machine has no such address"
     return ""
 
 

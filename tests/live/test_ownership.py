@@ -117,6 +117,50 @@ def test_a_check_as_that_user_says_what_root_has_left_to_do(server: HmacFileServ
 
 
 @needs_root
+def test_a_log_or_socket_in_everybody_s_folder(server: HmacFileServer) -> None:
+    """Nobody is told to give a folder such as /var/log away, and what is told is enough."""
+    shared = server.folder / "shared"
+    shared.mkdir(mode=0o755)
+    for changed in ({"LogFile": "x.log"}, {"ListenPort": "x.sock", "UnixSocket": True, "LogFile": ""}):
+        server.settings.update(changed)
+        key, name = next(iter(changed.items()))
+        server.settings[key] = str(shared / str(name))
+        server.write_config()
+        done = run("-config", server.config, "-check", user=USER)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        remedy = f"install -d -o {USER} {shared}/hmac-file-server"
+        assert f"cannot be written: Permission denied; as root: {remedy}, and name a file in there\n" in done.stderr
+        subprocess.run(remedy.split(), check=True)
+        server.settings[key] = str(shared / "hmac-file-server" / str(name))
+        server.write_config()
+        assert run("-config", server.config, "-check", user=USER).returncode == 0
+        server.settings[key] = str(server.folder / "none" / str(name))
+        server.write_config()
+        done = run("-config", server.config, "-check", user=USER)
+        made = f"make its folder: install -d -o {USER} {server.folder}/none\n"
+        assert done.stderr.endswith(f"cannot be written: No such file or directory; {made}")
+
+
+@needs_root
+def test_a_configuration_or_secret_that_is_not_for_this_user(server: HmacFileServer) -> None:
+    secret = server.folder / "secret"
+    secret.write_text("a-secret-of-root's")
+    os.chmod(secret, 0o600)
+    os.chown(server.config, 0, 0)
+    os.chmod(server.config, 0o600)
+    remedy = f"it belongs to root: run this as that user or root, or let {USER} read it\n"
+    done = run("-config", server.config, "-check", user=USER)
+    assert done.stderr == f"hmac-file-server: {server.config}: cannot be read: Permission denied; {remedy}"
+    give_to(server.config, USER)
+    command = [*as_user(USER), sys.executable, "-m", "hmacfs", "-config", str(server.config), "-check"]
+    environment = {**os.environ, "HMACFS_SECRET_FILE": str(secret)}
+    told = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, cwd=ROOT, env=environment
+    ).stderr
+    assert told.endswith(f"HMACFS_SECRET_FILE: {secret}: cannot be read: Permission denied; {remedy}")
+
+
+@needs_root
 def test_a_sweep_by_root_before_the_server_s_first(server: HmacFileServer) -> None:
     """Also with the database's journals, which stay while the server runs."""
     server.store.mkdir()

@@ -135,7 +135,8 @@ def test_an_address_in_use_is_one_clear_line(start_server: StartServer, tmp_path
     done = run("-config", second.config)
     assert done.returncode != 0
     begin = f"hmac-file-server: {second.config}: ListenPort: cannot listen at"
-    assert done.stderr == f"{begin} 127.0.0.1:{first.port}: Address already in use\n"
+    remedy = "another program listens there: choose another port"
+    assert done.stderr == f"{begin} 127.0.0.1:{first.port}: Address already in use; {remedy}\n"
     path = tmp_path / "used.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -224,7 +225,8 @@ def test_a_folder_s_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert (
         done.stderr
-        == f"hmac-file-server: HMACFS_LISTEN_PORT: cannot listen at 127.0.0.1:{port}: Address already in use\n"
+        == f"hmac-file-server: {tmp_path}/data/.hmacfs/config.toml: ListenPort: cannot listen at 127.0.0.1:{port}: "
+        "Address already in use; another program listens there: choose another port\n"
     )
 
 
@@ -241,6 +243,11 @@ def test_help_names_variables_examples_and_documentation() -> None:
             "-online",
         ):
             assert word in text, arguments
+
+
+def test_help_of_a_command_is_its_own() -> None:
+    for command in ("sign", "sweep"):
+        assert run(command, "--help").stdout.startswith(f"usage: hmac-file-server {command} [-h]")
 
 
 def test_the_server_says_what_it_is(start_server: StartServer) -> None:
@@ -260,7 +267,9 @@ def test_init_and_the_printed_curl_lines(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     assert config.stat().st_mode & 0o777 == 0o600
     before = config.read_text()
-    assert run("-init", "config.toml", cwd=tmp_path).returncode == 2
+    done = run("-init", "config.toml", cwd=tmp_path)
+    said = "hmac-file-server: config.toml is there already, and stays as it is: name another file\n"
+    assert (done.returncode, done.stderr) == (2, said)
     assert config.read_text() == before
     port = free_port()
     config.write_text(before.replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace(":9091", f":{free_port()}"))

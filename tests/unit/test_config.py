@@ -317,6 +317,7 @@ def test_the_original_s_newer_files_are_known(tmp_path: Path) -> None:
         load(path, {})
     message = str(caught.value)
     assert message.startswith(f"{path}: [server] listen_address: this file is of another version of the original")
+    assert '; this one is called ListenPort ("address:port") here; ' in message
     assert 'called ListenPort ("address:port") here; -check lists them all' in message
     assert caught.value.translations == [
         '[server] listen_address -> ListenPort ("address:port")',

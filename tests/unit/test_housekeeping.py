@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
+import os
 import threading
 from pathlib import Path
 
-from hmacfs.housekeeping import Sweeper
+import pytest
+
+from hmacfs.errors import StorageFailed
+from hmacfs.housekeeping import Sweeper, Watch
 from hmacfs.uploads.progress import Swept
 
 
@@ -33,3 +39,26 @@ def test_it_ends_when_it_is_stopped_whatever_a_sweep_comes_to(tmp_path: Path) ->
     sweeper.stop()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_what_cannot_be_made_again_is_told_without_numbers_of_errors(caplog: pytest.LogCaptureFixture) -> None:
+    """Once each, with the path if it is one."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    behind = StorageFailed("The server could not store or read the file.")
+    behind.__cause__ = full
+    inside = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/x/metrics")
+    below = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), ".hmacfs/tmp")
+    errors: list[Exception] = [full, inside, behind, below]
+
+    def fail() -> None:
+        raise errors[0]
+
+    watch = Watch([fail])
+    with caplog.at_level(logging.WARNING):
+        while errors:
+            watch.look()
+            del errors[0]
+    told = [record.getMessage().partition("yet: ")[2] for record in caplog.records]
+    assert told[:2] == ["No space left on device", "/run/x/metrics: No space left on device"]
+    assert told[2].endswith("(No space left on device)")
+    assert told[3] == "No space left on device"
