@@ -290,13 +290,13 @@ def test_a_real_prometheus_holds_what_the_clients_counted(start_server: StartSer
     server = metered.server
     with PrometheusServer(tmp_path / "prometheus", metered.port) as prometheus:
         with Load(server, 8) as load:
-            with phase(15):
+            with phase(8):
                 wait_until(lambda: prometheus.query("up") == 1, what="the first scrape")
-            with phase(15):
+            with phase(8):
                 server.workers()[0].kill()
-            with phase(15):
+            with phase(8):
                 os.kill(server.pid, signal.SIGHUP)
-            with phase(15):
+            with phase(8):
                 assert server.stop() == 0
                 server.start()
         answered = load.statuses
