@@ -66,7 +66,8 @@ def test_a_reload_to_an_address_in_use_is_refused(start_server: StartServer) -> 
     server.settings["ListenPort"] = other.settings["ListenPort"]
     server.write_config()
     os.kill(server.pid, signal.SIGHUP)
-    wait_until(lambda: "Address already in use; keeping the running configuration" in server.log())
+    wait_until(lambda: "keeping the running configuration" in server.log())
+    assert f"cannot listen at {server.settings['ListenPort']}: Address already in use" in server.log()
     assert put(server, "afterwards", b"x").status == 201
     assert server.stop() == 0
 
