@@ -145,7 +145,8 @@ def test_a_file_system_that_tells_no_size_is_not_full(mounted: Mounted, options:
 
 @needs_mounts
 def test_a_disk_that_is_mounted_later_is_used_and_missed_when_it_goes(mounted: Mounted) -> None:
-    server = mounted("true", Workers=2)
+    """One worker: another that got no upload meanwhile would find the disk by its look once a second."""
+    server = mounted("true", Workers=1)
     assert put(server, "hidden/file", b"hidden").status == 201
     within(server, "mount -t tmpfs none STORE")
     for number in range(6):
@@ -157,8 +158,6 @@ def test_a_disk_that_is_mounted_later_is_used_and_missed_when_it_goes(mounted: M
         assert upload.send(40_000).status in (200, 202, 204)
         assert upload.send(80_000).status in (201, 204)
     assert request(server, "GET", "/readyz").status == 200
-    # A worker that got no request meanwhile finds the disk by its look once a second, and can only miss it after that.
-    wait_until(lambda: server.log().count("is another folder than before") == 2, what="both workers' look at the store")
     within(server, "umount --lazy STORE")
     for number in range(6):
         answer = put(server, f"lost/{number}", b"x")
