@@ -165,6 +165,7 @@ def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Co
             Keyring([settings.secret.reveal(), *(secret.reveal() for secret in settings.previous_secrets)]),
             prefix=settings.url_prefix,
             accept_guessed_type=settings.accept_guessed_content_type,
+            accept_unsized_chunks=settings.accept_unsized_chunks,
         ),
         rates=rates,
         cors=cors,

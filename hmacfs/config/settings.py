@@ -109,6 +109,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "AcceptGuessedContentType", values.boolean, False, "accept v2 and token MACs over the type of the extension"
     ),
+    Setting(
+        "AcceptUnsizedChunks",
+        values.boolean,
+        False,
+        "numbered chunks without `X-File-Size`: one signature is good for any number of chunks, up to `UploadMaxSize`",
+    ),
     Setting("ReadTimeout", values.duration(), "60s", "an upload that sends nothing for so long is dropped"),
     Setting("WriteTimeout", values.duration(), "60s", "a download that takes nothing for so long is dropped"),
     Setting(
@@ -193,6 +199,7 @@ class Settings:
     allowed_origins: tuple[str, ...]
     require_signed_downloads: bool
     accept_guessed_content_type: bool
+    accept_unsized_chunks: bool
     read_timeout: float
     write_timeout: float
     idle_timeout: float

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -31,22 +29,23 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 TUS_PATH = f"{RESERVED_FOLDER}/tus/"
 _TOKEN_SHOWN = 8
 
-_numbers = itertools.count(1)
-_process = ""
-
-
-def _name_process() -> None:
-    global _process
-    _process = f"{secrets.token_hex(5)}-{os.getpid():x}"
-
-
-_name_process()
-os.register_at_fork(after_in_child=_name_process)
+#: Hex digits of a request's id: 128 random bits, so that no two are alike, whichever processes made them.
+_ID_DIGITS = 32
+#: How many ids one system call makes.
+_IDS_AT_ONCE = 256
+_ids: list[str] = []
+# A child with its parent's ids would give them out a second time.
+os.register_at_fork(after_in_child=_ids.clear)
 
 
 def new_request_id() -> str:
-    """An id that no other request of any process has. Not a secret: random bits would cost a system call."""
-    return f"{_process}-{next(_numbers):x}"
+    """An id that no other request of any process has. It tells neither the process nor how many requests there were."""
+    try:
+        return _ids.pop()
+    except IndexError:
+        digits = os.urandom(_IDS_AT_ONCE * _ID_DIGITS // 2).hex()
+        _ids.extend(digits[begin : begin + _ID_DIGITS] for begin in range(0, len(digits), _ID_DIGITS))
+        return _ids.pop()
 
 
 class Exchange:

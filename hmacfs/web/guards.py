@@ -17,12 +17,19 @@ class Guards:
     """Decorators for views. ``prefix`` is the mount point with both slashes."""
 
     def __init__(
-        self, keyring: Keyring, *, prefix: str, accept_guessed_type: bool, clock: Callable[[], float] = time.time
+        self,
+        keyring: Keyring,
+        *,
+        prefix: str,
+        accept_guessed_type: bool,
+        accept_unsized_chunks: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._keyring = keyring
         self._prefix = prefix
         self._mount_point = frozenset({prefix, prefix.removesuffix("/")})
         self._accept_guessed_type = accept_guessed_type
+        self._accept_unsized_chunks = accept_unsized_chunks
         self._clock = clock
 
     def named(self, view: View) -> View:
@@ -59,7 +66,9 @@ class Guards:
 
         @functools.wraps(view)
         def guarded(exchange: Exchange) -> Reply:
-            exchange.verified = self.verify(exchange, signed_length(exchange))
+            exchange.verified = self.verify(
+                exchange, signed_length(exchange, accept_unsized_chunks=self._accept_unsized_chunks)
+            )
             return view(exchange)
 
         return guarded

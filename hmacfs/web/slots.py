@@ -14,6 +14,7 @@ from hmacfs.dialects.numbered import NAME as NUMBERED
 from hmacfs.dialects.numbered import NumberedChunk, numbered_chunk
 from hmacfs.digests import Digests, digests_of_body, digests_of_file
 from hmacfs.errors import BadRequest, LengthRequired, OffsetMismatch, SessionConflict, SessionUnknown
+from hmacfs.signing import Scheme
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
 from hmacfs.uploads.progress import Progress
@@ -34,11 +35,18 @@ def piece_of(environ: Mapping[str, str]) -> Piece | None:
     return by_range or by_number
 
 
-def signed_length(exchange: Exchange) -> int | None:
-    """The length that a PUT's signature covers: the whole file's where the request tells it. Raises ``BadRequest``."""
+def signed_length(exchange: Exchange, *, accept_unsized_chunks: bool) -> int | None:
+    """The length that a PUT's signature covers: the whole file's where it comes in pieces. Raises ``BadRequest``.
+
+    A numbered chunk that does not tell the whole file's length has a signature over its own, which is good for every
+    chunk of that length: then nothing that was signed bounds the file. ``accept_unsized_chunks`` allows it.
+    """
     piece = piece_of(exchange.environ)
-    total = piece.total if piece is not None else None
-    return exchange.length if total is None else total
+    if piece is None:
+        return exchange.length
+    if piece.total is None and not accept_unsized_chunks:
+        raise BadRequest("X-File-Size is missing: the signature covers the whole file's size.")
+    return exchange.length if piece.total is None else piece.total
 
 
 class SlotUploads:
@@ -70,6 +78,8 @@ class SlotUploads:
         return self._answer(exchange, progress)
 
     def _put_chunk(self, exchange: Exchange, chunk: NumberedChunk, content_type: str | None) -> Reply:
+        if chunk.total is None and exchange.verified is not None and exchange.verified.scheme is Scheme.BEARER:
+            raise BadRequest("X-File-Size is missing: a bearer token is good for one file of its size.")
         claims = _claims(exchange)
         session = self._session(exchange, NUMBERED)
         if session is None:

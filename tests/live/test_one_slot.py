@@ -22,7 +22,9 @@ SLOT_DIALECTS: tuple[type[Upload], ...] = (RangeUpload, NumberedUpload)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HmacFileServer]:
-    with HmacFileServer(tmp_path_factory.mktemp("server"), Workers=2, MaxSessionsPerClient=10_000) as running:
+    with HmacFileServer(
+        tmp_path_factory.mktemp("server"), Workers=2, MaxSessionsPerClient=10_000, AcceptUnsizedChunks=True
+    ) as running:
         yield running
         running.stop()
         assert running.complaints() == []

@@ -48,7 +48,7 @@ _names = (f"dir {number}/fïle.bin" for number in itertools.count())
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HmacFileServer]:
     folder = tmp_path_factory.mktemp("server")
     settings = {"Workers": 3, "UploadMaxSize": MAX_SIZE, "SessionTTL": TTL, "ReadTimeout": "1s"}
-    settings |= {"TrustedProxies": ["127.0.0.1"], "MaxSessionsPerClient": 1000}
+    settings |= {"TrustedProxies": ["127.0.0.1"], "MaxSessionsPerClient": 1000, "AcceptUnsizedChunks": True}
     with HmacFileServer(folder, **settings) as running:
         yield running
         running.stop()
