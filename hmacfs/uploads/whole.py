@@ -93,21 +93,21 @@ class StoreWhole(Generic[BodyT, FactsT]):
 
         length: what the request declares, ``None`` if it does not; binds_length: whether the signature covers it;
         digest: what the request claims of the bytes.
-        All that can be known beforehand is checked before a byte of the body is asked for. Raises ``LengthRequired``,
-        ``TooLarge``, ``NoSpace``, ``NameTaken``, ``StorageFailed`` and what the body and the digest raise.
+        All that can be known beforehand is checked before a byte of the body is asked for, in PROTOCOL's order. Raises
+        ``LengthRequired``, ``TooLarge``, ``NameTaken``, ``NoSpace``, ``StorageFailed`` and what the body and the digest
+        raise.
         """
         if length is None and binds_length:
             raise LengthRequired
         if length is not None and length > self.max_size:
             raise TooLarge
-        with self._space.reserve(length or 0, body):
-            if self._storage.exists(name):
-                raise NameTaken
-            with self._storage.stage(name) as staged:
-                self._receive(body, staged.fd, length, digest)
-                if digest is not None:
-                    digest.check()
-                return staged.publish(name, content_type)
+        if self._storage.exists(name):
+            raise NameTaken
+        with self._space.reserve(length or 0, body), self._storage.stage(name) as staged:
+            self._receive(body, staged.fd, length, digest)
+            if digest is not None:
+                digest.check()
+            return staged.publish(name, content_type)
 
     def _receive(self, body: BodyT, fd: int, length: int | None, digest: Digest | None) -> None:
         def receive(limit: int) -> None:

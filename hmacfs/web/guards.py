@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 
+from hmacfs.errors import BadRequest, LengthRequired, TooLarge
 from hmacfs.keyring import Keyring
 from hmacfs.naming import MOUNT_POINT, StoredName
 from hmacfs.signing import SignedRequest, Verified, verify
@@ -29,7 +30,7 @@ class Guards:
         self._prefix = prefix
         self._mount_point = frozenset({prefix, prefix.removesuffix("/")})
         self._accept_guessed_type = accept_guessed_type
-        self._accept_unsized_chunks = accept_unsized_chunks
+        self._length_of = functools.partial(signed_length, accept_unsized_chunks=accept_unsized_chunks)
         self._clock = clock
 
     def named(self, view: View) -> View:
@@ -62,16 +63,39 @@ class Guards:
         return guarded
 
     def signed(self, view: View) -> View:
-        """Demands a valid signature over the file's length and sets ``exchange.verified``."""
+        """Demands a valid signature over the file's length and sets ``exchange.verified``. A malformed length counts
+        only after that: see ``verify_length``."""
 
         @functools.wraps(view)
         def guarded(exchange: Exchange) -> Reply:
-            exchange.verified = self.verify(
-                exchange, signed_length(exchange, accept_unsized_chunks=self._accept_unsized_chunks)
-            )
+            exchange.verified = self.verify_length(self._length_of, exchange)
             return view(exchange)
 
         return guarded
+
+    def verify_length(
+        self,
+        length_of: Callable[[Exchange], int | None],
+        exchange: Exchange,
+        *,
+        content_type: str | None = None,
+        other_types: Sequence[str] | None = None,
+        method: str | None = None,
+    ) -> Verified:
+        """``verify`` over the length that the request declares. If ``length_of`` refuses that, who has no signature
+        that could hold hears of the signature alone. Raises what the two raise."""
+        problem: BadRequest | TooLarge | None = None
+        try:
+            length = length_of(exchange)
+        except (BadRequest, TooLarge) as error:
+            length, problem = None, error
+        try:
+            verified = self.verify(exchange, length, content_type=content_type, other_types=other_types, method=method)
+        except LengthRequired:
+            raise problem or LengthRequired from None
+        if problem is not None:
+            raise problem
+        return verified
 
     def verify(
         self,

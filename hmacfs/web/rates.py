@@ -1,7 +1,8 @@
 """How often a client may ask: limits per address, which refuse before a byte of the body is read.
 
 A client is an IPv4 address or an IPv6 /64. Three things are counted: uploads that begin (a whole file, or the first
-piece of one; the others belong to an upload that was counted), downloads (GET), and requests whose signature fails.
+piece of one; the others belong to an upload that was counted), downloads (GET), and requests whose signature fails. The
+first two come after the signature: what is not signed must not use up what others at the same address have a right to.
 
 The last limit changes only what a failing request is told. A valid signature passes however many wrong ones come from
 the same address: whoever shares it, behind a NAT, can be kept out by nobody. There is nothing to gain by refusing

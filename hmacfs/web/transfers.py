@@ -38,7 +38,7 @@ from hmacfs.web.methods import allow, methods_of
 from hmacfs.web.rates import Rates
 from hmacfs.web.routing import ANY_PATH, Desk, TransferBlueprint
 from hmacfs.web.slots import SlotUploads, piece_of
-from hmacfs.web.tus import TusUploads, filetype, is_tus_path, signable_types
+from hmacfs.web.tus import TusUploads, declared_length, filetype, is_tus_path, signable_types
 
 #: What a signature that does not show an upload's progress ends in.
 _NOT_ENTITLED = (BadSignature, BadToken, TokenExpired, SlotMismatch, SizeMismatch)
@@ -88,9 +88,9 @@ def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
 
     @blueprint.transfer(ANY_PATH, "PUT")
     @guards.named
-    @rates.uploads
     @rates.signatures
     @guards.signed
+    @rates.uploads
     def upload(exchange: Exchange) -> Reply:
         verified = exchange.verified
         assert verified is not None
@@ -134,6 +134,12 @@ def _check_conditions(exchange: Exchange, services: Services) -> None:
 def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
     guards, rates = services.guards, services.rates
 
+    @rates.downloads
+    def send(exchange: Exchange) -> Reply:
+        if exchange.is_folder:
+            raise NotFound
+        return services.serve_file(exchange, private=exchange.verified is not None)
+
     def serve(exchange: Exchange) -> Reply:
         # The other schemes sign uploads: people paste their slot's URL, and a cache-buster may be called "v" too.
         carried = schemes_in(exchange.environ.get("QUERY_STRING", ""))
@@ -142,9 +148,7 @@ def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
         try:
             if services.signed_downloads and (is_slot or not is_signed):
                 raise BadSignature
-            if exchange.is_folder:
-                raise NotFound
-            return services.serve_file(exchange, private=is_signed)
+            return send(exchange)
         except (BadSignature, NotFound):
             if exchange.method != "HEAD" or exchange.is_folder or not (is_slot or _may_be_slot(exchange, carried)):
                 raise
@@ -153,7 +157,7 @@ def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
                 raise
             return progress
 
-    fetch = guards.named_or_folder(rates.downloads(rates.signatures(serve)))
+    fetch = guards.named_or_folder(rates.signatures(serve))
     fetch_upload = _tus_download(services, serve)
 
     @blueprint.transfer(ANY_PATH, "GET", "HEAD")
@@ -164,7 +168,6 @@ def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
 def _tus_download(services: Services, serve: View) -> View:
     """GET and HEAD of a tus upload's URL: the file that it has become, which ``serve`` serves under its name."""
 
-    @services.rates.downloads
     @services.rates.signatures
     def fetch(exchange: Exchange) -> Reply:
         """The URL of an upload gives no right to read: whoever may read the file by its name may do so here."""
@@ -185,13 +188,14 @@ def _tus_download(services: Services, serve: View) -> View:
 
 
 def _verify_v3(exchange: Exchange, guards: Guards) -> bool:
-    """Check a download's v3 signature. HEAD may carry an upload's as well: true then. Raises ``BadSignature``."""
+    """Check a download's v3 signature and set ``exchange.verified``. HEAD may carry an upload's as well: true then.
+    Raises ``BadSignature``."""
     try:
-        guards.verify(exchange, None)
+        exchange.verified = guards.verify(exchange, None)
     except BadSignature:
         if exchange.method != "HEAD":
             raise
-        guards.verify(exchange, None, method="PUT")
+        exchange.verified = guards.verify(exchange, None, method="PUT")
         return True
     return False
 
@@ -225,25 +229,39 @@ def _progress(exchange: Exchange, services: Services, *, is_verified: bool) -> R
     return slots.probe(session) if session is not None else None
 
 
-def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
+def _tus_creation(services: Services) -> View:
+    """POST on the slot URL."""
     guards, rates = services.guards, services.rates
 
-    @guards.named
     @rates.uploads
-    @rates.signatures
     def create(exchange: Exchange) -> Reply:
-        tus.check_version(exchange.environ)
+        verified = exchange.verified
+        assert verified is not None
         check_body(exchange.environ)
         length = tus.upload_length(exchange.environ)
+        content_type = recordable_type(verified.content_type or filetype(exchange))
+        _check_conditions(exchange, services)
+        return services.tus.create(exchange, length, content_type)
+
+    @guards.named
+    @rates.signatures
+    def create_signed(exchange: Exchange) -> Reply:
+        tus.check_version(exchange.environ)
         first, *others = signable_types(exchange)
         try:
             # The slot's URL was signed for PUT, whichever dialect it is used with.
-            verified = guards.verify(exchange, length, content_type=first, other_types=others, method="PUT")
+            exchange.verified = guards.verify_length(
+                declared_length, exchange, content_type=first, other_types=others, method="PUT"
+            )
         except LengthRequired:
             raise BadRequest("This signature covers the file's length: send Upload-Length.") from None
-        _check_conditions(exchange, services)
-        content_type = recordable_type(verified.content_type or filetype(exchange))
-        return services.tus.create(exchange, length, content_type)
+        return create(exchange)
+
+    return create_signed
+
+
+def _add_tus(blueprint: TransferBlueprint, services: Services) -> None:
+    create = _tus_creation(services)
 
     @blueprint.transfer(ANY_PATH, "POST", "PATCH", "DELETE")
     def resumable(exchange: Exchange) -> Reply:

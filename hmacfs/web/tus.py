@@ -7,6 +7,7 @@ from http import HTTPStatus
 from hmacfs.dialects import tus
 from hmacfs.digests import Claim, digests_of_body, digests_of_file
 from hmacfs.errors import (
+    BadRequest,
     ChecksumMismatch,
     HmacfsError,
     LengthRequired,
@@ -134,6 +135,11 @@ def is_tus_path(exchange: Exchange, prefix: str) -> bool:
     return path.startswith(prefix + TUS_PATH)
 
 
+def declared_length(exchange: Exchange) -> int | None:
+    """See ``tus.upload_length``."""
+    return tus.upload_length(exchange.environ)
+
+
 def filetype(exchange: Exchange) -> str | None:
     """The file's type by ``Upload-Metadata``: ``Content-Type`` tells of the request then. Raises ``BadRequest``."""
     found = tus.metadata(exchange.environ)
@@ -142,8 +148,12 @@ def filetype(exchange: Exchange) -> str | None:
 
 def signable_types(exchange: Exchange) -> list[str]:
     """The types that the signature of a creation may be over: the file's, if the client tells it; what it calls the
-    request's body, though that is none; and what signers take where no type is known. Raises ``BadRequest``."""
+    request's body, though that is none; and what signers take where no type is known. Malformed metadata tell none."""
     body_type = exchange.content_type
     if body_type is not None and tus.is_piece_type(body_type):
         body_type = None
-    return [content_type for content_type in (filetype(exchange), body_type, DEFAULT) if content_type]
+    try:
+        told = filetype(exchange)
+    except BadRequest:
+        told = None
+    return [content_type for content_type in (told, body_type, DEFAULT) if content_type]

@@ -125,17 +125,27 @@ def test_a_refusal_comes_before_the_body_and_says_when_to_come_again(start_serve
 
 
 def test_the_order_of_the_checks(start_server: StartServer) -> None:
-    """A bad name is not counted; the rate comes before the signature."""
+    """Neither a bad name nor a wrong signature uses up the uploads of who else comes from that address."""
     server = limited(start_server, Workers=1, UploadRateLimit="2/hour", AuthFailureRateLimit="1/hour")
 
     def ask(method: str, target: str) -> Answer:
         return request(server, method, target, b"x" if method == "PUT" else b"", x_forwarded_for=ADDRESSES[0])
 
     assert [ask("PUT", "/upload/a//b?v=00").status for _ in range(3)] == [400, 400, 400]
-    assert [ask("PUT", "/upload/a?v=00").status for _ in range(2)] == [403, 429]
-    assert ask("PUT", server.sign_v("a", 1)).status == 429
+    assert [ask("PUT", "/upload/a?v=00").status for _ in range(4)] == [403, 429, 429, 429]
+    assert [ask("PUT", server.sign_v(name, 1)).status for name in "aabc"] == [201, 409, 429, 429]
     assert ask("GET", "/upload/a?v3=00").body == b"Too many wrong signatures.\n"
-    assert ask("GET", "/upload/a").status == 404
+    assert ask("GET", "/upload/c").status == 404
+
+
+def test_unsigned_downloads_use_up_nothing(start_server: StartServer) -> None:
+    server = limited(
+        start_server, Workers=1, UploadRateLimit="", DownloadRateLimit="2/hour", RequireSignedDownloads=True
+    )
+    assert put(server, "a", b"x").status == 201
+    assert [request(server, "GET", server.path("a") + query).status for query in ("", "?v3=00", "?v=00")] == [403] * 3
+    signed = server.sign_v3("GET", "a")
+    assert [request(server, "GET", signed).status for _ in range(3)] == [200, 200, 429]
 
 
 def test_downloads_have_a_limit_of_their_own(start_server: StartServer) -> None:
