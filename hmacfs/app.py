@@ -84,6 +84,7 @@ class Core:
             self.storage.disk,
             chunk_size=settings.chunk_size,
             rate=settings.max_bytes_per_second,
+            least_rate=settings.min_bytes_per_second,
             early_writeback=self.storage.durable,
         )
         self.reserved = SharedSums(settings.runtime_dir / "reserved")

@@ -85,6 +85,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ChunkSize", values.size(512), "64KB", "bytes read at once where the body comes as a plain stream"),
     Setting("UploadMaxSize", values.size(1), "1GB", "largest file"),
     Setting("MaxBytesPerSecond", values.rate, 0, "rate of each upload; 0 for no limit"),
+    Setting(
+        "MinBytesPerSecond",
+        values.rate,
+        1024,
+        "an upload that stays below this rate, averaged over `ReadTimeout`, is dropped; 0 for none",
+    ),
     Setting("DownloadMaxBytesPerSecond", values.rate, 0, "rate of each download; 0 for no limit"),
     Setting("RedisAddr", values.text, "", "Redis for upload sessions and rate limits: host:port or a URL"),
     Setting("RedisPassword", values.password, "", "its password", is_secret=True),
@@ -184,6 +190,7 @@ class Settings:
     chunk_size: int
     upload_max_size: int
     max_bytes_per_second: int
+    min_bytes_per_second: int
     download_max_bytes_per_second: int
     redis_addr: str = dataclasses.field(repr=False)  # a URL may carry a password
     redis_password: Secret | None

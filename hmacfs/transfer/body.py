@@ -2,14 +2,16 @@
 
 Every kind of body is a raw byte stream (``io.RawIOBase``), so any WSGI application can read it, and keeps two promises
 that a WSGI server's own ``wsgi.input`` does not: the end of the stream means that the *whole* body arrived (a body that
-ends early raises ``BodyCutShort``), and no read waits longer than the read timeout (``Stalled``).
+ends early raises ``BodyCutShort``), and no read waits longer than the read timeout (``Stalled``). Nor may a client make
+the server wait again and again with a byte now and then: see ``Body.least_rate``.
 """
 
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import gevent
 
@@ -19,14 +21,28 @@ from hmacfs.transfer.wire import Inbox, WireTimeout
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class Body(io.RawIOBase):
     """What all kinds share. ``length`` is the declared number of bytes (``None``: unknown until the end), ``received``
-    how many have been read so far."""
+    how many have been read so far; ``timeout`` how long one read may wait, in seconds.
 
-    def __init__(self, length: int | None) -> None:
+    ``least_rate``: bytes per second of the time spent waiting for the client, averaged over ``timeout``; a body that
+    stays below it is ``Stalled``. What the server itself needs (a slow disk, a rate limit) does not count. 0: none.
+    ``waiting_since``: the monotonic time since when the client is waited for, 0.0 while it is not.
+    """
+
+    least_rate = 0
+    waiting_since = 0.0
+    _waited = 0.0
+    _judged_at = 0
+
+    def __init__(self, length: int | None, timeout: float) -> None:
         super().__init__()
         self.length = length
+        self.timeout = timeout
         self.received = 0
         self.is_interrupted = False
 
@@ -69,6 +85,20 @@ class Body(io.RawIOBase):
         """Have whoever reads this body find its end now, before its time: ``BodyCutShort``."""
         self.is_interrupted = True
 
+    def _waiting(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The result of ``operation``, which waits for the client. Raises ``Stalled`` if the client was too slow until
+        now: judged here and not at the end of a wait, so that all that has arrived was counted."""
+        if self._waited >= self.timeout:
+            if self.received - self._judged_at < self.least_rate * self._waited:
+                raise Stalled("The data arrived too slowly.")
+            self._waited, self._judged_at = 0.0, self.received
+        self.waiting_since = began = time.monotonic()
+        try:
+            return operation(*args, **kwargs)
+        finally:
+            self.waiting_since = 0.0
+            self._waited += time.monotonic() - began
+
     def _read_some(self, view: memoryview) -> int:
         """At least one byte into ``view``, or 0 at the body's proper end; raises ``BodyCutShort`` at any other end."""
         raise NotImplementedError
@@ -84,9 +114,8 @@ class _OwnBody(Body):
     def __init__(
         self, inbox: Inbox, length: int | None, timeout: float, on_first_read: Callable[[], None] | None = None
     ) -> None:
-        super().__init__(length)
+        super().__init__(length, timeout)
         self.inbox = inbox
-        self.timeout = timeout
         self._on_first_read = on_first_read
         self._was_asked_for = False
 
@@ -113,9 +142,14 @@ class _OwnBody(Body):
             return
         self.invite()
         try:
-            self.inbox.wire.wait_readable(self.timeout)
+            self._waiting(self.inbox.wire.wait_readable, self.timeout)
         except WireTimeout as error:
             raise Stalled from error
+
+    def _read(self, view: memoryview) -> int:
+        if self.inbox.count:
+            return self.inbox.read_into(view, self.timeout)
+        return self._waiting(self.inbox.read_into, view, self.timeout)
 
     def give_way(self) -> None:
         self.inbox.wire.give_way()
@@ -153,7 +187,7 @@ class SocketBody(_OwnBody):
 
     def _read_some(self, view: memoryview) -> int:
         self.invite()
-        count = self.inbox.read_into(view[: self.left], self.timeout)
+        count = self._read(view[: self.left])
         if count == 0:
             raise BodyCutShort
         return count
@@ -220,7 +254,7 @@ class ChunkedBody(_OwnBody):
                 self._skip_trailers()
                 self.length = self.received
                 return 0
-        count = self.inbox.read_into(view[: self._chunk_left], self.timeout)
+        count = self._read(view[: self._chunk_left])
         if count == 0:
             raise BodyCutShort
         self._chunk_left -= count
@@ -249,7 +283,7 @@ class ChunkedBody(_OwnBody):
         while (end := self.inbox.find(b"\n")) < 0:
             if self.inbox.count > self.LINE_LIMIT:
                 raise BadBody
-            if not self.inbox.more(self.timeout):
+            if not self._waiting(self.inbox.more, self.timeout):
                 raise BodyCutShort
         line = bytes(self.inbox.take(end + 1))
         if not line.endswith(b"\r\n") or len(line) > self.LINE_LIMIT or b"\r" in line[:-2]:
@@ -269,7 +303,7 @@ class PlainBody(Body):
     """
 
     def __init__(self, stream: _Stream, length: int | None, timeout: float, sock: Any = None) -> None:
-        super().__init__(length)
+        super().__init__(length, timeout)
         self._stream = stream
         self._ended = False
         if sock is not None and hasattr(sock, "settimeout"):
@@ -282,7 +316,7 @@ class PlainBody(Body):
     def _read_some(self, view: memoryview) -> int:
         want = len(view) if self.length is None else min(len(view), self.length - self.received)
         try:
-            data = self._stream.read(want)
+            data = self._waiting(self._stream.read, want)
         except TimeoutError as error:
             raise Stalled from error
         except OSError as error:  # gunicorn's parser errors are OSErrors too, as are resets

@@ -45,14 +45,18 @@ class Receiver:
     """Moves bodies into files. One per worker: it keeps the buffers and the pipe that its transfers share.
 
     chunk_size: bytes read at once from a plain stream (``ChunkSize``).
-    rate: bytes per second for each body; 0 for no limit.
+    rate: bytes per second for each body; 0 for no limit. least_rate: see ``Body``.
     early_writeback: start writing large bodies to the disk while they arrive (for durable stores).
     """
 
-    def __init__(self, disk: Disk, *, chunk_size: int, rate: int = 0, early_writeback: bool = False) -> None:
+    def __init__(
+        self, disk: Disk, *, chunk_size: int, rate: int = 0, least_rate: int = 0, early_writeback: bool = False
+    ) -> None:
         self._disk = disk
         self._chunk_size = chunk_size
         self._rate = rate
+        # A client that is slowed down here has to wait for room in the kernel's buffers: that is no fault of its own.
+        self._least_rate = min(least_rate, rate // 2) if rate else least_rate
         self._early_writeback = early_writeback
         self._buffers: list[bytearray] = []
         self._splicer: Splicer | None = Splicer.if_supported(disk)
@@ -74,6 +78,7 @@ class Receiver:
         Raises ``TooLarge`` once the body exceeds ``limit`` bytes, ``BodyCutShort``, ``Stalled``, ``BadBody``, and
         ``OSError`` if the file cannot be written. What arrived before that is in the file.
         """
+        body.least_rate = self._least_rate
         job = _Job(body, fd, limit, Pace(self._rate, time.monotonic()) if self._rate else None)
         if is_wanted is None:
             return self._receive(job, digest)

@@ -37,6 +37,7 @@ class Pair:
             UnixSocket=True,
             UploadMaxSize="2GB",
             ReadTimeout="2s",
+            MinBytesPerSecond=8,
             Durability="none",
             DownloadOffload="x-accel" if variant == "B" else "none",
         )

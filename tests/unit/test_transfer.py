@@ -399,6 +399,58 @@ def test_errors_of_other_servers() -> None:
         PlainBody(Broken(OSError("parser")), 5, 5).read()
 
 
+def dribble(line: Line, pieces: list[bytes], pause: float) -> gevent.Greenlet[..., Any]:
+    def sending() -> None:
+        for piece in pieces:
+            gevent.sleep(pause)
+            line.far.sendall(piece)
+
+    return gevent.spawn(sending)
+
+
+#: How the first hundred bytes of a body of 300,000 come, one at a time.
+SLOW_BODIES: dict[str, tuple[Callable[[Line], Body], list[bytes]]] = {
+    "spliced": (lambda line: SocketBody(line.inbox, 300_000, 0.1), [b"x"] * 100),
+    "buffered": (lambda line: SocketBody(line.inbox, 30_000, 0.1), [b"x"] * 100),
+    "chunked": (lambda line: ChunkedBody(line.inbox, 0.1), [b"1\r\nx\r\n"] * 100),
+    "a chunk's extension": (lambda line: ChunkedBody(line.inbox, 0.1), [b"1", b";", *[b"x"] * 98]),
+    "trailers": (lambda line: ChunkedBody(line.inbox, 0.1), [b"0\r\n", *[b"x"] * 98]),
+}
+
+
+@pytest.mark.parametrize("kind", SLOW_BODIES)
+def test_a_byte_now_and_then_does_not_outlive_the_timeout(line: Line, target: int, kind: str) -> None:
+    make, pieces = SLOW_BODIES[kind]
+    sending = dribble(line, pieces, 0.02)
+    with pytest.raises(Stalled, match="too slowly"):
+        receiver(least_rate=1024).receive(make(line), target, limit=300_000)
+    assert not sending.ready()
+    sending.kill()
+
+
+def test_a_slow_client_at_the_least_rate_goes_on(line: Line, target: int) -> None:
+    dribble(line, [b"x" * 50] * 20, 0.02)
+    assert receiver(least_rate=500).receive(SocketBody(line.inbox, 1000, 0.1), target, limit=1000) == 1000
+
+
+def test_time_that_the_server_needs_is_not_the_clients(line: Line, target: int) -> None:
+    class SlowDisk(Disk):
+        def write(self, fd: int, data: memoryview) -> int:
+            gevent.sleep(0.1)
+            return super().write(fd, data[:10])
+
+    line.send(b"x" * 100)
+    slow = Receiver(SlowDisk(Offload(1)), chunk_size=65536, least_rate=1_000_000)
+    assert slow.receive(SocketBody(line.inbox, 100, 0.05), target, limit=100) == 100
+
+
+def test_a_rate_limit_below_the_least_rate_ends_no_upload(line: Line, target: int) -> None:
+    line.send(b"x" * 100)
+    body = SocketBody(line.inbox, 100, 0.05)
+    assert receiver(rate=200, least_rate=1024).receive(body, target, limit=100) == 100
+    assert body.least_rate == 100
+
+
 @given(
     st.integers(10_000, 10**9), st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 0.5)), min_size=1, max_size=60)
 )
