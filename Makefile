@@ -24,7 +24,7 @@ PACKAGING := setup.cfg setup.py pyproject.toml requirements.txt
 SUITE := trixie
 PORTABLE := tests/unit tests/live/test_xmpp.py tests/live/test_nginx.py tests/live/test_haproxy.py
 
-.PHONY: help setup run servers test test-debian lint bench lock clean
+.PHONY: help setup run servers test test-debian fuzz lint bench lock clean
 .NOTPARALLEL:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make run     start the server: files in ./data, settings in ./config.toml"
 	@echo "make test    install what the tests need and run them all, or those named: make test TESTS=tests/unit"
 	@echo "make test-debian   run a part of them on a fresh Debian 13, in a folder, as an ordinary user"
+	@echo "make fuzz    look for inputs that break a rule: make fuzz SECONDS=600, the same again with SEED=N, some with FUZZ=pure"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure against nginx, Go and a plain Flask view"
 	@echo "make lock    pin the newest versions in requirements.txt"
@@ -96,6 +97,11 @@ test: setup servers $(TEST_STAMP) $(NODE_STAMP)
 test-debian: setup $(TEST_STAMP)
 	@tests/install-servers debootstrap
 	$(BIN)/python -m tests.on_debian $(SUITE) $(PORTABLE)
+
+# SECONDS for each kind of fuzzer; without SEED one is made up, and printed.
+fuzz: SECONDS ?= 60
+fuzz: setup servers $(TEST_STAMP)
+	$(BIN)/python -m tests.fuzz $(FUZZ) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: setup $(TEST_STAMP)
 	$(BIN)/ruff check .
