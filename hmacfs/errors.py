@@ -83,6 +83,13 @@ class BadSignature(HmacfsError):
     sentence = "The signature is missing, wrong or expired."
 
 
+class ForPages(HmacfsError):
+    """A browser wants to run the file, or to style a page with it."""
+
+    reason = "for-pages"
+    sentence = "Uploaded files can be looked at and saved; none is a script, a worker or a style sheet of a page."
+
+
 class BadToken(HmacfsError):
     """The bearer token is missing, malformed, wrongly signed or of a foreign algorithm."""
 

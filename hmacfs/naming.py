@@ -15,9 +15,14 @@ RESERVED_FOLDER = ".hmacfs"
 
 SEGMENT_LIMIT_BYTES = 255
 PATH_LIMIT_BYTES = 4096
+#: XMPP servers use two or three. Folders nested by the thousand cost each look-up their depth, and common tools fail.
+SEGMENTS_LIMIT = 64
 
 #: Most names: printable ASCII in short segments none of which begins with a dot.
-_PLAIN = re.compile(r"[ !-\-0-~][ -.0-~]{0,254}(?:/[ !-\-0-~][ -.0-~]{0,254})*")
+_PLAIN = re.compile(rf"[ !-\-0-~][ -.0-~]{{0,254}}(?:/[ !-\-0-~][ -.0-~]{{0,254}}){{0,{SEGMENTS_LIMIT - 1}}}")
+
+#: Variation selectors and fillers: what Unicode calls ignorable besides the format characters (category Cf).
+_IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
 
 #: What may stand unescaped in a URL path (RFC 3986 section 3.3).
 _SAFE_IN_URLS = "/!$&'()*+,;=:@-._~"
@@ -81,6 +86,8 @@ class StoredName:
         if size > PATH_LIMIT_BYTES:
             raise BadName(f"The path is longer than {PATH_LIMIT_BYTES} bytes.")
         segments = path.split("/")
+        if len(segments) > SEGMENTS_LIMIT:
+            raise BadName(f"The path has more than {SEGMENTS_LIMIT} segments.")
         for segment in segments:
             _check_segment(segment)
         if any(map(is_reserved, segments)):
@@ -93,9 +100,14 @@ MOUNT_POINT = StoredName("")
 
 
 def is_reserved(segment: str) -> bool:
-    """Whether a segment names a reserved folder, on file systems too that disregard case, or dots and blanks at the
-    end."""
-    return segment.rstrip(". ").casefold() == RESERVED_FOLDER
+    """Whether a segment names a reserved folder, as any file system may read it: without regard to letter case (by
+    Unicode's rules), to dots and blanks at the end, to a stream's name after a colon (NTFS), and to characters that are
+    not seen (HFS+, ext4 with casefold)."""
+    if segment.isascii() and RESERVED_FOLDER not in segment.lower():
+        return False
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", segment).casefold())
+    seen = "".join(character for character in folded if unicodedata.category(character) != "Cf")
+    return _IGNORABLE.sub("", seen).partition(":")[0].rstrip(". ") == RESERVED_FOLDER
 
 
 def _check_segment(segment: str) -> None:

@@ -30,11 +30,11 @@ REFUSALS: Mapping[str, str] = {
 _INTERNAL = "internal-error"
 #: What a download can fail at. Any other reason is one that only uploads have.
 DOWNLOAD_REASONS = frozenset(
-    {"answer-cut-short", "bad-name", "bad-request", "bad-signature", _INTERNAL, "not-found"}
+    {"answer-cut-short", "bad-name", "bad-request", "bad-signature", "for-pages", _INTERNAL, "not-found"}
     | {"precondition-failed", "range-not-satisfiable", "rate-limited", "session-expired", "session-store-unavailable"}
     | {"session-unknown", "stalled", "stopping", "storage-failed"}
 )
-_DOWNLOADS_ONLY = frozenset({"answer-cut-short", "not-found", "range-not-satisfiable"})
+_DOWNLOADS_ONLY = frozenset({"answer-cut-short", "for-pages", "not-found", "range-not-satisfiable"})
 
 _ANY = "400 403 404 405 409 413 429 500 503"
 _STATUSES: Mapping[str, str] = {

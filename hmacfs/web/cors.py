@@ -92,18 +92,20 @@ class Cors:
         self._exposed = ("Access-Control-Expose-Headers", ", ".join(_EXPOSED_HEADERS))
         self._for_any: Headers = [("Access-Control-Allow-Origin", "*"), self._exposed]
 
-    def headers(self, exchange: Exchange) -> Headers:
-        """For any answer to this request."""
+    def add_to(self, headers: Headers, exchange: Exchange) -> None:
+        """To those of any answer to this request. There is one ``Vary`` in the end: nginx before 1.23 passes on one."""
         if self._any:
-            return self._for_any
+            headers += self._for_any
+            return
         origin = exchange.header("ORIGIN")
-        vary = ("Vary", "Origin")
-        if origin is None or origin.lower() not in self._origins:
-            return [vary]
-        return [("Access-Control-Allow-Origin", origin), self._exposed, vary]
+        if origin is not None and origin.lower() in self._origins:
+            headers += [("Access-Control-Allow-Origin", origin), self._exposed]
+        others = [value for name, value in headers if name == "Vary"]
+        headers[:] = [header for header in headers if header[0] != "Vary"]
+        headers.append(("Vary", ", ".join([*others, "Origin"])))
 
     def preflight_headers(self) -> Headers:
-        """For the answer to OPTIONS, besides ``headers``."""
+        """For the answer to OPTIONS, besides those."""
         return [
             ("Access-Control-Allow-Methods", ", ".join(METHODS)),
             ("Access-Control-Allow-Headers", ", ".join(_REQUEST_HEADERS)),

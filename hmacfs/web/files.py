@@ -16,6 +16,7 @@ from hmacfs.storage.local import OpenFile
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.send import FileSlice
 from hmacfs.web.conditional import select
+from hmacfs.web.destinations import VARY
 from hmacfs.web.exchange import Exchange, Headers, Reply
 
 #: Hostile files are the normal case: no browser may run them, in whatever type they come.
@@ -104,14 +105,16 @@ def _by_nginx(name: StoredName, headers: Headers, content_type: str) -> Reply:
 
 def _common_headers(facts: FileFacts, modified: int, content_type: str, *, private: bool) -> Headers:
     """Those of 304, too: a browser takes them over into what it has stored."""
-    return [
+    headers = [
         ("ETag", facts.etag),
         ("Last-Modified", http_date(modified)),
         ("Cache-Control", _PRIVATE if private else _PUBLIC),
         _ACCEPT_RANGES,
         _NO_SNIFFING,
-        _OF_SHOWN if is_shown(content_type) else _OF_ATTACHMENTS,
     ]
+    # What is shown needs no Vary: its type and "nosniff" keep browsers from running it, wherever it comes from.
+    headers += [_OF_SHOWN] if is_shown(content_type) else [_OF_ATTACHMENTS, VARY]
+    return headers
 
 
 #: Whether a browser may show a file of this type, remembered for the types that are asked for.

@@ -25,6 +25,7 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.LengthRequired: HTTPStatus.LENGTH_REQUIRED,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.BadSignature: HTTPStatus.FORBIDDEN,
+    errors.ForPages: HTTPStatus.FORBIDDEN,
     errors.BadToken: HTTPStatus.UNAUTHORIZED,
     errors.TokenExpired: HTTPStatus.GONE,
     errors.SlotMismatch: HTTPStatus.BAD_REQUEST,

@@ -78,7 +78,7 @@ class Desk:
             reply.headers.append(tus.RESUMABLE)
         if exchange.rate_headers is not None:
             reply.headers += exchange.rate_headers
-        reply.headers += self._cors.headers(exchange)
+        self._cors.add_to(reply.headers, exchange)
         reply.headers.append(("X-Request-ID", exchange.request_id))
         self._announce(exchange, reply, route)
         return reply

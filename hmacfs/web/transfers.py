@@ -30,6 +30,7 @@ from hmacfs.uploads.whole import StoreWhole
 from hmacfs.web.conditional import fails_change, has_change_conditions
 from hmacfs.web.content import check_body, recordable_type, type_to_record
 from hmacfs.web.cors import Cors
+from hmacfs.web.destinations import check_destination
 from hmacfs.web.exchange import Exchange, Reply, View
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
@@ -162,6 +163,7 @@ def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:
 
     @blueprint.transfer(ANY_PATH, "GET", "HEAD")
     def download(exchange: Exchange) -> Reply:
+        check_destination(exchange.environ)
         return fetch_upload(exchange) if is_tus_path(exchange, services.prefix) else fetch(exchange)
 
 

@@ -288,6 +288,59 @@ def test_other_sites_pages_get_nothing_to_run_either(
         assert trap.has_run() == [], (name, element)
 
 
+# -- pages of the same origin ---------------------------------------------------------------------
+
+#: Ways in which a page may try to run URL, or to be styled by it: a promise of what has become of it.
+_ELEMENT = "new Promise(done => {{const e = Object.assign(document.createElement('{0}'), {1}); e.onload = e.onerror = event => done(event.type); document.documentElement.append(e)}})"
+_WORKER = "new Promise(done => {{const w = new {0}(URL); (w.port || w).onmessage = w.onmessage = event => done(event.data); w.onerror = () => done('error')}})"
+RUN_BY = {
+    "script": _ELEMENT.format("script", "{src: URL}"),
+    "module": _ELEMENT.format("script", "{src: URL, type: 'module'}"),
+    "import": "import(URL).then(() => 'load', () => 'error')",
+    "style": _ELEMENT.format("link", "{rel: 'stylesheet', href: URL}"),
+    "worker": _WORKER.format("Worker"),
+    "shared worker": _WORKER.format("SharedWorker"),
+    "service worker": "navigator.serviceWorker.register(URL).then(() => 'load', () => 'error')",
+    "worklet": "new AudioContext().audioWorklet.addModule(URL).then(() => 'load', () => 'error')",
+}
+RUNNING = "globalThis.hasRun = 1; globalThis.postMessage && !globalThis.document && postMessage('run'); globalThis.onconnect = event => event.ports[0].postMessage('run')"
+
+
+@pytest.mark.parametrize("way", RUN_BY)
+def test_pages_of_the_same_origin_run_nothing_either(site: Site, page: Page, way: str) -> None:
+    """Not even what the browser has in its cache, since it was looked at before."""
+    name, content_type = ("s.css", "text/css") if way == "style" else ("s.js", "text/javascript")
+    url = site.stored(f"same/{next(_numbers)}/{name}", RUNNING.encode(), content_type)
+    page.open(site.url + "/healthz")
+    assert fetched(page, url)["status"] == 200
+    assert (
+        page.evaluate(f"navigator.serviceWorker.controller || ({RUN_BY[way].replace('URL', json.dumps(url))})")
+        == "error"
+    )
+    assert page.evaluate("globalThis.hasRun") is None
+
+
+def test_those_ways_work_where_nothing_protects(page: Page, elsewhere: Elsewhere) -> None:
+    page.open(elsewhere.page("/same", "<!doctype html>"))
+    for way, script in RUN_BY.items():
+        content_type = "text/css" if way == "style" else "text/javascript"
+        url = elsewhere.page(f"/same-{next(_numbers)}", RUNNING, content_type)
+        assert page.evaluate(script.replace("URL", json.dumps(url))) in ("load", "run"), way
+    assert page.evaluate("globalThis.hasRun") == 1
+
+
+@pytest.mark.parametrize("element", ["img", "video", "audio"])
+def test_pages_show_what_may_be_shown(site: Site, page: Page, elsewhere: Elsewhere, element: str) -> None:
+    """Of the same origin and of others."""
+    file, content_type = {"img": PICTURES[0], "video": FILMS[1], "audio": SOUNDS[1]}[element]
+    url = site.stored(f"shown/{next(_numbers)}/{file}", (MEDIA / file).read_bytes(), content_type)
+    loaded = "onload" if element == "img" else "onloadeddata"
+    for origin in (site.url + "/healthz", elsewhere.page("/shows", "<!doctype html>")):
+        page.open(origin)
+        shown = f"new Promise(done => {{const e = document.createElement('{element}'); e.{loaded} = () => done('load'); e.onerror = () => done('error'); e.src = {json.dumps(url)}}})"
+        assert page.evaluate(shown) == "load"
+
+
 # -- scripts of other origins ---------------------------------------------------------------------
 
 #: What libraries, tracing and careful programmers send.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hmacfs.errors import ForPages
 from hmacfs.web.files import http_date
 from tests.live.client import Answer, Client, get, put, request
 from tests.servers import wait_until
@@ -147,6 +148,10 @@ def test_what_is_not_there(server: HmacFileServer, stored: Answer) -> None:
         ("/", 400),
         ("%2e%2e/x", 400),
         (".hmacfs/tmp", 400),
+        ("a/b/.HmAcFs%20./tmp", 400),
+        (".hm%E2%80%8Cacfs/tmp", 400),
+        ("x/" * 63 + "x", 404),
+        ("x/" * 64 + "x", 400),
     ]:
         assert request(server, "GET", f"/upload/{path}").status == status, path
 
@@ -164,18 +169,77 @@ def test_a_folder_is_as_if_it_were_not_there(start_server: StartServer, settings
     put(server, "some/folder/file.bin", b"x")
     folders = ("/upload", "/upload/", "/upload/some", "/upload/some/", "/upload/some/folder", "/upload/none/")
     for method, query in itertools.product(
-        ("GET", "HEAD"), ("", "?v=2", f"?v={'0' * 64}", f"?v3={'0' * 64}&expires=4000000000")
+        ("GET", "HEAD"),
+        ("", "?v=2", f"?v={'0' * 64}", f"?v2={'0' * 64}", f"?token={'0' * 64}", f"?v3={'0' * 64}&expires=4000000000"),
     ):
-        nothing = told(request(server, method, server.path("some/none") + query))
-        assert nothing[0] == (403 if settings.get("RequireSignedDownloads") or "v3=" in query else 404)
-        for path in folders:
-            assert told(request(server, method, path + query)) == nothing, path
+        for sent in ({}, {"x_session_token": "x" * 22}, {"authorization": "Bearer x"}, {"range": "bytes=0-"}):
+            nothing = told(request(server, method, server.path("some/none") + query, b"", **sent))
+            assert nothing[0] == (403 if settings.get("RequireSignedDownloads") or "v3=" in query else 404)
+            for path in folders:
+                assert told(request(server, method, path + query, b"", **sent)) == nothing, path
+    for method, query in itertools.product(
+        ("PUT", "POST"), ("", f"?v={'0' * 64}", f"?v2={'0' * 64}", "?v3=0&expires=1")
+    ):
+        nothing, folder = (
+            told(request(server, method, server.path(name) + query, tus_resumable="1.0.0", content_length=0))
+            for name in ("some/none", "some/folder")
+        )
+        assert nothing == folder
+        assert nothing[0] in (400, 403)
     for method in ("GET", "HEAD"):
         signed, nothing = (
             told(request(server, method, server.sign_v3(method, name))) for name in ("some/folder", "some/none")
         )
         assert signed == nothing
         assert signed[0] == 404
+
+
+#: What browsers say that they fetch a file for (``Sec-Fetch-Dest``, ``Service-Worker``).
+RUN_BY_PAGES = [
+    "script",
+    "style",
+    "worker",
+    "sharedworker",
+    "serviceworker",
+    "audioworklet",
+    "paintworklet",
+    "xslt",
+    "speculationrules",
+]
+SERVED = [
+    "image",
+    "video",
+    "audio",
+    "track",
+    "document",
+    "empty",
+    "iframe",
+    "embed",
+    "object",
+    "font",
+    "manifest",
+    "json",
+    "x",
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_no_page_gets_a_script(start_server: StartServer, method: str) -> None:
+    """Whatever the file's type is; whether there is one is not told."""
+    server = start_server(AllowedOrigins=["https://chat.example"])
+    for name, content_type in (("script.js", "text/javascript"), ("picture.png", "image/png"), ("none", None)):
+        if content_type:
+            assert put(server, name, b"run()", content_type).status == 201
+        path = server.path(name)
+        for sent in [*({"sec_fetch_dest": word} for word in RUN_BY_PAGES), {"service_worker": "script"}]:
+            answer = request(server, method, path, b"", **sent)
+            assert (answer.status, answer.headers["Cache-Control"]) == (403, "no-store")
+            assert answer.body == (b"" if method == "HEAD" else ForPages.sentence.encode() + b"\n")
+        for word in SERVED:
+            answer = request(server, method, path, sec_fetch_dest=word)
+            assert answer.status == (200 if content_type else 404)
+            varying = "Sec-Fetch-Dest, Service-Worker, Origin" if name == "script.js" else "Origin"
+            assert answer.headers.get_all("Vary") == [varying]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PROPFIND"])

@@ -156,7 +156,7 @@ ASKED: list[tuple[dict[str, str], int]] = [
 #: have to choose the policy: a browser keeps the one that it has. In B it repeats the disposition there.
 LEFT_OUT: dict[str, dict[int, set[str]]] = {
     "": {},
-    "A": {206: {"Accept-Ranges"}, 304: {"Accept-Ranges", "Content-Security-Policy"}},
+    "A": {206: {"Accept-Ranges"}, 304: {"Accept-Ranges", "Content-Security-Policy", "Vary"}},
     "B": {206: {"Accept-Ranges"}, 304: {"Accept-Ranges", "Content-Disposition"}},
 }
 
@@ -196,6 +196,16 @@ def test_a_folder_is_as_if_it_were_not_there(pair: Pair) -> None:
             answer = pair.ask(method, path)
             assert (answer.status, answer.body) == (404, nothing.body), path
             assert facts(answer, set()) == facts(nothing, set()), path
+
+
+def test_no_page_gets_a_script_in_any_variant(pair: Pair) -> None:
+    pair.put("pages/script.js", BODY, "application/javascript")
+    for name, status in (("pages/script.js", 200), ("pages/none", 404)):
+        for sent in ({"sec_fetch_dest": "script"}, {"sec_fetch_dest": "serviceworker"}, {"service_worker": "script"}):
+            assert pair.get(name, **sent).status == 403
+        for word in ("document", "image", "empty"):
+            assert pair.get(name, sec_fetch_dest=word).status == status
+    assert pair.get("pages/script.js").headers.get_all("Vary") == ["Sec-Fetch-Dest, Service-Worker"]
 
 
 def test_a_time_in_the_future_becomes_now(pair: Pair) -> None:

@@ -34,6 +34,8 @@ def test_what_is_no_media_type(text: str) -> None:
     ("text", "inline"),
     [
         ("IMAGE/PNG", True), ("image/svg+xml ;a", False), ("text/plain;x", True), ("text/html", False),
+        ("audio/x+xml", False), ("IMAGE/FOO+XML\t;a=b", False), ("text/xml", False), ("application/XML;a", False),
+        ('audio/X+Xml ; codecs="a+b"', False), ("image/xml", True), ("image/x+xml2", True),
         ("image/SVG+xml", False), ("image/x+xml", False), ("video/x+xml;a=b", False), ("image/png;a=b+xml", True),
         ("text/plainer", False), ("Text/HTML", False), ("text/html;x", False), ("application/xhtml+xml", False),
     ],

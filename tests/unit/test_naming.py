@@ -21,7 +21,25 @@ def path_info(raw: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", ["a", "a/b", "a b", "...", "a..b", "é/☃", "a+b", "%2e%2e", "x" * 255, ".hmacfsx/a", "a/x.hmacfs"]
+    "path",
+    [
+        "a",
+        "a/b",
+        "a b",
+        "...",
+        "a..b",
+        "é/☃",
+        "a+b",
+        "%2e%2e",
+        "x" * 255,
+        ".hmacfsx/a",
+        "a/x.hmacfs",
+        "hmacfs",
+        "HMACFS~1",
+        "\u017f/\u200c",
+        "/".join("x" * 64),
+        "/".join("é" * 64),
+    ],
 )
 def test_legal_names(path: str) -> None:
     name = StoredName.from_path_info(path_info(path.encode()), PREFIX)
@@ -37,6 +55,10 @@ def test_legal_names(path: str) -> None:
         (b"a/../b", "dots"), (b"\x00", "control"), (b"a\nb", "control"), (b"\x7f", "control"), (b"\xc2\x85", "control"),
         (b"\xff", "UTF-8"), (b"\xed\xa0\x80", "UTF-8"), (b"x" * 256, "longer than 255"), ("é".encode() * 128, "longer than 255"),
         (b"/".join([b"y" * 99] * 42), "longer than 4096"), (b".hmacfs", "keeps"), (b".HmAcFs/x", "keeps"), (b"a/.hmacfs/x", "keeps"), (b".hmacfs. ./x", "keeps"),
+        (b"a/b/.hmacfs", "keeps"), (b"a/.HMACFS /x", "keeps"), (".HMACF\u017f/x".encode(), "keeps"), (".hm\u200cac\ufefffs".encode(), "keeps"),
+        (".hmacfs\ufe0f/x".encode(), "keeps"), (".hmac\uff46s".encode(), "keeps"), (".hmacfs\u00a0/x".encode(), "keeps"),
+        (b".hmacfs::$INDEX_ALLOCATION/x", "keeps"), (b".hmacfs.:s", "keeps"),
+        (b"/".join([b"x"] * 65), "more than 64"), ("é/".encode() * 64 + b"x", "more than 64"), (b"a/" * 2000 + b"x", "more than 64"),
     ],
 )  # fmt: skip
 def test_illegal_names(raw: bytes, reason: str) -> None:
@@ -60,6 +82,7 @@ def test_whatever_passes_the_gate_is_safe(raw: bytes) -> None:
     assert all(segment not in ("", ".", "..") and len(segment.encode()) <= 255 for segment in name.segments)
     assert not any(unicodedata.category(character) == "Cc" for character in name.path)
     assert all(segment.rstrip(". ").lower() != ".hmacfs" for segment in name.segments)
+    assert len(name.segments) <= 64
 
 
 @given(st.text(min_size=1, max_size=60))

@@ -1,0 +1,29 @@
+"""What a browser wants a file for (Fetch Metadata, ``Sec-Fetch-Dest``). Pure.
+
+An uploaded script would run in every page that includes it and whose policy trusts this origin, and as a service worker
+it would stay and answer for the origin itself. Browsers say beforehand what they fetch a file for, and no script can
+change that header. Everything else (pictures, films, sound, what is opened or saved, ``fetch`` and
+``XMLHttpRequest``) passes, as do clients that say nothing. Frames, ``<embed>`` and ``<object>`` are not refused: the
+Content-Security-Policy of the files lets nobody embed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hmacfs.errors import ForPages
+
+#: The destinations (Fetch standard, "request destination") whose bytes are run, or shape the page that asks.
+RUN = frozenset(
+    {"script", "worker", "sharedworker", "serviceworker", "audioworklet", "paintworklet", "sharedstorageworklet"}
+    | {"style", "xslt", "speculationrules"}
+)
+#: Caches must not answer one destination with what another one got.
+VARY = ("Vary", "Sec-Fetch-Dest, Service-Worker")
+
+
+def check_destination(environ: Mapping[str, str]) -> None:
+    """Raises ``ForPages`` if the file would be run, or be a page's style sheet."""
+    # ``Service-Worker: script`` is what browsers without Fetch Metadata send as well.
+    if environ.get("HTTP_SEC_FETCH_DEST") in RUN or "HTTP_SERVICE_WORKER" in environ:
+        raise ForPages
