@@ -81,7 +81,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("RetryDelay", values.duration(zero=True), 2, "pause before each repetition"),
     Setting("MetricsEnabled", values.boolean, True, "Prometheus metrics"),
-    Setting("MetricsPort", values.tcp_address, ":9090", "address and port of the metrics"),
+    Setting(
+        "MetricsPort",
+        values.tcp_address,
+        "127.0.0.1:9090",
+        "address and port of the metrics; `:9090` for all addresses of the machine",
+    ),
     Setting("ChunkSize", values.size(512), "64KB", "bytes read at once where the body comes as a plain stream"),
     Setting("UploadMaxSize", values.size(1), "1GB", "largest file"),
     Setting("MaxBytesPerSecond", values.rate, 0, "rate of each upload; 0 for no limit"),

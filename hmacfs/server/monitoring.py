@@ -8,13 +8,10 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hmacfs.config import Settings, TcpAddress
+from hmacfs.server.metrics_port import MetricsPort
 from hmacfs.shared_file import make_folder
-
-if TYPE_CHECKING:
-    from hmacfs.telemetry.scrape import ScrapeServer
 
 log = logging.getLogger("hmacfs.server")
 
@@ -29,7 +26,7 @@ class Monitoring:
     """
 
     def __init__(self) -> None:
-        self._server: ScrapeServer | None = None
+        self._server: MetricsPort | None = None
         self._served: tuple[TcpAddress, Path, Path] | None = None
         self._lock = threading.Lock()
         self._folds: queue.SimpleQueue[Path] = queue.SimpleQueue()
@@ -80,12 +77,13 @@ class Monitoring:
 
     def _serve(self, settings: Settings, workers: Callable[[], tuple[int, int]]) -> bool:
         """Whether the port could be had."""
-        from hmacfs.telemetry.scrape import Folder, ScrapeServer, Vitals
+        from hmacfs.telemetry.scrape import Folder, Scrapes, Vitals
 
         address = settings.metrics_port
         folder = Folder(metrics_folder(settings))
         try:
-            self._server = ScrapeServer(address.host, address.port, folder, Vitals(settings.store_dir, workers))
+            scrapes = Scrapes(folder, Vitals(settings.store_dir, workers))
+            self._server = MetricsPort(address.host, address.port, scrapes.render)
         except OSError as error:
             log.debug("MetricsPort: cannot listen at %s: %s", address, error.strerror)
             return False
@@ -93,7 +91,8 @@ class Monitoring:
         return True
 
     def disown(self) -> None:
-        """In a worker: the port is the master's alone, so that it is free when the master is gone."""
+        """In a worker: the port is the master's alone, so that it is free when the master is gone, and so are its
+        connections, which the master could not end otherwise."""
         if self._server is not None:
             self._server.disown()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gzip
 import json
 import logging
 import os
@@ -19,11 +20,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import psutil
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -38,6 +38,9 @@ log = logging.getLogger("hmacfs.telemetry")
 _ENDED = "0"
 #: CPU usage is measured over at least so long.
 _CPU_SECONDS = 1.0
+#: How old an answer to a scrape may be, and how many forms of it are kept.
+_REMEMBERED_SECONDS = 1.0
+_TEXTS = 8
 #: Of this process: whoever folds and whoever answers a scrape have a ``Folder`` each, of the same files.
 _threads = threading.Lock()
 
@@ -241,7 +244,7 @@ def _build_info() -> Metric:
     return family
 
 
-class _All(Collector):
+class _All:
     def __init__(self, folder: Folder, vitals: Vitals) -> None:
         self._folder = folder
         self._vitals = vitals
@@ -262,25 +265,42 @@ def _renamed(metric: Metric, name: str) -> Metric:
     return copy
 
 
-class ScrapeServer:
-    """Serves the metrics from a thread. Raises ``OSError`` if nothing can listen at this address."""
+class Scrapes(Collector):
+    """What scrapes are answered with. All of a second get the same, which is made once: who asks again and again, or
+    does not wait for the answer, costs no more than one collection per second. For one thread.
 
-    def __init__(self, host: str, port: int, folder: Folder, vitals: Vitals) -> None:
-        registry = CollectorRegistry()
-        registry.register(_All(folder, vitals))
-        self._server: Any
-        self._server, self._thread = start_http_server(port, host or _any_host(), registry)
+    clock: ``time.monotonic`` or its like.
+    """
 
-    def stop(self) -> None:
-        """Stop serving, in the process that serves."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def __init__(self, folder: Folder, vitals: Vitals, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._source = _All(folder, vitals)
+        self._clock = clock
+        self._collected = float("-inf")
+        self._metrics: list[Metric] = []
+        self._texts: dict[tuple[str, bool], bytes] = {}
 
-    def disown(self) -> None:
-        """In a forked process: let the port go with the process that serves."""
-        self._server.socket.close()
+    def render(self, accept: str, accept_encoding: str) -> tuple[list[tuple[str, str]], bytes]:
+        """Headers and content, for the values of Accept and Accept-Encoding."""
+        now = self._clock()
+        if now - self._collected >= _REMEMBERED_SECONDS:
+            self._metrics = list(self._source.collect())
+            self._texts.clear()
+            self._collected = self._clock()
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is none
+            encode, content_type = choose_encoder("")
+        is_gzip = any(word.partition(";")[0].strip().lower() == "gzip" for word in accept_encoding.split(","))
+        content = self._texts.get((content_type, is_gzip))
+        if content is None:
+            content = encode(self)
+            if is_gzip:
+                content = gzip.compress(content, compresslevel=1)
+            if len(self._texts) < _TEXTS:  # a client names the version, of which there are many
+                self._texts[content_type, is_gzip] = content
+        headers = [("Content-Type", content_type)]
+        return [*headers, ("Content-Encoding", "gzip")] if is_gzip else headers, content
 
-
-def _any_host() -> str:
-    return "::" if Path("/proc/net/if_inet6").exists() else "0.0.0.0"  # noqa: S104 - what an empty host means
+    def collect(self) -> list[Metric]:
+        """What the encoders ask for: the metrics as they were collected."""
+        return self._metrics

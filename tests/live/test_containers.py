@@ -112,8 +112,8 @@ def test_the_image_runs_as_nobody_in_particular_and_gets_signals() -> None:
     assert all_of("STOPSIGNAL") == ["SIGTERM"]
     assert "--uid 10001" in " ".join(all_of("RUN"))
     assert all_of("VOLUME") == [image_environment()["HMACFS_STORE_DIR"]]
-    ports = [image_environment()[name].lstrip(":") for name in ("HMACFS_LISTEN_PORT", "HMACFS_METRICS_PORT")]
-    assert all_of("EXPOSE")[0].split() == ports
+    assert all_of("EXPOSE") == [image_environment()["HMACFS_LISTEN_PORT"].lstrip(":")]
+    assert image_environment()["HMACFS_METRICS_PORT"].startswith("127.0.0.1:")
 
 
 def image_environment() -> dict[str, str]:
@@ -179,6 +179,17 @@ def test_only_nginx_is_published_and_only_the_neighbours_are_reached() -> None:
     assert SERVER["environment"]["HMACFS_TRUSTED_PROXIES"] == subnet
 
 
+def test_every_service_is_hardened() -> None:
+    """What each may do beyond is named: nginx's port and users, the folders that are written to."""
+    for name, service in SERVICES.items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["ulimits"]["core"] == 0
+        assert ("cap_add" in service) == (name == "nginx")
+    assert SERVICES["nginx"]["cap_add"] == ["CHOWN", "NET_BIND_SERVICE", "SETGID", "SETUID"]
+
+
 def test_the_server_s_settings_are_good_and_it_is_given_time_to_stop(tmp_path: Path) -> None:
     environment = image_environment() | SERVER["environment"]
     for name in [name for name in environment if name.endswith("_FILE")]:
@@ -205,7 +216,7 @@ def test_addresses_and_names_fit_one_another() -> None:
     scrape = yaml(DEPLOY / "compose/prometheus.yml")
     own = yaml(DEPLOY / "prometheus.yml")
     (target,) = scrape["scrape_configs"][0]["static_configs"][0]["targets"]
-    assert target == "hmac-file-server" + image_environment()["HMACFS_METRICS_PORT"]
+    assert target == "hmac-file-server" + SERVER["environment"]["HMACFS_METRICS_PORT"]
     for config in (scrape, own):
         del config["scrape_configs"][0]["static_configs"]
     assert scrape == own

@@ -254,6 +254,11 @@ def test_what_kubernetes_makes_for_services_is_one_warning(tmp_path: Path) -> No
     assert "Kubernetes" in remark
 
 
+def test_metrics_are_for_the_machine_itself_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    assert settings(tmp_path, {}).metrics_port == TcpAddress("127.0.0.1", 9090)
+    assert settings(tmp_path, {}, MetricsPort=":9090").metrics_port == TcpAddress("", 9090)
+
+
 def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
     names = [f"HMACFS_{setting.field.upper()}" for setting in SETTINGS]
     empty = dict.fromkeys([*names, "HMACFS_SECRET_FILE", "HMACFS_REDIS_PASSWORD_FILE", "HMACFS_CONFIG", "HMACFS_X"], "")

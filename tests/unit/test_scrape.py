@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import struct
 import threading
@@ -16,7 +17,7 @@ from hmacfs import processes
 from hmacfs.telemetry import files
 from hmacfs.telemetry.metrics import Metrics
 from hmacfs.telemetry.pulse import Pulse
-from hmacfs.telemetry.scrape import Folder
+from hmacfs.telemetry.scrape import Folder, Scrapes, Vitals
 
 #: One that lives with the number of the process that the tests run in, but started at another time; and one that lives.
 DEAD, ALIVE = f"{processes.current().pid}-1", str(processes.current())
@@ -140,3 +141,24 @@ def test_the_pulse_goes_on_after_a_purge_that_came_before_its_first_beat(
     with pytest.raises(FileExistsError):
         pulse.beat(int, 2)
     assert (folder / f"gauge_livemax_{processes.current()}.db").exists()
+
+
+def test_all_scrapes_of_a_second_are_answered_alike(tmp_path: Path) -> None:
+    """In each form that was asked for; and it is looked only once."""
+    now, looks = [100.0], []
+
+    def workers() -> tuple[int, int]:
+        looks.append(now[0])
+        return len(looks), 0
+
+    scrapes = Scrapes(Folder(tmp_path), Vitals(tmp_path, workers), clock=lambda: now[0])
+    plain = scrapes.render("", "")
+    for accept in ("", "application/openmetrics-text", *(f"text/plain;version=1.0.{number}" for number in range(50))):
+        text = scrapes.render(accept, "")[1]
+        assert b"\nhmacfs_workers 1.0\n" in text
+        assert gzip.decompress(scrapes.render(accept, "br, gzip")[1]) == text
+    assert scrapes.render("", "") == plain
+    assert looks == [100.0]
+    now[0] = 101.0
+    assert b"\nhmacfs_workers 2.0\n" in scrapes.render("", "")[1]
+    assert looks == [100.0, 101.0]
