@@ -21,6 +21,8 @@ from hmacfs.runtime import RuntimeClaim
 from hmacfs.sessions.opening import open_store
 from hmacfs.storage.opening import open_storage
 from hmacfs.storage.partial import PartialFiles
+from hmacfs.storage.rows import SharedRows
+from hmacfs.storage.running import RunningUploads
 from hmacfs.storage.space import SharedSums, SpaceGuard
 from hmacfs.telemetry.events import Events, RequestFinished
 from hmacfs.telemetry.files import ValueFiles
@@ -65,6 +67,7 @@ class Site:
         tasks: list[Callable[[], None]] = [
             core.sweeper.run_forever,
             core.space.announce_forever,
+            core.running.look_forever,
             self.watch.run_forever,
         ]
         pulse = self.pulse
@@ -93,7 +96,11 @@ class Core:
             lambda: settings.min_free_space.of(self.storage.total_bytes()),
             self.reserved,
         )
-        self.store_whole = StoreWhole(self.storage, receiver, self.space, max_size=settings.upload_max_size)
+        self.rows = SharedRows(settings.runtime_dir / "running")
+        self.running = RunningUploads(self.rows)
+        self.store_whole = StoreWhole(
+            self.storage, receiver, self.running, self.space, max_size=settings.upload_max_size
+        )
         self.resumable = ResumableUploads(
             self.sessions,
             PartialFiles(self.storage),
@@ -134,7 +141,7 @@ def create_app(settings: Settings) -> flask.Flask:
         AccessLog(probes=PROBES),
         RefusalLog({"no-space": core.space.describe}),
     ]
-    looks = [core.storage.look, core.runtime.look, core.reserved.look, counter.look]
+    looks = [core.storage.look, core.runtime.look, core.reserved.look, core.rows.look, counter.look]
     pulse = None
     if settings.metrics_enabled:
         metrics, values = _metrics(app, settings)

@@ -146,6 +146,14 @@ class NameTaken(HmacfsError):
     sentence = "A file of this name already exists."
 
 
+class UploadRunning(HmacfsError):
+    """Another upload of this name is running, and its client sends; come again after ``retry_after`` seconds."""
+
+    reason = "upload-running"
+    sentence = "An upload of this name is running already."
+    retry_after = 5
+
+
 class NotFound(HmacfsError):
     """No such file. A folder is none: its name may tell who a user is, so nobody learns that it exists."""
 

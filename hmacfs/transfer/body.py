@@ -51,6 +51,11 @@ class Body(io.RawIOBase):
         """Whether the end was reached: nothing of this body is left on the connection."""
         return self.received == self.length
 
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it has arrived, as far as that can be known without a read."""
+        return self.is_complete
+
     def readable(self) -> bool:
         return True
 
@@ -168,6 +173,10 @@ class SocketBody(_OwnBody):
     def left(self) -> int:
         """Bytes that have not been read yet."""
         return self.length - self.received
+
+    @property
+    def is_here(self) -> bool:
+        return self.length - self.received <= self.inbox.count
 
     def take_ahead(self, at_most: int | None) -> memoryview:
         """The part of the body that has been read ahead already, or ``at_most`` so many bytes of it."""

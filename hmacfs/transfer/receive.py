@@ -75,14 +75,13 @@ class Receiver:
         is_wanted: asked some times a second; once it says that another writer wants the file, this one ends with
         ``TakenOver``, even if it is waiting for its client.
 
-        Raises ``TooLarge`` once the body exceeds ``limit`` bytes, ``BodyCutShort``, ``Stalled``, ``BadBody``, and
+        Raises ``TooLarge`` once the body exceeds ``limit`` bytes, ``TakenOver`` for one that was interrupted,
+        ``BodyCutShort``, ``Stalled``, ``BadBody``, and
         ``OSError`` if the file cannot be written. What arrived before that is in the file.
         """
         body.least_rate = self._least_rate
         job = _Job(body, fd, limit, Pace(self._rate, time.monotonic()) if self._rate else None)
-        if is_wanted is None:
-            return self._receive(job, digest)
-        watcher = gevent.spawn(_watch, body, is_wanted)
+        watcher = gevent.spawn(_watch, body, is_wanted) if is_wanted is not None else None
         try:
             return self._receive(job, digest)
         except BodyCutShort as error:
@@ -90,7 +89,8 @@ class Receiver:
                 raise TakenOver from error
             raise
         finally:
-            watcher.kill(block=False)
+            if watcher is not None:
+                watcher.kill(block=False)
 
     def _receive(self, job: _Job, digest: Digest | None) -> int:
         body = job.body

@@ -17,7 +17,20 @@ class Counted(Protocol):
     def received(self) -> int: ...
 
 
-BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
+class Incoming(Counted, Protocol):
+    """One that can be ended before its time. ``is_here``: all of it has arrived. ``waiting_since``: the monotonic time
+    since when its client is waited for, 0.0 while it is not."""
+
+    @property
+    def is_here(self) -> bool: ...
+
+    @property
+    def waiting_since(self) -> float: ...
+
+    def interrupt(self) -> None: ...
+
+
+BodyT = TypeVar("BodyT", bound=Incoming, contravariant=True)
 FactsT = TypeVar("FactsT", covariant=True)
 
 
@@ -37,6 +50,13 @@ class Storage(Protocol[FactsT]):
     def exists(self, name: StoredName) -> bool: ...
 
     def stage(self, name: StoredName) -> AbstractContextManager[StagedFile[FactsT]]: ...
+
+
+class Running(Protocol):
+    """Sees to it that of each name one upload is running. Entering ``claim``'s context raises ``UploadRunning``; if the
+    other one is silent that is interrupted instead, which ends it with ``TakenOver``."""
+
+    def claim(self, name: StoredName, body: Incoming) -> AbstractContextManager[object]: ...
 
 
 class Space(Protocol):
@@ -72,10 +92,17 @@ class StoreWhole(Generic[BodyT, FactsT]):
     """Stores a file that comes as one request body. ``max_size`` in bytes (``UploadMaxSize``)."""
 
     def __init__(
-        self, storage: Storage[FactsT], receiver: Receiver[BodyT], space: MeasuredSpace, *, max_size: int
+        self,
+        storage: Storage[FactsT],
+        receiver: Receiver[BodyT],
+        running: Running,
+        space: MeasuredSpace,
+        *,
+        max_size: int,
     ) -> None:
         self._storage = storage
         self._receiver = receiver
+        self._running = running
         self._space = space
         self.max_size = max_size
 
@@ -94,8 +121,8 @@ class StoreWhole(Generic[BodyT, FactsT]):
         length: what the request declares, ``None`` if it does not; binds_length: whether the signature covers it;
         digest: what the request claims of the bytes.
         All that can be known beforehand is checked before a byte of the body is asked for, in PROTOCOL's order. Raises
-        ``LengthRequired``, ``TooLarge``, ``NameTaken``, ``NoSpace``, ``StorageFailed`` and what the body and the digest
-        raise.
+        ``LengthRequired``, ``TooLarge``, ``NameTaken``, ``UploadRunning``, ``NoSpace``, ``StorageFailed``,
+        ``TakenOver``, and what the body and the digest raise.
         """
         if length is None and binds_length:
             raise LengthRequired
@@ -103,7 +130,11 @@ class StoreWhole(Generic[BodyT, FactsT]):
             raise TooLarge
         if self._storage.exists(name):
             raise NameTaken
-        with self._space.reserve(length or 0, body), self._storage.stage(name) as staged:
+        with (
+            self._running.claim(name, body),
+            self._space.reserve(length or 0, body),
+            self._storage.stage(name) as staged,
+        ):
             self._receive(body, staged.fd, length, digest)
             if digest is not None:
                 digest.check()

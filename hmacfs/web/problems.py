@@ -33,6 +33,7 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.DeletionForbidden: HTTPStatus.FORBIDDEN,
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.NameTaken: HTTPStatus.CONFLICT,
+    errors.UploadRunning: HTTPStatus.CONFLICT,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
@@ -58,6 +59,10 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
 }
 
 
+#: What passes by itself: these say after how many seconds to come again.
+_PASSING = (errors.RateLimited, errors.SessionStoreUnavailable, errors.StoreMissing, errors.UploadRunning)
+
+
 def status_of(error: errors.HmacfsError) -> HTTPStatus | Status:
     """The status an error becomes; for a class that is not in the table, its nearest base's."""
     for kind in type(error).__mro__:
@@ -69,7 +74,7 @@ def status_of(error: errors.HmacfsError) -> HTTPStatus | Status:
 def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
     if isinstance(error, errors.BadToken):
         yield "WWW-Authenticate", "Bearer"
-    if isinstance(error, (errors.RateLimited, errors.SessionStoreUnavailable, errors.StoreMissing)):
+    if isinstance(error, _PASSING):
         yield "Retry-After", str(error.retry_after)
     if isinstance(error, errors.BadCoding):
         yield "Accept-Encoding", "identity"  # RFC 9110 section 12.5.3
