@@ -44,6 +44,7 @@ from hmacfs.web.routing import AnyPath, Desk, DirectDoor
 from hmacfs.web.slots import SlotUploads
 from hmacfs.web.transfers import Services, transfers
 from hmacfs.web.tus import TusUploads
+from hmacfs.web.unproven import UnprovenLookups
 
 
 @dataclasses.dataclass(slots=True)
@@ -101,9 +102,10 @@ class Core:
         self.store_whole = StoreWhole(
             self.storage, receiver, self.running, self.space, max_size=settings.upload_max_size
         )
+        self.partials = PartialFiles(self.storage)
         self.resumable = ResumableUploads(
             self.sessions,
-            PartialFiles(self.storage),
+            self.partials,
             receiver,
             self.space,
             self.storage.exists,
@@ -167,6 +169,7 @@ def _rates(limiter: WindowRateLimiter, settings: Settings) -> Rates:
 
 def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Cors) -> Services:
     locations = Locations(settings.url_prefix, settings.public_url)
+    unproven = UnprovenLookups(core.sessions.concurrency, lambda token: core.partials.length(token) is not None)
     return Services(
         desk=desk,
         guards=Guards(
@@ -184,8 +187,9 @@ def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Co
             x_accel=settings.download_offload == "x-accel",
         ),
         slots=SlotUploads(core.resumable, locations),
-        tus=TusUploads(core.resumable, settings.url_prefix, locations),
+        tus=TusUploads(core.resumable, settings.url_prefix, locations, unproven),
         locations=locations,
+        unproven=unproven,
         prefix=settings.url_prefix,
         signed_downloads=settings.require_signed_downloads,
         max_size=settings.upload_max_size,

@@ -335,6 +335,17 @@ class SessionStoreUnavailable(HmacfsError):
         self.retry_after = retry_after
 
 
+class SessionStoreBusy(SessionStoreUnavailable):
+    """The session store answers, but too many requests of this process ask it at once. That is no reason to ask
+    another store: nothing was done, and the client may come again."""
+
+    reason = "session-store-busy"
+    sentence = "Too many requests ask for resumable uploads at this moment."
+
+    def __init__(self, message: str | None = None, retry_after: int = 1) -> None:
+        super().__init__(message, retry_after)
+
+
 # -- start-up -------------------------------------------------------------------------------------
 
 

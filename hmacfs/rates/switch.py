@@ -54,6 +54,7 @@ class Switch:
         self._closed = threading.Event()
         if remote is not None:
             self._turns = threading.BoundedSemaphore(remote.concurrency)
+            self._answered = 0
             self._look(remote)
 
     def take(self, key: str, limit: float, period: float, amount: int = 1) -> Window:
@@ -100,14 +101,20 @@ class Switch:
         self._table.close()
 
     def _ask(self, remote: RemoteWindows, key: str, ends: float, amount: int) -> Window | None:
-        generation = self._generation
+        """``None``: count here alone. So it is, too, for a request that finds no turn because this process has too many
+        others; the shared place is lost if none of those had an answer meanwhile."""
+        generation, answered = self._generation, self._answered
         if not self._turns.acquire(timeout=remote.timeout):
-            self._lose(generation, TimeoutError(f"{remote.concurrency} requests had no answer in {remote.timeout:g} s"))
+            if answered == self._answered:
+                stuck = TimeoutError(f"{remote.concurrency} requests had no answer in {remote.timeout:g} s")
+                self._lose(generation, stuck)
             return None
         try:
             if generation != self._generation:  # lost while this one waited
                 return None
-            return remote.hit(key, ends - time.time(), amount)
+            window = remote.hit(key, ends - time.time(), amount)
+            self._answered += 1
+            return window
         except Unreachable as error:
             self._lose(generation, error)
             return None

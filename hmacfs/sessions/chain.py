@@ -5,7 +5,8 @@ looked up in the second and put back, so a Redis that was restarted empty or evi
 A store that could not be reached for a while, or that was found to be another server than before, is *behind*: until
 the sessions of that time have been copied from the other, a record read from it is compared with the other's, and the
 higher revision counts. "No such session" is believed only where it can be known; else it is
-``SessionStoreUnavailable``.
+``SessionStoreUnavailable``. A store that this process asks too much at once is not lost: that request is refused
+(``SessionStoreBusy``) and neither store counts as behind, since a write that the one has accepted waits for the other.
 
 What it cannot do:
 - Each worker finds out for itself which stores it can reach. If one worker has lost Redis and another has not (a Redis
@@ -30,7 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.errors import SessionStoreBusy, SessionStoreUnavailable
 from hmacfs.sessions.link import Link, StoreStatus
 from hmacfs.sessions.records import save_with, supersedes
 from hmacfs.sessions.replica import Replica
@@ -76,13 +77,20 @@ class Chain:
         """What this worker knows of its stores. Asks none of them."""
         return ChainStatus(self._active(), tuple(link.status() for link in self._links))
 
+    @property
+    def concurrency(self) -> int:
+        """How many operations all its stores take at once."""
+        return min(link.store.concurrency for link in self._links)
+
     # -- the contract ---------------------------------------------------------------------------------
 
     def create(self, session: Session) -> bool:
         holding: list[Link] = []
         for link in self._reachable():
             try:
-                is_new = link.call(lambda store: store.create(session))
+                is_new = link.call(lambda store: store.create(session), insist=bool(holding))
+            except SessionStoreBusy:
+                raise
             except SessionStoreUnavailable:
                 continue
             if not is_new:
@@ -150,6 +158,8 @@ class Chain:
         for link in self._reachable():
             try:
                 link.call(lambda store: store.ping())
+            except SessionStoreBusy:
+                return  # it answers others
             except SessionStoreUnavailable:
                 continue
             return
@@ -168,12 +178,14 @@ class Chain:
         """The store that stands in for this one, if it can be reached."""
         return next((other for other in self._links if other is not link and other.is_healthy), None)
 
-    def _ask_all(self, operation: Callable[[Replica], R]) -> Iterator[tuple[Link, R]]:
+    def _ask_all(self, operation: Callable[[Replica], R], *, writes: bool = False) -> Iterator[tuple[Link, R]]:
         """The answers of all stores that can be reached, at least one."""
         answered = False
         for link in self._links:
             try:
-                answer = link.call(operation)
+                answer = link.call(operation, insist=writes and answered)
+            except SessionStoreBusy:
+                raise
             except SessionStoreUnavailable:
                 continue
             answered = True
@@ -205,6 +217,8 @@ class Chain:
         """The newest copy of a session that was read a moment ago."""
         try:
             newest = self.newest(session.token)
+        except SessionStoreBusy:
+            raise
         except SessionStoreUnavailable:
             return session
         return newest if newest is not None and supersedes(newest, session) else session
@@ -215,6 +229,8 @@ class Chain:
         for link in by_worth:
             try:
                 return link.call(operation)
+            except SessionStoreBusy:
+                raise
             except SessionStoreUnavailable:
                 continue
         raise SessionStoreUnavailable
@@ -223,7 +239,7 @@ class Chain:
 
     def _put(self, session: Session) -> Session:
         newest, reached = session, []
-        for link, stored in self._ask_all(lambda store: store.put(session)):
+        for link, stored in self._ask_all(lambda store: store.put(session), writes=True):
             reached.append(link)
             newest = stored if supersedes(stored, newest) else newest
         self._give_those_that_came_back(reached, session)
@@ -238,14 +254,14 @@ class Chain:
     @staticmethod
     def _copy_to(link: Link, session: Session) -> None:
         try:
-            link.call(lambda store: store.put(session))
+            link.call(lambda store: store.put(session), insist=True)
         except SessionStoreUnavailable:
             log.debug("session store %s was lost before it got its copy of a session", link.name)
 
     def _remove_from(self, link: Link, token: str) -> bool:
         """Whether it is done; if not, it will be once the store is back."""
         try:
-            link.call(lambda store: store.remove(token))
+            link.call(lambda store: store.remove(token), insist=True)
         except SessionStoreUnavailable:
             pending = self._removals[link.name]
             if len(pending) < REMOVALS_LIMIT:
@@ -273,7 +289,7 @@ class Chain:
         """Compare a store that forgets with the other one, now and whenever it may have forgotten something."""
         link.store.on_loss(lambda: self._doubt(link))
         try:
-            if not link.call(lambda store: store.is_whole()):
+            if not link.call(lambda store: store.is_whole(), insist=True):
                 link.behind = 0.0
                 self._catch_up_in_background()
         except SessionStoreUnavailable:
@@ -309,18 +325,18 @@ class Chain:
             if not self._remove_from(target, token):
                 raise SessionStoreUnavailable
             pending.discard(token)
-        is_whole = target.call(lambda store: store.is_whole())
+        is_whole = target.call(lambda store: store.is_whole(), insist=True)
         since = behind - CLOCK_MARGIN if is_whole else 0.0
-        tokens = source.call(lambda store: store.tokens_since(since))
+        tokens = source.call(lambda store: store.tokens_since(since), insist=True)
         for token in tokens:
             self._copy(source, target, token)
-        target.call(lambda store: store.declare_whole())
+        target.call(lambda store: store.declare_whole(), insist=True)
         if target.generation == generation:
             target.behind = None
         log.debug("session store %s was given %d sessions that it may have missed", target.name, len(tokens))
 
     @staticmethod
     def _copy(source: Link, target: Link, token: str) -> None:
-        session = source.call(lambda store: store.get(token))
+        session = source.call(lambda store: store.get(token), insist=True)
         if session is not None:
-            target.call(lambda store: store.put(session))
+            target.call(lambda store: store.put(session), insist=True)

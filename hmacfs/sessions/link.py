@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.errors import SessionStoreBusy, SessionStoreUnavailable
 from hmacfs.sessions.replica import Replica
-from hmacfs.sessions.turns import Turns
+from hmacfs.turns import Turns
 
 R = TypeVar("R")
 
@@ -57,6 +57,8 @@ class Link:
         self._longest_pause = max(longest_pause, FIRST_PAUSE)
         self._on_edge = on_edge
         self._turns = Turns(store.concurrency)
+        #: How many calls have come back with an answer.
+        self._answered = 0
         self._edges = threading.Lock()
         self._closed = threading.Event()
 
@@ -78,25 +80,46 @@ class Link:
         self._is_healthy = True
         return None
 
-    def call(self, operation: Callable[[Replica], R]) -> R:
+    def call(self, operation: Callable[[Replica], R], *, insist: bool = False) -> R:
         """The operation's result. It costs the time of one unanswered call at most: whoever had to wait for a turn
-        while others found the store lost does not try it as well. Raises ``SessionStoreUnavailable``."""
+        while others found the store lost does not try it as well. Raises ``SessionStoreUnavailable``.
+
+        Raises ``SessionStoreBusy`` if no turn came in that time because of this process' other calls: their number says
+        nothing about the store, which goes on to count as healthy. ``insist``: instead, wait for as long as the store
+        answers others, and before all of them. That is for what another store has been told already.
+        """
         generation = self.generation
         if not self._is_healthy:
             raise SessionStoreUnavailable
-        if not self._turns.acquire(self.store.timeout):
-            busy = TimeoutError(f"all its {self.store.concurrency} connections were busy for {self.store.timeout:g} s")
-            self._set_health(generation, healthy=False, cause=busy)
-            raise SessionStoreUnavailable from busy
+        self._take_turn(generation, insist=insist)
         try:
             if generation != self.generation:
                 raise SessionStoreUnavailable
-            return operation(self.store)
+            result = operation(self.store)
+            self._answered += 1
+            return result
         except SessionStoreUnavailable as error:
             self._set_health(generation, healthy=False, cause=error)
             raise
         finally:
             self._turns.release()
+
+    def _take_turn(self, generation: int, *, insist: bool) -> None:
+        """A store that answered nobody for as long as its timeout is lost, however many wait for it."""
+        while True:
+            answered = self._answered
+            if self._turns.acquire(self.store.timeout, first=insist):
+                return
+            if generation != self.generation:
+                raise SessionStoreUnavailable
+            if answered == self._answered:
+                stuck = TimeoutError(
+                    f"all its {self.store.concurrency} connections were busy for {self.store.timeout:g} s"
+                )
+                self._set_health(generation, healthy=False, cause=stuck)
+                raise SessionStoreUnavailable from stuck
+            if not insist:
+                raise SessionStoreBusy
 
     def doubt(self) -> None:
         """Let it count as behind from now on, though it answers."""

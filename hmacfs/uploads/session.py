@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 import secrets
 from collections.abc import Mapping
 
@@ -74,6 +75,15 @@ class Session:
         return now >= self.expires(ttl)
 
 
+_TOKEN_BYTES = 32
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+def may_be_token(text: str) -> bool:
+    """Whether ``new_token`` could have made it: anything else is no store's business."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def new_token() -> str:
     """A session token: 256 random bits in URL-safe base64, safe as a file name and as a URL segment."""
-    return secrets.token_urlsafe(32)
+    return secrets.token_urlsafe(_TOKEN_BYTES)

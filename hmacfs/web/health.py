@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -20,6 +22,8 @@ PROBES = ("/healthz", "/readyz")
 WELCOME = "/"
 #: What keeps the server from serving is logged when it changes, and again after so long.
 REMINDER_SECONDS = 60.0
+#: How long what was found counts: a flood of questions costs the disk and the session store one look in that time.
+LOOK_SECONDS = 1.0
 
 
 class Health:
@@ -31,11 +35,27 @@ class Health:
         self._checks = checks
         self._clock = clock
         self._logged: dict[str, tuple[str, float]] = {}
+        self._found: list[str] = []
+        self._looked = -math.inf
+        self._looking = threading.Lock()
         self.is_draining = False
 
     def reasons(self) -> list[str]:
-        """Why this process should get no requests now; empty if it can serve."""
-        reasons = ["draining: the server is stopping"] if self.is_draining else []
+        """Why this process should get no requests now; empty if it can serve. As it was less than ``LOOK_SECONDS`` ago;
+        who comes while another one looks waits for what that finds."""
+        if not self._is_recent():
+            with self._looking:
+                if not self._is_recent():
+                    began = self._clock()
+                    self._found = self._look()
+                    self._looked = began
+        return [*(["draining: the server is stopping"] if self.is_draining else []), *self._found]
+
+    def _is_recent(self) -> bool:
+        return self._clock() - self._looked < LOOK_SECONDS
+
+    def _look(self) -> list[str]:
+        reasons: list[str] = []
         for name, check in self._checks:
             try:
                 check()

@@ -40,6 +40,7 @@ from hmacfs.web.rates import Rates
 from hmacfs.web.routing import ANY_PATH, Desk, TransferBlueprint
 from hmacfs.web.slots import SlotUploads, piece_of
 from hmacfs.web.tus import TusUploads, declared_length, filetype, is_tus_path, signable_types
+from hmacfs.web.unproven import UnprovenLookups
 
 #: What a signature that does not show an upload's progress ends in.
 _NOT_ENTITLED = (BadSignature, BadToken, TokenExpired, SlotMismatch, SizeMismatch)
@@ -58,6 +59,7 @@ class Services:
     slots: SlotUploads
     tus: TusUploads
     locations: Locations
+    unproven: UnprovenLookups
     prefix: str
     signed_downloads: bool
     max_size: int
@@ -227,8 +229,26 @@ def _progress(exchange: Exchange, services: Services, *, is_verified: bool) -> R
             return False
         return True
 
-    session = slots.unfinished(exchange, may_know)
+    if is_verified or services.unproven.is_known(exchange.header("X_SESSION_TOKEN") or ""):
+        session = slots.unfinished(exchange, may_know)
+    elif _may_be_signed(exchange, services.guards):
+        with services.unproven.turn(exchange.client):
+            session = slots.unfinished(exchange, may_know)
+    else:
+        return None
     return slots.probe(session) if session is not None else None
+
+
+def _may_be_signed(exchange: Exchange, guards: Guards) -> bool:
+    """Whether the request's signature could be that of an upload of this path: if it covers a length, only the upload's
+    record tells which."""
+    try:
+        guards.verify(exchange, None, method="PUT")
+    except LengthRequired:
+        return True
+    except _NOT_ENTITLED:
+        return False
+    return False  # v3, which the caller has judged
 
 
 def _tus_creation(services: Services) -> View:

@@ -23,17 +23,25 @@ from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
 from hmacfs.uploads.progress import Progress
 from hmacfs.uploads.resumable import ResumableUploads
-from hmacfs.uploads.session import Session
+from hmacfs.uploads.session import Session, may_be_token
 from hmacfs.web.client import network_of
 from hmacfs.web.exchange import TUS_PATH, Exchange, Headers, Reply
 from hmacfs.web.locations import Locations
+from hmacfs.web.unproven import UnprovenLookups
 
 
 class TusUploads:
     """The views. ``prefix`` is the mount point."""
 
-    def __init__(self, uploads: ResumableUploads[Body, FileFacts], prefix: str, locations: Locations) -> None:
+    def __init__(
+        self,
+        uploads: ResumableUploads[Body, FileFacts],
+        prefix: str,
+        locations: Locations,
+        unproven: UnprovenLookups,
+    ) -> None:
         self._uploads = uploads
+        self._unproven = unproven
         self._prefix = prefix
         self._locations = locations
 
@@ -114,7 +122,14 @@ class TusUploads:
         )
 
     def _session(self, exchange: Exchange) -> Session:
-        session = self._uploads.get(exchange.environ["PATH_INFO"].removeprefix(self._prefix + TUS_PATH))
+        token = exchange.environ["PATH_INFO"].removeprefix(self._prefix + TUS_PATH)
+        if not may_be_token(token):
+            raise SessionUnknown
+        if self._unproven.is_known(token):
+            session = self._uploads.get(token)
+        else:
+            with self._unproven.turn(exchange.client):
+                session = self._uploads.get(token)
         if session.slot is not None:  # made by another dialect, whose URL is its capability
             raise SessionUnknown
         return session

@@ -144,9 +144,15 @@ class TusUpload(Upload):
 DIALECTS: tuple[type[Upload], ...] = (RangeUpload, NumberedUpload, TusUpload)
 
 
-def begun(kind: type[Upload], server: HmacFileServer, name: str, size: int = 40_000) -> Upload:
+def begun(
+    kind: type[Upload],
+    server: HmacFileServer,
+    name: str,
+    size: int = 40_000,
+    headers: Callable[[], dict[str, str]] = dict,
+) -> Upload:
     """An upload of ``BODY`` whose first piece is stored."""
-    upload = kind(server, name, BODY, size)
+    upload = kind(server, name, BODY, size, headers)
     if isinstance(upload, TusUpload):
         assert upload.create().status == 201
     answer = upload.send(0)

@@ -525,8 +525,8 @@ def test_health(server: HmacFileServer, start_server: StartServer) -> None:
     tmp = own.store / ".hmacfs" / "tmp"
     tmp.rmdir()
     tmp.write_bytes(b"no folder can be made here")
+    wait_until(lambda: request(own, "GET", "/readyz").status == 503, what="the next look")
     answer = request(own, "GET", "/readyz")
-    assert answer.status == 503
     assert b"store" in answer.body
     assert request(own, "GET", "/healthz").status == 200
 

@@ -162,6 +162,7 @@ def test_a_disk_that_is_mounted_later_is_used_and_missed_when_it_goes(mounted: M
     for number in range(6):
         answer = put(server, f"lost/{number}", b"x")
         assert (answer.status, answer.headers["Retry-After"]) == (503, "60")
+    wait_until(lambda: request(server, "GET", "/readyz").status == 503, what="the next look")
     answer = request(server, "GET", "/readyz")
     assert (answer.status, answer.body) == (503, b"store: The server's store is not there at the moment.\n")
     assert not (server.store / "lost").exists()

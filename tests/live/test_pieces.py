@@ -227,7 +227,7 @@ def test_without_a_session_store_pieces_wait_and_whole_uploads_go_on(start_serve
         assert put(server, "whole", b"x").status == 201
         assert get(server, "whole").body == b"x"
         assert request(server, "GET", "/healthz").status == 200
-        assert request(server, "GET", "/readyz").status == 503
+        wait_until(lambda: request(server, "GET", "/readyz").status == 503, what="its readiness to end")
         redis.start()
         wait_until(server.is_ready, what="Redis's return")
         for upload in uploads:

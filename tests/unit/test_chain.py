@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.errors import SessionStoreBusy, SessionStoreUnavailable
 from hmacfs.sessions.chain import Chain
 from hmacfs.sessions.records import supersedes
 from hmacfs.uploads.session import Session, State
@@ -162,3 +162,89 @@ def test_a_finished_session_that_went_on_in_the_other_store_is_none(pair: Pair) 
     wait_until(lambda: first.is_healthy, what="the first store's return")
     assert pair.chain.find_finished("a") is None
     assert pair.first.records["token"].revision <= gone.revision
+
+
+class Slow(Store):
+    """One operation at a time, each of which waits for ``may_answer``."""
+
+    timeout, concurrency = 0.5, 1
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.may_answer = threading.Semaphore(0)
+        self.asked = 0
+
+    def get(self, token: str) -> Session | None:
+        self.asked += 1
+        assert self.may_answer.acquire(timeout=10)
+        return super().get(token)
+
+
+def ask(chain: Chain, token: str = "any") -> str:
+    try:
+        chain.get(token)
+    except SessionStoreBusy:
+        return "busy"
+    except SessionStoreUnavailable:
+        return "lost"
+    return "answered"
+
+
+def keep_answering(store: Slow, stop: threading.Event) -> None:
+    while not stop.wait(0.05):
+        store.may_answer.release()
+
+
+@pytest.fixture
+def slow() -> Iterator[tuple[Slow, Chain]]:
+    store = Slow("postgres")
+    stores: Any = [store]
+    chain = Chain(stores, ttl=3600, retry_delay=60)
+    yield store, chain
+    store.may_answer.release(1000)
+    chain.close()
+
+
+def test_a_crowd_is_no_failure_of_a_store_that_answers(slow: tuple[Slow, Chain]) -> None:
+    store, chain = slow
+    stop = threading.Event()
+    with ThreadPoolExecutor(41) as pool:
+        pool.submit(keep_answering, store, stop)
+        outcomes = list(pool.map(lambda _: ask(chain), range(40)))
+        stop.set()
+    assert {"busy", "answered"} == set(outcomes)
+    assert chain.status().active == "postgres"
+
+
+def test_a_store_that_answers_nobody_is_lost_however_many_wait(slow: tuple[Slow, Chain]) -> None:
+    store, chain = slow
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, chain) for _ in range(8)]
+        wait_until(lambda: chain.status().active == "", what="the loss")
+        store.may_answer.release(8)
+        outcomes = [one.result() for one in asked]
+    assert "busy" not in outcomes
+    assert "lost" in outcomes
+
+
+def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> None:
+    first, second = Store("redis"), Slow("postgres")
+    stores: Any = [first, second]
+    chain = Chain(stores, ttl=3600, retry_delay=60)
+    link, stop = chain._links[1], threading.Event()
+    written = Session("t" * 43, "path", "path", 5, None, "", 0.0, 0.0)
+    with ThreadPoolExecutor(50) as pool:
+        crowd = [pool.submit(link.call, lambda store: store.get("any")) for _ in range(40)]
+        wait_until(lambda: second.asked == 1, what="the crowd")
+        writing = pool.submit(chain.save, written)
+        wait_until(lambda: bool(first.records), what="the first write")
+        pool.submit(keep_answering, second, stop)
+        writing.result()
+        stop.set()
+        second.may_answer.release(100)
+        for one in crowd:
+            one.exception()
+    assert second.records.keys() == first.records.keys()
+    assert link.is_healthy
+    assert link.behind is None
+    chain.close()

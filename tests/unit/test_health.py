@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from hmacfs.errors import StorageFailed
 from hmacfs.telemetry.events import RequestFinished
 from hmacfs.telemetry.logs import AccessLog
-from hmacfs.web.health import PROBES, REMINDER_SECONDS, Health
+from hmacfs.web.health import LOOK_SECONDS, PROBES, REMINDER_SECONDS, Health
 
 
 def test_a_failure_is_logged_when_it_begins_and_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -28,12 +30,14 @@ def test_a_failure_is_logged_when_it_begins_and_once_a_minute(caplog: pytest.Log
         assert "not ready: store" in caplog.text
         assert "Input/output error" in caplog.text
         cause = OSError(30, "Read-only file system")
+        now += LOOK_SECONDS
         health.reasons()
         assert "Read-only file system" in caplog.text
         now += REMINDER_SECONDS
         health.reasons()
         assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
         cause = None
+        now += LOOK_SECONDS
         assert health.reasons() == health.reasons() == []
         assert caplog.messages[3:] == ["ready again: store"]
 
@@ -44,3 +48,26 @@ def test_probes_are_logged_at_level_debug(caplog: pytest.LogCaptureFixture) -> N
         for route in (*PROBES, "/upload/<path>"):
             log(RequestFinished("id", "::1", "GET", route, route, 200, "", 0, 3, 0.001, stored=False))
         assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG", "INFO"]
+
+
+def test_a_flood_of_questions_costs_one_look() -> None:
+    now, looks = 1000.0, 0
+    may_end = threading.Event()
+
+    def check() -> None:
+        nonlocal looks
+        looks += 1
+        assert may_end.wait(10)
+        raise StorageFailed
+
+    health = Health([("store", check)], clock=lambda: now)
+    with ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(health.reasons) for _ in range(20)]
+        may_end.set()
+        assert {len(one.result()) for one in asked} == {1}
+    assert looks == 1
+    health.is_draining = True
+    assert len(health.reasons()) == 2, "that is known without a look"
+    now += LOOK_SECONDS
+    health.reasons()
+    assert looks == 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -235,6 +237,33 @@ def test_nobody_asks_a_lost_place(switch: Switch, remote: Remote) -> None:
     before = remote.asked
     switch.take("a", 100, PERIOD)
     assert remote.asked == before
+
+
+def test_a_crowd_is_no_loss_of_a_place_that_answers(switch: Switch, remote: Remote) -> None:
+    """Who finds no turn is counted here."""
+    remote.timeout = 0.5
+    hit, may_answer, stop = remote.hit, threading.Semaphore(0), threading.Event()
+
+    def late(key: str, left: float, amount: int) -> Window:
+        assert may_answer.acquire(timeout=10)
+        return hit(key, left, amount)
+
+    def keep_answering() -> None:
+        while not stop.wait(0.05):
+            may_answer.release()
+
+    remote.hit = late  # type: ignore[method-assign]
+    with ThreadPoolExecutor(41) as pool:
+        pool.submit(keep_answering)
+        hits = list(pool.map(lambda number: switch.take(f"{number}", 10, PERIOD).hits, range(40)))
+        assert switch.status().is_healthy
+        assert 0 < remote.asked < 40
+        stop.set()
+        assert hits == [1] * 40
+        stuck = [pool.submit(switch.take, f"{number}", 10, PERIOD) for number in range(40, 60)]
+        wait_until(lambda: not switch.status().is_healthy, what="the loss of a place that answers nobody")
+        may_answer.release(20)
+        assert [one.result().hits for one in stuck] == [1] * 20
 
 
 # -- what requests are told -----------------------------------------------------------------------

@@ -15,14 +15,18 @@ class Turns:
         self._waiting: deque[threading.Event] = deque()
         self._lock = threading.Lock()
 
-    def acquire(self, timeout: float) -> bool:
-        """Whether a turn came within ``timeout`` seconds. Whoever got one gives it back with ``release``."""
+    def acquire(self, timeout: float, *, first: bool = False) -> bool:
+        """Whether a turn came within ``timeout`` seconds; ``first``: before all that wait now. Whoever got one gives it
+        back with ``release``."""
         with self._lock:
             if self._free:
                 self._free -= 1
                 return True
             turn = threading.Event()
-            self._waiting.append(turn)
+            if first:
+                self._waiting.appendleft(turn)
+            else:
+                self._waiting.append(turn)
         try:
             if turn.wait(timeout):
                 return True
