@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import flask
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
 from hmacfs.config import Settings
+from hmacfs.config.values import FreeSpace
 from hmacfs.housekeeping import Sweeper, Watch
 from hmacfs.keyring import Keyring
 from hmacfs.rates.limiting import WindowRateLimiter
@@ -23,6 +25,7 @@ from hmacfs.storage.opening import open_storage
 from hmacfs.storage.partial import PartialFiles
 from hmacfs.storage.rows import SharedRows
 from hmacfs.storage.running import RunningUploads
+from hmacfs.storage.shares import ClientShares, Networks
 from hmacfs.storage.space import SharedSums, SpaceGuard
 from hmacfs.telemetry.events import Events, RequestFinished
 from hmacfs.telemetry.files import ValueFiles
@@ -33,13 +36,13 @@ from hmacfs.transfer.receive import Receiver
 from hmacfs.uploads.progress import Limits, Swept
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.whole import StoreWhole
-from hmacfs.web.client import ClientAddress
+from hmacfs.web.client import ClientAddress, networks_of
 from hmacfs.web.cors import Cors
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
 from hmacfs.web.health import PROBES, WELCOME, Health, health
 from hmacfs.web.locations import Locations
-from hmacfs.web.rates import DOWNLOAD, SIGNATURE, UPLOAD, Rates, rate_limiter
+from hmacfs.web.rates import DOWNLOAD, SIGNATURE, UPLOAD, Clients, Rates, rate_limiter
 from hmacfs.web.routing import AnyPath, Desk, DirectDoor
 from hmacfs.web.slots import SlotUploads
 from hmacfs.web.transfers import Services, transfers
@@ -92,12 +95,13 @@ class Core:
             early_writeback=self.storage.durable,
         )
         self.reserved = SharedSums(settings.runtime_dir / "reserved")
+        self.rows = SharedRows(settings.runtime_dir / "running")
         self.space = SpaceGuard(
             self.storage.free_bytes,
             lambda: settings.min_free_space.of(self.storage.total_bytes()),
             self.reserved,
+            shares=_shares(settings, self.rows),
         )
-        self.rows = SharedRows(settings.runtime_dir / "running")
         self.running = RunningUploads(self.rows)
         self.store_whole = StoreWhole(
             self.storage, receiver, self.running, self.space, max_size=settings.upload_max_size
@@ -127,6 +131,20 @@ class Core:
         self.space.check()
 
 
+def _shares(settings: Settings, rows: SharedRows) -> ClientShares | None:
+    """``None`` if no client has a limit."""
+    share = settings.max_reserved_per_client
+    if share == FreeSpace():
+        return None
+    limited = Clients(settings.rate_limit_exempt, "MaxReservedPerClient")
+
+    @functools.lru_cache(maxsize=4096)
+    def networks(client: str) -> Networks:
+        return networks_of(client) if limited(client) is not None else ()
+
+    return ClientShares(rows, networks, share.of)
+
+
 def open_sweeper(settings: Settings) -> Sweeper:
     """For the command line. Raises ``ConfigError``."""
     return Core(settings).sweeper
@@ -141,7 +159,7 @@ def create_app(settings: Settings) -> flask.Flask:
     cors = Cors(settings.allowed_origins)
     listeners: list[Callable[[RequestFinished], None]] = [
         AccessLog(probes=PROBES),
-        RefusalLog({"no-space": core.space.describe}),
+        RefusalLog({"no-space": core.space.describe, "too-much-reserved": core.space.describe_shares}),
     ]
     looks = [core.storage.look, core.runtime.look, core.reserved.look, core.rows.look, counter.look]
     pulse = None

@@ -198,6 +198,13 @@ class NoSpace(HmacfsError):
     sentence = "There is not enough space for this file."
 
 
+class TooMuchReserved(RateLimited):
+    """With this upload its client would have more of the free space than one may (``MaxReservedPerClient``)."""
+
+    reason = "too-much-reserved"
+    sentence = "Your running uploads take too much of the free space."
+
+
 class StorageFailed(HmacfsError):
     """The disk failed; where and why is in ``where``, ``__cause__`` and the log, never in the answer."""
 

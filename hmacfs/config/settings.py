@@ -154,7 +154,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("UploadRateLimit", values.request_rate, "", 'uploads of one client address, such as `"60/minute"`'),
     Setting("DownloadRateLimit", values.request_rate, "", "downloads of one client address"),
     Setting("AuthFailureRateLimit", values.request_rate, "30/minute", "wrong signatures of one client address"),
-    Setting("RateLimitExempt", values.many(values.network), [], "networks that no rate limit applies to"),
+    Setting(
+        "RateLimitExempt",
+        values.many(values.network),
+        [],
+        "networks that no rate limit and no `MaxReservedPerClient` applies to",
+    ),
     Setting(
         "TrustedProxies",
         values.many(values.network),
@@ -162,6 +167,12 @@ SETTINGS: tuple[Setting, ...] = (
         "proxies whose `X-Forwarded-For` or else `Forwarded` is believed; on a Unix socket every peer is",
     ),
     Setting("MinFreeSpace", values.free_space, "100MB", "space that uploads leave free; also a percentage"),
+    Setting(
+        "MaxReservedPerClient",
+        values.share_of_free_space,
+        "50%",
+        "what the running uploads of one client address may reserve of what `MinFreeSpace` leaves; 0 for no limit",
+    ),
     Setting(
         "RuntimeDir",
         values.optional(values.path),
@@ -228,6 +239,7 @@ class Settings:
     rate_limit_exempt: tuple[Network, ...]
     trusted_proxies: tuple[Network, ...]
     min_free_space: FreeSpace
+    max_reserved_per_client: FreeSpace
     runtime_dir: Path
 
     @property

@@ -85,13 +85,13 @@ class UnixAddress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FreeSpace:
-    """An amount of bytes, or a percentage of the file system's size."""
+    """An amount of bytes, or a percentage: of the file system's size, or of what is free."""
 
     bytes: int = 0
     percent: float = 0.0
 
     def of(self, total: int) -> int:
-        """In bytes, on a file system of ``total`` bytes."""
+        """In bytes, of ``total``."""
         return self.bytes + int(total * self.percent / 100)
 
 
@@ -335,6 +335,13 @@ def free_space(value: Any) -> FreeSpace:
         return FreeSpace(bytes=size()(value))
     except ValueError as error:
         raise ValueError(f'{error}, or a percentage such as "5%"') from None
+
+
+def share_of_free_space(value: Any) -> FreeSpace:
+    """As ``free_space``, but all of it is allowed."""
+    if isinstance(value, str) and re.fullmatch(r"\s*100(?:\.0{1,3})?\s*%\s*", value):
+        return FreeSpace(percent=100.0)
+    return free_space(value)
 
 
 def shown(value: object, *, is_secret: bool) -> str:

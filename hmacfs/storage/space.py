@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from hmacfs import processes
 from hmacfs.descriptors import allocate
 from hmacfs.errors import NoSpace, StorageFailed
 from hmacfs.shared_file import SharedFile
+from hmacfs.storage.shares import ClientShares, Networks
 
 log = logging.getLogger("hmacfs.storage")
 
@@ -31,15 +32,24 @@ FRESH_SECONDS = 0.5
 PLENTY_BYTES = 8 * 1024**3
 #: What a file system that does not tell its size is taken to have.
 UNKNOWN_BYTES = 2**62
+#: How much more than has come is set aside for a body whose length nobody knows.
+STEP_BYTES = 1024 * 1024
 #: How often a worker announces how far its uploads are.
 ANNOUNCE_SECONDS = 1.0
 
 
 class Counted(Protocol):
-    """A body that knows how many bytes of it were received."""
+    """A body that knows how many bytes of it were received, and its client's address. ``is_here``: all of it has
+    arrived."""
 
     @property
     def received(self) -> int: ...
+
+    @property
+    def is_here(self) -> bool: ...
+
+    @property
+    def client(self) -> str: ...
 
 
 class SharedSums:
@@ -97,11 +107,15 @@ class SharedSums:
 
     def of_others(self) -> int:
         """The sum of all other processes' numbers."""
-        return sum(
-            number
-            for pid, started, number in self.ENTRY.iter_unpack(self._map[:])
-            if number > 0 < pid and (process := processes.Process(pid, started)) != self._process and process.is_alive
-        )
+        total = 0
+        for position in range(0, len(self._map), self.ENTRY.size):
+            pid, started, number = self.ENTRY.unpack_from(self._map, position)
+            if pid == 0:  # each takes the first place that is free: nobody was ever behind this one
+                break
+            process = processes.Process(pid, started)
+            if number > 0 < pid and process != self._process and process.is_alive:
+                total += number
+        return total
 
 
 @contextlib.contextmanager
@@ -117,7 +131,8 @@ class SpaceGuard:
     """Reserves space for uploads; knows of all that this process is receiving.
 
     free_bytes: what the store may still take, ``None`` if nobody knows: then all fits. least_free: what must stay free,
-    as a function, since it may be a share of the file system's size.
+    as a function, since it may be a share of the file system's size. shares: what each client may have of it, but for
+    bodies that are here already; ``None`` for no limit.
     """
 
     def __init__(
@@ -126,19 +141,23 @@ class SpaceGuard:
         least_free: Callable[[], int],
         shared: SharedSums,
         clock: Callable[[], float] = time.monotonic,
+        shares: ClientShares | None = None,
     ) -> None:
         self._free_bytes = free_bytes
         self._least_free = least_free
         self._shared = shared
         self._clock = clock
+        self._shares = shares
         self._running: set[Reservation] = set()
         self._reserved = 0
+        self._free = 0
         self._spare = 0
         self._measured = float("-inf")
 
-    def reserve(self, count: int, body: Counted | None = None) -> Reservation:
-        """Set ``count`` bytes aside as a context; with a body, those that it has not received yet. Entering it raises
-        ``NoSpace`` if less than the minimum would stay free."""
+    def reserve(self, count: int | None, body: Counted | None = None) -> Reservation:
+        """Set ``count`` bytes aside as a context; with a body, those that it has not received yet. ``None``: see
+        ``Reservation.cover``. Entering it raises ``NoSpace`` if less than the minimum would stay free, and
+        ``TooMuchReserved`` if the body's client would have more than its share."""
         return Reservation(self, count, body)
 
     @property
@@ -146,20 +165,26 @@ class SpaceGuard:
         """How many uploads are in progress in this process."""
         return len(self._running)
 
-    def add(self, reservation: Reservation) -> None:
+    def begin(self, reservation: Reservation, count: int | None) -> None:
+        body = reservation.body
+        if self._shares is not None and body is not None and not body.is_here:
+            reservation.networks = self._shares.networks(body.client)
+        if count is not None:
+            self.extend(reservation, count, count)
+        self._running.add(reservation)
+
+    def extend(self, reservation: Reservation, least: int, most: int, unwritten: int = 0) -> None:
+        """Set between ``least`` and ``most`` further bytes aside. ``unwritten``: bytes that have been received and are
+        not yet in the file."""
         is_fresh = self._clock() - self._measured <= FRESH_SECONDS
-        if is_fresh and self._spare - self._reserved - reservation.count >= PLENTY_BYTES:
-            self._admit(reservation)
+        if is_fresh and self._spare - self._reserved - most >= PLENTY_BYTES:
+            self._admit(reservation, least, most)
             return
         with self._shared.lock():
-            if self._measure() < reservation.count:
+            room = self._measure() - unwritten
+            if room < least:
                 raise NoSpace
-            self._admit(reservation)
-
-    def room(self) -> int:
-        """Bytes that may be written now without going below the minimum."""
-        with self._shared.lock():
-            return max(0, self._measure())
+            self._admit(reservation, least, min(most, room))
 
     def check(self) -> None:
         """Raises ``NoSpace``, with a sentence for operators, while less is free than must stay so."""
@@ -171,19 +196,29 @@ class SpaceGuard:
         """How much is free, as far as it is known, and how much must stay so."""
         return _in_words(self._free_bytes(), self._least_free())
 
+    def describe_shares(self) -> str:
+        """The same, and how much of it one client may have."""
+        share = 0 if self._shares is None else self._shares.of(self._free)
+        return f"{self.describe()}, one client may reserve {share} (MaxReservedPerClient)"
+
     def _measure(self) -> int:
         free = self._free_bytes()
-        self._spare = UNKNOWN_BYTES if free is None else free - self._least_free() - self._shared.of_others()
+        self._free = UNKNOWN_BYTES if free is None else max(0, free - self._least_free())
+        self._spare = self._free - self._shared.of_others() if free is not None else UNKNOWN_BYTES
         self._measured = self._clock()
         return self._spare - sum(running.left for running in self._running)
 
-    def _admit(self, reservation: Reservation) -> None:
-        self._running.add(reservation)
-        self._reserved += reservation.count
+    def _admit(self, reservation: Reservation, least: int, most: int) -> None:
+        if reservation.networks and self._shares is not None:
+            most = self._shares.take(reservation, least, most, self._free)
+        reservation.count += most
+        self._reserved += most
         self._shared.announce(self._reserved)
 
-    def remove(self, reservation: Reservation) -> None:
+    def end(self, reservation: Reservation) -> None:
         self._running.discard(reservation)
+        if reservation.networks and self._shares is not None:
+            self._shares.give_back(reservation)
         self._reserved -= reservation.count
         self._shared.announce(self._reserved)
 
@@ -193,28 +228,43 @@ class SpaceGuard:
             time.sleep(ANNOUNCE_SECONDS)
             if self._running:
                 self._shared.announce(sum(running.left for running in self._running))
+                if self._shares is not None:
+                    self._shares.tell()
 
 
 class Reservation:
-    """Bytes that are set aside for as long as the context lasts."""
+    """Bytes that are set aside for as long as the context lasts. ``networks``: see ``shares``."""
 
-    __slots__ = ("_body", "_guard", "count")
+    __slots__ = ("_announced", "_guard", "body", "count", "networks", "told")
 
-    def __init__(self, guard: SpaceGuard, count: int, body: Counted | None) -> None:
+    def __init__(self, guard: SpaceGuard, count: int | None, body: Counted | None) -> None:
         self._guard = guard
-        self._body = body
-        self.count = count
+        self._announced = count
+        self.body = body
+        self.count = 0
+        self.networks: Networks = ()
+        self.told = 0
 
     @property
     def left(self) -> int:
         """Bytes still to come."""
-        return max(0, self.count - self._body.received) if self._body is not None else self.count
+        return max(0, self.count - self.body.received) if self.body is not None else self.count
 
-    def __enter__(self) -> None:
-        self._guard.add(self)
+    def cover(self, received: int, written: int) -> int:
+        """For a body of unknown length: have at least the ``received`` bytes set aside, and up to ``STEP_BYTES`` more.
+        How many that are in all. ``written``: so many of those the file system knows of. Raises ``NoSpace``,
+        ``TooMuchReserved``."""
+        if received > self.count:
+            least = received - self.count
+            self._guard.extend(self, least, least + STEP_BYTES, self.count - written)
+        return self.count
+
+    def __enter__(self) -> Self:
+        self._guard.begin(self, self._announced)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._guard.remove(self)
+        self._guard.end(self)
 
 
 def _in_words(free: int | None, least: int) -> str:

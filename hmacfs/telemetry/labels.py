@@ -21,6 +21,7 @@ REFUSALS: Mapping[str, str] = {
     "slot-mismatch": "signature",
     "rate-limited": "rate",
     "too-many-sessions": "rate",
+    "too-much-reserved": "rate",
     "too-large": "size",
     "size-mismatch": "size",
     "no-space": "space",

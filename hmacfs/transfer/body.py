@@ -27,13 +27,15 @@ R = TypeVar("R")
 
 class Body(io.RawIOBase):
     """What all kinds share. ``length`` is the declared number of bytes (``None``: unknown until the end), ``received``
-    how many have been read so far; ``timeout`` how long one read may wait, in seconds.
+    how many have been read so far; ``client`` whose it is, an address or empty; ``timeout`` how long one read may wait,
+    in seconds.
 
     ``least_rate``: bytes per second of the time spent waiting for the client, averaged over ``timeout``; a body that
     stays below it is ``Stalled``. What the server itself needs (a slow disk, a rate limit) does not count. 0: none.
     ``waiting_since``: the monotonic time since when the client is waited for, 0.0 while it is not.
     """
 
+    client = ""
     least_rate = 0
     waiting_since = 0.0
     _waited = 0.0

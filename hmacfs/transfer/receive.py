@@ -69,18 +69,22 @@ class Receiver:
         limit: int,
         digest: Digest | None = None,
         is_wanted: Callable[[], bool] | None = None,
+        cover: Callable[[int, int], int] | None = None,
     ) -> int:
         """Write what is left of ``body`` to the file ``fd`` at its position; the number of bytes that was.
 
         is_wanted: asked some times a second; once it says that another writer wants the file, this one ends with
         ``TakenOver``, even if it is waiting for its client.
 
+        cover: called with the bytes received and those written before there are more than it returned last (0 at
+        first); raises what keeps them from being written.
+
         Raises ``TooLarge`` once the body exceeds ``limit`` bytes, ``TakenOver`` for one that was interrupted,
         ``BodyCutShort``, ``Stalled``, ``BadBody``, and
         ``OSError`` if the file cannot be written. What arrived before that is in the file.
         """
         body.least_rate = self._least_rate
-        job = _Job(body, fd, limit, Pace(self._rate, time.monotonic()) if self._rate else None)
+        job = _Job(body, fd, limit, cover, Pace(self._rate, time.monotonic()) if self._rate else None)
         watcher = gevent.spawn(_watch, body, is_wanted) if is_wanted is not None else None
         try:
             return self._receive(job, digest)
@@ -125,8 +129,7 @@ class Receiver:
         """Store what was read together with the request's head."""
         while body.inbox.count and not body.is_complete:
             ahead = body.take_ahead(job.pace.piece if job.pace else None)
-            if body.received > job.limit:
-                raise TooLarge
+            job.check(body.received)
             self._write(job.fd, ahead)
             self._after_piece(job, len(ahead))
 
@@ -137,8 +140,7 @@ class Receiver:
             body.wait_for_data()
             with self._buffer(size) as buffer:
                 count = body.readinto(buffer)
-                if body.received > job.limit:
-                    raise TooLarge
+                job.check(body.received)
                 view = buffer[:count]
                 if digest is not None:
                     digest.update(view)
@@ -191,12 +193,23 @@ def _watch(body: Body, is_wanted: Callable[[], bool]) -> None:
 class _Job:
     """One call of ``receive``: its arguments and how far it is."""
 
-    __slots__ = ("body", "fd", "handed_to_disk", "limit", "moved", "pace")
+    __slots__ = ("_allowed", "_cover", "_limit", "body", "fd", "handed_to_disk", "moved", "pace")
 
-    def __init__(self, body: Body, fd: int, limit: int, pace: Pace | None) -> None:
+    def __init__(
+        self, body: Body, fd: int, limit: int, cover: Callable[[int, int], int] | None, pace: Pace | None
+    ) -> None:
         self.body = body
         self.fd = fd
-        self.limit = limit
+        self._limit = limit
+        self._cover = cover
+        self._allowed = limit if cover is None else 0
         self.pace = pace
         self.moved = 0
         self.handed_to_disk = 0
+
+    def check(self, received: int) -> None:
+        """Whether so many bytes may be written. Raises ``TooLarge``, and what ``cover`` raises."""
+        if received > self._allowed:
+            if received > self._limit or self._cover is None:
+                raise TooLarge
+            self._allowed = min(self._limit, self._cover(received, self.moved))

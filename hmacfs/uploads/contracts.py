@@ -140,4 +140,5 @@ class PieceReceiver(Protocol[BodyT]):
         limit: int,
         digest: Digest | None = None,
         is_wanted: Callable[[], bool] | None = None,
+        cover: Callable[[int, int], int] | None = None,
     ) -> int: ...

@@ -10,7 +10,6 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Generic, TypeVar
 
 from hmacfs.errors import (
@@ -18,6 +17,7 @@ from hmacfs.errors import (
     DigestMismatch,
     HmacfsError,
     NameTaken,
+    NoSpace,
     OffsetMismatch,
     SessionConflict,
     SessionEnded,
@@ -33,7 +33,7 @@ from hmacfs.uploads.contracts import Facts, Partials, PieceReceiver, SessionStor
 from hmacfs.uploads.progress import Limits, Progress, Swept, became, of_file, step
 from hmacfs.uploads.session import Session, State, new_token
 from hmacfs.uploads.sweep import sweep
-from hmacfs.uploads.whole import Counted, Digest, MeasuredSpace, receive_within
+from hmacfs.uploads.whole import Counted, Digest, Space
 
 BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
 FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
@@ -56,7 +56,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         sessions: SessionStore,
         partials: Partials[FactsT],
         receiver: PieceReceiver[BodyT],
-        space: MeasuredSpace,
+        space: Space,
         exists: Callable[[StoredName], bool],
         facts: Callable[[StoredName], FactsT | None],
         limits: Limits,
@@ -279,9 +279,8 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             if not restart:
                 session = self._with_length(session, length, offset, size or 0)
             limit, size = self.limits.size_of(session) - offset, self.limits.expected(session, offset, size)
-            with self._space.reserve(size or 0, body):
-                receive = partial(self._receive, session, writer, body, digest)
-                receive_within(self._space, limit, size, receive)
+            with self._space.reserve(size, body) as reserved:
+                self._receive(session, writer, body, digest, limit, reserved.cover if size is None else None)
             is_news = after is not None or self._is_news(session)
             if is_news or writer.length > offset:
                 session = dataclasses.replace(session, touched=self._clock())
@@ -358,14 +357,15 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         body: BodyT,
         digest: Digest | None,
         limit: int,
+        cover: Callable[[int, int], int] | None,
     ) -> None:
         began_at = writer.length
         try:
-            self._receiver.receive(body, writer.fd, limit=limit, digest=digest, is_wanted=writer.is_wanted)
+            self._receiver.receive(body, writer.fd, limit=limit, digest=digest, is_wanted=writer.is_wanted, cover=cover)
             if digest is not None:
                 digest.check()
         except BaseException as error:
-            if digest is not None or isinstance(error, TooLarge):
+            if digest is not None or isinstance(error, (NoSpace, TooLarge)):
                 writer.truncate(began_at)
             elif isinstance(error, HmacfsError) and writer.stored() != began_at:
                 self._touch(session)

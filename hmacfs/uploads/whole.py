@@ -6,23 +6,27 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Generic, Protocol, TypeVar
 
-from hmacfs.errors import LengthRequired, NameTaken, NoSpace, TooLarge
+from hmacfs.errors import LengthRequired, NameTaken, TooLarge
 from hmacfs.naming import StoredName
 
 
 class Counted(Protocol):
-    """A request body that knows how many bytes of it were received."""
+    """A request body that knows how many bytes of it were received, and whose they are: ``client`` is an address, empty
+    if that is not known. ``is_here``: all of it has arrived."""
 
     @property
     def received(self) -> int: ...
 
-
-class Incoming(Counted, Protocol):
-    """One that can be ended before its time. ``is_here``: all of it has arrived. ``waiting_since``: the monotonic time
-    since when its client is waited for, 0.0 while it is not."""
-
     @property
     def is_here(self) -> bool: ...
+
+    @property
+    def client(self) -> str: ...
+
+
+class Incoming(Counted, Protocol):
+    """One that can be ended before its time. ``waiting_since``: the monotonic time since when its client is waited for,
+    0.0 while it is not."""
 
     @property
     def waiting_since(self) -> float: ...
@@ -59,18 +63,20 @@ class Running(Protocol):
     def claim(self, name: StoredName, body: Incoming) -> AbstractContextManager[object]: ...
 
 
+class Reserved(Protocol):
+    """Space that is set aside for a body."""
+
+    def cover(self, received: int, written: int) -> int:
+        """For a body whose length nobody knows: have at least the ``received`` bytes set aside, of which so many are
+        ``written``; how many may be before this is called again. Raises ``NoSpace``, ``TooMuchReserved``."""
+
+
 class Space(Protocol):
-    """Guards the free space. Entering ``reserve``'s context raises ``NoSpace``; inside it the bytes count as used, with
-    a body those that it has not received yet."""
+    """Guards the free space. Entering ``reserve``'s context raises ``NoSpace``, and ``TooMuchReserved`` if the body's
+    client has too much of it; inside it the bytes count as used, with a body those that it has not received yet.
+    ``None``: nobody knows how many there will be, and none are set aside but by ``cover``."""
 
-    def reserve(self, count: int, body: Counted | None = None) -> AbstractContextManager[None]: ...
-
-
-class MeasuredSpace(Space, Protocol):
-    """Space that tells how much there is."""
-
-    def room(self) -> int:
-        """Bytes that may be written as things are now."""
+    def reserve(self, count: int | None, body: Counted | None = None) -> AbstractContextManager[Reserved]: ...
 
 
 class Digest(Protocol):
@@ -83,9 +89,18 @@ class Digest(Protocol):
 
 class Receiver(Protocol[BodyT]):
     """Moves a request body into a file, telling ``digest`` of it; raises what became of it (``BodyCutShort``,
-    ``Stalled``, ``TooLarge``)."""
+    ``Stalled``, ``TooLarge``). ``cover`` is called with the bytes received and written before there are more than it
+    returned last, and raises what keeps them from being written."""
 
-    def receive(self, body: BodyT, fd: int, *, limit: int, digest: Digest | None = None) -> int: ...
+    def receive(
+        self,
+        body: BodyT,
+        fd: int,
+        *,
+        limit: int,
+        digest: Digest | None = None,
+        cover: Callable[[int, int], int] | None = None,
+    ) -> int: ...
 
 
 class StoreWhole(Generic[BodyT, FactsT]):
@@ -96,7 +111,7 @@ class StoreWhole(Generic[BodyT, FactsT]):
         storage: Storage[FactsT],
         receiver: Receiver[BodyT],
         running: Running,
-        space: MeasuredSpace,
+        space: Space,
         *,
         max_size: int,
     ) -> None:
@@ -121,8 +136,8 @@ class StoreWhole(Generic[BodyT, FactsT]):
         length: what the request declares, ``None`` if it does not; binds_length: whether the signature covers it;
         digest: what the request claims of the bytes.
         All that can be known beforehand is checked before a byte of the body is asked for, in PROTOCOL's order. Raises
-        ``LengthRequired``, ``TooLarge``, ``NameTaken``, ``UploadRunning``, ``NoSpace``, ``StorageFailed``,
-        ``TakenOver``, and what the body and the digest raise.
+        ``LengthRequired``, ``TooLarge``, ``NameTaken``, ``UploadRunning``, ``NoSpace``,
+        ``TooMuchReserved``, ``StorageFailed``, ``TakenOver``, and what the body and the digest raise.
         """
         if length is None and binds_length:
             raise LengthRequired
@@ -132,28 +147,11 @@ class StoreWhole(Generic[BodyT, FactsT]):
             raise NameTaken
         with (
             self._running.claim(name, body),
-            self._space.reserve(length or 0, body),
+            self._space.reserve(length, body) as reserved,
             self._storage.stage(name) as staged,
         ):
-            self._receive(body, staged.fd, length, digest)
+            cover = reserved.cover if length is None else None
+            self._receiver.receive(body, staged.fd, limit=self.max_size, digest=digest, cover=cover)
             if digest is not None:
                 digest.check()
             return staged.publish(name, content_type)
-
-    def _receive(self, body: BodyT, fd: int, length: int | None, digest: Digest | None) -> None:
-        def receive(limit: int) -> None:
-            self._receiver.receive(body, fd, limit=limit, digest=digest)
-
-        receive_within(self._space, self.max_size, length, receive)
-
-
-def receive_within(space: MeasuredSpace, limit: int, reserved: int | None, receive: Callable[[int], None]) -> None:
-    """Call ``receive`` with how many bytes of a body it may take: ``limit``, and what there is room for now if nothing
-    was ``reserved``, since nobody knows the body's length. Raises ``NoSpace`` for a body that exceeds that room."""
-    bound = limit if reserved is not None else min(limit, space.room())
-    try:
-        receive(bound)
-    except TooLarge:
-        if bound < limit:
-            raise NoSpace from None
-        raise

@@ -12,6 +12,8 @@ from hmacfs.web.forwarded import UNIX_SOCKET, UNKNOWN, nodes_of_forwarded, nodes
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+#: How many clients' shares all of an IPv6 /48 may have.
+WIDE_SHARES = 4
 #: Headers up to this length are remembered with what came of them.
 _REMEMBERED_LENGTH = 128
 
@@ -79,6 +81,15 @@ def network_of(client: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
     return client
+
+
+def networks_of(client: str) -> tuple[tuple[str, int], ...]:
+    """The networks that what a client takes is counted for, each with how many clients' shares it may have: for IPv6
+    the /64 and, since a subscriber may have many of those, the /48."""
+    address = parse(client)
+    if isinstance(address, ipaddress.IPv6Address):
+        return (network_of(client), 1), (str(ipaddress.ip_network((address, 48), strict=False)), WIDE_SHARES)
+    return ((client, 1),)
 
 
 @functools.lru_cache(maxsize=1024)

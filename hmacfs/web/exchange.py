@@ -108,6 +108,7 @@ class Exchange:
         """The request's body. Asking for it does not read it."""
         if self._body is None:
             self._body = body_of(self.environ, self._read_timeout)
+            self._body.client = self.client
         return self._body
 
     @property

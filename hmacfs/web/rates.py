@@ -128,9 +128,10 @@ def begins_upload(exchange: Exchange) -> bool:
 
 
 class Clients:
-    """Says whose requests are counted together."""
+    """Says whose requests are counted together. limit: what for, in the words of a warning."""
 
-    def __init__(self, exempt: Sequence[Network]) -> None:
+    def __init__(self, exempt: Sequence[Network], limit: str = "rate limit") -> None:
+        self._limit = limit
         self._exempt = tuple(exempt)
         self._has_warned = False
 
@@ -141,7 +142,7 @@ class Clients:
             if not self._has_warned:
                 self._has_warned = True
                 log.warning(
-                    "no rate limit applies to clients that the proxy does not name in X-Forwarded-For or Forwarded"
+                    "no %s applies to clients that the proxy does not name in X-Forwarded-For or Forwarded", self._limit
                 )
             return None
         address = parse(client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import time
 from collections import Counter
@@ -167,3 +168,100 @@ def test_a_slot_reserves_its_size_once(start_server: StartServer, small_disk: Pa
         for number in range(10):
             assert request(server, "PUT", server.sign_v(f"file{number}", MIB), bytes(MIB)).status == 201
     wait_until(lambda: server.leftovers() == [], what="the end of what was held")
+
+
+# -- one share of the free space for a client -----------------------------------------------------
+
+
+def shared_disk(start_server: StartServer, disk: Path, runtime: Path, **settings: object) -> HmacFileServer:
+    """A server behind a proxy that it trusts: the tests are whoever they say."""
+    shared = {"StoreDir": str(disk), "RuntimeDir": str(runtime), "Workers": 2, "UploadMaxSize": "1GB"}
+    server = start_server(TrustedProxies=["127.0.0.1"], **shared, **settings)
+    server.store = disk
+    return server
+
+
+def try_to_hold(server: HmacFileServer, client: Client, name: str, size: int, address: str) -> int:
+    """The answer to an upload whose body does not come: 100 if that is wanted."""
+    url = server.sign_v(name, size)
+    client.head("PUT", url, content_length=size, expect="100-continue", x_forwarded_for=address)
+    return int(client.informational().split()[1])
+
+
+def held(server: HmacFileServer, stack: contextlib.ExitStack, name: str, size: int, address: str) -> int:
+    return try_to_hold(server, stack.enter_context(Client(server)), name, size, address)
+
+
+def test_one_client_leaves_the_others_their_share(start_server: StartServer, small_disk: Path, tmp_path: Path) -> None:
+    """As it was attacked, but with a slot for each connection."""
+    server = shared_disk(start_server, small_disk, tmp_path / "run")
+    with contextlib.ExitStack() as stack:
+        answers = Counter(held(server, stack, f"held{number}", 2 * MIB, "192.0.2.1") for number in range(72))
+        assert set(answers) == {100, 429}
+        assert 6 <= answers[100] <= 8  # half of what is free
+        for number in range(8):
+            body = bytes(MIB)
+            stored = request(server, "PUT", server.sign_v(f"file{number}", MIB), body, x_forwarded_for="192.0.2.2")
+            assert stored.status == 201
+        with Client(server) as client:
+            client.head("PUT", server.sign_v("more", 2 * MIB), content_length=2 * MIB, x_forwarded_for="192.0.2.1")
+            refused = client.answer()
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "10")
+        assert "MaxReservedPerClient" in server.log()
+
+    def is_free() -> bool:
+        with Client(server) as client:
+            return try_to_hold(server, client, "later", 2 * MIB, "192.0.2.1") == 100
+
+    wait_until(is_free, what="the share of those who left")
+
+
+def test_networks_of_an_ipv6_client_have_four_shares(
+    start_server: StartServer, small_disk: Path, tmp_path: Path
+) -> None:
+    settings = {"MaxReservedPerClient": "1MB", "RateLimitExempt": ["203.0.113.0/24"]}
+    server = shared_disk(start_server, small_disk, tmp_path / "run", **settings)
+    with contextlib.ExitStack() as stack:
+
+        def takes(address: str) -> int:
+            return held(server, stack, f"held by {address}", MIB, address)
+
+        assert [takes(f"2001:db8:0:{network}::1") for network in range(6)] == [100] * 4 + [429] * 2
+        assert takes("2001:db8:0:0::2") == 429
+        assert [takes("2001:db8:1::1"), takes("192.0.2.1"), takes("192.0.2.2")] == [100] * 3
+        assert [held(server, stack, f"exempt{number}", MIB, "203.0.113.1") for number in range(3)] == [100] * 3
+        assert [held(server, stack, f"unnamed{number}", MIB, "unknown") for number in range(3)] == [100] * 3
+    warned = [line for line in server.complaints() if "no MaxReservedPerClient applies" in line]
+    assert 1 <= len(warned) <= 2
+
+
+@pytest.mark.parametrize("dialect", ["put", "tus"])
+def test_floods_of_unknown_length_leave_free_what_must_stay_so(
+    start_server: StartServer, small_disk: Path, tmp_path: Path, dialect: str
+) -> None:
+    server = shared_disk(start_server, small_disk, tmp_path / "run", MinFreeSpace="16MB", MaxReservedPerClient=0)
+    piece = b"%x\r\n" % (MIB // 2) + bytes(MIB // 2) + b"\r\n"
+    free = 32 * MIB
+
+    def begin(client: Client, number: int) -> None:
+        if dialect == "put":
+            client.head("PUT", server.sign_v3("PUT", f"file{number}"), transfer_encoding="chunked")
+            return
+        url = server.sign_v3("PUT", f"file{number}")
+        made = request(server, "POST", url, content_length=0, upload_defer_length=1, **TUS)
+        headers = {"upload_offset": 0, "content_type": PIECE_TYPE, **TUS}
+        client.head("PATCH", made.headers["Location"], transfer_encoding="chunked", **headers)
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in range(8)]
+        for number, client in enumerate(clients):
+            begin(client, number)
+        for _ in range(8):
+            for client in clients:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    client.send(piece)
+            space = os.statvfs(small_disk)
+            free = min(free, space.f_bavail * space.f_frsize)
+        assert any(not client.stays_silent(0.5) for client in clients)
+        space = os.statvfs(small_disk)
+        assert min(free, space.f_bavail * space.f_frsize) >= 16 * MIB

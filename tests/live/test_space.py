@@ -29,7 +29,7 @@ def start(start_server: StartServer, disk: Path, runtime: Path, **settings: obje
 
 @pytest.mark.parametrize("way", ["announced", "chunked"])
 def test_a_disk_filled_to_the_brim(start_server: StartServer, small_disk: Path, tmp_path: Path, way: str) -> None:
-    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace="2MB")
+    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace="2MB", MaxReservedPerClient=0)
     body = os.urandom(MIB)
 
     def upload(number: int) -> int:
@@ -66,7 +66,7 @@ def test_a_disk_filled_to_the_brim(start_server: StartServer, small_disk: Path, 
 def test_uploads_in_progress_count_over_all_workers(
     start_server: StartServer, small_disk: Path, tmp_path: Path
 ) -> None:
-    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace=0)
+    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace=0, MaxReservedPerClient=0)
     holders = [Client(server) for _ in range(4)]
     for number, client in enumerate(holders):
         client.head("PUT", server.sign_v(f"held{number}", 7 * MIB), content_length=7 * MIB, expect="100-continue")
@@ -80,7 +80,7 @@ def test_uploads_in_progress_count_over_all_workers(
 
 
 def test_a_share_of_the_disk_may_be_kept_free(start_server: StartServer, small_disk: Path, tmp_path: Path) -> None:
-    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace="50%")
+    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace="50%", MaxReservedPerClient="100%")
     assert put(server, "first", bytes(12 * MIB)).status == 201
     with Client(server) as client:  # refused before a byte of the body
         client.head("PUT", server.sign_v("second", 8 * MIB), content_length=8 * MIB, expect="100-continue")
@@ -99,7 +99,7 @@ def test_a_share_of_the_disk_may_be_kept_free(start_server: StartServer, small_d
 def test_a_piece_of_unknown_length_leaves_free_what_must_stay_so(
     start_server: StartServer, small_disk: Path, tmp_path: Path, length: dict[str, Any]
 ) -> None:
-    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace="50%")
+    server = start(start_server, small_disk, tmp_path / "run", MinFreeSpace="50%", MaxReservedPerClient="100%")
     tus = {"tus_resumable": "1.0.0", "content_type": "application/offset+octet-stream"}
     made = request(server, "POST", server.sign_v3("PUT", "file"), content_length=0, tus_resumable="1.0.0", **length)
     url = made.headers["Location"]

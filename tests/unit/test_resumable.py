@@ -56,6 +56,8 @@ class Body:
         self.data = data
         self.failure = failure
         self.received = 0
+        self.is_here = False
+        self.client = ""
 
 
 class Sessions:
@@ -249,6 +251,7 @@ class Disk:
         limit: int,
         digest: Digest | None = None,
         is_wanted: Callable[[], bool] | None = None,
+        cover: Callable[[int, int], int] | None = None,
     ) -> int:
         assert is_wanted is not None
         assert not is_wanted()
@@ -261,6 +264,8 @@ class Disk:
             digest.update(memoryview(body.data))
         if body.received > limit:
             raise TooLarge
+        if cover is not None:
+            cover(body.received, 0)
         if body.failure is not None:
             raise body.failure
         return body.received
@@ -268,12 +273,13 @@ class Disk:
     # -- space
 
     @contextmanager
-    def reserve(self, count: int, body: object = None) -> Iterator[None]:
-        if count > self.spare:
-            raise NoSpace
-        yield
+    def reserve(self, count: int | None, body: object = None) -> Iterator[Disk]:
+        self.cover(count or 0, 0)
+        yield self
 
-    def room(self) -> int:
+    def cover(self, received: int, written: int) -> int:
+        if received > self.spare:
+            raise NoSpace
         return self.spare
 
 
@@ -553,6 +559,15 @@ def test_there_must_be_room_for_a_piece(world: World) -> None:
     with pytest.raises(NoSpace):
         world.append(session, 0, CONTENT)
     assert world.append(session, 0, CONTENT[:20]).offset == 20
+
+
+def test_nothing_is_kept_of_a_piece_of_unknown_length_that_there_is_no_room_for(world: World) -> None:
+    session = world.append(world.begin(None), 0, CONTENT[:10]).session
+    world.disk.spare = 20
+    with pytest.raises(NoSpace):
+        world.uploads.append(session, 10, Body(bytes(21)), None)
+    assert world.stored(session) == CONTENT[:10]
+    assert world.uploads.append(session, 10, Body(CONTENT[10:30]), None).offset == 30
 
 
 def claimed(data: bytes, error: type[HmacfsError] = ChecksumMismatch) -> Digests:

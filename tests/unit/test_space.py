@@ -7,12 +7,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from hmacfs.errors import NoSpace
-from hmacfs.storage.space import FRESH_SECONDS, PLENTY_BYTES, SharedSums, SpaceGuard
+from hmacfs.errors import NoSpace, TooMuchReserved
+from hmacfs.storage.rows import SharedRows
+from hmacfs.storage.shares import ClientShares, Networks
+from hmacfs.storage.space import FRESH_SECONDS, PLENTY_BYTES, STEP_BYTES, SharedSums, SpaceGuard
 
 OTHER = """
 import sys
@@ -28,6 +32,8 @@ sys.stdin.read()
 @dataclasses.dataclass
 class Body:
     received: int = 0
+    client: str = ""
+    is_here: bool = False
 
 
 @dataclasses.dataclass
@@ -83,12 +89,100 @@ def test_bytes_that_arrived_are_the_file_systems_and_no_longer_reserved(tmp_path
             pass
 
 
-def test_the_room_that_is_left(tmp_path: Path) -> None:
-    guard = FileSystem(free=1000).guard(tmp_path, least=100)
-    assert guard.room() == 900
-    with guard.reserve(600):
-        assert guard.room() == 300
-    assert FileSystem(free=50).guard(tmp_path, least=100).room() == 0
+def test_space_for_a_body_of_unknown_length_is_reserved_as_it_arrives(tmp_path: Path) -> None:
+    disk, body = FileSystem(free=10 * STEP_BYTES), Body()
+    guard = disk.guard(tmp_path)
+    with guard.reserve(None, body) as first:
+        with guard.reserve(10 * STEP_BYTES):  # none is reserved for what has not come
+            pass
+        body.received = 100
+        assert first.cover(100, 0) == STEP_BYTES + 100
+        disk.free = 10 * STEP_BYTES - 100
+        with pytest.raises(NoSpace), guard.reserve(9 * STEP_BYTES - 99):
+            pass
+        with guard.reserve(9 * STEP_BYTES - 100):
+            body.received = STEP_BYTES
+            assert first.cover(STEP_BYTES, 100) == STEP_BYTES + 100
+            disk.free = 9 * STEP_BYTES
+            body.received = STEP_BYTES + 101
+            with pytest.raises(NoSpace):  # 100 bytes that were reserved and one more, none of them written
+                first.cover(STEP_BYTES + 101, STEP_BYTES)
+
+
+def test_bodies_of_unknown_length_share_what_is_left(tmp_path: Path) -> None:
+    guard = FileSystem(free=3 * STEP_BYTES).guard(tmp_path)
+    with ExitStack() as stack:
+        reserved = [stack.enter_context(guard.reserve(None, Body())) for _ in range(8)]
+        assert sum(one.cover(1, 0) for one in reserved[:3]) == 3 * STEP_BYTES
+        for one in reserved[3:]:
+            with pytest.raises(NoSpace):
+                one.cover(1, 0)
+
+
+def shared_guard(folder: Path, disk: FileSystem, share: Callable[[int], int]) -> SpaceGuard:
+    """Of which clients of a network "a/b" may have as many bytes as ``share`` says, and all of "a" twice as many."""
+
+    def networks(client: str) -> Networks:
+        return ((client, 1), (client.partition("/")[0], 2)) if client else ()
+
+    shares = ClientShares(SharedRows(folder / "rows", places=64), networks, share)
+    return SpaceGuard(disk.free_bytes, lambda: 100, SharedSums(folder / "sums"), lambda: disk.now, shares)
+
+
+def test_a_client_has_its_share_of_what_may_be_used(tmp_path: Path) -> None:
+    guard = shared_guard(tmp_path, FileSystem(free=1100), lambda free: free // 2)
+    with guard.reserve(500, Body(client="a/1")):
+        for too_much in (Body(client="a/1"), Body(client="a/1", received=1)):
+            with pytest.raises(TooMuchReserved), guard.reserve(1, too_much):
+                pass
+        for other in (Body(client="a/1", is_here=True), Body(client=""), Body(client="b/1"), Body(client="a/2")):
+            with guard.reserve(500, other):
+                pass
+    with pytest.raises(TooMuchReserved), guard.reserve(501, Body(client="a/1")):
+        pass
+    with pytest.raises(NoSpace), guard.reserve(1001, Body(client="a/1")):
+        pass
+    with guard.reserve(500, Body(client="a/1")):
+        pass
+
+
+def test_a_wide_network_has_some_shares(tmp_path: Path) -> None:
+    guard = shared_guard(tmp_path, FileSystem(free=10**6), lambda free: 50)
+    with ExitStack() as stack:
+        for client in ("a/1", "a/2", "b/1", "c/1"):
+            stack.enter_context(guard.reserve(50, Body(client=client)))
+        with pytest.raises(TooMuchReserved), guard.reserve(1, Body(client="a/3")):
+            pass
+    with guard.reserve(50, Body(client="a/3")):
+        pass
+
+
+def test_what_has_arrived_is_no_longer_a_part_of_the_share(tmp_path: Path) -> None:
+    guard = shared_guard(tmp_path, FileSystem(free=10**6), lambda free: 100)
+    first, second = Body(client="a/1"), Body(client="a/1")
+    with guard.reserve(100, first):
+        first.received = 60
+        with guard.reserve(40, second):
+            second.received = 10
+            with pytest.raises(TooMuchReserved), guard.reserve(31, Body(client="a/1")):
+                pass
+            with guard.reserve(30, Body(client="a/1")):
+                pass
+    with guard.reserve(100, Body(client="a/1")):
+        pass
+
+
+def test_bodies_of_unknown_length_are_held_to_the_share(tmp_path: Path) -> None:
+    guard = shared_guard(tmp_path, FileSystem(free=3 * PLENTY_BYTES), lambda free: STEP_BYTES + 10)
+    with guard.reserve(None, Body(client="a/1", received=5)) as first:
+        assert first.cover(5, 0) == STEP_BYTES + 5
+        with guard.reserve(None, Body(client="a/1", received=5)) as second:
+            assert second.cover(5, 0) == 5
+            assert second.cover(6, 5) == 15
+            with pytest.raises(TooMuchReserved):
+                second.cover(21, 15)
+            with guard.reserve(None, Body(client="b/1", received=5)) as other:
+                assert other.cover(5, 0) == STEP_BYTES + 5
 
 
 def test_with_plenty_of_space_it_is_measured_now_and_then_only(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gevent import socket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmacfs.errors import BadBody, BodyCutShort, HmacfsError, Stalled, TooLarge
+from hmacfs.errors import BadBody, BodyCutShort, HmacfsError, NoSpace, Stalled, TooLarge
 from hmacfs.offload import SLOW_CALL_SECONDS, SLOW_FOR_SECONDS, Disk, Offload
 from hmacfs.retry import Retry
 from hmacfs.transfer import receive as receive_module
@@ -397,6 +397,23 @@ def test_errors_of_other_servers() -> None:
         PlainBody(Broken(TimeoutError()), 5, 5).read()
     with pytest.raises(BodyCutShort):
         PlainBody(Broken(OSError("parser")), 5, 5).read()
+
+
+def test_no_more_is_written_than_is_covered(line: Line, target: int) -> None:
+    asked: list[int] = []
+
+    def cover(received: int, written: int) -> int:
+        asked.append(received)
+        assert written == os.fstat(target).st_size < received
+        if received > 500_000:
+            raise NoSpace
+        return received + 100_000
+
+    line.send(b"".join(b"%x\r\n%s\r\n" % (50_000, bytes(50_000)) for _ in range(20)))
+    with pytest.raises(NoSpace):
+        receiver().receive(ChunkedBody(line.inbox, 5), target, limit=2_000_000, cover=cover)
+    assert 4 <= len(asked) <= 7
+    assert os.fstat(target).st_size <= 600_000
 
 
 def dribble(line: Line, pieces: list[bytes], pause: float) -> gevent.Greenlet[..., Any]:
