@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hmacfs.cut import cut
+
 
 class HmacfsError(Exception):
     """Anything this project refuses or fails at. ``str(error)`` is one sentence that a client may see."""
@@ -216,10 +218,10 @@ class StorageFailed(HmacfsError):
         self.where = where
 
     def for_log(self) -> str:
-        """What failed, with its whole path, and why: one line for the operator."""
+        """What failed, with its path, and why: one line for the operator."""
         cause = self.__cause__
         why = (getattr(cause, "strerror", None) or str(cause)) if cause is not None else str(self).rstrip(".")
-        return ": ".join(part for part in ("storage failed", self.where, why) if part)
+        return ": ".join(part for part in ("storage failed", cut(self.where), why) if part)
 
 
 class StoreMissing(StorageFailed):

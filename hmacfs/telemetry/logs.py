@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from hmacfs.cut import LINE_LIMIT, cut
 from hmacfs.ownership import open_file
 from hmacfs.telemetry.events import RequestFinished
 
@@ -83,12 +84,12 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", None)
         message = record.getMessage() if fields is None else " ".join(f"{k}={_text(v)}" for k, v in fields.items())
-        line = f"{_timestamp(record.created)} {record.levelname} [{record.process}] {escape(message)}"
+        line = f"{_timestamp(record.created)} {record.levelname} [{record.process}] {cut(escape(message), LINE_LIMIT)}"
         if fields is None and (current := request_id.get()):
             line += f" request_id={current}"
         if record.exc_info:
             trace = self.formatException(record.exc_info)
-            line += "".join(f"\n    {escape(part)}" for part in trace.splitlines())
+            line += "".join(f"\n    {cut(escape(part), LINE_LIMIT)}" for part in trace.splitlines())
         return line
 
 
@@ -104,14 +105,22 @@ class JsonFormatter(logging.Formatter):
         }
         fields = getattr(record, "fields", None)
         if fields is None:
-            entry["message"] = record.getMessage()
+            entry["message"] = _json_text(record.getMessage())
             if current := request_id.get():
                 entry["request_id"] = current
         else:
             entry.update(fields)
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+            trace = self.formatException(record.exc_info)
+            entry["traceback"] = "\n".join(map(_json_text, trace.splitlines()))
         return json.dumps(entry)
+
+
+def _json_text(text: str) -> str:
+    """Cut so that it takes a line's bytes at most, escapes included, of which a control character's has six."""
+    if len(text) <= LINE_LIMIT and len(json.dumps(text)) <= LINE_LIMIT:
+        return text
+    return cut(text, LINE_LIMIT if text.isascii() and text.isprintable() else LINE_LIMIT // 6)
 
 
 def _text(value: object) -> str:

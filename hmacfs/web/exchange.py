@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from hmacfs.cut import FIELD_LIMIT, cut_escaped
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.transfer.body import Body, body_of
 from hmacfs.transfer.send import FileSlice
@@ -123,13 +124,18 @@ class Exchange:
     @property
     def log_path(self) -> str:
         """The path as it was sent, in printable ASCII, without what gives rights: the query, and the greater part of an
-        unfinished upload's token."""
+        unfinished upload's token. One that is very long is cut: see ``cut``."""
+        raw: str | None = self.environ.get("RAW_URI")
         before, reserved, token = self.environ.get("PATH_INFO", "").partition(TUS_PATH)
         if reserved:
-            return quote(f"{before}{reserved}{token[:_TOKEN_SHOWN]}...", safe="/.", encoding="latin-1")
-        raw = self.environ.get("RAW_URI")
-        path = raw.partition("?")[0] if raw else quote(self.environ.get("PATH_INFO", ""), encoding="latin-1")
-        return path if path.isascii() else quote(path, safe="/%!$&'()*+,;=:@-._~", encoding="latin-1")
+            path, safe = f"{before}{reserved}{token[:_TOKEN_SHOWN]}...", "/."
+        elif raw:
+            path, safe = raw.partition("?")[0], "/%!$&'()*+,;=:@-._~"
+            if path.isascii() and len(path) <= FIELD_LIMIT:
+                return path
+        else:
+            path, safe = self.environ.get("PATH_INFO", ""), "/"
+        return cut_escaped(quote(path[:FIELD_LIMIT], safe=safe, encoding="latin-1"), len(path))
 
 
 class Status(NamedTuple):

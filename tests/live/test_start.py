@@ -355,6 +355,17 @@ def test_a_log_file_that_cannot_be_reopened(start_server: StartServer, tmp_path:
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_request_makes_a_long_line(start_server: StartServer, form: str) -> None:
+    server = start_server(LogFormat=form, LogLevel="debug")
+    for path in ("/upload/" + "%E2%98%83" * 3_000, "/" + "x" * 30_000, "/upload/.hmacfs/tus/" + "\xe9" * 30_000):
+        for method in ("GET", "PUT", "PATCH", "X" * 32):
+            answer = request(server, method, path, x_request_id="i" * 64, x_forwarded_for="f" * 1_000)
+            assert 400 <= answer.status < 500
+    wait_until(lambda: server.log().count("bytes)") >= 9, what="the lines")
+    assert max(map(len, server.log().splitlines())) < 1_400
+
+
 def test_json_logs(start_server: StartServer) -> None:
     server = start_server(LogFormat="json")
     put(server, "ü/file.txt", b"hello")
