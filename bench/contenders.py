@@ -176,6 +176,10 @@ class FrontedHmacfs(Hmacfs):
     def launch(self) -> None:
         socket = self.folder / "hmacfs.sock"
         socket.unlink(missing_ok=True)
+        self.store.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:  # as installed, nginx is in the group of the files
+            shutil.chown(self.store, group="nogroup")
+            self.store.chmod(0o2750)
         self.run_server(ListenPort=str(socket), UnixSocket=True)
         wait_until(socket.exists, what=f"readiness of {self.name}")
         socket.chmod(0o666)  # as installed, nginx is in the socket's group

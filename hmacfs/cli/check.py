@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from hmacfs.config import inaccessible_files, warnings
+from hmacfs.config import exposed_to_others, inaccessible_files, warnings
 from hmacfs.errors import ForeignConfig
 
 
@@ -21,6 +22,7 @@ def run(config: Path | None, *, online: bool) -> int:
         print(*error.translations, sep="\n")
         raise
     remarks = [*foresee(settings).remarks(), *warnings(settings), *inaccessible_files(settings)]
+    remarks += exposed_to_others(settings, config, os.environ)
     remote = remote_stores(settings)
     for remark in (*remarks, *(unreachable(settings) if online else ())):
         print(f"warning: {remark}")

@@ -32,7 +32,7 @@ def prepare(name: str, port: str | None) -> Path:
     listen = _listen(port) if port is not None else None
     config = folder / RESERVED_FOLDER / "config.toml"
     try:
-        make_folder(folder, 0o755)
+        make_folder(folder, 0o750)
         make_folder(config.parent)
         if not config.exists():
             _write(config, folder, listen or _listen(_DEFAULT_PORT))

@@ -1,5 +1,6 @@
 """Settings: a TOML file and the environment, parsed once into a frozen, typed object."""
 
+from hmacfs.config.exposure import check_places, exposed_to_others
 from hmacfs.config.find import find_config
 from hmacfs.config.load import CONFIG_VARIABLE, load, warnings
 from hmacfs.config.machine import check_environment, inaccessible_files, prepare_environment
@@ -15,6 +16,8 @@ __all__ = [
     "TcpAddress",
     "UnixAddress",
     "check_environment",
+    "check_places",
+    "exposed_to_others",
     "find_config",
     "inaccessible_files",
     "load",

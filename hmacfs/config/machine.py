@@ -13,7 +13,7 @@ from hmacfs.errors import ConfigError
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.ownership import explain, make_folder, may, new_file_remedy, reason
 
-_STORE_MODE, _RUNTIME_MODE = 0o755, 0o700
+_STORE_MODE, _RUNTIME_MODE = 0o750, 0o700
 #: File systems that the kernel fills by itself. Root has the right to write there, and cannot.
 _OF_THE_KERNEL = frozenset(
     {"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue"}

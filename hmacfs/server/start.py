@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,6 +20,8 @@ from hmacfs.config import (
     CONFIG_VARIABLE,
     Settings,
     check_environment,
+    check_places,
+    exposed_to_others,
     find_config,
     inaccessible_files,
     load,
@@ -107,6 +109,7 @@ def _check_changes(running: Settings, settings: Settings) -> None:
 def check(path: Path | None) -> Settings:
     """The settings of this file and the environment, which a server can use. Raises ``ConfigError``."""
     settings = load(path, os.environ)
+    check_places(settings, path, os.environ)
     check_environment(settings, listens=not manager.is_activated)
     check_settings(settings)
     return settings
@@ -244,8 +247,18 @@ def on_starting(_server: Any) -> None:
     if abandoned:
         log.info("removed what servers that ended had shared while they ran: %s", ", ".join(abandoned))
     _monitoring.fold(settings)
-    for remark in (*storage.abilities.remarks(), *warnings(settings), *inaccessible_files(settings)):
+    for remark in (
+        *storage.abilities.remarks(),
+        *warnings(settings),
+        *inaccessible_files(settings),
+        *_exposed(settings),
+    ):
         log.warning("%s", remark)
+
+
+def _exposed(settings: Settings) -> Iterator[str]:
+    path = os.environ.get(CONFIG_VARIABLE)
+    return exposed_to_others(settings, Path(path) if path else None, os.environ)
 
 
 def when_ready(server: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hmacfs.descriptors import close
 from hmacfs.errors import ConfigError
+from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.storage.beneath import HAS_OPENAT2
 
 TYPE_ATTRIBUTE = "user.mime_type"
@@ -24,12 +25,15 @@ class Abilities:
     """anonymous: files without a name that can be linked later (O_TMPFILE), which need no cleaning up ever.
     hard_links: a named temporary file can be linked to its final name exclusively.
     attributes: a file can carry its type (extended attributes).
-    safe_links: symbolic links are followed inside the store and never outside; without it they are refused."""
+    safe_links: symbolic links are followed inside the store and never outside; without it they are refused.
+    spellings: names by which the server's own folder is found besides its own, since the file system takes several
+    spellings for one name."""
 
     anonymous: bool
     hard_links: bool
     attributes: bool
     safe_links: bool = HAS_OPENAT2
+    spellings: tuple[str, ...] = ()
 
     def remarks(self) -> Iterator[str]:
         """What an operator should know, one sentence each."""
@@ -39,16 +43,22 @@ class Abilities:
             yield "the store's file system has no extended attributes: files are typed by their extension"
         if not self.safe_links:
             yield "this system has no openat2: symbolic links in the store are not followed"
+        if self.spellings:
+            others = ", ".join(map(repr, self.spellings))
+            yield (
+                f"the store's file system takes {others} for {RESERVED_FOLDER}: each path is looked at step by step, "
+                "which takes longer; nginx must not serve the store itself"
+            )
 
 
-def probe(scratch: int) -> Abilities:
-    """Try them in the folder ``scratch`` (a descriptor). Raises ``ConfigError`` if a file cannot be published
-    exclusively in any way."""
+def probe(scratch: int, spellings: tuple[str, ...] = ()) -> Abilities:
+    """Try them in the folder ``scratch`` (a descriptor), but for the ``spellings``, which are known. Raises
+    ``ConfigError`` if a file cannot be published exclusively in any way."""
     anonymous = _can_link_anonymous(scratch)
     hard_links = anonymous or _can_link_named(scratch)
     if not hard_links and not _can_rename_exclusively(scratch):
         raise ConfigError("StoreDir: its file system can neither link nor rename a file exclusively")
-    return Abilities(anonymous, hard_links, _can_keep_attributes(scratch))
+    return Abilities(anonymous, hard_links, _can_keep_attributes(scratch), spellings=spellings)
 
 
 def look(folder: Path) -> Abilities:

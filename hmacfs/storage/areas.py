@@ -18,11 +18,14 @@ from hmacfs.descriptors import close
 from hmacfs.errors import ConfigError, StorageFailed
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.storage.abilities import Abilities, probe
-from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath
-from hmacfs.storage.folders import Folder, own_folder
+from hmacfs.storage.beneath import FOLDER_FLAGS, open_without_links
+from hmacfs.storage.folders import own_folder
 from hmacfs.storage.publish import Candidate
+from hmacfs.storage.tree import Folder, Root
 
 TEMPORARY = b"tmp"
+#: Of stored files, as of the folders made for them (``publish.FOLDER_MODE``): a proxy that reads them is in the group.
+FILE_MODE = 0o640
 
 _MOUNT_ID = re.compile(rb"^mnt_id:\s*(\d+)", re.MULTILINE)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -32,11 +35,11 @@ def new_candidate(folder: Folder, abilities: Abilities) -> Candidate:
     """An empty file in the folder. Without anonymous files it has a name, and a lock that says that its process lives.
     Raises ``OSError``."""
     if abilities.anonymous:
-        fd = os.open(b".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o666, dir_fd=folder.fd)
+        fd = os.open(b".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, FILE_MODE, dir_fd=folder.fd)
         return Candidate(fd, abilities)
     while True:
         name = secrets.token_hex(16).encode()
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder.fd)
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE, dir_fd=folder.fd)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:  # else a cleaner was faster than the lock
             return Candidate(fd, abilities, name, folder)
@@ -70,7 +73,7 @@ class OtherFileSystems:
     def __bool__(self) -> bool:
         return bool(self._abilities)
 
-    def learn(self, root: Folder, path: bytes) -> None:
+    def learn(self, root: Root, path: bytes) -> None:
         """Note the file system that the folder of ``path`` is on, or would be. Raises ``OSError``, ``StorageFailed`` if
         no file can be published there."""
         top = _top_of(root, path)
@@ -81,7 +84,7 @@ class OtherFileSystems:
             except ConfigError as error:
                 raise StorageFailed from error
 
-    def new_candidate(self, root: Folder, path: bytes) -> Candidate | None:
+    def new_candidate(self, root: Root, path: bytes) -> Candidate | None:
         """An empty file for ``path`` on its file system; ``None`` if that is the root's, as far as is known. Raises
         ``OSError``."""
         for top in sorted(self._abilities, key=len, reverse=True):
@@ -95,14 +98,14 @@ class OtherFileSystems:
         return None
 
 
-def remove_dead_elsewhere(root: Folder, store: bytes) -> int:
+def remove_dead_elsewhere(root: Root, store: bytes) -> int:
     """The same as ``remove_dead`` for all file systems that are mounted below the folder ``store``, which is open as
     ``root``."""
     removed = 0
     for top in _mounted_below(os.path.realpath(store)):
         with contextlib.suppress(OSError):
             path = top + b"/" + RESERVED_FOLDER.encode() + b"/" + TEMPORARY
-            removed += remove_dead(Folder(open_beneath(root.fd, path, os.O_RDONLY | os.O_DIRECTORY, 0)))
+            removed += remove_dead(Folder(open_without_links(root.fd, path, os.O_RDONLY | os.O_DIRECTORY)))
     return removed
 
 
@@ -120,22 +123,23 @@ def _mounted_below(folder: bytes) -> Iterator[bytes]:
             yield path[len(folder.rstrip(b"/")) + 1 :]
 
 
-def _top_of(root: Folder, path: bytes) -> bytes | None:
+def _top_of(root: Root, path: bytes) -> bytes | None:
     """The top folder of the mount or subvolume that the folder of ``path`` is on; ``None`` if it is the root's."""
     parents = path.split(b"/")[:-1]
-    here, top = mount_of(root.fd), None
-    for depth in range(1, len(parents) + 1):
-        prefix = b"/".join(parents[:depth])
-        try:
-            fd = open_beneath(root.fd, prefix, FOLDER_FLAGS, 0)
-        except OSError:  # not made yet
-            break
-        try:
-            mount = mount_of(fd)
-        finally:
-            close(fd)
-        if mount != here:
-            here, top = mount, prefix
+    mount, top = mount_of(root.fd), None
+    here = os.dup(root.fd)
+    try:
+        for depth, name in enumerate(parents, start=1):
+            try:
+                below = root.open(name, FOLDER_FLAGS, here)
+            except OSError:  # not made yet
+                break
+            close(here)
+            here = below
+            if mount_of(here) != mount:
+                mount, top = mount_of(here), b"/".join(parents[:depth])
+    finally:
+        close(here)
     return top
 
 

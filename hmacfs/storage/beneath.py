@@ -1,4 +1,4 @@
-"""Opening files below a folder so that no name and no symbolic link leads outside it."""
+"""Opening files below a folder so that no name and no symbolic link leads outside it. Links are never followed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hmacfs.descriptors import close
 
 # openat2(2): the same number on every architecture.
 _SYS_OPENAT2 = 437
-_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 #: A rename elsewhere in the tree can make the kernel unsure about "..": it says EAGAIN, and to try again.
@@ -42,16 +42,18 @@ _HOW_SIZE = ctypes.sizeof(_OpenHow)
 
 
 @functools.lru_cache(maxsize=32)
-def _how(flags: int, mode: int, resolve: int) -> tuple[_OpenHow, int]:
+def _how(flags: int, resolve: int) -> tuple[_OpenHow, int]:
     """The structure and its address. There are only a few; making one takes longer than the system call."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     return how, ctypes.addressof(how)
 
 
-def _openat2(
-    folder: int, path: bytes, flags: int, mode: int, resolve: int = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
-) -> int:
-    _, address = _how(flags, mode, resolve)
+_WITHOUT_LINKS = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS
+_ON_ONE_MOUNT = _WITHOUT_LINKS | _RESOLVE_NO_XDEV
+
+
+def _openat2(folder: int, path: bytes, flags: int, resolve: int = _WITHOUT_LINKS) -> int:
+    _, address = _how(flags, resolve)
     for _ in range(_ATTEMPTS):
         fd = _call(_SYS_OPENAT2, folder, path, address, _HOW_SIZE)
         if fd >= 0:
@@ -62,7 +64,7 @@ def _openat2(
     raise OSError(number, os.strerror(number))
 
 
-def _walk(folder: int, path: bytes, flags: int, mode: int) -> int:
+def _walk(folder: int, path: bytes, flags: int) -> int:
     """Without openat2 (older kernels, macOS, some sandboxes): step by step, refusing every symbolic link."""
     *parents, last = path.split(b"/")
     here = os.dup(folder)
@@ -71,7 +73,7 @@ def _walk(folder: int, path: bytes, flags: int, mode: int) -> int:
             below = os.open(name, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
             close(here)
             here = below
-        return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=here)
+        return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
     finally:
         close(here)
 
@@ -82,7 +84,7 @@ def _kernel_has_openat2() -> bool:
     try:
         root = os.open("/", FOLDER_FLAGS)
         try:
-            close(_openat2(root, b".", FOLDER_FLAGS, 0))
+            close(_openat2(root, b".", FOLDER_FLAGS))
         finally:
             close(root)
     except OSError:  # ENOSYS before Linux 5.6; EPERM in some sandboxes
@@ -93,17 +95,15 @@ def _kernel_has_openat2() -> bool:
 #: Whether links inside the store are followed safely; without it they are refused.
 HAS_OPENAT2 = _kernel_has_openat2()
 
-open_beneath = _openat2 if HAS_OPENAT2 else _walk
-"""Open ``path`` below the folder descriptor ``folder``; the new descriptor. The path is relative, with "/" between
-names, and bytes, since names are UTF-8 whatever the locale says.
+open_without_links = _openat2 if HAS_OPENAT2 else _walk
+"""Open ``path`` below the folder descriptor ``folder``, with these flags and without making a file; the new descriptor.
+The path is relative, with "/" between names, and bytes, since names are UTF-8 whatever the locale says.
 
-Raises ``OSError``: ``EXDEV`` or ``ELOOP`` where a symbolic link leads outside, else as ``open``.
+Raises ``OSError``: ``ELOOP`` or ``ENOTDIR`` where a part is a symbolic link, else as ``open``. With ``O_PATH |
+O_NOFOLLOW`` the last one may be a link, and is opened itself.
 """
 
 
-def open_without_links(folder: int, path: bytes, flags: int) -> int:
-    """As ``open_beneath``, for a path none of whose parts may be a symbolic link: ``ELOOP`` or ``ENOTDIR`` where one
-    is. With ``O_PATH | O_NOFOLLOW`` the last one may be, and is opened itself."""
-    if not HAS_OPENAT2:
-        return _walk(folder, path, flags, 0)
-    return _openat2(folder, path, flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
+def open_on_one_mount(folder: int, path: bytes, flags: int) -> int:
+    """As ``open_without_links``; ``EXDEV`` if the path leads over a mount point. Needs ``HAS_OPENAT2``."""
+    return _openat2(folder, path, flags, _ON_ONE_MOUNT)

@@ -7,6 +7,7 @@ what a path names now is compared with it: at each staging for the root, once a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 from pathlib import Path
@@ -15,48 +16,51 @@ from hmacfs.descriptors import close
 from hmacfs.errors import StoreMissing
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.ownership import make_folder_in
-from hmacfs.storage.beneath import open_beneath
+from hmacfs.storage.beneath import FOLDER_FLAGS, open_without_links
+from hmacfs.storage.tree import RESERVED, Folder, Root
 
 log = logging.getLogger("hmacfs.storage")
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: As at the server's start.
-_STORE_MODE = 0o755
-#: Our folders are ``<top>/.hmacfs/<name>``; ``top`` is the store's or that of a file system inside it.
-_RESERVED = RESERVED_FOLDER.encode()
-
+_STORE_MODE = 0o750
 
 #: The parents of the stores that this process has opened, or the one that forked it: a worker that begins after a purge
 #: took the store may make it again.
 _parents: dict[bytes, tuple[int, int]] = {}
 
 
-class Folder:
-    """A folder's descriptor. It is closed when nobody refers to the object any more, so whoever uses one while it is
-    replaced by another keeps a reference.
-
-    identity: device and inode, by which it is told from another folder of the same path.
-    """
-
-    __slots__ = ("fd", "identity")
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        status = os.fstat(fd)
-        self.identity = (status.st_dev, status.st_ino)
-
-    def __del__(self) -> None:
-        close(self.fd)
-
-
-def own_folder(root: Folder, name: bytes, top: bytes = b"") -> Folder:
+def own_folder(root: Root, name: bytes, top: bytes = b"") -> Folder:
     """A folder inside the reserved one of the folder ``top`` of the store, made if need be, into which only this user
-    may look. Raises ``OSError``."""
-    reserved = top + b"/" + _RESERVED if top else _RESERVED
-    path = reserved + b"/" + name
-    for folder in (reserved, path):
-        make_folder_in(root.fd, folder)
-    return Folder(open_beneath(root.fd, path, _OPEN_FLAGS, 0))
+    may look. Raises ``OSError``: ``ELOOP`` if one of the two is a link."""
+    above = root.open(top, FOLDER_FLAGS) if top else root.fd
+    try:
+        return Folder(open_without_links(above, RESERVED + b"/" + name, _OPEN_FLAGS))
+    except FileNotFoundError:
+        return _made(_made(Folder(os.dup(above)), RESERVED), name)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        where = os.path.join(top, RESERVED, name)
+        raise OSError(error.errno, "it is a link or a file, where this server has a folder of its own", where) from None
+    finally:
+        if top:
+            close(above)
+
+
+def _made(parent: Folder, name: bytes) -> Folder:
+    """The folder ``name`` in ``parent``, made for this user alone unless it is there."""
+    make_folder_in(parent.fd, name)
+    return Folder(open_without_links(parent.fd, name, _OPEN_FLAGS))
+
+
+def _is_at(parent: Folder, name: bytes, folder: Folder) -> bool:
+    """Whether ``name`` in ``parent`` is that folder, and no link to it."""
+    try:
+        status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (status.st_dev, status.st_ino) == folder.identity
 
 
 class StoreFolders:
@@ -68,9 +72,12 @@ class StoreFolders:
     def __init__(self, path: Path) -> None:
         self._path = os.fsencode(path.absolute())
         self._is_missing = False
+        self._reserved: Folder | None = None
         self._own: dict[bytes, Folder] = {}
+        #: Other spellings of the reserved folder's name by which this file system knows it.
+        self.spellings: tuple[str, ...] = ()
         try:
-            self.root = Folder(os.open(self._path, _OPEN_FLAGS))
+            self.root = Root(os.open(self._path, _OPEN_FLAGS))
         except FileNotFoundError as error:
             if self._path not in _parents:
                 raise
@@ -83,7 +90,13 @@ class StoreFolders:
         """The folder ``name`` in the reserved one, made if need be. Raises ``OSError``."""
         folder = self._own.get(name)
         if folder is None:
-            folder = self._own[name] = own_folder(self.root, name)
+            folder = own_folder(self.root, name)
+            if self._reserved is None:
+                self._reserved = Folder(open_without_links(self.root.fd, RESERVED, _OPEN_FLAGS))
+                self.root.keep_private(self._reserved)
+                self.spellings = tuple(self.root.look_for_spellings())
+            self.root.keep_private(folder)
+            self._own[name] = folder
         return folder
 
     def check(self) -> bool:
@@ -102,29 +115,36 @@ class StoreFolders:
         unless only the folder itself was removed. Raises ``OSError``.
         """
         changed = self._renew_root()
-        for name, folder in list(self._own.items()):
-            if not self._is_current(name, folder):
-                self._own[name] = own_folder(self.root, name)
-                log.warning("%s/%s was removed from the store: made again", RESERVED_FOLDER, os.fsdecode(name))
-                changed = True
-        return changed
+        if self._reserved is not None and not _is_at(self.root, RESERVED, self._reserved):
+            self._give_up(self._reserved, RESERVED_FOLDER)
+            self._reserved = None
+        lost = [
+            name
+            for name, folder in list(self._own.items())
+            if self._reserved is None or not _is_at(self._reserved, name, folder)
+        ]
+        for name in lost:
+            self._give_up(self._own.pop(name), f"{RESERVED_FOLDER}/{os.fsdecode(name)}")
+        for name in lost:
+            self.own(name)
+        return changed or bool(lost)
+
+    def _give_up(self, folder: Folder, name: str) -> None:
+        if self.root.give_up(folder):
+            log.warning("%s was moved away: made again; until the next start nothing in it is served where it is", name)
+        else:
+            log.warning("%s was removed from the store: made again", name)
 
     def touch(self) -> None:
         """Set our folders' times to now: purges by age take folders in which nothing was made for long."""
-        for path in (_RESERVED, *(_RESERVED + b"/" + name for name in list(self._own))):
-            with contextlib.suppress(OSError):
-                os.utime(path, dir_fd=self.root.fd)
-
-    def _is_current(self, name: bytes, folder: Folder) -> bool:
-        try:
-            status = os.stat(_RESERVED + b"/" + name, dir_fd=self.root.fd)
-        except FileNotFoundError:
-            return False
-        return (status.st_dev, status.st_ino) == folder.identity
+        for folder in (self._reserved, *list(self._own.values())):
+            if folder is not None:
+                with contextlib.suppress(OSError):
+                    os.utime(folder.fd)
 
     def _renew_root(self) -> bool:
         try:
-            found = Folder(os.open(self._path, _OPEN_FLAGS))
+            found = Root(os.open(self._path, _OPEN_FLAGS))
         except (FileNotFoundError, NotADirectoryError) as error:
             found = self._made_again(error)
         if found.identity != self.root.identity:
@@ -132,7 +152,7 @@ class StoreFolders:
             if mounts < self._mounts:
                 raise self._missing("its disk is not mounted any more")
             log.warning("StoreDir: %s is another folder than before: using it from now on", os.fsdecode(self._path))
-            self.root, self._own, self._mounts = found, {}, mounts
+            self.root, self._reserved, self._own, self._mounts = found, None, {}, mounts
             self._parent = self._parent_identity()
             self._is_missing = False
             return True
@@ -141,7 +161,7 @@ class StoreFolders:
             log.warning("StoreDir: %s is there again", os.fsdecode(self._path))
         return False
 
-    def _made_again(self, error: OSError) -> Folder:
+    def _made_again(self, error: OSError) -> Root:
         """The store's folder, if its parent is still the one that it was in. Raises ``StoreMissing``."""
         try:
             if self._parent_identity() != self._parent:
@@ -151,7 +171,7 @@ class StoreFolders:
             pass
         except OSError as failure:
             raise self._missing(f"it is not there and cannot be made ({failure.strerror})") from failure
-        return Folder(os.open(self._path, _OPEN_FLAGS))
+        return Root(os.open(self._path, _OPEN_FLAGS))
 
     def _parent_identity(self) -> tuple[int, int]:
         status = os.stat(os.path.dirname(self._path))

@@ -11,65 +11,107 @@ import os
 import stat
 
 from hmacfs.descriptors import close
-from hmacfs.naming import is_reserved
+from hmacfs.naming import SEGMENTS_LIMIT, is_reserved
 from hmacfs.storage.beneath import open_without_links
-from hmacfs.storage.folders import Folder
+from hmacfs.storage.tree import Root
 
 #: As many as the kernel follows (path_resolution(7)).
 LINK_LIMIT = 40
+#: Of all links together: each segment is looked up.
+_STEPS_LIMIT = 1024
 #: Of an absolute target: each is looked at, whether it is the store's folder under another name.
 _DEPTH_LIMIT = 64
 _LINK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def resolve(root: Folder, path: bytes) -> bytes | None:
+def resolve(root: Root, path: bytes) -> bytes | None:
     """The path that ``path`` (relative to ``root``) leads to, free of links as far as it exists. ``None`` if it leads
-    outside, in circles, or into a folder that the server keeps for itself."""
+    outside, in circles, into a folder that the server keeps for itself, or deeper than paths may."""
+    way = _Way(root)
+    try:
+        return _followed(way, path)
+    finally:
+        way.begin_again()
+
+
+def _followed(way: _Way, path: bytes) -> bytes | None:
     pending = path.split(b"/")[::-1]
-    done: list[bytes] = []
-    links = 0
+    links = steps = 0
     while pending:
+        steps += 1
         segment = pending.pop()
         if segment in (b"", b"."):
             continue
         if segment == b"..":
-            if not done:
+            if not way.names:
                 return None
-            done.pop()
+            way.leave()
             continue
-        target = _target(root, b"/".join([*done, segment]))
-        if target is None:
-            done.append(segment)
-            continue
-        links += 1
-        below = _below_root(root, target) if target.startswith(b"/") else target
-        if links > LINK_LIMIT or below is None:
+        target = way.enter(segment)
+        links += target is not None
+        if len(way.names) > SEGMENTS_LIMIT or links > LINK_LIMIT or steps > _STEPS_LIMIT:
             return None
-        if target.startswith(b"/"):
-            done = []
-        pending += below.split(b"/")[::-1]
-    return b"/".join(done) if done and not any(map(_is_reserved, done)) else None
+        if target is not None and target.startswith(b"/"):
+            target = _below_root(way.root, target)
+            if target is None:
+                return None
+            way.begin_again()
+        if target is not None:
+            pending += target.split(b"/")[::-1]
+    return b"/".join(way.names) if way.names and not any(map(_is_reserved, way.names)) else None
+
+
+class _Way:
+    """The way from the root to where a path has led so far: names, and as far as they exist their descriptors, so that
+    each is opened from the one above."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.names: list[bytes] = []
+        self._open: list[int] = []
+
+    def enter(self, name: bytes) -> bytes | None:
+        """Go on to ``name``; if that is a link stay, and return what it says."""
+        if len(self._open) == len(self.names):
+            target = self._look(name)
+            if target is not None:
+                return target
+        self.names.append(name)
+        return None
+
+    def leave(self) -> None:
+        """Go back to the folder above."""
+        self.names.pop()
+        if len(self._open) > len(self.names):
+            close(self._open.pop())
+
+    def begin_again(self) -> None:
+        """Go back to the root, with nothing open."""
+        while self.names:
+            self.leave()
+
+    def _look(self, name: bytes) -> bytes | None:
+        """Open ``name``, if it is there; what it says if it is a link, which is not kept open."""
+        try:
+            fd = open_without_links(self._open[-1] if self._open else self.root.fd, name, _LINK_FLAGS)
+        except OSError:
+            return None
+        try:
+            target = os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
+        except OSError:
+            target = None
+        if target is None:
+            self._open.append(fd)
+        else:
+            close(fd)
+        return target
 
 
 def _is_reserved(segment: bytes) -> bool:
     return is_reserved(segment.decode("utf-8", "replace"))
 
 
-def _target(root: Folder, path: bytes) -> bytes | None:
-    """What the link at ``path`` says; ``None`` if there is none."""
-    try:
-        fd = open_without_links(root.fd, path, _LINK_FLAGS)
-    except OSError:
-        return None
-    try:
-        return os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
-    except OSError:
-        return None
-    finally:
-        close(fd)
-
-
-def _below_root(root: Folder, target: bytes) -> bytes | None:
+def _below_root(root: Root, target: bytes) -> bytes | None:
     """An absolute path relative to the root, under whichever name of the root's it begins; ``None`` if with none."""
     parts = target.split(b"/")
     for end in range(1, min(len(parts), _DEPTH_LIMIT) + 1):

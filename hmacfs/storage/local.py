@@ -22,9 +22,8 @@ from hmacfs.offload import Disk
 from hmacfs.retry import Retry
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, probe
 from hmacfs.storage.areas import TEMPORARY, OtherFileSystems, new_candidate, remove_dead, remove_dead_elsewhere
-from hmacfs.storage.beneath import open_without_links
 from hmacfs.storage.copying import copy_file
-from hmacfs.storage.folders import Folder, StoreFolders
+from hmacfs.storage.folders import StoreFolders
 from hmacfs.storage.links import resolve
 from hmacfs.storage.notes import FolderNotes
 from hmacfs.storage.publish import (
@@ -34,8 +33,9 @@ from hmacfs.storage.publish import (
     LeadsAway,
     OtherFileSystem,
     publish,
-    remove_folders,
+    remove_empty_folders,
 )
+from hmacfs.storage.tree import Folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,6 +56,8 @@ _NOT_THERE_ERRNOS = frozenset(
 )
 #: Reading must not hang on a pipe or a device that somebody put into the store.
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+#: A link is found too, wherever it leads.
+_LOOK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class OpenFile(NamedTuple):
@@ -81,7 +83,7 @@ class LocalStorage:
         self.folders = StoreFolders(root)
         self._retry = retry
         self._probed = self.folders.own(TEMPORARY)
-        self._abilities = probe(self._probed.fd)
+        self._abilities = probe(self._probed.fd, self.folders.spellings)
         self._notes = FolderNotes(self.folders.own(_NOTES))
         self._others = OtherFileSystems()
 
@@ -95,7 +97,7 @@ class LocalStorage:
         """What the store's file system can do: that of ``StoreDir``, which may become another."""
         folder = self.folders.own(TEMPORARY)
         if folder is not self._probed:
-            self._probed, self._abilities = folder, probe(folder.fd)
+            self._probed, self._abilities = folder, probe(folder.fd, self.folders.spellings)
         return self._abilities
 
     def remove_leftovers(self) -> int:
@@ -104,7 +106,7 @@ class LocalStorage:
         for path in self._notes.of_the_dead():
             with contextlib.suppress(BadName):
                 noted = StoredName.from_text(path)
-                remove_folders(self.folders.root.fd, noted, len(noted.segments) - 1)
+                remove_empty_folders(self.folders.root, noted)
         root = self.folders.root
         return remove_dead(self.folders.own(TEMPORARY)) + remove_dead_elsewhere(root, os.fsencode(self.root))
 
@@ -138,7 +140,7 @@ class LocalStorage:
     def exists(self, name: StoredName) -> bool:
         """Whether the name is taken, by a file, a folder or anything else."""
         try:
-            self._retry(lambda: self.disk(os.stat, name.raw, dir_fd=self.folders.root.fd, follow_symlinks=False))
+            self._retry(lambda: self.disk(self._look_for, name.raw))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -146,6 +148,25 @@ class LocalStorage:
                 raise NameTaken("A part of the path is the name of a file.") from error
             translate(error, self.root, name.path)
         return True
+
+    def _look_for(self, path: bytes) -> None:
+        """Raises ``OSError`` if nothing has that name. Most uploads have a new folder of their own: one look tells."""
+        root = self.folders.root
+        first, _, rest = path.partition(b"/")
+        os.stat(first, dir_fd=root.fd, follow_symlinks=False)
+        if not rest:
+            return
+        try:
+            found = root.open(path, _LOOK_FLAGS)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            folder, filename = os.path.split(path)
+            target = resolve(root, folder)
+            if target is None:
+                raise
+            found = root.open(target + b"/" + filename, _LOOK_FLAGS)
+        close(found)
 
     def open(self, name: StoredName) -> OpenFile:
         """A stored file for reading. Raises ``NotFound``, ``StorageFailed``."""
@@ -174,7 +195,7 @@ class LocalStorage:
 
     def _descriptor(self, name: StoredName) -> int:
         try:
-            return open_without_links(self.folders.root.fd, name.raw, _READ_FLAGS)
+            return self.folders.root.open(name.raw, _READ_FLAGS)
         except OSError as error:
             if error.errno not in _NOT_THERE_ERRNOS:
                 raise
@@ -189,8 +210,8 @@ class LocalStorage:
             if error.errno == errno.ELOOP:
                 root = self.folders.root
                 target = resolve(root, name.raw)
-                return None if target is None else open_without_links(root.fd, target, _READ_FLAGS)
-            return open_without_links(self.folders.root.fd, name.raw, _READ_FLAGS) if self.folders.check() else None
+                return None if target is None else root.open(target, _READ_FLAGS)
+            return self.folders.root.open(name.raw, _READ_FLAGS) if self.folders.check() else None
         except OSError as again:
             if again.errno in _NOT_THERE_ERRNOS:
                 return None
@@ -289,7 +310,7 @@ class LocalStorage:
 
         def ritual() -> None:
             with notes.about(name.raw) if "/" in name.path else contextlib.nullcontext():
-                published.append(publish(root.fd, candidate, name, content_type, durable=self.durable))
+                published.append(publish(root, candidate, name, content_type, durable=self.durable))
 
         notes.open()
         try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from hmacfs.descriptors import allocate, close
 from hmacfs.naming import PATH_LIMIT_BYTES
-from hmacfs.storage.folders import Folder
+from hmacfs.storage.tree import Folder
 
 
 class FolderNotes:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from pathlib import Path
+
 from hmacfs.config import Settings
 from hmacfs.errors import ConfigError
 from hmacfs.offload import Disk, Offload
@@ -9,6 +13,7 @@ from hmacfs.ownership import path_of, reason
 from hmacfs.retry import Retry
 from hmacfs.storage.abilities import Abilities, look
 from hmacfs.storage.local import LocalStorage
+from hmacfs.storage.tree import Root
 
 #: fsync waits for the device; the kernel joins the waits of several threads into one commit of its journal.
 FSYNC_THREADS = 16
@@ -31,4 +36,13 @@ def open_storage(settings: Settings) -> LocalStorage:
 
 def foresee(settings: Settings) -> Abilities:
     """What the store can probably do, by looks alone: nothing is made in it."""
-    return look(settings.store_dir.absolute())
+    store = settings.store_dir.absolute()
+    return dataclasses.replace(look(store), spellings=_spellings(store))
+
+
+def _spellings(store: Path) -> tuple[str, ...]:
+    """See ``Abilities``; none if the store has no folder of ours yet."""
+    try:
+        return tuple(Root(os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)).look_for_spellings())
+    except OSError:
+        return ()

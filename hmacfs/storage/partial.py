@@ -20,9 +20,10 @@ from typing import Protocol, TypeVar
 from hmacfs.descriptors import close
 from hmacfs.errors import NameTaken, NotFound, SessionUnknown, WriterBusy
 from hmacfs.naming import StoredName
-from hmacfs.storage.folders import Folder
+from hmacfs.storage.areas import FILE_MODE
 from hmacfs.storage.local import LocalStorage, translate, translated
 from hmacfs.storage.publish import Candidate, FileFacts
+from hmacfs.storage.tree import Folder
 
 R = TypeVar("R")
 
@@ -74,7 +75,7 @@ class PartialFiles:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with translated(*self._place(token)):
             self._storage.folders.check()
-            close(self._again(lambda folder: os.open(token, flags, 0o666, dir_fd=folder)))
+            close(self._again(lambda folder: os.open(token, flags, FILE_MODE, dir_fd=folder)))
 
     def length(self, token: str) -> int | None:
         """Bytes stored so far, ``None`` if there is no such upload (any more)."""

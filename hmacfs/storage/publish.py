@@ -6,15 +6,15 @@ import contextlib
 import dataclasses
 import errno
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from hmacfs.descriptors import close
 from hmacfs.errors import NameTaken
 from hmacfs.filetypes import type_by_name
 from hmacfs.naming import StoredName
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, link_anonymous, rename_exclusively
-from hmacfs.storage.beneath import FOLDER_FLAGS, open_beneath, open_without_links
-from hmacfs.storage.folders import Folder
+from hmacfs.storage.beneath import FOLDER_FLAGS
+from hmacfs.storage.tree import Folder, Root
 
 #: Somebody may remove a folder between our making it and our linking into it: an upload that failed cleans up the
 #: folders it made, and another one may have been about to use them.
@@ -24,6 +24,11 @@ _ATTEMPTS = 10
 #: A proxy that serves the store itself knows types by extension only. It must not be able to read a file whose type is
 #: another, so that it asks this server for it.
 _TYPE_IS_IN_ATTRIBUTE = 0o600
+
+#: Of the folders made for files.
+FOLDER_MODE = 0o750
+#: A folder is synced by a descriptor that may read it.
+_SYNCED_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 #: A part of the path is a file, or a link that leads in circles or outside the store.
 NO_FOLDER_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
@@ -63,8 +68,10 @@ class LeadsAway(NameTaken):
     """A part of the path is a file, or a link, which may lead to another folder of the store."""
 
 
-def publish(root: int, candidate: Candidate, name: StoredName, content_type: str | None, *, durable: bool) -> FileFacts:
-    """Make ``candidate`` visible as ``name`` below the folder ``root``. It blocks.
+def publish(
+    root: Root, candidate: Candidate, name: StoredName, content_type: str | None, *, durable: bool
+) -> FileFacts:
+    """Make ``candidate`` visible as ``name`` below ``root``. It blocks.
 
     Raises ``NameTaken`` if the name exists (the stored file is not touched, whoever is first wins), ``LeadsAway`` if
     its folder cannot be reached, ``OtherFileSystem`` if it is on another one, and ``OSError`` if the disk fails.
@@ -99,29 +106,27 @@ def _sync(fd: int) -> None:
         raise OSError(errno.EIO, f"fsync: {error.strerror}") from error
 
 
-def _link_into_place(root: int, candidate: Candidate, name: StoredName, *, durable: bool) -> None:
-    place = _make_place(root, name)
-    try:
-        unsynced = place.made
-        if not candidate.is_linked:
-            if not _link(candidate, place.name, place.folder):
-                unsynced = len(name.segments) - 1  # who knows which of them that process has synced
-            candidate.is_linked = True
-        if durable:
-            _sync_folders(root, name, unsynced)
-    except BaseException as error:
-        if candidate.is_linked:
-            os.unlink(place.name, dir_fd=place.folder)
-            candidate.is_linked = False
-        remove_folders(root, name, place.made)
-        if isinstance(error, FileExistsError):
-            raise NameTaken from error
-        if isinstance(error, OSError) and error.errno == errno.EXDEV:
-            raise OtherFileSystem(*error.args) from error
-        raise
-    finally:
-        if place.folder != root:
-            close(place.folder)
+def _link_into_place(root: Root, candidate: Candidate, name: StoredName, *, durable: bool) -> None:
+    with _Place(root, name, durable=durable) as place:
+        try:
+            is_known = False
+            if not candidate.is_linked:
+                is_known = not _link(candidate, place.filename, place.folder)
+                candidate.is_linked = True
+            if durable:
+                place.sync()
+                if is_known:  # who knows what the process that linked it has synced
+                    _sync_all_above(root, name)
+        except BaseException as error:
+            if candidate.is_linked:
+                os.unlink(place.filename, dir_fd=place.folder)
+                candidate.is_linked = False
+            place.take_back()
+            if isinstance(error, FileExistsError):
+                raise NameTaken from error
+            if isinstance(error, OSError) and error.errno == errno.EXDEV:
+                raise OtherFileSystem(*error.args) from error
+            raise
 
 
 def _link(candidate: Candidate, filename: bytes, parent: int) -> bool:
@@ -144,73 +149,122 @@ def _link(candidate: Candidate, filename: bytes, parent: int) -> bool:
     return True
 
 
-class _Place(NamedTuple):
-    """Where to link a file: ``name`` in ``folder`` (a descriptor), of whose path the last ``made`` levels are new."""
+class _Place:
+    """Where to link a file: ``filename`` in ``folder`` (a descriptor), as a context.
 
-    folder: int
-    name: bytes
-    made: int
+    The folders for it are made if need be, each opened from the one above and worked with by that descriptor alone:
+    whoever puts a link in the place of one finds that nothing is made where it leads. Raises ``LeadsAway`` where a file
+    or a link is in the way.
+    """
 
+    __slots__ = ("_made", "_opened", "_root", "filename")
 
-def _make_place(root: int, name: StoredName) -> _Place:
-    """The folder for ``name``, made if need be. Raises ``LeadsAway`` where a file or a link is in the way."""
-    *parents, filename = name.raw.split(b"/")
-    if not parents:
-        return _Place(root, filename, 0)
-    if len(parents) == 1:  # XMPP servers give each upload a folder of its own: most often there is none yet
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(parents[0], 0o777, dir_fd=root)
-            # What was just made is no link, so the path leads nowhere else.
-            return _Place(root, name.raw, 1)
-    try:
+    def __init__(self, root: Root, name: StoredName, *, durable: bool) -> None:
+        *parents, self.filename = name.raw.split(b"/")
+        self._root = root
+        #: From the deepest folder that was there to the file's.
+        self._opened: list[int] = []
+        #: The names of all but the first of those: they are new.
+        self._made: list[bytes] = []
+        if not parents:
+            self._opened.append(root.fd)
+            return
         try:
-            return _Place(open_without_links(root, b"/".join(parents), FOLDER_FLAGS), filename, 0)
-        except FileNotFoundError:
-            folder, made = _make_folders(root, parents)
-            return _Place(folder, filename, made)
-    except OSError as error:
-        if error.errno in NO_FOLDER_ERRNOS:
-            raise LeadsAway("A part of the path is the name of a file.") from error
-        raise
+            self._reach(parents, _SYNCED_FLAGS if durable else FOLDER_FLAGS)
+        except BaseException as error:
+            self.take_back()
+            self.__exit__()
+            if isinstance(error, OSError) and error.errno in NO_FOLDER_ERRNOS:
+                raise LeadsAway("A part of the path is the name of a file.") from error
+            raise
 
+    def __enter__(self) -> Self:
+        return self
 
-def _make_folders(root: int, parents: list[bytes]) -> tuple[int, int]:
-    made = 0
-    here = os.dup(root)
-    try:
-        for depth, segment in enumerate(parents, start=1):
+    def __exit__(self, *_: object) -> None:
+        for fd in self._opened:
+            if fd != self._root.fd:
+                close(fd)
+        self._opened.clear()
+
+    @property
+    def folder(self) -> int:
+        return self._opened[-1]
+
+    def sync(self) -> None:
+        """Sync the folder that got the file, and each folder that got a new folder."""
+        for fd in reversed(self._opened):
+            _sync(fd)
+
+    def take_back(self) -> None:
+        """Remove the folders that were made; those that others use by now stay."""
+        with contextlib.suppress(OSError):
+            for above, name in reversed(list(zip(self._opened, self._made, strict=False))):
+                os.rmdir(name, dir_fd=above)
+
+    def _reach(self, parents: list[bytes], flags: int) -> None:
+        root = self._root
+        if len(parents) == 1:  # XMPP servers give each upload a folder of its own: most often there is none yet
+            name = parents[0]
             try:
-                os.mkdir(segment, 0o777, dir_fd=here)
-                made = made or len(parents) - depth + 1
+                os.mkdir(name, FOLDER_MODE, dir_fd=root.fd)
             except FileExistsError:
                 pass
-            below = open_without_links(root, b"/".join(parents[:depth]), FOLDER_FLAGS)
+            else:
+                self._opened, self._made = [root.fd], [name]
+                self._opened.append(os.open(name, flags | os.O_NOFOLLOW, dir_fd=root.fd))
+                return
+        try:
+            self._opened.append(root.open(b"/".join(parents), flags))
+        except FileNotFoundError:
+            self._opened.append(root.fd)
+            for name in parents:
+                self._step(name, flags)
+
+    def _step(self, name: bytes, flags: int) -> None:
+        """Go on to the folder ``name``, made if need be."""
+        above = self._opened[-1]
+        if not self._made:
+            try:
+                below = self._root.open(name, flags, above)
+            except FileNotFoundError:
+                pass
+            else:
+                self._opened[-1] = below
+                if above != self._root.fd:
+                    close(above)
+                return
+        self._made.append(name)
+        with contextlib.suppress(FileExistsError):  # another upload was faster
+            os.mkdir(name, FOLDER_MODE, dir_fd=above)
+        self._opened.append(self._root.open(name, flags, above))
+
+
+def _sync_all_above(root: Root, name: StoredName) -> None:
+    """Sync every folder on the way to a file."""
+    here = os.dup(root.fd)
+    try:
+        _sync(here)
+        for parent in name.raw.split(b"/")[:-1]:
+            below = root.open(parent, _SYNCED_FLAGS, here)
             close(here)
             here = below
-    except BaseException:
+            _sync(here)
+    finally:
         close(here)
-        raise
-    return here, made
 
 
-def _sync_folders(root: int, name: StoredName, made: int) -> None:
-    """Sync the folder that got the file, and each folder that got a new folder."""
-    parents = name.raw.split(b"/")[:-1]
-    for depth in range(len(parents), len(parents) - made - 1, -1):
-        fd = open_beneath(root, b"/".join(parents[:depth]) or b".", os.O_RDONLY | os.O_DIRECTORY, 0)
-        try:
-            _sync(fd)
-        finally:
+def remove_empty_folders(root: Root, name: StoredName) -> None:
+    """Remove the folders of a file that did not get there, from the last one up, as far as they are empty."""
+    *parents, _ = name.raw.split(b"/")
+    opened = [root.fd]
+    try:
+        with contextlib.suppress(OSError):
+            for parent in parents[:-1]:
+                opened.append(root.open(parent, FOLDER_FLAGS, opened[-1]))
+        with contextlib.suppress(OSError):
+            for above, parent in reversed(list(zip(opened, parents, strict=False))):
+                os.rmdir(parent, dir_fd=above)
+    finally:
+        for fd in opened[1:]:
             close(fd)
-
-
-def remove_folders(root: int, name: StoredName, made: int) -> None:
-    """Take back the folders made for a file that did not get there; those that others use by now stay."""
-    parents = name.raw.split(b"/")[:-1]
-    with contextlib.suppress(OSError):
-        for depth in range(len(parents), len(parents) - made, -1):
-            above = open_beneath(root, b"/".join(parents[: depth - 1]) or b".", FOLDER_FLAGS, 0)
-            try:
-                os.rmdir(parents[depth - 1], dir_fd=above)
-            finally:
-                close(above)

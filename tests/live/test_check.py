@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import socket
 from pathlib import Path
 
 import pytest
 
 from tests.live.test_start import run
-from tests.servers import free_port
+from tests.servers import folder_of, free_port
 from tests.servers.machine import Duration
 from tests.servers.redis import RedisServer
 
@@ -102,3 +103,79 @@ def test_a_redis_that_answers_and_one_that_wants_a_password(tmp_path: Path) -> N
         done = run("-config", bad, "-check", "-online")
         assert "warning: Redis does not serve: " in done.stdout
         assert "wrong-word" not in done.stdout
+
+
+@pytest.mark.parametrize("place", ["RuntimeDir", "LogFile", "config", "secret", "link", "reserved"])
+@pytest.mark.parametrize("arguments", [["-check"], []])
+def test_what_would_be_served_and_must_not_be_is_refused(tmp_path: Path, place: str, arguments: list[str]) -> None:
+    """By whichever way its path leads into the store; not what lies in the reserved folder."""
+    store = tmp_path / "store"
+    (store / "own").mkdir(parents=True)
+    (tmp_path / "way").symlink_to(store)
+    lines, environ = {}, {}
+    path = tmp_path / "config.toml"
+    words = "is inside of StoreDir"
+    if place in ("RuntimeDir", "LogFile"):
+        lines[place] = f'"{tmp_path}/way/own/x"'
+    elif place == "config":
+        path = tmp_path / "way" / "config.toml"
+        lines["StoreDir"] = f'"{store}"'
+    elif place == "secret":
+        (store / "secret").write_text("a secret of more than 16 bytes")
+        environ["HMACFS_SECRET_FILE"] = str(tmp_path / "way" / "secret")
+    elif place == "link":
+        (store / ".hmacfs").symlink_to("own")
+        words = f"{store}/.hmacfs is a link"
+    else:
+        (store / ".hmacfs" / "store").mkdir(parents=True)
+        lines["StoreDir"], words = f'"{store}/.hmacfs/store"', "is inside of what a server keeps for itself"
+    config(path, **lines)
+    if place == "secret":
+        path.write_text(path.read_text().replace("Secret", "#Secret"))
+    done = run("-config", path, *arguments, cwd=tmp_path, **environ)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert words in done.stderr
+    assert not any((store / "own").iterdir())
+    if place in ("RuntimeDir", "LogFile"):
+        (store / ".hmacfs").mkdir()
+        config(path, **{place: f'"{tmp_path}/way/.hmacfs/x"'})
+        assert run("-config", path, "-check").returncode == 0
+
+
+def test_what_every_user_can_read_is_told() -> None:
+    with folder_of(getpass.getuser()) as folder:
+        folder.chmod(0o755)
+        secret = folder / "secret"
+        secret.write_text("a secret of more than 16 bytes")
+        path = config(folder / "config.toml", Durability='"none"')
+        by_file = config(folder / "by-file.toml")
+        by_file.write_text(by_file.read_text().replace("Secret", "#Secret"))
+        (folder / "store").mkdir()
+        environ = {"HMACFS_SECRET_FILE": str(secret)}
+        warning = "can be read by every user of this machine"
+        for mode in (0o755, 0o750):
+            (folder / "store").chmod(mode)
+            for file in (path, by_file, secret):
+                file.chmod(mode & 0o666)
+            told = [
+                [line for line in run("-config", path, "-check").stdout.splitlines() if warning in line],
+                [
+                    line
+                    for line in run("-config", by_file, "-check", cwd=folder, **environ).stdout.splitlines()
+                    if warning in line
+                ],
+            ]
+            if mode == 0o750:
+                assert told == [[], []]
+                continue
+            stores = f"warning: {folder}/store {warning}: chmod o-rwx {folder}/store"
+            assert told == [
+                [stores, f"warning: {path}: Secret: {path} {warning}, with the secret in it: chmod o-rwx {path}"],
+                [
+                    stores,
+                    f"warning: HMACFS_SECRET_FILE: {secret} {warning}, with the secret in it: chmod o-rwx {secret}",
+                ],
+            ]
+        folder.chmod(0o700)
+        (folder / "store").chmod(0o755)
+        assert warning not in run("-config", path, "-check").stdout, "nobody else gets there"

@@ -246,6 +246,58 @@ def test_a_link_to_a_folder_on_another_file_system(mounted: Mounted) -> None:
     assert server.complaints() == []
 
 
+@needs_mounts
+def test_no_other_name_leads_into_the_servers_own_folders(mounted: Mounted) -> None:
+    """A mount of one of them elsewhere in the store, or under a short name (8.3): the identity of the folder counts. The
+    store itself may be mounted in the store."""
+    server = mounted(
+        "mkdir -p STORE/.hmacfs/tmp STORE/.hmacfs/partial STORE/other STORE/again 'STORE/HMACFS~1' STORE/whole STORE/parts STORE/deep/deeper;"
+        " mount -t tmpfs none STORE/other; mkdir -p STORE/other/.hmacfs STORE/other/alias; echo secret >STORE/other/.hmacfs/x;"
+        " mount --bind STORE/.hmacfs STORE/again; mount --bind STORE/.hmacfs 'STORE/HMACFS~1'; mount --bind STORE/.hmacfs STORE/deep/deeper;"
+        " mount --bind STORE/.hmacfs/partial STORE/parts; mount --bind STORE/other/.hmacfs STORE/other/alias; mount --rbind STORE STORE/whole"
+    )
+    assert put(server, "file", b"x").status == 201
+    upload = begun(DIALECTS[0], server, "in/pieces")
+    assert upload.send(40_000).status == 202
+    (token,) = within(server, "cd STORE/.hmacfs/partial && ls").split()
+    for path in (
+        "again/sessions.sqlite3",
+        "HMACFS~1/sessions.sqlite3",
+        "deep/deeper/sessions.sqlite3",
+        f"parts/{token}",
+        f"again/partial/{token}",
+        "other/alias/x",
+        "whole/again/sessions.sqlite3",
+    ):
+        for method in ("GET", "HEAD"):
+            assert request(server, method, server.path(path)).status == 404, path
+        folder = path.rpartition("/")[0]
+        for name in (path, f"{folder}/new", f"{folder}/new/new"):
+            assert put(server, name, b"x").status == 409, name
+    assert within(server, "cd STORE/.hmacfs && find . -name new").split() == []
+    assert get(server, "whole/.hmacfs/sessions.sqlite3").status == 400
+    assert get(server, "whole/file").body == b"x"
+    for name in ("other/new", "whole/new", "deep/new", "other/a/b/new"):
+        assert put(server, name, b"y").status == 201
+        assert get(server, name).body == b"y"
+    assert "takes 'HMACFS~1' for .hmacfs" in server.log()
+    assert upload.send(80_000).status == 201
+
+
+def test_own_folders_that_were_moved_are_not_served(tmp_path: Path) -> None:
+    with HmacFileServer(tmp_path) as server:
+        assert put(server, "a/file", b"x").status == 201
+        (server.store / ".hmacfs").rename(server.store / "moved")
+        (server.store / ".hmacfs").symlink_to("moved")
+        wait_until(lambda: get(server, "moved/sessions.sqlite3").status == 404, what="the look once a second")
+        assert get(server, "a/file").body == b"x"
+        assert put(server, "b/file", b"x").status == 500
+        (server.store / ".hmacfs").unlink()
+        wait_until(lambda: put(server, "b/file", b"x").status == 201, what="folders of its own")
+        assert get(server, "moved/sessions.sqlite3").status == 404
+        assert "Traceback" not in server.log()
+
+
 def locales(folder: Path) -> dict[str, str]:
     """The environment of a Latin-1 locale, or of one that knows ASCII alone."""
     if shutil.which("localedef"):

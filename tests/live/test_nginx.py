@@ -18,7 +18,7 @@ from tests.live.client import Answer, Client, request
 from tests.live.pieces import DIALECTS, PIECE_TYPE, TUS, Upload, begun, partial_files, persist
 from tests.servers import folder_of, require_binary, require_root, wait_until
 from tests.servers.hmacfs import HmacFileServer
-from tests.servers.nginx import DEPLOY, Nginx
+from tests.servers.nginx import DEPLOY, Nginx, share
 
 VARIANTS = ["", "A", "B"]
 SAVED = "default-src 'none'; frame-ancestors 'none'; sandbox"
@@ -41,6 +41,7 @@ class Pair:
             Durability="none",
             DownloadOffload="x-accel" if variant == "B" else "none",
         )
+        share(self.server.store)
         self.server.start()
         # The socket's mode is 0660; nginx's workers are in the server's group on a real system.
         (folder / "s.sock").chmod(0o666)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 from tests.servers import Daemon, accepts_connections, descriptor_limit, free_port, require_binary
 from tests.servers.hmacfs import HmacFileServer
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def share(store: Path) -> None:
+    """Make a store whose files belong to the group of nginx's workers: as installed, nginx is in the server's group."""
+    store.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        shutil.chown(store, group="nogroup")
+        store.chmod(0o2750)
 
 
 def wrapped(site: str, folder: Path) -> str:

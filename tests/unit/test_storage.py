@@ -17,10 +17,9 @@ from hmacfs.errors import NoSpace, Stopping, StorageFailed
 from hmacfs.naming import StoredName
 from hmacfs.offload import Disk, Offload
 from hmacfs.retry import Retry
-from hmacfs.storage.beneath import open_without_links
-from hmacfs.storage.folders import Folder
 from hmacfs.storage.local import LocalStorage
 from hmacfs.storage.notes import FolderNotes
+from hmacfs.storage.tree import Folder, Root
 
 NAME = StoredName("a/file.txt")
 
@@ -58,7 +57,7 @@ def test_reading_is_tried_again_after_a_passing_failure(storage: LocalStorage, m
     with storage.stage() as staged:
         os.write(staged.fd, b"hello")
         staged.publish(NAME, None)
-    monkeypatch.setattr("hmacfs.storage.local.open_without_links", failing_once(open_without_links, errno.EMFILE))
+    monkeypatch.setattr(Root, "open", failing_once(Root.open, errno.EMFILE))
     file = storage.open(NAME)
     os.close(file.fd)
     assert file.facts.size == 5

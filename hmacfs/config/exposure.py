@@ -1,0 +1,102 @@
+"""Files of this server that somebody could read who should not: over HTTP, since they lie in what is served, or with an
+account on this machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from hmacfs.config.settings import SETTINGS, Settings
+from hmacfs.config.values import one_line
+from hmacfs.errors import ConfigError
+from hmacfs.naming import RESERVED_FOLDER, is_reserved
+
+_Environment = Mapping[str, str]
+
+#: Where containers get their secrets, often with mode 0444, and have no other users.
+_OF_CONTAINERS = Path("/run/secrets")
+
+
+def check_places(settings: Settings, config: Path | None, environ: _Environment) -> None:
+    """Raises ``ConfigError`` if a file of this server's own lies where everybody may download it.
+
+    config: the configuration file, if there is one.
+    """
+    store, origins = settings.store_dir.absolute(), settings.origins
+    reserved = store / RESERVED_FOLDER
+    if reserved.is_symlink():
+        raise ConfigError(
+            f"{origins['StoreDir']}: {one_line(reserved)} is a link: what it leads to has another name, which could be"
+            " downloaded; remove it"
+        )
+    if any(is_reserved(part) for part in Path(os.path.realpath(store)).parts):
+        raise ConfigError(f"{origins['StoreDir']}: {one_line(store)} is inside of what a server keeps for itself")
+    private = [(origins["RuntimeDir"], settings.runtime_dir)]
+    if settings.log_file is not None:
+        private.append((origins["LogFile"], settings.log_file))
+    private += _secrets(settings, config, environ)
+    if config is not None:
+        private.append((one_line(config), config))
+    for origin, path in private:
+        if _is_served(path, store):
+            raise ConfigError(
+                f"{origin}: {one_line(path)} is inside of StoreDir ({one_line(store)}), where everybody may download"
+                " it: move it or choose another StoreDir"
+            )
+
+
+def exposed_to_others(settings: Settings, config: Path | None, environ: _Environment) -> Iterator[str]:
+    """What every user of this machine may read, a sentence each."""
+    store = settings.store_dir
+    if _others_may(store, stat.S_IROTH | stat.S_IXOTH):
+        yield f"{one_line(store)} can be read by every user of this machine: chmod o-rwx {one_line(store)}"
+    for origin, path in dict(_secrets(settings, config, environ)).items():
+        if "KUBERNETES_SERVICE_HOST" in environ or _OF_CONTAINERS in path.parents:
+            continue
+        if _others_may(path, stat.S_IROTH):
+            yield (
+                f"{origin}: {one_line(path)} can be read by every user of this machine, with the secret in it:"
+                f" chmod o-rwx {one_line(path)}"
+            )
+
+
+def _secrets(settings: Settings, config: Path | None, environ: _Environment) -> list[tuple[str, Path]]:
+    """The files that secrets come from, and which setting's."""
+    found: list[tuple[str, Path]] = []
+    for setting in SETTINGS:
+        if setting.is_secret and getattr(settings, setting.field):
+            origin = settings.origins[setting.key]
+            if origin in environ:
+                found += [(origin, Path(environ[origin]))] if origin.endswith("_FILE") else []
+            elif config is not None:
+                found.append((origin, config))
+    return found
+
+
+def _is_served(path: Path, store: Path) -> bool:
+    """Whether ``path`` is the store or lies inside it, by which links ever, and in no reserved folder."""
+    real = Path(os.path.realpath(path))
+    for folder in (real, *real.parents):
+        if _is_same(folder, store):
+            return not any(is_reserved(part) for part in real.relative_to(folder).parts)
+    return False
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # not made yet
+        return one == Path(os.path.realpath(other))
+
+
+def _others_may(path: Path, rights: int) -> bool:
+    """Whether users who are neither the owner nor of the group have one of these rights, and get there."""
+    real = Path(os.path.realpath(path))
+    try:
+        return bool(real.stat().st_mode & rights) and all(
+            parent.stat().st_mode & stat.S_IXOTH for parent in real.parents
+        )
+    except OSError:
+        return False
