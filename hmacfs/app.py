@@ -35,6 +35,7 @@ from hmacfs.telemetry.pulse import Pulse
 from hmacfs.transfer.receive import Receiver
 from hmacfs.uploads.progress import Limits, Swept
 from hmacfs.uploads.resumable import ResumableUploads
+from hmacfs.uploads.tokens import SessionTokens
 from hmacfs.uploads.whole import StoreWhole
 from hmacfs.web.client import ClientAddress, networks_of
 from hmacfs.web.cors import Cors
@@ -86,7 +87,13 @@ class Core:
     def __init__(self, settings: Settings) -> None:
         self.storage = open_storage(settings)
         self.sessions = open_store(settings)
-        self.limits = Limits(settings.upload_max_size, settings.session_ttl, settings.max_sessions_per_client)
+        self.keyring = Keyring([settings.secret.reveal(), *(secret.reveal() for secret in settings.previous_secrets)])
+        self.limits = Limits(
+            settings.upload_max_size,
+            settings.session_ttl,
+            settings.max_sessions_per_client,
+            settings.max_sessions_per_path,
+        )
         receiver = Receiver(
             self.storage.disk,
             chunk_size=settings.chunk_size,
@@ -116,6 +123,7 @@ class Core:
             self.storage.facts,
             self.limits,
             time.time,
+            SessionTokens(self.keyring),
         )
         self.runtime = RuntimeClaim(settings.runtime_dir)
         self.sweeper = Sweeper(self._sweep, self.storage.reserved / "sweep.lock", settings.sweep_interval)
@@ -187,11 +195,11 @@ def _rates(limiter: WindowRateLimiter, settings: Settings) -> Rates:
 
 def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Cors) -> Services:
     locations = Locations(settings.url_prefix, settings.public_url)
-    unproven = UnprovenLookups(core.sessions.concurrency, lambda token: core.partials.length(token) is not None)
+    unproven = UnprovenLookups(core.sessions.concurrency, lambda key: core.partials.length(key) is not None)
     return Services(
         desk=desk,
         guards=Guards(
-            Keyring([settings.secret.reveal(), *(secret.reveal() for secret in settings.previous_secrets)]),
+            core.keyring,
             prefix=settings.url_prefix,
             accept_guessed_type=settings.accept_guessed_content_type,
             accept_unsized_chunks=settings.accept_unsized_chunks,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 class Keyring:
@@ -25,6 +25,10 @@ class Keyring:
     def sign(self, message: bytes) -> str:
         """The HMAC-SHA256 in lower-case hex."""
         return _digest(self._keyed[0], message).hex()
+
+    def macs(self, message: bytes) -> Iterator[str]:
+        """The HMAC-SHA256 under each of the secrets, as ``sign`` gives it."""
+        return (_digest(keyed, message).hex() for keyed in self._keyed)
 
     def is_signed(self, message: bytes, mac: str) -> bool:
         """Whether ``mac`` (64 hex digits) is a signature of ``message`` under any of the secrets."""

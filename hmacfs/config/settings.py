@@ -148,8 +148,21 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("Workers", values.integer(0, 1024), 0, "worker processes; 0 for one per core"),
     Setting("MaxConnections", values.integer(1, 1_000_000), 8192, "connections of each worker"),
-    Setting("SessionTTL", values.duration(), "24h", "an unfinished upload is kept for so long after its last byte"),
-    Setting("MaxSessionsPerClient", values.integer(1), 100, "unfinished uploads of one client address"),
+    Setting(
+        "SessionTTL",
+        values.duration(),
+        "24h",
+        "an unfinished upload is kept for so long after its last byte; 7 times that in all",
+    ),
+    Setting(
+        "MaxSessionsPerPath", values.integer(1), 3, "unfinished uploads of one path; a new one ends the most silent"
+    ),
+    Setting(
+        "MaxSessionsPerClient",
+        values.integer(1),
+        100,
+        "unfinished uploads of one user, where the signature names one, else of one client address",
+    ),
     Setting("SweepInterval", values.duration(), "10m", "how often expired uploads are looked for"),
     Setting("UploadRateLimit", values.request_rate, "", 'uploads of one client address, such as `"60/minute"`'),
     Setting("DownloadRateLimit", values.request_rate, "", "downloads of one client address"),
@@ -231,6 +244,7 @@ class Settings:
     workers: int
     max_connections: int
     session_ttl: float
+    max_sessions_per_path: int
     max_sessions_per_client: int
     sweep_interval: float
     upload_rate_limit: str

@@ -35,7 +35,7 @@ from hmacfs.errors import SessionStoreBusy, SessionStoreUnavailable
 from hmacfs.sessions.link import Link, StoreStatus
 from hmacfs.sessions.records import save_with, supersedes
 from hmacfs.sessions.replica import Replica
-from hmacfs.uploads.session import Session, State
+from hmacfs.uploads.session import Session, Share, State
 
 R = TypeVar("R")
 
@@ -95,7 +95,7 @@ class Chain:
                 continue
             if not is_new:
                 for other in holding:
-                    self._remove_from(other, session.token)
+                    self._remove_from(other, session.key)
                 return False
             holding.append(link)
         if not holding:
@@ -103,11 +103,11 @@ class Chain:
         self._give_those_that_came_back(holding, session)
         return True
 
-    def get(self, token: str) -> Session | None:
-        return self._look_up(lambda store: store.get(token), must_know=True)
+    def get(self, key: str) -> Session | None:
+        return self._look_up(lambda store: store.get(key), must_know=True)
 
-    def newest(self, token: str) -> Session | None:
-        copies = list(self._ask_all(lambda store: store.get(token)))
+    def newest(self, key: str) -> Session | None:
+        copies = list(self._ask_all(lambda store: store.get(key)))
         newest: Session | None = None
         for _, copy in copies:
             if copy is not None and (newest is None or supersedes(copy, newest)):
@@ -133,8 +133,8 @@ class Chain:
     def save(self, session: Session) -> Session:
         return save_with(self._put, session)
 
-    def remove(self, token: str) -> None:
-        done = [self._remove_from(link, token) for link in self._links]
+    def remove(self, key: str) -> None:
+        done = [self._remove_from(link, key) for link in self._links]
         if not any(done):
             raise SessionStoreUnavailable
 
@@ -142,17 +142,23 @@ class Chain:
         answers = list(self._ask_all(lambda store: store.stale(touched_before, limit)))
         if len(answers) < len(self._links) and any(self._may_lack(link) for link, _ in answers):
             raise SessionStoreUnavailable  # the other may know that they were touched since
-        found = {session.token: session for _, sessions in answers for session in sessions}
+        found = {session.key: session for _, sessions in answers for session in sessions}
         if len(answers) > 1:
-            found = {token: self._newest(session) for token, session in found.items()}
+            found = {key: self._newest(session) for key, session in found.items()}
         stale = [session for session in found.values() if session.touched < touched_before]
-        return sorted(stale, key=lambda session: (session.touched, session.token))[:limit]
+        return sorted(stale, key=lambda session: (session.touched, session.key))[:limit]
 
-    def count_open(self, owner: str) -> int:
-        return self._count(lambda store: store.count_open(owner))
+    def of_path(self, path: str) -> list[Session]:
+        return self._ask_fullest(lambda store: store.of_path(path))
+
+    def count_open(self, share: Share, who: str) -> int:
+        return self._ask_fullest(lambda store: store.count_open(share, who))
+
+    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
+        return self._ask_fullest(lambda store: store.open_of(share, who, limit))
 
     def count_by_state(self) -> dict[str, int]:
-        return self._count(lambda store: store.count_by_state())
+        return self._ask_fullest(lambda store: store.count_by_state())
 
     def ping(self) -> None:
         for link in self._reachable():
@@ -216,15 +222,15 @@ class Chain:
     def _newest(self, session: Session) -> Session:
         """The newest copy of a session that was read a moment ago."""
         try:
-            newest = self.newest(session.token)
+            newest = self.newest(session.key)
         except SessionStoreBusy:
             raise
         except SessionStoreUnavailable:
             return session
         return newest if newest is not None and supersedes(newest, session) else session
 
-    def _count(self, operation: Callable[[Replica], R]) -> R:
-        """A durable store has counted all sessions; one that was behind, or forgets, may not have."""
+    def _ask_fullest(self, operation: Callable[[Replica], R]) -> R:
+        """A durable store knows of all sessions; one that was behind, or forgets, may not."""
         by_worth = sorted(self._links, key=lambda link: (link.behind is not None, not link.store.is_durable))
         for link in by_worth:
             try:
@@ -258,14 +264,14 @@ class Chain:
         except SessionStoreUnavailable:
             log.debug("session store %s was lost before it got its copy of a session", link.name)
 
-    def _remove_from(self, link: Link, token: str) -> bool:
+    def _remove_from(self, link: Link, key: str) -> bool:
         """Whether it is done; if not, it will be once the store is back."""
         try:
-            link.call(lambda store: store.remove(token), insist=True)
+            link.call(lambda store: store.remove(key), insist=True)
         except SessionStoreUnavailable:
             pending = self._removals[link.name]
             if len(pending) < REMOVALS_LIMIT:
-                pending.add(token)
+                pending.add(key)
             return False
         return True
 
@@ -321,22 +327,22 @@ class Chain:
     def _copy_missed(self, source: Link, target: Link) -> None:
         generation, behind = target.generation, target.behind or 0.0
         pending = self._removals[target.name]
-        for token in list(pending):
-            if not self._remove_from(target, token):
+        for key in list(pending):
+            if not self._remove_from(target, key):
                 raise SessionStoreUnavailable
-            pending.discard(token)
+            pending.discard(key)
         is_whole = target.call(lambda store: store.is_whole(), insist=True)
         since = behind - CLOCK_MARGIN if is_whole else 0.0
-        tokens = source.call(lambda store: store.tokens_since(since), insist=True)
-        for token in tokens:
-            self._copy(source, target, token)
+        keys = source.call(lambda store: store.keys_since(since), insist=True)
+        for key in keys:
+            self._copy(source, target, key)
         target.call(lambda store: store.declare_whole(), insist=True)
         if target.generation == generation:
             target.behind = None
-        log.debug("session store %s was given %d sessions that it may have missed", target.name, len(tokens))
+        log.debug("session store %s was given %d sessions that it may have missed", target.name, len(keys))
 
     @staticmethod
-    def _copy(source: Link, target: Link, token: str) -> None:
-        session = source.call(lambda store: store.get(token), insist=True)
+    def _copy(source: Link, target: Link, key: str) -> None:
+        session = source.call(lambda store: store.get(key), insist=True)
         if session is not None:
             target.call(lambda store: store.put(session), insist=True)

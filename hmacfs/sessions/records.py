@@ -2,7 +2,7 @@
 
 A record is one JSON text of ASCII characters, so that no character set, collation or length limit of a database can
 change it. A field that this release does not know is left out; one that is missing has its default, or what 1.0.0
-showed by other fields.
+showed by other fields. The key is called ``token``, as it was when it was one: servers of 1.0.0 may read it as well.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from hmacfs.dialects import content_range, numbered, tus
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.uploads.session import Session, State
 
-#: What can be a token at all. Anything else comes from a URL that somebody made up and is no store's business.
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: What can be a key at all. Anything else comes from a URL that somebody made up and is no store's business.
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Session))
 #: Only one writer saves a session at a time, so already the second attempt finds the number right.
 _SAVE_ATTEMPTS = 3
 
 
-def is_token(text: str) -> bool:
-    return _TOKEN.fullmatch(text) is not None
+def is_key(text: str) -> bool:
+    return _KEY.fullmatch(text) is not None
 
 
 def digest(text: str) -> str:
@@ -34,15 +34,17 @@ def digest(text: str) -> str:
 
 
 def encode(session: Session) -> str:
-    """Raises ``ValueError`` if the token is none."""
-    if not is_token(session.token):
-        raise ValueError("not a session token")
-    return json.dumps(dataclasses.asdict(session), separators=(",", ":"))
+    """Raises ``ValueError`` if the key is none."""
+    if not is_key(session.key):
+        raise ValueError("not a session key")
+    fields = dataclasses.asdict(session)
+    return json.dumps({"token": fields.pop("key"), **fields}, separators=(",", ":"))
 
 
 def decode(record: str) -> Session:
     """The inverse of ``encode``."""
-    fields = {name: value for name, value in json.loads(record).items() if name in _FIELDS}
+    stored = json.loads(record)
+    fields = {"key": stored["token"], **{name: value for name, value in stored.items() if name in _FIELDS}}
     return Session(**{"dialect": _former_dialect(fields), **fields, "state": State(fields["state"])})
 
 

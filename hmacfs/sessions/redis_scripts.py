@@ -1,50 +1,56 @@
 """Redis's part of the Redis store: Lua, which Redis runs as one indivisible step.
 
-A session is a hash ``hmacfs:session:<token>``. Beside it stand indexes: the slot's key with the token of its open
-session, another key with that of the session of the slot that finished last, the owner's set of open sessions, and for
-each state a set sorted by ``touched``. Redis may evict any key, so
-no index is believed before its session was seen, and every write of a session restores all of them. Every key expires,
-long after the session has, so that nothing stays for ever if no sweep ever comes.
+A session is a hash ``hmacfs:session:<key>``. Beside it stand indexes: the slot's key with the key of its open session,
+another key with that of the session of the slot that finished last, sets of the open sessions of an owner and of a site
+and of all sessions of a path, and for each state a set sorted by ``touched``. Redis may evict any key, so no index is
+believed before its session was seen, and every write of a session restores all of them. Every key expires, long after
+the session has, so that nothing stays for ever if no sweep ever comes.
 """
 
 from __future__ import annotations
 
-#: KEYS: session, slot ("" if it has none), owner, finished slot (likewise), then the states' sets in STATES' order.
-#: ARGV: prefix of session keys, token, revision, touched, state, record, seconds to live, states..., in KEYS' order.
+#: KEYS: session, slot, finished slot, owner, site, path ("" for what it has none of), then the states' sets in STATES'
+#: order.
+#: ARGV: prefix of session keys, key, revision, touched, state, record, seconds to live, states..., in KEYS' order.
 _STORE = """
-local prefix, token, state, ttl = ARGV[1], ARGV[2], ARGV[5], ARGV[7]
+local prefix, key, state, ttl = ARGV[1], ARGV[2], ARGV[5], ARGV[7]
 local function holder()
   if KEYS[2] == '' then return nil end
   local other = redis.call('GET', KEYS[2])
-  if other and other ~= token and redis.call('EXISTS', prefix .. other) == 1 then return other end
+  if other and other ~= key and redis.call('EXISTS', prefix .. other) == 1 then return other end
 end
 local function store()
   redis.call('HSET', KEYS[1], 'revision', ARGV[3], 'touched', ARGV[4], 'record', ARGV[6])
-  redis.call('HSET', KEYS[1], 'slot', KEYS[2], 'owner', KEYS[3], 'finished', KEYS[4])
+  redis.call('HSET', KEYS[1], 'slot', KEYS[2], 'finished', KEYS[3], 'owner', KEYS[4], 'site', KEYS[5], 'path', KEYS[6])
   redis.call('EXPIRE', KEYS[1], ttl)
   if state == 'open' then
-    if KEYS[2] ~= '' and not holder() then redis.call('SET', KEYS[2], token, 'EX', ttl) end
-    redis.call('SADD', KEYS[3], token)
-    redis.call('EXPIRE', KEYS[3], ttl)
+    if KEYS[2] ~= '' and not holder() then redis.call('SET', KEYS[2], key, 'EX', ttl) end
   else
-    if KEYS[2] ~= '' and redis.call('GET', KEYS[2]) == token then redis.call('DEL', KEYS[2]) end
-    redis.call('SREM', KEYS[3], token)
+    if KEYS[2] ~= '' and redis.call('GET', KEYS[2]) == key then redis.call('DEL', KEYS[2]) end
   end
-  if KEYS[4] ~= '' then
-    local other = redis.call('GET', KEYS[4])
-    if state == 'finished' then
-      local touched = other and other ~= token and redis.call('HGET', prefix .. other, 'touched')
-      if not touched or tonumber(touched) <= tonumber(ARGV[4]) then redis.call('SET', KEYS[4], token, 'EX', ttl) end
-    elseif other == token then
-      redis.call('DEL', KEYS[4])
+  for number = 4, 6 do
+    if KEYS[number] ~= '' and (number == 6 or state == 'open') then
+      redis.call('SADD', KEYS[number], key)
+      redis.call('EXPIRE', KEYS[number], ttl)
+    elseif KEYS[number] ~= '' then
+      redis.call('SREM', KEYS[number], key)
     end
   end
-  for number = 5, #KEYS do
-    if ARGV[number + 3] == state then
-      redis.call('ZADD', KEYS[number], ARGV[4], token)
+  if KEYS[3] ~= '' then
+    local other = redis.call('GET', KEYS[3])
+    if state == 'finished' then
+      local touched = other and other ~= key and redis.call('HGET', prefix .. other, 'touched')
+      if not touched or tonumber(touched) <= tonumber(ARGV[4]) then redis.call('SET', KEYS[3], key, 'EX', ttl) end
+    elseif other == key then
+      redis.call('DEL', KEYS[3])
+    end
+  end
+  for number = 7, #KEYS do
+    if ARGV[number + 1] == state then
+      redis.call('ZADD', KEYS[number], ARGV[4], key)
       redis.call('EXPIRE', KEYS[number], ttl)
     else
-      redis.call('ZREM', KEYS[number], token)
+      redis.call('ZREM', KEYS[number], key)
     end
   end
 end
@@ -75,28 +81,53 @@ return false
 """
 )
 
-#: KEYS: session, then the states' sets. ARGV: token.
+#: KEYS: session, then the states' sets. ARGV: key.
 REMOVE = """
-local old = redis.call('HMGET', KEYS[1], 'slot', 'owner', 'finished')
+local old = redis.call('HMGET', KEYS[1], 'slot', 'finished', 'owner', 'site', 'path')
 redis.call('DEL', KEYS[1])
-if old[1] and old[1] ~= '' and redis.call('GET', old[1]) == ARGV[1] then redis.call('DEL', old[1]) end
-if old[2] then redis.call('SREM', old[2], ARGV[1]) end
-if old[3] and old[3] ~= '' and redis.call('GET', old[3]) == ARGV[1] then redis.call('DEL', old[3]) end
+for number = 1, 5 do
+  local index = old[number]
+  if index and index ~= '' then
+    if number > 2 then
+      redis.call('SREM', index, ARGV[1])
+    elseif redis.call('GET', index) == ARGV[1] then
+      redis.call('DEL', index)
+    end
+  end
+end
 for number = 2, #KEYS do redis.call('ZREM', KEYS[number], ARGV[1]) end
 """
 
 #: KEYS: slot. ARGV: prefix. The record of the session that the slot's key names, if there is one.
 FIND = """
-local token = redis.call('GET', KEYS[1])
-if not token then return false end
-return redis.call('HGET', ARGV[1] .. token, 'record')
+local key = redis.call('GET', KEYS[1])
+if not key then return false end
+return redis.call('HGET', ARGV[1] .. key, 'record')
 """
 
-#: KEYS: owner. ARGV: prefix. How many of the owner's open sessions are still there.
-COUNT_OPEN = """
+#: KEYS: a set of sessions' keys. ARGV: prefix. How many of them are still there.
+COUNT = """
 local count = 0
-for _, token in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  if redis.call('EXISTS', ARGV[1] .. token) == 1 then count = count + 1 else redis.call('SREM', KEYS[1], token) end
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  if redis.call('EXISTS', ARGV[1] .. key) == 1 then count = count + 1 else redis.call('SREM', KEYS[1], key) end
 end
 return count
+"""
+
+#: KEYS: a set of sessions' keys. ARGV: prefix, how many at most. The records of those that were touched longest ago.
+OLDEST = """
+local found = {}
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local touched = redis.call('HGET', ARGV[1] .. key, 'touched')
+  if touched then found[#found + 1] = {tonumber(touched), key} else redis.call('SREM', KEYS[1], key) end
+end
+table.sort(found, function(one, other)
+  if one[1] ~= other[1] then return one[1] < other[1] end
+  return one[2] < other[2]
+end)
+local records = {}
+for number = 1, math.min(#found, tonumber(ARGV[2])) do
+  records[number] = redis.call('HGET', ARGV[1] .. found[number][2], 'record')
+end
+return records
 """

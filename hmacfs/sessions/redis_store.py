@@ -10,8 +10,8 @@ import redis
 
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.sessions import redis_scripts
-from hmacfs.sessions.records import decode, digest, encode, is_token, save_with
-from hmacfs.uploads.session import Session, State
+from hmacfs.sessions.records import decode, digest, encode, is_key, save_with
+from hmacfs.uploads.session import Session, Share, State
 
 _PREFIX = "hmacfs:session:"
 _STATES = tuple(map(str, State))
@@ -24,7 +24,8 @@ _PING_KEY = "hmacfs:ping"
 #: Operations at once; each has a connection of its own. The probe and the copying of sessions come on top.
 _CONCURRENCY = 64
 CONNECTIONS = _CONCURRENCY + 16
-_PAGE = 100
+#: As many as there are.
+_ALL = 1_000_000
 
 
 class RedisStore:
@@ -49,28 +50,29 @@ class RedisStore:
         self._put = client.register_script(redis_scripts.PUT)
         self._remove = client.register_script(redis_scripts.REMOVE)
         self._find = client.register_script(redis_scripts.FIND)
-        self._count_open = client.register_script(redis_scripts.COUNT_OPEN)
+        self._count_open = client.register_script(redis_scripts.COUNT)
+        self._oldest_of = client.register_script(redis_scripts.OLDEST)
 
     def create(self, session: Session) -> bool:
         with _translated():
             return bool(self._create(*self._arguments(session)))
 
-    def get(self, token: str) -> Session | None:
-        if not is_token(token):
+    def get(self, key: str) -> Session | None:
+        if not is_key(key):
             return None
         with _translated():
-            record = cast("str | None", self._redis.hget(_PREFIX + token, "record"))
+            record = cast("str | None", self._redis.hget(_PREFIX + key, "record"))
         return None if record is None else decode(record)
 
     def find(self, slot: str) -> Session | None:
         with _translated():
-            record = cast("str | None", self._find([_slot_key(slot)], [_PREFIX]))
+            record = cast("str | None", self._find([_index("slot", slot)], [_PREFIX]))
         session = None if record is None else decode(record)
         return session if session is not None and session.slot == slot and session.state is State.OPEN else None
 
     def find_finished(self, slot: str) -> Session | None:
         with _translated():
-            record = cast("str | None", self._find([_finished_key(slot)], [_PREFIX]))
+            record = cast("str | None", self._find([_index("finished", slot)], [_PREFIX]))
         session = None if record is None else decode(record)
         return session if session is not None and session.slot == slot and session.state is State.FINISHED else None
 
@@ -82,57 +84,69 @@ class RedisStore:
     def save(self, session: Session) -> Session:
         return save_with(self.put, session)
 
-    def remove(self, token: str) -> None:
-        if not is_token(token):
+    def remove(self, key: str) -> None:
+        if not is_key(key):
             return
         with _translated():
-            self._remove([_PREFIX + token, *_STATE_KEYS], [token])
+            self._remove([_PREFIX + key, *_STATE_KEYS], [key])
 
     def stale(self, touched_before: float, limit: int) -> list[Session]:
         found: list[Session] = []
         with _translated():
-            for key in _STATE_KEYS:
-                found += self._oldest(key, touched_before, limit)
-        return sorted(found, key=lambda session: (session.touched, session.token))[:limit]
+            for index in _STATE_KEYS:
+                found += self._oldest(index, touched_before, limit)
+        return sorted(found, key=lambda session: (session.touched, session.key))[:limit]
 
-    def _oldest(self, key: str, touched_before: float, limit: int) -> list[Session]:
+    def _oldest(self, index: str, touched_before: float, limit: int) -> list[Session]:
         """The oldest sessions of a state's set; what the set holds beyond them is cleared away on the way."""
         found: list[Session] = []
         while len(found) < limit:
-            tokens = self._redis.zrange(
-                key, "-inf", f"({touched_before!r}", byscore=True, offset=len(found), num=limit - len(found)
+            keys = self._redis.zrange(
+                index, "-inf", f"({touched_before!r}", byscore=True, offset=len(found), num=limit - len(found)
             )
-            records = self._records(cast("list[str]", tokens))
+            records = self._records(cast("list[str]", keys))
             found += [decode(record) for record in records.values() if record is not None]
-            gone = [token for token, record in records.items() if record is None]
+            gone = [key for key, record in records.items() if record is None]
             if not gone:
                 break
-            self._redis.zrem(key, *gone)
+            self._redis.zrem(index, *gone)
         return found
 
-    def _records(self, tokens: list[str]) -> dict[str, str | None]:
+    def _records(self, keys: list[str]) -> dict[str, str | None]:
         pipeline = self._redis.pipeline(transaction=False)
-        for token in tokens:
-            pipeline.hget(_PREFIX + token, "record")
-        return dict(zip(tokens, pipeline.execute(), strict=True))
+        for key in keys:
+            pipeline.hget(_PREFIX + key, "record")
+        return dict(zip(keys, pipeline.execute(), strict=True))
 
-    def tokens_since(self, touched: float) -> list[str]:
+    def keys_since(self, touched: float) -> list[str]:
         scored: list[tuple[str, float]] = []
         with _translated():
-            for key in _STATE_KEYS:
-                found = self._redis.zrange(key, repr(touched), "+inf", byscore=True, withscores=True)
+            for index in _STATE_KEYS:
+                found = self._redis.zrange(index, repr(touched), "+inf", byscore=True, withscores=True)
                 scored += cast("list[tuple[str, float]]", found)
-        return [token for token, _ in sorted(scored, key=lambda pair: (pair[1], pair[0]))]
+        return [key for key, _ in sorted(scored, key=lambda pair: (pair[1], pair[0]))]
 
-    def count_open(self, owner: str) -> int:
+    def of_path(self, path: str) -> list[Session]:
+        return self._members(_index("path", path), _ALL)
+
+    def count_open(self, share: Share, who: str) -> int:
         with _translated():
-            return int(cast("int", self._count_open([_owner_key(owner)], [_PREFIX])))
+            return int(cast("int", self._count_open([_index(share, who)], [_PREFIX])))
+
+    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
+        return self._members(_index(share, who), limit)
+
+    def _members(self, index: str, limit: int) -> list[Session]:
+        """Of an index's sessions, those that were touched longest ago first."""
+        with _translated():
+            records = cast("list[str]", self._oldest_of([index], [_PREFIX, limit]))
+        return [decode(record) for record in records]
 
     def count_by_state(self) -> dict[str, int]:
         with _translated():
             pipeline = self._redis.pipeline(transaction=False)
-            for key in _STATE_KEYS:
-                pipeline.zcard(key)
+            for index in _STATE_KEYS:
+                pipeline.zcard(index)
             return dict(zip(_STATES, pipeline.execute(), strict=True))
 
     def ping(self) -> None:
@@ -182,22 +196,21 @@ class RedisStore:
 
     def _arguments(self, session: Session) -> tuple[list[str], list[Any]]:
         """A storing script's KEYS and ARGV."""
-        slot, finished = ("", "") if session.slot is None else (_slot_key(session.slot), _finished_key(session.slot))
-        keys = [_PREFIX + session.token, slot, _owner_key(session.owner), finished, *_STATE_KEYS]
-        values = [_PREFIX, session.token, session.revision, repr(session.touched), str(session.state), encode(session)]
+        indexes = [
+            _index("slot", session.slot),
+            _index("finished", session.slot),
+            _index(Share.OWNER, session.owner),
+            _index(Share.SITE, session.site or None),
+            _index("path", session.path),
+        ]
+        keys = [_PREFIX + session.key, *indexes, *_STATE_KEYS]
+        values = [_PREFIX, session.key, session.revision, repr(session.touched), str(session.state), encode(session)]
         return keys, [*values, self._key_seconds, *_STATES]
 
 
-def _slot_key(slot: str) -> str:
-    return f"hmacfs:slot:{digest(slot)}"
-
-
-def _finished_key(slot: str) -> str:
-    return f"hmacfs:finished:{digest(slot)}"
-
-
-def _owner_key(owner: str) -> str:
-    return f"hmacfs:owner:{digest(owner)}"
+def _index(kind: str, text: str | None) -> str:
+    """The key of what leads to sessions with this text; empty if there is none."""
+    return "" if text is None else f"hmacfs:{kind}:{digest(text)}"
 
 
 @contextlib.contextmanager

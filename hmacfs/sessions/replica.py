@@ -35,8 +35,8 @@ class Replica(SessionRecords, Protocol):
         If another open session holds its slot, it is stored without a claim to it: ``get`` has it, ``find`` does not.
         """
 
-    def tokens_since(self, touched: float) -> list[str]:
-        """The tokens of all sessions last touched at that Unix time or later, the oldest first."""
+    def keys_since(self, touched: float) -> list[str]:
+        """The keys of all sessions last touched at that Unix time or later, the oldest first."""
 
     def is_whole(self) -> bool:
         """Whether nothing has been lost since ``declare_whole``, as far as the store can know."""

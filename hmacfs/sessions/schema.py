@@ -3,7 +3,8 @@
 All that a query looks for stands in a column of fixed length; the rest is in the record. ``open_slot`` and
 ``open_owner`` are digests, and null once the session has ended: a unique index over the first says that a slot has one
 open session at most (nulls never collide), in 64 bytes where the slot itself would exceed MySQL's limit for keys.
-``finished_slot`` is such a digest too, of sessions that became a file.
+``open_site`` is such a digest too, ``finished_slot`` as well, of sessions that became a file, and ``path_digest`` of
+all. The column of the keys is called ``token``: in 1.0.0 they were the tokens themselves.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ sessions = sa.table(
     sa.column("open_slot", sa.String),
     sa.column("finished_slot", sa.String),
     sa.column("open_owner", sa.String),
+    sa.column("open_site", sa.String),
+    sa.column("path_digest", sa.String),
     sa.column("state", sa.String),
     sa.column("touched", sa.Double),
     sa.column("revision", sa.BigInteger),
@@ -67,13 +70,7 @@ def _first_tables(connection: sa.Connection) -> None:
 
 
 def _finished_slots(connection: sa.Connection) -> None:
-    table = "hmacfs_sessions"
-    inspector = sa.inspect(connection)
-    if "finished_slot" not in {column["name"] for column in inspector.get_columns(table)}:
-        kind = _ascii(64).compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN finished_slot {kind}")
-    columns = _table(table, sa.Column("finished_slot", _ascii(64)))
-    sa.Index("hmacfs_sessions_finished_slot", columns.c.finished_slot).create(connection, checkfirst=True)
+    _add_column(connection, "finished_slot")
     _fill_finished_slots(connection)
 
 
@@ -90,10 +87,32 @@ def _fill_finished_slots(connection: sa.Connection) -> None:
         last = rows[-1].token
 
 
+def _paths_and_sites(connection: sa.Connection) -> None:
+    for name in ("path_digest", "open_site"):
+        _add_column(connection, name)
+    c = sessions.c
+    query, last = sa.select(c.token, c.record).where(c.path_digest.is_(None)), ""
+    while rows := connection.execute(query.where(c.token > last).order_by(c.token).limit(_PAGE)).all():
+        for token, record in rows:
+            path = digest(decode(record).path)
+            connection.execute(sa.update(sessions).where(c.token == token).values(path_digest=path))
+        last = rows[-1].token
+
+
+def _add_column(connection: sa.Connection, name: str) -> None:
+    """A column of digests with an index, null for what is there."""
+    table = "hmacfs_sessions"
+    if name not in {column["name"] for column in sa.inspect(connection).get_columns(table)}:
+        kind = _ascii(64).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+    columns = _table(table, sa.Column(name, _ascii(64)))
+    sa.Index(f"{table}_{name}", columns.c[name]).create(connection, checkfirst=True)
+
+
 #: In their order; a step is never changed once it was released. MySQL commits after each statement, so each step must
 #: be able to start over from where it broke off. A server of an older release goes on with a newer schema (machines
 #: are not updated at the same moment), so a step must leave it what it needs.
-STEPS: Sequence[Step] = (_first_tables, _finished_slots)
+STEPS: Sequence[Step] = (_first_tables, _finished_slots, _paths_and_sites)
 
 
 def upgrade(connection: sa.Connection, steps: Sequence[Step] = STEPS) -> None:

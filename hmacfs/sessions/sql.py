@@ -21,8 +21,8 @@ from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.offload import Offload
 from hmacfs.sessions import schema
 from hmacfs.sessions.database import Database
-from hmacfs.sessions.records import decode, digest, encode, is_token, save_with
-from hmacfs.uploads.session import Session, State
+from hmacfs.sessions.records import decode, digest, encode, is_key, save_with
+from hmacfs.uploads.session import Session, Share, State
 
 R = TypeVar("R")
 
@@ -34,11 +34,16 @@ _TABLE = schema.sessions
 _C = _TABLE.c
 
 # What a look at a session costs is mostly the making of these, so they are made once.
-_BY_TOKEN = sa.select(_C.record).where(_C.token == sa.bindparam("sought"))
+_BY_KEY = sa.select(_C.record).where(_C.token == sa.bindparam("sought"))
 _BY_SLOT = sa.select(_C.record).where(_C.open_slot == sa.bindparam("sought"))
 _BY_FINISHED_SLOT = (
     sa.select(_C.record).where(_C.finished_slot == sa.bindparam("sought")).order_by(_C.touched.desc()).limit(1)
 )
+_BY_PATH = sa.select(_C.record).where(_C.path_digest == sa.bindparam("sought"))
+_OPEN_BY = {Share.OWNER: _C.open_owner, Share.SITE: _C.open_site}
+_COUNT_OPEN = {
+    share: sa.select(sa.func.count()).where(column == sa.bindparam("sought")) for share, column in _OPEN_BY.items()
+}
 _INSERT = sa.insert(_TABLE)
 #: Only an older copy is replaced. The columns to set are those that are given besides.
 _REPLACE = sa.update(_TABLE).where(
@@ -82,8 +87,8 @@ class SqlStore:
     def create(self, session: Session) -> bool:
         return self._run(lambda connection: _create(connection, session))
 
-    def get(self, token: str) -> Session | None:
-        return self._run(lambda connection: _load(connection, token)) if is_token(token) else None
+    def get(self, key: str) -> Session | None:
+        return self._run(lambda connection: _load(connection, key)) if is_key(key) else None
 
     def find(self, slot: str) -> Session | None:
         return self._run(lambda connection: _one(connection, _BY_SLOT, digest(slot)))
@@ -97,21 +102,29 @@ class SqlStore:
     def save(self, session: Session) -> Session:
         return save_with(self.put, session)
 
-    def remove(self, token: str) -> None:
-        if is_token(token):
-            self._run(lambda connection: connection.execute(sa.delete(_TABLE).where(_C.token == token)))
+    def remove(self, key: str) -> None:
+        if is_key(key):
+            self._run(lambda connection: connection.execute(sa.delete(_TABLE).where(_C.token == key)))
 
     def stale(self, touched_before: float, limit: int) -> list[Session]:
         query = sa.select(_C.record).where(_C.touched < touched_before).order_by(_C.touched, _C.token).limit(limit)
         return [decode(record) for record in self._run(lambda connection: connection.scalars(query).all())]
 
-    def tokens_since(self, touched: float) -> list[str]:
+    def keys_since(self, touched: float) -> list[str]:
         query = sa.select(_C.token).where(_C.touched >= touched).order_by(_C.touched, _C.token)
         return self._run(lambda connection: list(connection.scalars(query)))
 
-    def count_open(self, owner: str) -> int:
-        query = sa.select(sa.func.count()).where(_C.open_owner == digest(owner))
-        return self._run(lambda connection: int(connection.execute(query).scalar_one()))
+    def of_path(self, path: str) -> list[Session]:
+        records = self._run(lambda connection: connection.scalars(_BY_PATH, {"sought": digest(path)}).all())
+        return [decode(record) for record in records]
+
+    def count_open(self, share: Share, who: str) -> int:
+        sought = {"sought": digest(who)}
+        return self._run(lambda connection: int(connection.execute(_COUNT_OPEN[share], sought).scalar_one()))
+
+    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
+        query = sa.select(_C.record).where(_OPEN_BY[share] == digest(who)).order_by(_C.touched, _C.token).limit(limit)
+        return [decode(record) for record in self._run(lambda connection: connection.scalars(query).all())]
 
     def count_by_state(self) -> dict[str, int]:
         query = sa.select(_C.state, sa.func.count()).group_by(_C.state)
@@ -242,18 +255,20 @@ def _one(connection: sa.Connection, query: sa.Select[str], sought: str) -> Sessi
     return None if record is None else decode(record)
 
 
-def _load(connection: sa.Connection, token: str) -> Session | None:
-    return _one(connection, _BY_TOKEN, token)
+def _load(connection: sa.Connection, key: str) -> Session | None:
+    return _one(connection, _BY_KEY, key)
 
 
 def _row(session: Session) -> dict[str, object]:
     is_open, is_finished = session.state is State.OPEN, session.state is State.FINISHED
     slot = None if session.slot is None else digest(session.slot)
     return {
-        "token": session.token,
+        "token": session.key,
         "open_slot": slot if is_open else None,
         "finished_slot": slot if is_finished else None,
         "open_owner": digest(session.owner) if is_open else None,
+        "open_site": digest(session.site) if is_open and session.site else None,
+        "path_digest": digest(session.path),
         "state": str(session.state),
         "touched": session.touched,
         "revision": session.revision,
@@ -266,28 +281,28 @@ def _create(connection: sa.Connection, session: Session) -> bool:
         connection.execute(_INSERT, _row(session))
     except IntegrityError:
         # Its own record is there if a first attempt succeeded and only the answer was lost.
-        return _load(connection, session.token) is not None
+        return _load(connection, session.key) is not None
     return True
 
 
 def _put(connection: sa.Connection, session: Session) -> Session:
     row = _row(session)
-    changes = {name: row[name] for name in ("finished_slot", "open_owner", "state", "touched", "revision", "record")}
+    changes = {name: value for name, value in row.items() if name not in ("token", "open_slot")}
     if session.state is not State.OPEN:
         changes["open_slot"] = None
-    those = {"sought": session.token, "newer": session.revision, "later": session.touched}
+    those = {"sought": session.key, "newer": session.revision, "later": session.touched}
     if connection.execute(_REPLACE, {**changes, **those}).rowcount:
         return session
     for claim in (row["open_slot"], None):
-        stored = _load(connection, session.token)
+        stored = _load(connection, session.key)
         if stored is not None:
             return stored
         try:
             connection.execute(_INSERT, {**row, "open_slot": claim})
         except IntegrityError:
-            continue  # the slot is another's, or the token was inserted this moment
+            continue  # the slot is another's, or the key was inserted this moment
         return session
-    stored = _load(connection, session.token)
+    stored = _load(connection, session.key)
     if stored is None:
         raise SessionStoreUnavailable  # inserted and removed again by others within these statements
     return stored

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from hmacfs.naming import StoredName
-from hmacfs.uploads.session import Session
+from hmacfs.uploads.session import Session, Share
 from hmacfs.uploads.whole import Counted, Digest
 
 BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
@@ -39,14 +39,14 @@ class SessionRecords(Protocol):
     - Records of ended sessions are kept until ``remove``: the use cases and the sweep decide about that.
 
     Duties of the caller: it writes a session's record only while it holds that upload's writer lock (except
-    ``create``), so that two saves of one token never race; it does not keep a record across requests.
+    ``create``), so that two saves of one key never race; it does not keep a record across requests.
     """
 
     def create(self, session: Session) -> bool:
         """Add a new session. False, and no change, if an open session with the same non-null ``slot`` exists."""
 
-    def get(self, token: str) -> Session | None:
-        """The session of this token, in any state, or ``None`` if this store has none."""
+    def get(self, key: str) -> Session | None:
+        """The session of this key, in any state, or ``None`` if this store has none."""
 
     def find(self, slot: str) -> Session | None:
         """The open session with this ``slot``, or ``None``."""
@@ -57,14 +57,20 @@ class SessionRecords(Protocol):
     def save(self, session: Session) -> Session:
         """Store a changed record (inserting it if it is missing) and return it with its new ``revision``."""
 
-    def remove(self, token: str) -> None:
+    def remove(self, key: str) -> None:
         """Forget a session; no error if there is none."""
 
     def stale(self, touched_before: float, limit: int) -> list[Session]:
         """At most ``limit`` sessions of any state last touched before that Unix time, the oldest first."""
 
-    def count_open(self, owner: str) -> int:
-        """How many open sessions this client has."""
+    def of_path(self, path: str) -> list[Session]:
+        """All sessions of this path, in any state."""
+
+    def count_open(self, share: Share, who: str) -> int:
+        """How many open sessions there are with this owner, or of this site."""
+
+    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
+        """At most ``limit`` of those sessions, those that were touched longest ago first."""
 
     def count_by_state(self) -> dict[str, int]:
         """How many sessions there are in each state, for metrics."""
@@ -79,7 +85,7 @@ class SessionRecords(Protocol):
 class SessionStore(SessionRecords, Protocol):
     """One that may consist of several, not all of which every worker reaches at any time."""
 
-    def newest(self, token: str) -> Session | None:
+    def newest(self, key: str) -> Session | None:
         """The newest copy of a session that any of them has, as far as they can be reached; ``None`` if none has it."""
 
 
@@ -116,15 +122,15 @@ class Partials(Protocol[FactsT]):
     go if the stored bytes end at ``offset``, or in any case without one. ``touched`` is the Unix time of the last byte.
     ``discard`` refuses (False) while somebody writes, and where a byte came since ``untouched_since``."""
 
-    def create(self, token: str) -> None: ...
+    def create(self, key: str) -> None: ...
 
-    def length(self, token: str) -> int | None: ...
+    def length(self, key: str) -> int | None: ...
 
-    def touched(self, token: str) -> float | None: ...
+    def touched(self, key: str) -> float | None: ...
 
-    def writer(self, token: str, offset: int | None) -> AbstractContextManager[Writer[FactsT]]: ...
+    def writer(self, key: str, offset: int | None) -> AbstractContextManager[Writer[FactsT]]: ...
 
-    def discard(self, token: str, untouched_since: float = math.inf) -> bool: ...
+    def discard(self, key: str, untouched_since: float = math.inf) -> bool: ...
 
     def untouched_since(self, before: float) -> list[str]: ...
 

@@ -11,6 +11,9 @@ from hmacfs.uploads.session import NEXT, Session, State
 
 FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
 
+#: How many times ``SessionTTL`` an upload lives in all.
+_LIFETIMES = 7
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Progress(Generic[FactsT]):
@@ -35,11 +38,22 @@ class Swept:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """max_size in bytes; ttl in seconds since the last byte; per_client: open sessions of one owner."""
+    """max_size in bytes; ttl in seconds since the last byte; per_client: open sessions of one owner; per_path: of one
+    path."""
 
     max_size: int
     ttl: float
     per_client: int
+    per_path: int
+
+    def deadline(self, session: Session) -> float:
+        """Unix seconds at which an upload ends whatever comes: a byte now and then does not keep it for ever."""
+        return session.created + _LIFETIMES * self.ttl
+
+    def last_touch(self, session: Session, now: float) -> float:
+        """What an open session's ``touched`` becomes with a byte at ``now``: then it expires at its deadline at the
+        latest, and the sweep finds it by the same rule as all others."""
+        return min(now, self.deadline(session) - self.ttl)
 
     def size_of(self, session: Session) -> int:
         """How many bytes an upload may have."""

@@ -24,15 +24,17 @@ from hmacfs.errors import (
     SessionExpired,
     SessionStoreUnavailable,
     SessionUnknown,
+    TakenOver,
     TooLarge,
-    TooManySessions,
     WriterBusy,
 )
 from hmacfs.naming import StoredName
 from hmacfs.uploads.contracts import Facts, Partials, PieceReceiver, SessionStore, Writer
+from hmacfs.uploads.creation import Creation, Plan
 from hmacfs.uploads.progress import Limits, Progress, Swept, became, of_file, step
-from hmacfs.uploads.session import Session, State, new_token
+from hmacfs.uploads.session import Session, State
 from hmacfs.uploads.sweep import sweep
+from hmacfs.uploads.tokens import SessionTokens, key_of
 from hmacfs.uploads.whole import Counted, Digest, Space
 
 BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
@@ -40,8 +42,6 @@ FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
 
 log = logging.getLogger("hmacfs.uploads")
 
-#: When a client with too many unfinished uploads may come again, in seconds: one of them may be done then.
-_RETRY_AFTER = 60
 #: How far a record may lag behind the last byte, in seconds and as a share of the sessions' lifetime. The unfinished
 #: upload's own time is exact; what writing the record for each piece would cost is most of what a session costs.
 _TOUCH_SECONDS, _TOUCH_SHARE = 60.0, 0.1
@@ -61,6 +61,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         facts: Callable[[StoredName], FactsT | None],
         limits: Limits,
         clock: Callable[[], float],
+        tokens: SessionTokens,
     ) -> None:
         self._sessions = sessions
         self._partials = partials
@@ -70,72 +71,25 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         self._facts = facts
         self.limits = limits
         self._clock = clock
+        self._tokens = tokens
+        self._creation = Creation(sessions, partials, space, exists, limits, clock, tokens, self._end)
 
-    def create(
-        self,
-        name: StoredName,
-        length: int | None,
-        content_type: str | None,
-        owner: str,
-        *,
-        by_slot: bool,
-        dialect: str,
-        chunk_count: int = 0,
-        metadata: str = "",
-    ) -> Session:
-        """Begin an upload; of the name's slot if ``by_slot``, else known by its token alone.
-
-        Two requests that begin the same slot at once get the same session, be it of another ``dialect``. Raises
-        ``TooLarge``, ``NoSpace``, ``NameTaken``, ``TooManySessions``, ``SessionStoreUnavailable``.
+    def create(self, plan: Plan) -> Session:
+        """Begin an upload. Two requests that begin the same slot at once get the same session, be it of another
+        ``dialect``. Raises ``TooLarge``, ``NoSpace``, ``NameTaken``, ``TooManySessions``, ``SessionStoreUnavailable``.
         """
-        if length is not None and length > self.limits.max_size:
-            raise TooLarge
-        self.check_name(name)
-        # Without a name, it is a proxy on the Unix socket: one limit for all whom that speaks for would lock all out.
-        if owner and self._sessions.count_open(owner) >= self.limits.per_client:
-            raise TooManySessions(_RETRY_AFTER)
-        now, token = self._clock(), new_token()
-        slot = name.path if by_slot else None
-        session = Session(
-            token,
-            name.path,
-            slot,
-            length,
-            content_type,
-            owner,
-            now,
-            now,
-            metadata=metadata,
-            dialect=dialect,
-            chunk_count=chunk_count,
-        )
-        with self._space.reserve(length or 0):
-            self._partials.create(token)
-        try:
-            if self._sessions.create(session):
-                self._check_rivals(session)
-                return session
-        except BaseException:
-            self._partials.discard(token)
-            raise
-        self._partials.discard(token)
-        found = self.find(name)
-        if found is None:  # it ended meanwhile
-            raise NameTaken if self._exists(name) else SessionConflict
-        return found
-
-    def _check_rivals(self, session: Session) -> None:
-        """Of requests that begin uploads at the same moment, each found the client within its limit. Raises
-        ``TooManySessions``."""
-        with suppress(SessionStoreUnavailable):  # it has been begun, and can go on elsewhere
-            if session.owner and self._sessions.count_open(session.owner) > self.limits.per_client:
-                self._sessions.remove(session.token)
-                raise TooManySessions(_RETRY_AFTER)
+        session = self._creation(plan) or self.find(plan.name)
+        if session is None:  # it ended meanwhile
+            raise NameTaken if self._exists(plan.name) else SessionConflict
+        return session
 
     def check_name(self, name: StoredName) -> None:
         """Raises ``NameTaken``."""
-        if self._exists(name):
-            raise NameTaken
+        self._creation.check_name(name)
+
+    def token_of(self, session: Session) -> str | None:
+        """What proves the right to write this upload; ``None`` if this server cannot tell any more."""
+        return self._tokens.of(session)
 
     def find(self, name: StoredName, may_know: Callable[[Session], bool] = lambda _: True) -> Session | None:
         """The open session of a slot, ``None`` if there is none, or none that the client ``may_know`` of. Raises
@@ -144,13 +98,8 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         if session is None or not may_know(session):
             return None
         self._check_age(session)
-        if self._partials.length(session.token) is None:
-            # It was finished, or its bytes were lost with the disk: either way it cannot go on.
-            facts = self._facts(name)
-            if facts is None:
-                self._record_end(session, State.ABORTED)
-            else:
-                self._record_end(of_file(session, facts), State.FINISHED)
+        if self._partials.length(session.key) is None:
+            self._end_without_bytes(session)
             return None
         return session
 
@@ -166,13 +115,14 @@ class ResumableUploads(Generic[BodyT, FactsT]):
     def has_lost(self, session: Session) -> bool:
         """Whether the name of an unfinished upload is another file's: it will fail with its next piece."""
         return self._exists(StoredName.from_text(session.path)) and (
-            self._partials.length(session.token) not in (None, session.length)
+            self._partials.length(session.key) not in (None, session.length)
         )
 
     def get(self, token: str) -> Session:
         """The session of a token, finished ones included. Raises ``SessionUnknown``, ``SessionEnded``,
         ``SessionExpired``, ``SessionStoreUnavailable``."""
-        session = self._sessions.get(token)
+        key = key_of(token)
+        session = self._sessions.get(key) if key is not None else None
         if session is None:
             raise SessionUnknown
         if session.state is State.ABORTED:
@@ -186,16 +136,18 @@ class ResumableUploads(Generic[BodyT, FactsT]):
 
         Raises ``SessionStoreUnavailable``.
         """
-        stored = self._partials.length(session.token)
+        stored = self._partials.length(session.key)
         if stored is not None and stored <= boundary:
             return session
-        return self._sessions.newest(session.token) or session
+        return self._sessions.newest(session.key) or session
 
     def _check_age(self, session: Session) -> None:
         """The record may not know when the last byte came: the file does."""
         now = self._clock()
+        if session.state is State.OPEN and now >= self.limits.deadline(session):
+            raise SessionExpired
         if session.is_expired(now, self.limits.ttl):
-            written = self._partials.touched(session.token)
+            written = self._partials.touched(session.key)
             if written is None or now >= written + self.limits.ttl:
                 raise SessionExpired
 
@@ -205,14 +157,14 @@ class ResumableUploads(Generic[BodyT, FactsT]):
 
         Raises ``SessionUnknown`` if its bytes are gone, ``NameTaken``, ``WriterBusy``, ``NoSpace``.
         """
-        stored = self._partials.length(session.token)
+        stored = self._partials.length(session.key)
         if session.state is not State.OPEN or stored is None:
             return self._ended(session)
         if stored != session.length:
-            written = self._partials.touched(session.token) or 0.0
+            written = self.limits.last_touch(session, self._partials.touched(session.key) or 0.0)
             return Progress(dataclasses.replace(session, touched=max(session.touched, written)), stored)
         try:
-            with self._partials.writer(session.token, stored) as writer:
+            with self._partials.writer(session.key, stored) as writer:
                 return self._finish(session, writer)
         except SessionUnknown:  # its writer has just finished it
             return self._ended(session)
@@ -221,7 +173,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         """The progress of an upload whose bytes are elsewhere. Raises ``SessionUnknown`` if they are nowhere, and
         ``SessionEnded`` if another file has its name."""
         if session.state is State.OPEN:  # when it was read
-            session = self._sessions.newest(session.token) or session
+            session = self._sessions.newest(session.key) or session
         if session.state is State.ABORTED:
             raise SessionEnded
         if session.state is State.OPEN:
@@ -283,7 +235,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 self._receive(session, writer, body, digest, limit, reserved.cover if size is None else None)
             is_news = after is not None or self._is_news(session)
             if is_news or writer.length > offset:
-                session = dataclasses.replace(session, touched=self._clock())
+                session = dataclasses.replace(session, touched=self.limits.last_touch(session, self._clock()))
             session = after(session, writer.length) if after else session
             if writer.length == session.length or (is_last and session.length is None):
                 return self._finish(session, writer, file_digest)
@@ -294,7 +246,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
 
     def _check_offset(self, session: Session, offset: int, *, restart: bool) -> None:
         """Without the lock: nobody has to let go for a piece that is refused in any case. Raises ``OffsetMismatch``."""
-        stored = self._partials.length(session.token)
+        stored = self._partials.length(session.key)
         if stored is None:
             raise OffsetMismatch(self._ended(session).offset)
         if stored != offset and not restart:
@@ -304,7 +256,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         """The session with the whole file's length, if that is known by now: another writer may have told it since
         ``session`` was read. Raises ``BadRequest``, ``TooLarge``."""
         if session.length is None:
-            session = self._sessions.newest(session.token) or session
+            session = self._sessions.newest(session.key) or session
         told = self.limits.with_length(session, length, offset, size)
         return session if told == session else self._sessions.save(told)
 
@@ -319,12 +271,12 @@ class ResumableUploads(Generic[BodyT, FactsT]):
     @contextmanager
     def _writer(self, session: Session, offset: int, *, restart: bool) -> Iterator[Writer[FactsT]]:
         """The writer, for whom a present one gives way; a loser learns the offset."""
-        asked_at = (self._partials.length(session.token) or 0) if restart else offset
+        asked_at = (self._partials.length(session.key) or 0) if restart else offset
         try:
-            with self._partials.writer(session.token, asked_at) as writer:
+            with self._partials.writer(session.key, asked_at) as writer:
                 yield writer
         except WriterBusy:
-            stored = offset if restart else self._partials.length(session.token)
+            stored = offset if restart else self._partials.length(session.key)
             if stored is not None and stored != offset:
                 raise OffsetMismatch(stored) from None
             raise
@@ -344,7 +296,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
     def _restart(self, session: Session, writer: Writer[FactsT], offset: int) -> None:
         """Drop what an earlier attempt stored behind ``offset``. Raises ``SessionConflict`` if the session was read
         before another writer went on with it: then those bytes are acknowledged."""
-        known = self._sessions.newest(session.token)
+        known = self._sessions.newest(session.key)
         if known is None or dataclasses.replace(known, touched=session.touched, revision=session.revision) != session:
             raise SessionConflict("Another connection continued this upload.")
         if writer.length > offset:
@@ -359,9 +311,13 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         limit: int,
         cover: Callable[[int, int], int] | None,
     ) -> None:
-        began_at = writer.length
+        began_at, deadline = writer.length, self.limits.deadline(session)
+
+        def must_end() -> bool:
+            return writer.is_wanted() or self._clock() >= deadline
+
         try:
-            self._receiver.receive(body, writer.fd, limit=limit, digest=digest, is_wanted=writer.is_wanted, cover=cover)
+            self._receiver.receive(body, writer.fd, limit=limit, digest=digest, is_wanted=must_end, cover=cover)
             if digest is not None:
                 digest.check()
         except BaseException as error:
@@ -369,19 +325,22 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 writer.truncate(began_at)
             elif isinstance(error, HmacfsError) and writer.stored() != began_at:
                 self._touch(session)
+            if isinstance(error, TakenOver) and self._clock() >= deadline:
+                raise SessionExpired from None
             raise
         writer.stored()
 
     def _is_news(self, session: Session) -> bool:
         """Whether the record has to be told that bytes came."""
-        return self._clock() - session.touched >= min(_TOUCH_SECONDS, _TOUCH_SHARE * self.limits.ttl)
+        touched = self.limits.last_touch(session, self._clock())
+        return touched - session.touched >= min(_TOUCH_SECONDS, _TOUCH_SHARE * self.limits.ttl)
 
     def _touch(self, session: Session) -> None:
         """Note that bytes came, though the piece failed. What the client is told of is the failure."""
         if not self._is_news(session):
             return
         try:
-            self._sessions.save(dataclasses.replace(session, touched=self._clock()))
+            self._sessions.save(dataclasses.replace(session, touched=self.limits.last_touch(session, self._clock())))
         except SessionStoreUnavailable:
             log.debug("that a part of a piece arrived could not be recorded")
 
@@ -415,12 +374,35 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             log.warning("the end of an upload session could not be recorded yet")
             return ended
 
+    def _end_without_bytes(self, session: Session) -> None:
+        """It was finished, or its bytes were lost with the disk: either way it cannot go on."""
+        facts = self._facts(StoredName.from_text(session.path))
+        if facts is None:
+            self._record_end(session, State.ABORTED)
+        else:
+            self._record_end(of_file(session, facts), State.FINISHED)
+
+    def _end(self, session: Session) -> None:
+        """End an upload for another one, whoever writes it. Raises ``WriterBusy``, ``SessionStoreUnavailable``."""
+        try:
+            with self._partials.writer(session.key, None) as writer:
+                if self._is_published(session, writer):
+                    self._finish(session, writer)
+                else:
+                    self._lose(session, writer)
+        except NameTaken:
+            return  # which has ended it
+        except SessionUnknown:
+            newest = self._sessions.newest(session.key)
+            if newest is not None and newest.state is State.OPEN:
+                self._end_without_bytes(newest)
+
     def abort(self, session: Session) -> None:
         """Forget an upload that nobody was told of. Raises ``WriterBusy`` if a writer does not let go."""
         if session.state is State.OPEN:
-            with suppress(SessionUnknown), self._partials.writer(session.token, None) as writer:
+            with suppress(SessionUnknown), self._partials.writer(session.key, None) as writer:
                 writer.discard()
-        self._sessions.remove(session.token)
+        self._sessions.remove(session.key)
 
     def terminate(self, session: Session) -> None:
         """Give an upload up, whoever writes it. Its record stays until the sweep, so that it is known to be gone.
@@ -430,7 +412,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         """
         if session.state is State.OPEN:
             try:
-                with self._partials.writer(session.token, None) as writer:
+                with self._partials.writer(session.key, None) as writer:
                     if not self._is_published(session, writer):
                         self._lose(session, writer)
                         return
@@ -438,7 +420,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             except NameTaken:  # which has ended it
                 return
             except SessionUnknown:  # its writer finished it, or gave it up, while this one waited
-                session = self._ended(self.get(session.token)).session
+                session = self._ended(session).session
         if not self.is_stored(session):
             raise SessionUnknown
         raise DeletionForbidden
@@ -446,4 +428,4 @@ class ResumableUploads(Generic[BodyT, FactsT]):
     def sweep(self, batch: int = 100) -> Swept:
         """Remove expired sessions with their bytes, and bytes that no session knows. An upload that is being written
         is never touched. Raises ``SessionStoreUnavailable``: what cannot be looked up is not removed."""
-        return sweep(self._sessions, self._partials, self._clock() - self.limits.ttl, batch)
+        return sweep(self._sessions, self._partials, self.limits, self._clock(), batch)

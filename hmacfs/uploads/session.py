@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import re
-import secrets
 from collections.abc import Mapping
+from typing import NamedTuple
 
 
 class State(enum.StrEnum):
@@ -28,19 +27,35 @@ NEXT: Mapping[State, frozenset[State]] = {
 }
 
 
+class Owner(NamedTuple):
+    """Whose an upload is. name: the user that the signature names, else the client's address, for IPv6 its /64; empty
+    if nobody knows. site: where the name is an IPv6 network, the /48 that it is in; else empty."""
+
+    name: str
+    site: str = ""
+
+
+class Share(enum.StrEnum):
+    """What open sessions are counted by: a field of ``Session``."""
+
+    OWNER = "owner"
+    SITE = "site"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Session:
     """One upload session, as the session stores keep it.
 
-    token: unguessable (256 bits), URL-safe; names the session and its partial file.
+    key: names the session and its partial file; a digest of its token, which stands nowhere (see ``tokens``).
     path: the stored name that the finished file will have.
     slot: for dialects that address the session by the slot URL: equal to ``path``, and unique among sessions that are
         open; ``None`` for dialects that address it by the token alone (tus), of which a path may have several.
     length: bytes of the whole file; ``None`` while unknown (numbered chunks without a total).
     content_type: the type that the finished file will be served with; ``None`` if the client gave none.
-    owner: the client's rate-limit key (address or network), for ``MaxSessionsPerClient``.
+    owner, site: see ``Owner``; for ``MaxSessionsPerClient``.
     created, touched: Unix seconds; ``touched`` is when the last byte or command came, or somewhat earlier: the
-        unfinished upload itself knows the exact time.
+        unfinished upload itself knows the exact time. Never so late that the upload would outlive
+        ``Limits.deadline``.
     state: see ``State``.
     chunks: numbered chunks completed so far (0 for other dialects).
     chunk_count: how many numbered chunks the file will have; 0 for other dialects, and where it is not recorded.
@@ -48,10 +63,11 @@ class Session:
     etag: the finished file's entity tag, by which it is told from another file of that name; empty until then, and
         where it is not recorded.
     metadata: what a dialect must give back unchanged (tus: ``Upload-Metadata``); opaque to the core.
+    nonce: what the token is derived from; empty for sessions of 1.0.0, whose key is their token.
     revision: raised by one at each save, so that of two copies the newer is known.
     """
 
-    token: str
+    key: str
     path: str
     slot: str | None
     length: int | None
@@ -66,6 +82,8 @@ class Session:
     dialect: str = ""
     chunk_count: int = 0
     etag: str = ""
+    nonce: str = ""
+    site: str = ""
 
     def expires(self, ttl: float) -> float:
         """Unix seconds at which the session ends if nothing more comes; ``ttl`` in seconds since the last byte."""
@@ -73,17 +91,3 @@ class Session:
 
     def is_expired(self, now: float, ttl: float) -> bool:
         return now >= self.expires(ttl)
-
-
-_TOKEN_BYTES = 32
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
-
-
-def may_be_token(text: str) -> bool:
-    """Whether ``new_token`` could have made it: anything else is no store's business."""
-    return _TOKEN.fullmatch(text) is not None
-
-
-def new_token() -> str:
-    """A session token: 256 random bits in URL-safe base64, safe as a file name and as a URL segment."""
-    return secrets.token_urlsafe(_TOKEN_BYTES)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
+
 from hmacfs.uploads.contracts import Facts, Partials, SessionStore
-from hmacfs.uploads.progress import Swept
+from hmacfs.uploads.progress import Limits, Swept
+from hmacfs.uploads.session import Session
 
 
-def sweep(sessions: SessionStore, partials: Partials[Facts], before: float, batch: int) -> Swept:
-    """Remove sessions without a sign of life since ``before`` (Unix seconds) with their bytes, and bytes as old that no
-    session knows. An upload that is being written is never touched. Raises ``SessionStoreUnavailable``: what cannot be
-    looked up is not removed. ``batch``: sessions looked at at once."""
+def sweep(sessions: SessionStore, partials: Partials[Facts], limits: Limits, now: float, batch: int) -> Swept:
+    """Remove sessions without a sign of life for as long as they live with their bytes, those that are older than any
+    may be, and bytes as old that no session knows. An upload that is being written is never touched. Raises
+    ``SessionStoreUnavailable``: what cannot be looked up is not removed. ``batch``: sessions looked at at once."""
+    before = now - limits.ttl
+
+    def discard(session: Session) -> bool:
+        return partials.discard(session.key, math.inf if now >= limits.deadline(session) else before)
+
     removed, limit, is_all = 0, batch, False
     while not is_all:
         found = sessions.stale(before, limit)
-        gone = [session for session in found if partials.discard(session.token, before)]
+        gone = [session for session in found if discard(session)]
         for session in gone:
-            sessions.remove(session.token)
+            sessions.remove(session.key)
         removed += len(gone)
         is_all = len(found) < limit
         limit = batch + len(found) - len(gone)  # those that bytes came for since come again
     orphans = 0
-    for token in partials.untouched_since(before):
-        if sessions.get(token) is None and partials.discard(token, before):
+    for key in partials.untouched_since(before):
+        if sessions.get(key) is None and partials.discard(key, before):
             orphans += 1
     return Swept(removed, orphans)

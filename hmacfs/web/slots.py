@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hmac
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TypedDict
@@ -17,12 +16,14 @@ from hmacfs.errors import BadRequest, LengthRequired, OffsetMismatch, SessionCon
 from hmacfs.signing import Scheme
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
+from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.progress import Progress
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.session import Session, State
-from hmacfs.web.client import network_of
+from hmacfs.uploads.tokens import is_of
 from hmacfs.web.exchange import Exchange, Headers, Reply
 from hmacfs.web.locations import Locations
+from hmacfs.web.owners import owner_of
 
 Piece = RangePiece | NumberedChunk
 
@@ -145,14 +146,16 @@ class SlotUploads:
             self._uploads.check_name(exchange.name)
             raise OffsetMismatch(0)
         session = self._uploads.create(
-            exchange.name,
-            length,
-            content_type,
-            network_of(exchange.client),
-            by_slot=True,
-            dialect=dialect,
-            chunk_count=count,
-            metadata="0" if dialect == NUMBERED else "",
+            Plan(
+                exchange.name,
+                length,
+                content_type,
+                owner_of(exchange),
+                by_slot=True,
+                dialect=dialect,
+                chunk_count=count,
+                metadata="0" if dialect == NUMBERED else "",
+            )
         )
         _check_dialect(session, dialect)
         return session
@@ -172,9 +175,9 @@ class SlotUploads:
             headers.append(("ETag", session.etag))
         return Reply(HTTPStatus.OK, headers)
 
-    @staticmethod
-    def _progress_headers(session: Session, offset: int) -> Headers:
-        return [("Upload-Offset", str(offset)), ("X-Session-Token", session.token)]
+    def _progress_headers(self, session: Session, offset: int) -> Headers:
+        token = self._uploads.token_of(session)
+        return [("Upload-Offset", str(offset)), *([("X-Session-Token", token)] if token is not None else [])]
 
     def unfinished(self, exchange: Exchange, may_know: Callable[[Session], bool]) -> Session | None:
         """The open session of a slot that is probed with HEAD; ``None`` if there is none that can go on, or none that
@@ -185,7 +188,7 @@ class SlotUploads:
     def knows_token(self, exchange: Exchange, session: Session) -> bool:
         """Whether the request proves its right by the session's token."""
         token = exchange.header("X_SESSION_TOKEN")
-        return token is not None and hmac.compare_digest(token.encode(), session.token.encode())
+        return token is not None and is_of(session, token)
 
     def probe(self, session: Session) -> Reply:
         """How far an upload is, for the client to go on from there."""
@@ -194,7 +197,7 @@ class SlotUploads:
         if session.dialect == NUMBERED and not progress.is_finished:
             # What arrived of a chunk that is not complete is sent anew: the client goes on at the chunk's beginning.
             offset = _boundary(self._uploads.up_to_date(session, _boundary(session)))
-        headers = [("Upload-Offset", str(offset)), ("Cache-Control", "no-store"), ("X-Session-Token", session.token)]
+        headers = [*self._progress_headers(session, offset), ("Cache-Control", "no-store")]
         if session.length is not None:
             headers.append(("Upload-Length", str(session.length)))
         return Reply(HTTPStatus.OK, headers)

@@ -21,12 +21,14 @@ from hmacfs.filetypes import DEFAULT
 from hmacfs.naming import StoredName
 from hmacfs.storage.publish import FileFacts
 from hmacfs.transfer.body import Body
+from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.progress import Progress
 from hmacfs.uploads.resumable import ResumableUploads
-from hmacfs.uploads.session import Session, may_be_token
-from hmacfs.web.client import network_of
+from hmacfs.uploads.session import Session
+from hmacfs.uploads.tokens import key_of
 from hmacfs.web.exchange import TUS_PATH, Exchange, Headers, Reply
 from hmacfs.web.locations import Locations
+from hmacfs.web.owners import owner_of
 from hmacfs.web.unproven import UnprovenLookups
 
 
@@ -52,11 +54,13 @@ class TusUploads:
             tus.check_piece_type(exchange.environ)
         tus.metadata(exchange.environ)
         given = exchange.header("UPLOAD_METADATA") or ""
-        owner = network_of(exchange.client)
+        owner = owner_of(exchange)
         session = self._uploads.create(
-            exchange.name, length, content_type, owner, by_slot=False, dialect=tus.NAME, metadata=given
+            Plan(exchange.name, length, content_type, owner, by_slot=False, dialect=tus.NAME, metadata=given)
         )
-        location = ("Location", self._locations.of_upload(session.token))
+        token = self._uploads.token_of(session)
+        assert token is not None  # it was made with this server's secret just now
+        location = ("Location", self._locations.of_upload(token))
         if length != 0 and not has_body:
             return Reply(HTTPStatus.CREATED, [location, self._expires(session)])
         try:
@@ -123,7 +127,7 @@ class TusUploads:
 
     def _session(self, exchange: Exchange) -> Session:
         token = exchange.environ["PATH_INFO"].removeprefix(self._prefix + TUS_PATH)
-        if not may_be_token(token):
+        if key_of(token) is None:
             raise SessionUnknown
         if self._unproven.is_known(token):
             session = self._uploads.get(token)

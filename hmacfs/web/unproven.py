@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from hmacfs.errors import SessionStoreBusy
 from hmacfs.turns import Turns
-from hmacfs.uploads.session import may_be_token
+from hmacfs.uploads.tokens import key_of
 from hmacfs.web.client import network_of
 
 #: Questions of one client address at once, those that wait included.
@@ -25,7 +25,7 @@ PATIENCE = 2.0
 class UnprovenLookups:
     """Turns at a part of what the session store takes at once (``concurrency`` operations).
 
-    has_bytes: whether bytes of an unfinished upload of that token are stored here.
+    has_bytes: whether bytes of an unfinished upload with that key are stored here.
     """
 
     def __init__(self, concurrency: int, has_bytes: Callable[[str], bool]) -> None:
@@ -35,7 +35,8 @@ class UnprovenLookups:
 
     def is_known(self, token: str) -> bool:
         """Whether nobody can have made the token up. Asks no session store."""
-        return may_be_token(token) and self._has_bytes(token)
+        key = key_of(token)
+        return key is not None and self._has_bytes(key)
 
     @contextmanager
     def turn(self, client: str) -> Iterator[None]:

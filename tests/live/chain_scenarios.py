@@ -28,7 +28,8 @@ from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
 from hmacfs.sessions.sqlite import open_sqlite
-from hmacfs.uploads.session import Session, State, new_token
+from hmacfs.uploads.session import Session, Share, State
+from tests.live.pieces import new_key
 from tests.servers import wait_until
 from tests.servers.machine import OwnClock
 from tests.servers.mariadb import MariaDBServer
@@ -180,7 +181,7 @@ def unavailable(operation: Callable[[], object]) -> bool:
 
 def session(path: str, **changes: object) -> Session:
     now = time.time()
-    basic = Session(new_token(), path, path, 1000, "image/jpeg", "192.0.2.1", created=now, touched=now)
+    basic = Session(new_key(), path, path, 1000, "image/jpeg", "192.0.2.1", created=now, touched=now)
     return dataclasses.replace(basic, **changes)  # type: ignore[arg-type]
 
 
@@ -194,23 +195,23 @@ class Uploads:
         self.steps = 0
         self.slowest = 0.0
         self.refused = 0
-        self.latest = {made.token: made for made in (session(f"uploads/{number}") for number in range(count))}
+        self.latest = {made.key: made for made in (session(f"uploads/{number}") for number in range(count))}
         assert all(chain.create(made) for made in self.latest.values())
-        self._greenlets = [gevent.spawn(self._go_on, token) for token in self.latest]
+        self._greenlets = [gevent.spawn(self._go_on, key) for key in self.latest]
 
-    def _go_on(self, token: str) -> None:
-        possible = [self.latest[token]]
+    def _go_on(self, key: str) -> None:
+        possible = [self.latest[key]]
         while not self._is_over:
             began = own_clock()
             try:
-                found = self._chain.get(token)
+                found = self._chain.get(key)
                 assert found in possible, f"{found} instead of one of {possible}"
                 by_slot = self._chain.find(found.path)
                 assert by_slot == found
                 changed = dataclasses.replace(found, chunks=found.chunks + 1, touched=time.time())
                 possible = [found, dataclasses.replace(changed, revision=found.revision + 1)]
-                self.latest[token] = self._chain.save(changed)
-                possible = [self.latest[token]]
+                self.latest[key] = self._chain.save(changed)
+                possible = [self.latest[key]]
                 self.steps += 1
             except SessionStoreUnavailable:
                 self.refused += 1
@@ -238,7 +239,7 @@ class Uploads:
 
     def are_in(self, *stores: Replica) -> bool:
         """Whether each store has the latest of all of them."""
-        return all(store.get(token) == latest for store in stores for token, latest in self.latest.items())
+        return all(store.get(key) == latest for store in stores for key, latest in self.latest.items())
 
 
 # -- scenarios ------------------------------------------------------------------------------------
@@ -298,13 +299,13 @@ def many_requests_find_redis_hanging_at_once(stage: Stage) -> None:
     costs: list[float] = []
 
     def ask() -> None:
-        costs.append(timed(lambda: chain.get(made.token)))
+        costs.append(timed(lambda: chain.get(made.key)))
 
     with ticking(0.3):
         gevent.joinall([gevent.spawn(ask) for _ in range(300)], raise_error=True)
     print(f"300 requests took {min(costs) * 1000:.0f} to {max(costs) * 1000:.0f} ms")
     assert max(costs) < REDIS_TIMEOUT + 0.4
-    assert timed(lambda: chain.get(made.token)) < 0.1
+    assert timed(lambda: chain.get(made.key)) < 0.1
     assert stage.log.of("redis") == ["lost"]
 
 
@@ -322,11 +323,11 @@ def redis_restarted_from_an_old_snapshot(stage: Stage) -> None:
     assert chain.create(following)
     stage.redis.kill()
     stage.redis.start()
-    assert chain.get(made[0].token) == newest[0]
+    assert chain.get(made[0].key) == newest[0]
     assert chain.find("a/1") == newest[1]
     assert chain.find("a/4") == following
     stage.settle(chain)
-    assert stage.redis_store().get(made[4].token) == ended
+    assert stage.redis_store().get(made[4].key) == ended
     assert [stage.redis_store().find(f"a/{number}") for number in range(5)] == [*newest[:4], following]
     assert any("started anew" in line for line in stage.log.lines)
 
@@ -340,15 +341,15 @@ def redis_evicts_keys(stage: Stage) -> None:
     chain.create(other)
     with stage.redis.client() as client:
         for key in [*client.keys(), None]:
-            before = chain.get(made.token)
+            before = chain.get(made.key)
             if key is None:
                 client.flushall()
             else:
                 client.delete(key)
-            assert chain.find("a") == chain.get(made.token) == before
-            assert chain.get(other.token) == other
+            assert chain.find("a") == chain.get(made.key) == before
+            assert chain.get(other.key) == other
             assert not chain.create(session("a"))
-            assert chain.count_open("192.0.2.1") == 2
+            assert chain.count_open(Share.OWNER, "192.0.2.1") == 2
             assert before is not None
             saved = chain.save(before)
             assert stage.redis_store().find("a") == saved
@@ -366,13 +367,13 @@ def the_database_is_killed_beside_redis(stage: Stage) -> None:
         assert chain.create(meanwhile)
         assert not chain.create(session("meanwhile"))
         gone = next(iter(uploads.latest))
-        assert unavailable(lambda: chain.get(new_token())), "the database may know it"
+        assert unavailable(lambda: chain.get(new_key())), "the database may know it"
         assert chain.status().active == "redis"
         gevent.spawn(stage.database.start).join()
         stage.settle(chain)
         uploads.run(0.3)
         uploads.end()
-    assert chain.get(new_token()) is None
+    assert chain.get(new_key()) is None
     assert uploads.refused == 0
     assert uploads.are_in(stage.redis_store(), stage.database_store())
     assert stage.database_store().find("meanwhile") == meanwhile
@@ -392,12 +393,12 @@ def the_active_database_is_killed(stage: Stage) -> None:
         stage.database.kill()
         gevent.sleep(0.1)
         for operation in (
-            lambda: chain.get(new_token()),
+            lambda: chain.get(new_key()),
             lambda: chain.find("a"),
             lambda: chain.create(session("a")),
             lambda: chain.stale(time.time(), 10),
-            lambda: chain.count_open("192.0.2.1"),
-            lambda: chain.remove(new_token()),
+            lambda: chain.count_open(Share.OWNER, "192.0.2.1"),
+            lambda: chain.remove(new_key()),
             chain.ping,
         ):
             assert timed(lambda operation=operation: unavailable(operation) or sys.exit("answered")) < 0.05  # type: ignore[misc]
@@ -422,7 +423,7 @@ def stores_come_one_after_the_other(stage: Stage) -> None:
     with_redis = session("with redis")
     assert chain.create(with_redis)
     stage.redis.pause()
-    assert unavailable(lambda: chain.get(with_redis.token))
+    assert unavailable(lambda: chain.get(with_redis.key))
     gevent.spawn(stage.database.start).join()
     wait_until(lambda: chain.status().active == stage.database.type, what="the database's return")
     with_database = session("with database")
@@ -430,8 +431,8 @@ def stores_come_one_after_the_other(stage: Stage) -> None:
     stage.redis.resume()
     stage.settle(chain)
     for store in (stage.redis_store(), stage.database_store(), chain):
-        assert store.get(with_redis.token) == store.find("with redis") == with_redis
-        assert store.get(with_database.token) == store.find("with database") == with_database
+        assert store.get(with_redis.key) == store.find("with redis") == with_redis
+        assert store.get(with_database.key) == store.find("with database") == with_database
 
 
 def a_database_that_missed_sessions_does_not_deny_them(stage: Stage) -> None:
@@ -442,16 +443,16 @@ def a_database_that_missed_sessions_does_not_deny_them(stage: Stage) -> None:
     missed = session("missed")
     assert chain.create(missed)
     stage.redis.pause()
-    assert unavailable(lambda: chain.get(missed.token))
+    assert unavailable(lambda: chain.get(missed.key))
     gevent.spawn(stage.database.start).join()
     wait_until(lambda: chain.status().active == stage.database.type, what="the database's return")
-    assert chain.get(known.token) == known
-    assert unavailable(lambda: chain.get(missed.token))
+    assert chain.get(known.key) == known
+    assert unavailable(lambda: chain.get(missed.key))
     assert unavailable(lambda: chain.find("missed"))
     assert unavailable(lambda: chain.stale(time.time() + 60, 10))
     stage.redis.resume()
     stage.settle(chain)
-    assert chain.get(missed.token) == stage.database_store().get(missed.token) == missed
+    assert chain.get(missed.key) == stage.database_store().get(missed.key) == missed
 
 
 def slots_stay_unique_over_edges(stage: Stage) -> None:
@@ -472,7 +473,7 @@ def slots_stay_unique_over_edges(stage: Stage) -> None:
         client.flushall()
     refused = session("a")
     assert not chain.create(refused)
-    assert stage.redis_store().get(refused.token) is None
+    assert stage.redis_store().get(refused.key) is None
 
 
 def what_is_removed_during_an_outage_stays_removed(stage: Stage) -> None:
@@ -480,17 +481,17 @@ def what_is_removed_during_an_outage_stays_removed(stage: Stage) -> None:
     made = [session(f"a/{number}") for number in range(3)]
     for one in made:
         chain.create(one)
-    chain.remove(made[0].token)
+    chain.remove(made[0].key)
     stage.redis.pause()
-    chain.remove(made[1].token)
+    chain.remove(made[1].key)
     stage.redis.resume()
     stage.settle(chain)
     stage.database.kill()
-    chain.remove(made[2].token)
+    chain.remove(made[2].key)
     gevent.spawn(stage.database.start).join()
     stage.settle(chain)
     for store in (stage.redis_store(), stage.database_store()):
-        assert [store.get(one.token) for one in made] == [None, None, None]
+        assert [store.get(one.key) for one in made] == [None, None, None]
     assert chain.count_by_state()["open"] == 0
 
 
@@ -503,7 +504,7 @@ def a_sweep_sees_the_newest_copies(stage: Stage) -> None:
     assert chain.stale(time.time() - 1000, 10) == [resting, resumed]
     saved = stage.redis_store().save(dataclasses.replace(resumed, touched=time.time()))
     assert chain.stale(time.time() - 1000, 10) == [resting]
-    assert stage.database_store().get(resumed.token) == saved
+    assert stage.database_store().get(resumed.key) == saved
     only_redis = session("only redis", touched=old - 1)
     stage.redis_store().create(only_redis)
     assert chain.stale(time.time() - 1000, 1) == [only_redis]
@@ -578,7 +579,7 @@ def everybody_comes_at_once(stage: Stage, store: Replica) -> None:
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
             own = chain.save(own)
-            assert chain.get(own.token) == own
+            assert chain.get(own.key) == own
             finished += 2
 
     with ticking(0.25), gevent.Timeout(20):
@@ -597,7 +598,7 @@ def sqlite_is_locked_by_another_process(stage: Stage) -> None:
         saving = gevent.spawn(chain.save, made)
         gevent.sleep(0.5)
         assert not saving.ready()
-        assert chain.get(made.token) == made, "WAL: readers go on"
+        assert chain.get(made.key) == made, "WAL: readers go on"
         other.execute("COMMIT")
         assert saving.get(timeout=5).revision == 1
     assert stage.log.lines == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hmacfs.uploads.tokens import key_of
 from tests.live.client import Answer, request
 from tests.servers.hmacfs import HmacFileServer
 
@@ -159,6 +161,18 @@ def begun(
     assert answer.status in (202, 204), answer
     assert answer.headers["Upload-Offset"] == str(size)
     return upload
+
+
+def new_key() -> str:
+    """As of a session that nobody knows."""
+    return secrets.token_hex(32)
+
+
+def partial_file(server: HmacFileServer, token: str) -> Path:
+    """Where the bytes of an unfinished upload are."""
+    key = key_of(token)
+    assert key is not None
+    return server.store / ".hmacfs" / "partial" / key
 
 
 def partial_files(server: HmacFileServer) -> list[Path]:

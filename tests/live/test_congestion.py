@@ -41,7 +41,7 @@ def questions(server: HmacFileServer) -> list[bytes]:
 
     found = []
     for number in range(CROWD):
-        token, tus = secrets.token_urlsafe(32), "Tus-Resumable: 1.0.0\r\n"
+        token, tus = f"s{secrets.token_urlsafe(32)}", "Tus-Resumable: 1.0.0\r\n"
         found += [
             head("HEAD", f"{server.path(f'made/up-{number}')}?v={MAC}", number),
             head("HEAD", f"{server.prefix}.hmacfs/tus/{token}", number, tus),
@@ -122,7 +122,7 @@ def test_what_cannot_be_a_right_never_reaches_the_store(start_server: StartServe
         redis.kill()
         assert upload.probe().status == 503
         path, tus = server.path("begun"), f"{server.prefix}.hmacfs/tus/"
-        token = secrets.token_urlsafe(32)
+        token = f"s{secrets.token_urlsafe(32)}"
         probes: list[tuple[str, dict[str, Any]]] = [
             (path, {"x_session_token": token}),
             (path, {"x_session_token": "made up"}),

@@ -24,7 +24,8 @@ from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
 from hmacfs.sessions.sqlite import open_sqlite
-from hmacfs.uploads.session import Session, State, new_token
+from hmacfs.uploads.session import Session, Share, State
+from tests.live.pieces import new_key
 from tests.servers import folder_of, wait_until
 from tests.servers.machine import Duration
 from tests.servers.mariadb import MariaDBServer
@@ -178,7 +179,7 @@ def store(backend: Backend) -> Replica:
 
 def session(path: str = "a/photo.jpg", **changes: object) -> Session:
     basic = Session(
-        token=new_token(),
+        key=new_key(),
         path=path,
         slot=path,
         length=1_048_576,
@@ -206,7 +207,7 @@ def test_it_gives_back_what_it_was_given(backend: Backend, changes: dict[str, ob
     store, other = backend.open(), backend.open()
     made = session(**changes)  # type: ignore[arg-type]
     assert store.create(made)
-    assert other.get(made.token) == made
+    assert other.get(made.key) == made
     assert other.find(made.path) == (made if made.slot else None)
 
 
@@ -214,7 +215,7 @@ def test_a_slot_has_one_open_session(store: Replica) -> None:
     first, second = session(), session()
     assert store.create(first)
     assert not store.create(second)
-    assert store.get(second.token) is None
+    assert store.get(second.key) is None
     assert store.find(first.path) == first
 
 
@@ -246,19 +247,19 @@ def test_normal_forms_of_a_name_are_different_slots(store: Replica) -> None:
     assert store.create(session("a/e\u0301"))
 
 
-@pytest.mark.parametrize("token", ["", " ", "a b", "tök", "a\0b", "' OR 1=1 --", "%", "x" * 5000, "*", "../x"])
-def test_no_text_from_a_url_is_more_than_an_unknown_token(store: Replica, token: str) -> None:
+@pytest.mark.parametrize("key", ["", " ", "a b", "tök", "a\0b", "' OR 1=1 --", "%", "x" * 5000, "*", "../x"])
+def test_no_text_from_a_url_is_more_than_an_unknown_token(store: Replica, key: str) -> None:
     made = session()
     assert store.create(made)
-    assert store.get(token) is None
-    store.remove(token)
-    assert store.get(made.token) == made
+    assert store.get(key) is None
+    store.remove(key)
+    assert store.get(made.key) == made
 
 
 def test_tokens_are_compared_byte_by_byte(store: Replica) -> None:
-    made = session(token="AbC-_x")
+    made = session(key="AbC-_x")
     assert store.create(made)
-    assert [store.get(token) for token in ("abc-_x", "AbC-_x ", "AbC-_", "AbC-_x")] == [None, None, None, made]
+    assert [store.get(key) for key in ("abc-_x", "AbC-_x ", "AbC-_", "AbC-_x")] == [None, None, None, made]
 
 
 def test_a_save_is_seen_by_every_worker(backend: Backend) -> None:
@@ -267,26 +268,26 @@ def test_a_save_is_seen_by_every_worker(backend: Backend) -> None:
     store.create(made)
     saved = store.save(dataclasses.replace(made, touched=made.touched + 1, chunks=7))
     assert (saved.revision, saved.chunks) == (made.revision + 1, 7)
-    assert other.get(made.token) == other.find(made.path) == saved
+    assert other.get(made.key) == other.find(made.path) == saved
     again = other.save(saved)
     assert again.revision == saved.revision + 1
-    assert store.get(made.token) == again
+    assert store.get(made.key) == again
 
 
 def test_a_save_inserts_what_is_missing(store: Replica) -> None:
     saved = store.save(session(revision=4))
     assert saved.revision == 5
-    assert store.get(saved.token) == store.find(saved.path) == saved
+    assert store.get(saved.key) == store.find(saved.path) == saved
 
 
 def test_the_last_save_counts_even_from_an_older_copy(store: Replica) -> None:
     made = session()
     store.create(made)
     for _ in range(3):
-        store.save(dataclasses.replace(store.get(made.token) or made, chunks=1))
+        store.save(dataclasses.replace(store.get(made.key) or made, chunks=1))
     saved = store.save(dataclasses.replace(made, chunks=9))
     assert (saved.revision, saved.chunks) == (4, 9)
-    assert store.get(made.token) == saved
+    assert store.get(made.key) == saved
 
 
 @pytest.mark.parametrize("end", [State.FINISHED, State.ABORTED])
@@ -295,8 +296,8 @@ def test_an_ended_session_gives_its_slot_back(store: Replica, end: State) -> Non
     store.create(made)
     ended = store.save(dataclasses.replace(made, state=end))
     assert store.find(made.path) is None
-    assert store.get(made.token) == ended
-    assert store.count_open(made.owner) == 0
+    assert store.get(made.key) == ended
+    assert store.count_open(Share.OWNER, made.owner) == 0
     assert store.create(following)
     assert store.find(made.path) == following
 
@@ -317,8 +318,8 @@ def test_a_finished_session_is_found_by_its_slot(backend: Backend) -> None:
     assert other.find_finished(made.path) == later
     ended = store.save(dataclasses.replace(ended, chunks=7))
     assert other.find_finished(made.path) == later
-    store.remove(later.token)
-    store.remove(made.token)
+    store.remove(later.key)
+    store.remove(made.key)
     assert other.find_finished(made.path) is None
 
 
@@ -339,29 +340,29 @@ def test_put_keeps_the_newer_of_two_copies(store: Replica) -> None:
     assert store.put(later) == later
     assert store.put(newer) == later
     assert store.put(later) == later
-    assert store.get(older.token) == store.find(older.path) == later
+    assert store.get(older.key) == store.find(older.path) == later
 
 
 def test_put_does_not_take_a_slot_from_another_session(store: Replica) -> None:
     holder, copy = session(), session()
     store.create(holder)
     assert store.put(copy) == copy
-    assert store.get(copy.token) == copy
+    assert store.get(copy.key) == copy
     assert store.find(copy.path) == holder
     saved = store.save(copy)
-    assert store.get(copy.token) == saved
+    assert store.get(copy.key) == saved
     assert store.find(copy.path) == holder
 
 
 def test_remove_forgets_all_of_a_session(store: Replica) -> None:
     made = session()
     store.create(made)
-    store.remove(made.token)
-    store.remove(made.token)
-    assert (store.get(made.token), store.find(made.path)) == (None, None)
-    assert store.count_open(made.owner) == 0
+    store.remove(made.key)
+    store.remove(made.key)
+    assert (store.get(made.key), store.find(made.path)) == (None, None)
+    assert store.count_open(Share.OWNER, made.owner) == 0
     assert sum(store.count_by_state().values()) == 0
-    assert store.tokens_since(0.0) == []
+    assert store.keys_since(0.0) == []
     assert store.create(session())
 
 
@@ -370,7 +371,7 @@ def test_removing_an_ended_session_leaves_its_slot_to_the_next(store: Replica) -
     store.create(ended)
     store.save(dataclasses.replace(ended, state=State.ABORTED))
     store.create(following)
-    store.remove(ended.token)
+    store.remove(ended.key)
     assert store.find(following.path) == following
 
 
@@ -386,14 +387,14 @@ def test_stale_gives_the_oldest_of_any_state_first(store: Replica) -> None:
     assert store.stale(made[0].touched - 60, 10) == []
 
 
-def test_tokens_since_a_time_include_that_time(store: Replica) -> None:
+def test_keys_since_a_time_include_that_time(store: Replica) -> None:
     made = [session(f"a/{age}", touched=1_700_000_000.125 - age) for age in (2, 1, 3)]
     for one in made:
         store.put(one)
     ended = store.save(dataclasses.replace(made[0], state=State.ABORTED))
-    assert store.tokens_since(made[0].touched) == [ended.token, made[1].token]
-    assert store.tokens_since(0.0) == [made[2].token, ended.token, made[1].token]
-    assert store.tokens_since(2e9) == []
+    assert store.keys_since(made[0].touched) == [ended.key, made[1].key]
+    assert store.keys_since(0.0) == [made[2].key, ended.key, made[1].key]
+    assert store.keys_since(2e9) == []
 
 
 def test_counts(store: Replica) -> None:
@@ -403,7 +404,7 @@ def test_counts(store: Replica) -> None:
     first = store.find("a/0")
     assert first is not None
     store.save(dataclasses.replace(first, state=State.FINISHED))
-    assert [store.count_open(owner) for owner in ("one", "two", "three")] == [3, 1, 0]
+    assert [store.count_open(Share.OWNER, owner) for owner in ("one", "two", "three")] == [3, 1, 0]
     assert store.count_by_state() == {"open": 4, "finished": 1, "aborted": 0}
 
 
@@ -441,15 +442,15 @@ def test_concurrent_saves_of_different_sessions_all_stay(backend: Backend) -> No
         return own
 
     saved = together(6, save_often)
-    assert [stores[0].get(one.token) for one in saved if isinstance(one, Session)] == saved
-    assert stores[0].count_open("192.0.2.1") == 6
+    assert [stores[0].get(one.key) for one in saved if isinstance(one, Session)] == saved
+    assert stores[0].count_open(Share.OWNER, "192.0.2.1") == 6
 
 
 def test_every_connection_of_a_store_commits(backend: Backend) -> None:
     store, other = backend.open(), backend.open()
     store.ping()
     saved = together(8, lambda number: store.save(session(f"a/{number}")))
-    assert [other.get(one.token) for one in saved if isinstance(one, Session)] == saved
+    assert [other.get(one.key) for one in saved if isinstance(one, Session)] == saved
 
 
 def test_workers_that_start_at_once_make_the_tables_once(backend: Backend) -> None:
@@ -471,7 +472,8 @@ def _columns_of_the_first_release(table: sa.TableClause) -> sa.TableClause:
 
 def _record_of_the_first_release(made: Session) -> str:
     fields = dataclasses.asdict(made)
-    return json.dumps({name: fields[name] for name in fields if name not in ("dialect", "chunk_count", "etag")})
+    later = {"key", "dialect", "chunk_count", "etag", "nonce", "site"}
+    return json.dumps({"token": made.key, **{name: fields[name] for name in fields if name not in later}})
 
 
 @pytest.mark.parametrize("is_broken_off", [False, True])
@@ -492,7 +494,7 @@ def test_the_tables_of_the_first_release_are_upgraded(
         schema.upgrade(connection, schema.STEPS[:1])
         rows = [
             {
-                "token": one.token,
+                "token": one.key,
                 "open_slot": digest(one.path) if one.state is State.OPEN else None,
                 "state": str(one.state),
                 "touched": one.touched,
@@ -513,11 +515,13 @@ def test_the_tables_of_the_first_release_are_upgraded(
     assert upgraded.find_finished(made[2].path) == dataclasses.replace(made[2], dialect="range")
     assert upgraded.find_finished(made[1].path) is None
     assert upgraded.find_finished(made[0].path) is None
-    assert upgraded.get(made[0].token) == dataclasses.replace(made[0], dialect="tus")
-    assert upgraded.get(made[1].token) == dataclasses.replace(made[1], dialect="numbered")
+    assert upgraded.get(made[0].key) == dataclasses.replace(made[0], dialect="tus")
+    assert upgraded.get(made[1].key) == dataclasses.replace(made[1], dialect="numbered")
     assert upgraded.find(made[-1].path) == dataclasses.replace(made[-1], dialect="range")
     ended = upgraded.save(dataclasses.replace(made[-1], state=State.FINISHED))
     assert upgraded.find_finished(made[-1].path) == ended
+    assert upgraded.of_path(made[0].path) == [dataclasses.replace(made[0], dialect="tus")]
+    assert upgraded.of_path(made[-1].path) == [ended]
 
 
 def test_a_server_of_the_first_release_goes_on_beside_a_newer_one(backend: Backend) -> None:
@@ -531,15 +535,64 @@ def test_a_server_of_the_first_release_goes_on_beside_a_newer_one(backend: Backe
 
     def write(connection: sa.Connection) -> None:
         schema.upgrade(connection, schema.STEPS[:1])
-        row = {"token": other.token, "state": "open", "touched": 1.0, "revision": 0}
+        row = {"token": other.key, "state": "open", "touched": 1.0, "revision": 0}
         connection.execute(sa.insert(table), {**row, "record": _record_of_the_first_release(other)})
-        change = sa.update(table).where(table.c.token == made.token)
+        change = sa.update(table).where(table.c.token == made.key)
         connection.execute(change.values(state="finished", open_slot=None, revision=1))
 
     store._attempt(write)
-    assert store.get(other.token) == dataclasses.replace(other, dialect="range")
+    assert store.get(other.key) == dataclasses.replace(other, dialect="range")
+    assert store.of_path(other.path) == [], "its path is known once it is saved here"
+    saved = store.save(dataclasses.replace(other, touched=2.0, dialect="range"))
+    assert store.of_path(other.path) == [saved]
     assert store.find(made.path) is None
     assert store.find_finished(made.path) is None, "it is not known to have finished, which costs its client an answer"
+
+
+def test_all_sessions_of_a_path_are_known(backend: Backend) -> None:
+    store, other = backend.open(), backend.open()
+    path = "0b7e/" + "☃" * 400
+    made = [session(path), session(path, slot=None), session(path, slot=None), session("a/b")]
+    for one in made:
+        assert store.create(one)
+    made[1] = store.save(dataclasses.replace(made[1], state=State.ABORTED, touched=made[1].touched + 1))
+
+    def known(path: str) -> dict[str, Session]:
+        found = other.of_path(path)
+        assert len({one.key for one in found}) == len(found)
+        return {one.key: one for one in found}
+
+    assert known(path) == {one.key: one for one in made[:3]}
+    assert known("a/b") == {made[3].key: made[3]}
+    assert known("a/B") == {}
+    store.remove(made[0].key)
+    store.remove(made[1].key)
+    assert known(path) == {made[2].key: made[2]}
+    put = other.put(session(path, slot=None))
+    assert known(path) == {made[2].key: made[2], put.key: put}
+
+
+def test_open_sessions_are_known_by_owner_and_by_site(store: Replica) -> None:
+    made = [
+        session(f"a/{number}", owner=f"2001:db8::{number % 2}", site="2001:db8::/48", touched=1_700_000_100.0 - number)
+        for number in range(6)
+    ]
+    for one in made:
+        store.create(one)
+    store.create(session("b", owner="192.0.2.1"))
+    assert store.count_open(Share.SITE, "2001:db8::/48") == 6
+    assert [store.count_open(Share.OWNER, f"2001:db8::{number}") for number in (0, 1, 2)] == [3, 3, 0]
+    assert (store.count_open(Share.SITE, ""), store.open_of(Share.SITE, "", 5)) == (0, [])
+    assert store.open_of(Share.SITE, "2001:db8::/48", 2) == [made[5], made[4]]
+    assert store.open_of(Share.OWNER, "2001:db8::0", 9) == [made[4], made[2], made[0]]
+    ended = store.save(dataclasses.replace(made[4], state=State.FINISHED))
+    assert store.count_open(Share.SITE, "2001:db8::/48") == 5
+    assert store.open_of(Share.OWNER, "2001:db8::0", 9) == [made[2], made[0]]
+    store.remove(made[2].key)
+    store.remove(ended.key)
+    assert store.open_of(Share.OWNER, "2001:db8::0", 9) == [made[0]]
+    touched = store.save(dataclasses.replace(made[5], touched=1_700_000_200.0))
+    assert store.open_of(Share.SITE, "2001:db8::/48", 9) == [made[3], made[1], made[0], touched]
 
 
 def test_closing_gives_the_connections_back(backend: Backend) -> None:
@@ -616,20 +669,20 @@ def test_a_server_that_hangs_costs_a_bounded_time(
     backend.open().create(made)  # which makes the tables
     monkeypatch.setattr(backend, "timeout", SHORT)
     store = backend.open()
-    assert store.get(made.token) == made
+    assert store.get(made.key) == made
     server.pause()
     try:
         began = time.monotonic()
         with Duration() as own:
             with pytest.raises(SessionStoreUnavailable):
-                store.get(made.token)
+                store.get(made.key)
             with pytest.raises(SessionStoreUnavailable):  # with a new connection
                 store.save(made)
         assert time.monotonic() - began > 0.9 * SHORT
         assert own.seconds < 2.5 * SHORT
     finally:
         server.resume()
-    assert store.get(made.token) in (made, dataclasses.replace(made, revision=1))
+    assert store.get(made.key) in (made, dataclasses.replace(made, revision=1))
 
 
 @pytest.mark.parametrize("running", ["postgres", "mariadb"], indirect=True)

@@ -10,22 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from hmacfs.uploads.session import new_token
 from tests.live.client import Client, request
-from tests.live.pieces import BODY, DIALECTS, Upload, begun
+from tests.live.pieces import BODY, DIALECTS, Upload, begun, new_key, partial_file
 from tests.servers import wait_until
 from tests.servers.hmacfs import HmacFileServer
 
 StartServer = Callable[..., HmacFileServer]
 
 
-def partial(server: HmacFileServer, token: str) -> Path:
-    return server.store / ".hmacfs" / "partial" / token
-
-
 def orphan(server: HmacFileServer) -> Path:
     """The bytes of an upload that no session store knows, an hour old."""
-    path = partial(server, new_token())
+    path = server.store / ".hmacfs" / "partial" / new_key()
     path.write_bytes(b"orphan")
     age(path)
     return path
@@ -42,7 +37,7 @@ def in_progress(upload: Upload) -> Iterator[Client]:
         method, headers = upload.head_of(40_000)
         client.head(method, upload.url, content_length=40_000, **headers)
         client.send(BODY[40_000:50_000])
-        path = partial(upload.server, upload.token)
+        path = partial_file(upload.server, upload.token)
         wait_until(lambda: path.stat().st_size == 50_000)
         yield client
 
@@ -63,18 +58,18 @@ def test_what_is_expired_goes_and_what_is_in_progress_stays(start_server: StartS
     with in_progress(slow) as client:
         resting = [begun(kind, server, kind.dialect) for kind in DIALECTS]
         forgotten = orphan(server)
-        young = partial(server, new_token())
+        young = server.store / ".hmacfs" / "partial" / new_key()
         young.write_bytes(b"begun this moment")
         os.utime(young, (2**32, 2**32))
-        gone = [forgotten, *(partial(server, upload.token) for upload in resting)]
+        gone = [forgotten, *(partial_file(server, upload.token) for upload in resting)]
         if by_command:
             wait_until(lambda: all(upload.probe().status == 410 for upload in resting))
-            age(partial(server, slow.token))
+            age(partial_file(server, slow.token))
             assert server.sweep() == "removed 3 expired uploads and 1 orphans\n"
             assert not any(path.exists() for path in gone)
             assert server.sweep() == "removed 0 expired uploads and 0 orphans\n"
         else:
-            age(partial(server, slow.token))
+            age(partial_file(server, slow.token))
             wait_until(lambda: not any(path.exists() for path in gone))
             later = orphan(server)
             wait_until(lambda: not later.exists(), what="another sweep")
@@ -90,7 +85,7 @@ def test_what_is_expired_goes_and_what_is_in_progress_stays(start_server: StartS
 def test_uploads_that_nobody_goes_on_with_outlive_a_stop_and_expire_after_it(start_server: StartServer) -> None:
     server = start_server(SessionTTL="1s", SweepInterval="200ms")
     upload = begun(DIALECTS[0], server, "a")
-    path = partial(server, upload.token)
+    path = partial_file(server, upload.token)
     assert server.stop() == 0
     assert path.exists()
     server.start()

@@ -18,7 +18,7 @@ import pytest
 
 from hmacfs.signing import encode_bearer
 from tests.live.client import Answer, Client, get, put, request
-from tests.live.pieces import BODY, PIECE_TYPE, TUS, TusUpload, begun, create, partial_files, patch
+from tests.live.pieces import BODY, PIECE_TYPE, TUS, TusUpload, begun, create, partial_file, partial_files, patch
 from tests.servers import require, require_binary, wait_until
 from tests.servers.hmacfs import FAR_FUTURE, HmacFileServer
 from tests.servers.proxy import Proxy
@@ -239,7 +239,7 @@ def test_a_download_by_the_url_is_counted_as_one(start_server: StartServer) -> N
 
 def test_a_complete_upload_that_its_process_left_unfinished_is_the_file(server: HmacFileServer, name: str) -> None:
     url = create(server, name, 5).headers["Location"]
-    (server.store / ".hmacfs" / "partial" / url.rpartition("/")[2]).write_bytes(b"12345")
+    partial_file(server, url.rpartition("/")[2]).write_bytes(b"12345")
     assert request(server, "GET", url).body == get(server, name).body == b"12345"
 
 

@@ -39,25 +39,25 @@ class Store:
     def ping(self) -> None:
         self._check()
 
-    def get(self, token: str) -> Session | None:
+    def get(self, key: str) -> Session | None:
         self._check()
-        return self.records.get(token)
+        return self.records.get(key)
 
     def put(self, session: Session) -> Session:
         self._check()
         self.writing += 1
         self.may_write.wait(10)
-        stored = self.records.get(session.token)
+        stored = self.records.get(session.key)
         if stored is None or supersedes(session, stored):
-            stored = self.records[session.token] = session
+            stored = self.records[session.key] = session
         return stored
 
     def create(self, session: Session) -> bool:
         return self.put(session) == session
 
-    def tokens_since(self, touched: float) -> list[str]:
+    def keys_since(self, touched: float) -> list[str]:
         self._check()
-        return [token for token, session in self.records.items() if session.touched >= touched]
+        return [key for key, session in self.records.items() if session.touched >= touched]
 
     def find_finished(self, slot: str) -> Session | None:
         self._check()
@@ -104,7 +104,7 @@ def pair() -> Iterator[Pair]:
 
 def session() -> Session:
     now = time.time()
-    return Session("token", "a", "a", 10, None, "192.0.2.1", now, now)
+    return Session("key", "a", "a", 10, None, "192.0.2.1", now, now)
 
 
 @pytest.mark.parametrize("operation", ["create", "save"])
@@ -123,10 +123,10 @@ def test_what_was_written_while_a_store_came_back_is_in_it(pair: Pair, operation
         pair.first_comes_back()
         pair.second.may_write.set()
         result = writing.result(10)
-    stored = pair.second.records["token"]
+    stored = pair.second.records["key"]
     assert result is True if operation == "create" else result == stored
-    assert pair.first.records["token"] == stored
-    assert pair.chain.get("token") == stored
+    assert pair.first.records["key"] == stored
+    assert pair.chain.get("key") == stored
 
 
 def test_a_newer_copy_is_not_given_up_for_an_older_one_because_its_store_was_lost(pair: Pair) -> None:
@@ -140,9 +140,9 @@ def test_a_newer_copy_is_not_given_up_for_an_older_one_because_its_store_was_los
 
 def test_a_finished_session_that_one_store_has_forgotten_is_found_in_the_other(pair: Pair) -> None:
     ended = dataclasses.replace(session(), state=State.FINISHED, revision=1)
-    pair.second.records["token"] = ended
+    pair.second.records["key"] = ended
     assert pair.chain.find_finished("a") == ended
-    assert pair.first.records["token"] == ended, "and put back"
+    assert pair.first.records["key"] == ended, "and put back"
     assert pair.chain.find_finished("b") is None
     pair.lose_first()
     assert pair.chain.find_finished("a") == ended
@@ -156,12 +156,12 @@ def test_a_finished_session_that_went_on_in_the_other_store_is_none(pair: Pair) 
     assert pair.chain.create(session())
     pair.lose_first()
     gone = pair.chain.save(dataclasses.replace(session(), state=State.ABORTED))
-    pair.first.records["token"] = dataclasses.replace(session(), state=State.FINISHED)
+    pair.first.records["key"] = dataclasses.replace(session(), state=State.FINISHED)
     pair.first.away = False
     first = pair.chain._links[0]
     wait_until(lambda: first.is_healthy, what="the first store's return")
     assert pair.chain.find_finished("a") is None
-    assert pair.first.records["token"].revision <= gone.revision
+    assert pair.first.records["key"].revision <= gone.revision
 
 
 class Slow(Store):
@@ -174,15 +174,15 @@ class Slow(Store):
         self.may_answer = threading.Semaphore(0)
         self.asked = 0
 
-    def get(self, token: str) -> Session | None:
+    def get(self, key: str) -> Session | None:
         self.asked += 1
         assert self.may_answer.acquire(timeout=10)
-        return super().get(token)
+        return super().get(key)
 
 
-def ask(chain: Chain, token: str = "any") -> str:
+def ask(chain: Chain, key: str = "any") -> str:
     try:
-        chain.get(token)
+        chain.get(key)
     except SessionStoreBusy:
         return "busy"
     except SessionStoreUnavailable:

@@ -37,10 +37,13 @@ from hmacfs.errors import (
     TooManySessions,
     WriterBusy,
 )
+from hmacfs.keyring import Keyring
 from hmacfs.naming import StoredName
+from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.progress import Limits, Progress, Swept
 from hmacfs.uploads.resumable import ResumableUploads
-from hmacfs.uploads.session import Session, State
+from hmacfs.uploads.session import Owner, Session, Share, State
+from hmacfs.uploads.tokens import SessionTokens
 from hmacfs.uploads.whole import Digest
 
 NAME = StoredName.from_text("slot/photo.jpg")
@@ -78,16 +81,16 @@ class Sessions:
         self._check()
         if session.slot is not None and self._open(session.slot) is not None:
             return False
-        self.records[session.token] = session
+        self.records[session.key] = session
         return True
 
-    def get(self, token: str) -> Session | None:
+    def get(self, key: str) -> Session | None:
         self._check()
-        return self.older.get(token, self.records.get(token))
+        return self.older.get(key, self.records.get(key))
 
-    def newest(self, token: str) -> Session | None:
+    def newest(self, key: str) -> Session | None:
         self._check()
-        return self.records.get(token)
+        return self.records.get(key)
 
     def find(self, slot: str) -> Session | None:
         self._check()
@@ -105,21 +108,30 @@ class Sessions:
     def save(self, session: Session) -> Session:
         self._check()
         saved = dataclasses.replace(session, revision=session.revision + 1)
-        self.records[session.token] = saved
+        self.records[session.key] = saved
         return saved
 
-    def remove(self, token: str) -> None:
+    def remove(self, key: str) -> None:
         self._check()
-        self.records.pop(token, None)
+        self.records.pop(key, None)
 
     def stale(self, touched_before: float, limit: int) -> list[Session]:
         self._check()
         old = [session for session in self.records.values() if session.touched < touched_before]
         return sorted(old, key=lambda session: session.touched)[:limit]
 
-    def count_open(self, owner: str) -> int:
+    def of_path(self, path: str) -> list[Session]:
         self._check()
-        return sum(session.owner == owner and session.state is State.OPEN for session in self.records.values())
+        return [session for session in self.records.values() if session.path == path]
+
+    def count_open(self, share: Share, who: str) -> int:
+        return len(self.open_of(share, who, 1000))
+
+    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
+        self._check()
+        field = {Share.OWNER: "owner", Share.SITE: "site"}[share]
+        matching = [one for one in self.records.values() if getattr(one, field) == who and one.state is State.OPEN]
+        return sorted(matching, key=lambda session: session.touched)[:limit]
 
     def count_by_state(self) -> NoReturn:
         raise NotImplementedError
@@ -146,10 +158,10 @@ class File:
 
 
 class Writer:
-    def __init__(self, disk: Disk, token: str) -> None:
+    def __init__(self, disk: Disk, key: str) -> None:
         self._disk = disk
-        self._token = token
-        self.file = disk.partials[token]
+        self._token = key
+        self.file = disk.partials[key]
         self.fd = disk.fd_of(self.file)
         self.length = len(self.file.data)
 
@@ -205,41 +217,41 @@ class Disk:
 
     # -- partials
 
-    def create(self, token: str) -> None:
-        assert token not in self.partials
-        self.partials[token] = File(self._clock())
+    def create(self, key: str) -> None:
+        assert key not in self.partials
+        self.partials[key] = File(self._clock())
 
-    def length(self, token: str) -> int | None:
-        return len(self.partials[token].data) if token in self.partials else None
+    def length(self, key: str) -> int | None:
+        return len(self.partials[key].data) if key in self.partials else None
 
-    def touched(self, token: str) -> float | None:
-        return self.partials[token].touched if token in self.partials else None
+    def touched(self, key: str) -> float | None:
+        return self.partials[key].touched if key in self.partials else None
 
     @contextmanager
-    def writer(self, token: str, offset: int | None) -> Iterator[Writer]:
+    def writer(self, key: str, offset: int | None) -> Iterator[Writer]:
         self.asked_at.append(offset)
-        if token in self.partials and self.partials[token].is_held:
+        if key in self.partials and self.partials[key].is_held:
             self.on_wait()
-        if token not in self.partials:
+        if key not in self.partials:
             raise SessionUnknown
-        file = self.partials[token]
+        file = self.partials[key]
         if file.is_held:
             raise WriterBusy
         file.is_held = True
         try:
-            yield Writer(self, token)
+            yield Writer(self, key)
         finally:
             file.is_held = False
 
-    def discard(self, token: str, untouched_since: float = math.inf) -> bool:
-        file = self.partials.get(token)
+    def discard(self, key: str, untouched_since: float = math.inf) -> bool:
+        file = self.partials.get(key)
         if file is not None and (file.is_held or file.touched >= untouched_since):
             return False
-        self.partials.pop(token, None)
+        self.partials.pop(key, None)
         return True
 
     def untouched_since(self, before: float) -> list[str]:
-        return [token for token, file in self.partials.items() if file.touched < before]
+        return [key for key, file in self.partials.items() if file.touched < before]
 
     # -- receiver
 
@@ -286,11 +298,11 @@ class Disk:
 class World:
     """The use cases, and all around them that a test changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, per_client: int = 3, per_path: int = 100) -> None:
         self.now = 50_000.0
         self.sessions = Sessions()
         self.disk = Disk(lambda: self.now)
-        limits = Limits(max_size=1000, ttl=TTL, per_client=3)
+        limits = Limits(max_size=1000, ttl=TTL, per_client=per_client, per_path=per_path)
         self.uploads: ResumableUploads[Body, File] = ResumableUploads(
             self.sessions,
             self.disk,
@@ -300,22 +312,33 @@ class World:
             lambda name: self.disk.files.get(name.path),
             limits,
             lambda: self.now,
+            SessionTokens(Keyring([b"a secret of the unit tests"])),
         )
 
     def begin(self, length: int | None = len(CONTENT), *, by_slot: bool = True, name: StoredName = NAME) -> Session:
-        return self.uploads.create(name, length, "image/jpeg", OWNER, by_slot=by_slot, dialect="any")
+        return self.create(name, length, OWNER, by_slot=by_slot, content_type="image/jpeg")
+
+    def create(
+        self, name: StoredName, length: int | None, owner: str, *, by_slot: bool, content_type: str | None = None
+    ) -> Session:
+        plan = Plan(name, length, content_type, Owner(owner), by_slot=by_slot, dialect="any")
+        return self.uploads.create(plan)
+
+    def get(self, session: Session) -> Session:
+        """By its token, as a client knows it."""
+        return self.uploads.get(self.uploads.token_of(session) or "")
 
     def append(self, session: Session, offset: int, data: bytes, **options: object) -> Progress[File]:
         return self.uploads.append(session, offset, Body(data), len(data), **options)  # type: ignore[arg-type]
 
     def stored(self, session: Session) -> bytes:
-        return bytes(self.disk.partials[session.token].data)
+        return bytes(self.disk.partials[session.key].data)
 
     def file(self, name: StoredName = NAME) -> bytes:
         return bytes(self.disk.files[name.path].data)
 
     def record(self, session: Session) -> Session:
-        return self.sessions.records[session.token]
+        return self.sessions.records[session.key]
 
 
 @pytest.fixture
@@ -328,7 +351,7 @@ def world() -> World:
 
 def test_an_upload_begins_empty(world: World) -> None:
     session = world.begin()
-    assert world.uploads.find(NAME) == world.uploads.get(session.token) == session
+    assert world.uploads.find(NAME) == world.get(session) == session
     assert world.uploads.progress(session).offset == 0
     assert (session.path, session.slot, session.length, session.state) == (NAME.path, NAME.path, 100, State.OPEN)
     assert session.created == session.touched == world.now
@@ -341,7 +364,7 @@ def test_a_slot_has_one_open_session(world: World) -> None:
 
 def test_a_session_known_by_its_token_alone_is_not_found_by_its_slot(world: World) -> None:
     first, second = world.begin(by_slot=False), world.begin(by_slot=False)
-    assert first.token != second.token
+    assert first.key != second.key
     assert world.uploads.find(NAME) is None
 
 
@@ -366,7 +389,7 @@ def test_a_client_has_so_many_open_sessions_at_most(world: World) -> None:
         world.begin(by_slot=False)
     assert refusal.value.retry_after > 0
     assert len(world.disk.partials) == 3
-    world.uploads.create(NAME, 1, None, "192.0.2.2", by_slot=False, dialect="any")
+    world.create(NAME, 1, "192.0.2.2", by_slot=False)
     world.append(sessions[0], 0, CONTENT)
     world.begin(by_slot=False, name=StoredName.from_text("another"))
 
@@ -391,7 +414,7 @@ def test_a_client_that_begins_several_at_once_has_no_more_of_them(
 
 def test_clients_that_have_no_name_do_not_share_a_limit(world: World) -> None:
     for number in range(5):
-        world.uploads.create(StoredName.from_text(f"f{number}"), 10, None, "", by_slot=True, dialect="any")
+        world.create(StoredName.from_text(f"f{number}"), 10, "", by_slot=True)
 
 
 def test_a_slot_that_was_completed_this_moment_is_taken(world: World) -> None:
@@ -497,11 +520,11 @@ def test_an_upload_lives_as_long_as_its_bytes_come_whatever_the_record_says(worl
     world.now += 50
     session = world.append(session, 0, CONTENT[:30]).session
     world.now += TTL - 1
-    assert world.uploads.get(session.token).state is State.OPEN
+    assert world.get(session).state is State.OPEN
     assert world.uploads.sweep() == Swept(0, 0)
     world.now += 1
     with pytest.raises(SessionExpired):
-        world.uploads.get(session.token)
+        world.get(session)
     world.now += 1
     assert world.uploads.sweep() == Swept(1, 0)
 
@@ -634,7 +657,7 @@ def test_a_piece_that_was_acknowledged_meanwhile_is_not_dropped(world: World) ->
 def test_the_bytes_say_that_a_record_is_an_older_copy(world: World) -> None:
     older = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
     newest = world.append(older, 30, CONTENT[30:60], after=counting, restart=True).session
-    world.sessions.older[older.token] = older
+    world.sessions.older[older.key] = older
     assert world.uploads.up_to_date(older, 30) == newest
     with pytest.raises(SessionConflict):
         world.append(older, 30, CONTENT[30:60], after=counting, restart=True)
@@ -670,7 +693,7 @@ def test_a_last_piece_that_leaves_a_gap_is_refused_and_kept(world: World) -> Non
 
 def test_a_present_writer_is_asked_to_let_go(world: World) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30]).session
-    file = world.disk.partials[session.token]
+    file = world.disk.partials[session.key]
     file.is_held = True
     world.disk.on_wait = lambda: setattr(file, "is_held", False)
     assert world.append(session, 30, CONTENT[30:]).is_finished
@@ -679,12 +702,12 @@ def test_a_present_writer_is_asked_to_let_go(world: World) -> None:
 
 def test_one_who_does_not_let_go_stays(world: World) -> None:
     session = world.begin()
-    world.disk.partials[session.token].is_held = True
+    world.disk.partials[session.key].is_held = True
     with pytest.raises(WriterBusy):
         world.append(session, 0, CONTENT)
     with pytest.raises(WriterBusy):
         world.append(session, 0, CONTENT, restart=True)
-    world.disk.partials[session.token].data += b"ahead"
+    world.disk.partials[session.key].data += b"ahead"
     with pytest.raises(OffsetMismatch) as refusal:
         world.append(session, 0, CONTENT)
     assert refusal.value.offset == 5
@@ -692,11 +715,11 @@ def test_one_who_does_not_let_go_stays(world: World) -> None:
 
 def test_who_waits_for_a_writer_that_finishes_learns_that_it_is_complete(world: World) -> None:
     session = world.begin()
-    file = world.disk.partials[session.token]
+    file = world.disk.partials[session.key]
     file.is_held = True
 
     def finish() -> None:
-        world.disk.files[NAME.path] = world.disk.partials.pop(session.token)
+        world.disk.files[NAME.path] = world.disk.partials.pop(session.key)
 
     world.disk.on_wait = finish
     with pytest.raises(OffsetMismatch) as refusal:
@@ -708,10 +731,10 @@ def test_who_waits_for_a_writer_that_finishes_learns_that_it_is_complete(world: 
 def test_who_waits_for_a_writer_that_gives_up_learns_that(world: World, *, is_taken: bool) -> None:
     """And is not told that the upload is complete because another file has the name."""
     session = world.append(world.begin(), 0, CONTENT[:30]).session
-    world.disk.partials[session.token].is_held = True
+    world.disk.partials[session.key].is_held = True
 
     def give_up() -> None:
-        world.disk.partials[session.token].is_held = False
+        world.disk.partials[session.key].is_held = False
         if is_taken:
             world.disk.files[NAME.path] = File(world.now)
         world.uploads.terminate(session)
@@ -738,7 +761,7 @@ def test_the_first_to_finish_a_name_has_it(world: World) -> None:
     assert world.disk.partials == {}
     assert world.record(second).state is State.ABORTED
     with pytest.raises(SessionEnded):
-        world.uploads.get(second.token)
+        world.get(second)
 
 
 def test_a_name_taken_in_the_last_moment_ends_the_upload(world: World) -> None:
@@ -779,12 +802,12 @@ def test_an_upload_that_could_not_be_published_can_be_finished_later(world: Worl
 
 def test_a_probe_of_a_complete_upload_waits_for_who_finishes_it(world: World) -> None:
     session = world.begin()
-    file = world.disk.partials[session.token]
+    file = world.disk.partials[session.key]
     file.data += CONTENT
     file.is_held = True
 
     def finish() -> None:
-        world.disk.files[NAME.path] = world.disk.partials.pop(session.token)
+        world.disk.files[NAME.path] = world.disk.partials.pop(session.key)
 
     world.disk.on_wait = finish
     assert world.uploads.progress(session).is_finished
@@ -794,7 +817,7 @@ def test_a_probe_of_a_complete_upload_waits_for_who_finishes_it(world: World) ->
 def test_an_upload_published_by_a_process_that_died_is_finished_and_not_written(world: World, restart: bool) -> None:
     """Its partial file is the visible file itself."""
     session = world.begin(None if restart else 100)
-    file = world.disk.partials[session.token]
+    file = world.disk.partials[session.key]
     file.data += CONTENT
     world.disk.files[NAME.path] = file
     offset, data = (0, b"changed") if restart else (100, b"")
@@ -806,7 +829,7 @@ def test_an_upload_published_by_a_process_that_died_is_finished_and_not_written(
 
 def test_a_finished_upload_is_only_told_its_offset(world: World) -> None:
     session = world.append(world.begin(by_slot=False), 0, CONTENT).session
-    assert world.uploads.progress(world.uploads.get(session.token)).is_finished
+    assert world.uploads.progress(world.get(session)).is_finished
     assert world.append(session, 100, b"").is_finished
     with pytest.raises(TooLarge):
         world.append(session, 100, b"x")
@@ -823,8 +846,8 @@ def test_without_a_store_nothing_is_said_to_be_unknown(world: World) -> None:
     world.sessions.is_away = True
     for operation in (
         lambda: world.uploads.find(NAME),
-        lambda: world.uploads.get(session.token),
-        lambda: world.uploads.get("no token of ours"),
+        lambda: world.get(session),
+        lambda: world.uploads.get("s" + 43 * "x"),
         lambda: world.uploads.abort(session),
         world.uploads.sweep,
     ):
@@ -870,7 +893,7 @@ def test_a_chunk_that_could_not_be_recorded_starts_over(world: World) -> None:
 
 def test_bytes_that_are_lost_end_the_upload(world: World) -> None:
     session = world.begin()
-    del world.disk.partials[session.token]
+    del world.disk.partials[session.key]
     with pytest.raises(SessionUnknown):
         world.uploads.progress(session)
     with pytest.raises(SessionUnknown):
@@ -890,7 +913,7 @@ def test_an_abort_removes_everything(world: World) -> None:
     assert world.disk.asked_at[-1] is None
     world.uploads.abort(session)
     with pytest.raises(SessionUnknown):
-        world.uploads.get(session.token)
+        world.get(session)
 
 
 def test_an_abort_does_not_touch_the_finished_file(world: World) -> None:
@@ -902,7 +925,7 @@ def test_an_abort_does_not_touch_the_finished_file(world: World) -> None:
 
 def test_an_abort_waits_for_the_writer(world: World) -> None:
     session = world.begin()
-    world.disk.partials[session.token].is_held = True
+    world.disk.partials[session.key].is_held = True
     with pytest.raises(WriterBusy):
         world.uploads.abort(session)
     assert world.record(session).state is State.OPEN
@@ -914,11 +937,11 @@ def test_a_terminated_upload_is_gone_and_known_to_be_until_the_sweep(world: Worl
     assert world.disk.partials == {}
     assert world.disk.asked_at[-1] is None
     with pytest.raises(SessionEnded):
-        world.uploads.get(session.token)
+        world.get(session)
     world.now += TTL + 1
     assert world.uploads.sweep() == Swept(1, 0)
     with pytest.raises(SessionUnknown):
-        world.uploads.get(session.token)
+        world.get(session)
 
 
 def test_a_finished_upload_is_not_terminated_and_its_record_stays(world: World) -> None:
@@ -935,13 +958,13 @@ def test_a_finished_upload_is_not_terminated_and_its_record_stays(world: World) 
 @pytest.mark.parametrize("is_recorded", [True, False])
 def test_an_upload_that_finishes_before_its_termination_stays(world: World, is_recorded: bool) -> None:
     session = world.begin(by_slot=False)
-    world.disk.partials[session.token].is_held = True
+    world.disk.partials[session.key].is_held = True
 
     def finish() -> None:
-        world.disk.partials[session.token].is_held = False
+        world.disk.partials[session.key].is_held = False
         world.append(session, 0, CONTENT)
         if not is_recorded:
-            world.sessions.records[session.token] = session
+            world.sessions.records[session.key] = session
 
     world.disk.on_wait = finish
     with pytest.raises(DeletionForbidden):
@@ -951,8 +974,8 @@ def test_an_upload_that_finishes_before_its_termination_stays(world: World, is_r
 
 def test_an_upload_published_by_a_process_that_died_is_not_terminated(world: World) -> None:
     session = world.begin(by_slot=False)
-    world.disk.partials[session.token].data += CONTENT
-    world.disk.files[NAME.path] = world.disk.partials[session.token]
+    world.disk.partials[session.key].data += CONTENT
+    world.disk.files[NAME.path] = world.disk.partials[session.key]
     with pytest.raises(DeletionForbidden):
         world.uploads.terminate(session)
     assert (world.file(), world.disk.partials) == (CONTENT, {})
@@ -1047,7 +1070,7 @@ def test_a_finish_that_could_not_be_recorded_is_found_too(world: World) -> None:
     assert world.uploads.find(NAME) is None
     found = finished(world)
     assert found is not None
-    assert (found.token, found.length) == (session.token, 100)
+    assert (found.key, found.length) == (session.key, 100)
 
 
 def test_another_file_is_not_taken_for_the_finished_upload(world: World) -> None:
@@ -1059,7 +1082,7 @@ def test_another_file_is_not_taken_for_the_finished_upload(world: World) -> None
     assert finished(world) is None
     assert not world.uploads.is_stored(session)
     # What 1.0.0 recorded is told by its size alone.
-    world.sessions.records[session.token] = dataclasses.replace(session, etag="")
+    world.sessions.records[session.key] = dataclasses.replace(session, etag="")
     assert finished(world) is not None
     world.disk.files[NAME.path].data += b"x"
     assert finished(world) is None
@@ -1082,12 +1105,12 @@ def test_an_upload_expires_after_its_last_byte(world: World) -> None:
     world.now += TTL - 1
     session = world.append(session, 0, CONTENT[:30]).session
     world.now += TTL - 1
-    assert world.uploads.find(NAME) == world.uploads.get(session.token) == session
+    assert world.uploads.find(NAME) == world.get(session) == session
     world.now += 1
     with pytest.raises(SessionExpired):
         world.uploads.find(NAME)
     with pytest.raises(SessionExpired):
-        world.uploads.get(session.token)
+        world.get(session)
     world.now += 1
     assert world.uploads.sweep() == Swept(1, 0)
     assert (world.disk.partials, world.sessions.records) == ({}, {})
@@ -1098,11 +1121,11 @@ def test_bytes_that_nobody_could_record_keep_an_upload_alive(world: World) -> No
     """Its process was killed while it received."""
     session = world.begin()
     world.now += TTL - 1
-    file = world.disk.partials[session.token]
+    file = world.disk.partials[session.key]
     file.data += CONTENT[:30]
     file.touched = world.now
     world.now += TTL - 1
-    assert world.uploads.get(session.token) == session
+    assert world.get(session) == session
     assert world.uploads.sweep() == Swept(0, 0)
     assert world.append(session, 30, CONTENT[30:]).is_finished
 
@@ -1110,13 +1133,13 @@ def test_bytes_that_nobody_could_record_keep_an_upload_alive(world: World) -> No
 def test_a_sweep_never_touches_an_upload_that_is_being_written(world: World) -> None:
     written = [world.begin(by_slot=False) for _ in range(3)]
     for session in written:
-        world.disk.partials[session.token].is_held = True
+        world.disk.partials[session.key].is_held = True
     world.now += 1
-    rest = [world.uploads.create(NAME, 1, None, f"192.0.2.{n}", by_slot=False, dialect="any") for n in range(10, 15)]
+    rest = [world.create(NAME, 1, f"192.0.2.{n}", by_slot=False) for n in range(10, 15)]
     world.now += TTL + 1
     assert world.uploads.sweep(batch=2) == Swept(5, 0)
-    assert set(world.disk.partials) == set(world.sessions.records) == {session.token for session in written}
-    assert not {session.token for session in rest} & set(world.disk.partials)
+    assert set(world.disk.partials) == set(world.sessions.records) == {session.key for session in written}
+    assert not {session.key for session in rest} & set(world.disk.partials)
 
 
 def test_a_sweep_removes_orphans_that_are_old_enough(world: World) -> None:
@@ -1127,7 +1150,7 @@ def test_a_sweep_removes_orphans_that_are_old_enough(world: World) -> None:
     world.disk.create("a new one")
     session = world.begin()
     assert world.uploads.sweep() == Swept(0, 1)
-    assert set(world.disk.partials) == {"one that is being written", "a new one", session.token}
+    assert set(world.disk.partials) == {"one that is being written", "a new one", session.key}
 
 
 def test_a_sweep_forgets_ended_sessions_too(world: World) -> None:

@@ -1,0 +1,185 @@
+"""Beginning an upload, and how many may be open at once (PROTOCOL section 6).
+
+A signature is the right to one file, so the uploads of one path share it: beyond ``MaxSessionsPerPath`` a new one ends
+the one that was silent longest, and of those that have ended as many are remembered. What is left to bound is how many
+*paths* one client has open; the neighbours behind its address must not pay for it, so the count is the owner's where
+the signature names one, and an upload that nobody goes on with makes room.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Generic, NamedTuple, TypeVar
+
+from hmacfs.errors import NameTaken, SessionStoreBusy, SessionStoreUnavailable, TooLarge, TooManySessions, WriterBusy
+from hmacfs.naming import StoredName
+from hmacfs.uploads.contracts import Facts, Partials, SessionStore
+from hmacfs.uploads.progress import Limits
+from hmacfs.uploads.session import Owner, Session, Share, State
+from hmacfs.uploads.tokens import SessionTokens
+from hmacfs.uploads.whole import Space
+
+FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
+
+#: When a client with too many unfinished uploads may come again, in seconds: one of them may be done then.
+_RETRY_AFTER = 60
+#: An upload that was silent for so many seconds makes room for another one of its owner.
+GIVES_WAY_SECONDS = 600.0
+#: Of an owner's uploads, so many of those that are silent longest are looked at for one to make room.
+_CANDIDATES = 8
+#: How many owners' uploads a site may have: an IPv6 subscriber can have many networks.
+_OWNERS_PER_SITE = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What an upload is to become. by_slot: the name's slot leads to it; else its token alone. The rest as in
+    ``Session``."""
+
+    name: StoredName
+    length: int | None
+    content_type: str | None
+    owner: Owner
+    by_slot: bool
+    dialect: str
+    chunk_count: int = 0
+    metadata: str = ""
+
+
+class _Limit(NamedTuple):
+    share: Share
+    who: str
+    most: int
+
+
+class Creation(Generic[FactsT]):
+    """``exists`` says whether a name is taken; ``end`` ends an open upload, whoever writes it: it raises ``WriterBusy``
+    if a writer does not let go, and ``SessionStoreUnavailable``."""
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        partials: Partials[FactsT],
+        space: Space,
+        exists: Callable[[StoredName], bool],
+        limits: Limits,
+        clock: Callable[[], float],
+        tokens: SessionTokens,
+        end: Callable[[Session], None],
+    ) -> None:
+        self._sessions = sessions
+        self._partials = partials
+        self._space = space
+        self._exists = exists
+        self._limits = limits
+        self._clock = clock
+        self._tokens = tokens
+        self._end = end
+
+    def __call__(self, plan: Plan) -> Session | None:
+        """Begin an upload; ``None`` if the slot has an open one. Raises ``TooLarge``, ``NoSpace``, ``NameTaken``,
+        ``TooManySessions``, ``SessionStoreUnavailable``."""
+        if plan.length is not None and plan.length > self._limits.max_size:
+            raise TooLarge
+        self.check_name(plan.name)
+        session = self._session(plan)
+        for limit in self._limits_of(session):
+            if self._count(limit) >= limit.most and not (self._replaces(plan) or self._make_room(limit)):
+                raise TooManySessions(_RETRY_AFTER)
+        with self._space.reserve(plan.length or 0):
+            self._partials.create(session.key)
+        try:
+            if self._sessions.create(session):
+                self._settle(session)
+                return session
+        except BaseException:
+            self._partials.discard(session.key)
+            raise
+        self._partials.discard(session.key)
+        return None
+
+    def check_name(self, name: StoredName) -> None:
+        """Raises ``NameTaken``."""
+        if self._exists(name):
+            raise NameTaken
+
+    def _session(self, plan: Plan) -> Session:
+        identity, now = self._tokens.new(), self._clock()
+        return Session(
+            key=identity.key,
+            nonce=identity.nonce,
+            path=plan.name.path,
+            slot=plan.name.path if plan.by_slot else None,
+            length=plan.length,
+            content_type=plan.content_type,
+            owner=plan.owner.name,
+            site=plan.owner.site,
+            created=now,
+            touched=now,
+            metadata=plan.metadata,
+            dialect=plan.dialect,
+            chunk_count=plan.chunk_count,
+        )
+
+    def _settle(self, session: Session) -> None:
+        """Of requests that begin uploads at the same moment, each found less than there are now; the last one sees all.
+        Raises ``TooManySessions``, with nothing recorded of the new one, and ``SessionStoreBusy``."""
+        try:
+            self._settle_path(session.path)
+            for limit in self._limits_of(session):
+                if self._count(limit) > limit.most and not self._make_room(limit):
+                    raise TooManySessions(_RETRY_AFTER)
+        except (TooManySessions, WriterBusy):
+            self._sessions.remove(session.key)
+            raise TooManySessions(_RETRY_AFTER) from None
+        except SessionStoreBusy:
+            raise  # else a crowd would be a way around the limits
+        except SessionStoreUnavailable:
+            return  # it has been begun, and can go on elsewhere
+
+    def _settle_path(self, path: str) -> None:
+        """Raises ``WriterBusy``."""
+        known = self._sessions.of_path(path)
+        is_open = [session for session in known if session.state is State.OPEN]
+        surplus = len(is_open) - self._limits.per_path
+        if surplus > 0:
+            for session in sorted(is_open, key=self._silence)[:surplus]:
+                self._end(session)
+        ended = sorted((one for one in known if one.state is not State.OPEN), key=lambda one: one.touched)
+        for session in ended[: -self._limits.per_path]:
+            self._sessions.remove(session.key)
+
+    def _replaces(self, plan: Plan) -> bool:
+        """Whether an upload of the same path will end for this one."""
+        known = self._sessions.of_path(plan.name.path)
+        return sum(session.state is State.OPEN for session in known) >= self._limits.per_path
+
+    def _silence(self, session: Session) -> tuple[float, float, str]:
+        """Sorts by the last byte, which the file knows exactly; by one order for all that ask at the same moment."""
+        written = self._partials.touched(session.key)
+        return (-math.inf if written is None else written), session.created, session.key
+
+    def _limits_of(self, session: Session) -> Iterator[_Limit]:
+        # Without a name, it is a proxy on the Unix socket: one limit for all whom that speaks for would lock all out.
+        if session.owner:
+            yield _Limit(Share.OWNER, session.owner, self._limits.per_client)
+        if session.site:
+            yield _Limit(Share.SITE, session.site, _OWNERS_PER_SITE * self._limits.per_client)
+
+    def _count(self, limit: _Limit) -> int:
+        return self._sessions.count_open(limit.share, limit.who)
+
+    def _make_room(self, limit: _Limit) -> bool:
+        """End one upload that nobody seems to go on with; whether there was one."""
+        now = self._clock()
+        candidates = self._sessions.open_of(limit.share, limit.who, _CANDIDATES)
+        for session in sorted(candidates, key=self._silence):
+            if now - self._silence(session)[0] < GIVES_WAY_SECONDS:
+                return False
+            with suppress(WriterBusy):
+                self._end(session)
+                return True
+        return False

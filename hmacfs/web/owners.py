@@ -1,0 +1,25 @@
+"""Whose an unfinished upload is."""
+
+from __future__ import annotations
+
+import re
+
+from hmacfs.uploads.session import Owner
+from hmacfs.web.client import networks_of
+from hmacfs.web.exchange import Exchange
+
+#: ejabberd's slots: the user (the SHA-1 of the address, or its node name), 40 random letters and digits, the file.
+_EJABBERD = re.compile(r"([^/]+)/[A-Za-z0-9]{40}/[^/]+")
+
+
+def owner_of(exchange: Exchange) -> Owner:
+    """The user that the signature names, so that neighbours behind one address are told apart; else the client's
+    network. The signature was checked."""
+    verified = exchange.verified
+    if verified is not None and verified.sub:
+        return Owner(f"user {verified.sub}")
+    user = _EJABBERD.fullmatch(exchange.name.path)
+    if user is not None:
+        return Owner(f"folder {user[1]}")
+    network, *wider = (name for name, _ in networks_of(exchange.client))
+    return Owner(network, wider[0] if wider else "")
