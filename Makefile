@@ -18,13 +18,13 @@ RUN_STAMP := $(VENV)/.run
 TEST_STAMP := $(VENV)/.test
 BENCH_STAMP := $(VENV)/.bench
 NODE_STAMP := build/js/.installed
-PACKAGING := setup.cfg setup.py pyproject.toml requirements.txt
+PACKAGING := setup.cfg setup.py pyproject.toml requirements.txt requirements-production.txt
 
 # What is tested on another Debian as well, and on which.
 SUITE := trixie
 PORTABLE := tests/unit tests/live/test_xmpp.py tests/live/test_nginx.py tests/live/test_haproxy.py
 
-.PHONY: help setup run servers test test-debian fuzz lint bench lock clean
+.PHONY: help setup run servers test test-debian fuzz lint bench lock hashes clean
 .NOTPARALLEL:
 
 help:
@@ -35,7 +35,7 @@ help:
 	@echo "make fuzz    look for inputs that break a rule: make fuzz SECONDS=600, the same again with SEED=N, some with FUZZ=pure"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure against nginx, Go and a plain Flask view"
-	@echo "make lock    pin the newest versions in requirements.txt"
+	@echo "make lock    pin the newest versions in requirements.txt, with their hashes in requirements-production.txt"
 	@echo "make clean   remove what these made, but for config.toml and data"
 	@echo "Another Python than python3: make PYTHON=python3.13 ..."
 
@@ -58,7 +58,8 @@ $(MADE):
 
 $(RUN_STAMP): $(MADE) $(PACKAGING)
 	@echo "installing the server into $(VENV)"
-	@$(PIP) --only-binary :all: --editable '.[redis,postgres]'
+	@$(PIP) --require-hashes --only-binary :all: --requirement requirements-production.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(TEST_STAMP): $(RUN_STAMP)
@@ -111,11 +112,30 @@ lint: setup $(TEST_STAMP)
 bench: setup servers $(BENCH_STAMP)
 	$(BIN)/python -m bench $(BENCH)
 
+# The hashes are the index's own, of every file of a release: with them pip takes no other, wherever it comes from.
+LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint requirements.txt \
+  --no-header --no-annotate
+
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade setuptools
+	build/lock/bin/python -c 'import importlib.metadata as m; print("[build-system]\nrequires = [\"setuptools==%s\"]" % m.version("setuptools"))' >build/pyproject.toml
+	mv build/pyproject.toml pyproject.toml
 	build/lock/bin/python -m pip install --quiet --editable '.[all,test,lint,bench]'
 	{ sed -n '/^#/p' requirements.txt; build/lock/bin/python -m pip freeze --exclude-editable; } > build/requirements.txt
-	mv build/requirements.txt requirements.txt && rm -rf build/lock
+	mv build/requirements.txt requirements.txt
+	build/lock/bin/python -m pip install --quiet uv
+	$(MAKE) --no-print-directory hashes
+	rm -rf build/lock
+
+# For the versions that are pinned already.
+hashes:
+	[ -x build/lock/bin/uv ] || { $(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet uv; }
+	sed -n 's/.*"\(setuptools==.*\)".*/\1/p' pyproject.toml >build/build.in
+	echo mysqlclient >build/mysql.in
+	{ sed -n '/^#/p' requirements-production.txt; $(LOCK) --extra redis --extra postgres setup.cfg build/build.in; } >build/production.txt
+	{ sed -n '/^#/p' requirements-mysql.txt; $(LOCK) build/mysql.in; } >build/mysql.txt
+	mv build/production.txt requirements-production.txt && mv build/mysql.txt requirements-mysql.txt
 
 clean:
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/hmacfs-tests"

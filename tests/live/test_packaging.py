@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import email
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.servers import give_to, require_binary
 
 ROOT = Path(__file__).parents[2]
 USER = "daemon"
+HASHED = ("requirements-production.txt", "requirements-mysql.txt")
 #: What is no part of the project: environments, caches, and what a developer's own server has made.
 OTHERS = {".git", ".venv", "build", "data", "dist", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 
@@ -24,6 +27,11 @@ def run(*command: object, cwd: Path, path: Path | None = None) -> None:
     env = {**os.environ, "PYTHONPATH": str(path or ""), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(cwd.parent)}
     done = subprocess.run([*map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def build_requirements() -> list[str]:
+    found: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    return found
 
 
 def without_rights() -> list[str]:
@@ -42,7 +50,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = "import setuptools.build_meta as b, sys; b.__legacy__.build_sdist(sys.argv[1])"
     folder = tmp_path_factory.mktemp("packaging")
     tools, source, out = folder / "tools", folder / "source", folder / "out"
-    run(sys.executable, "-m", "pip", "install", "-q", "--target", tools, "setuptools>=77", cwd=folder)
+    run(sys.executable, "-m", "pip", "install", "-q", "--target", tools, *build_requirements(), cwd=folder)
     for path in sorted(ROOT.rglob("*")):
         name = path.relative_to(ROOT)
         if path.is_file() and not ({*name.parts} & (OTHERS | {"__pycache__"})) and ".egg-info" not in str(name):
@@ -90,7 +98,16 @@ def test_the_sdist_is_the_project(built: Path) -> None:
     (sdist,) = (built / "out").glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         found = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("CHANGELOG.md", "Makefile", "wsgi.py", "gunicorn.conf.py", "requirements.txt", "setup.cfg", ".ci/run"):
+    for name in (
+        "CHANGELOG.md",
+        "Makefile",
+        "wsgi.py",
+        "gunicorn.conf.py",
+        "requirements.txt",
+        "setup.cfg",
+        ".ci/run",
+        *HASHED,
+    ):
         assert name in found
     for folder in ("deploy", "tests", "bench", "hmacfs"):
         files = {
@@ -126,3 +143,49 @@ def test_an_image_s_share_of_the_project_is_enough(built: Path) -> None:
         path=built / "tools",
     )
     assert list(out.glob("*.whl"))
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Versions by normalised names."""
+    lines = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in lines}
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_what_production_installs_is_what_is_tested_and_has_hashes(name: str) -> None:
+    tested = pinned("requirements.txt") | {"setuptools": build_requirements()[0].removeprefix("setuptools==")}
+    #: For systems that the tests are not on.
+    others = {"async-timeout"}
+    found = pinned(name)
+    assert found
+    assert {package: version for package, version in found.items() if package not in others}.items() <= tested.items()
+    text = re.sub(r"^#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE).replace("\\\n", "")
+    for line in text.splitlines():
+        assert re.fullmatch(r"\S+==\S+( ; [^\\]+?)?( +--hash=sha256:[0-9a-f]{64})+", line), line
+
+
+def test_a_file_with_another_hash_is_not_installed(built: Path) -> None:
+    (wheel,) = (built / "out").glob("*.whl")
+    wrong = built / "wrong.txt"
+    wrong.write_text(f"hmac-file-server @ {wheel.as_uri()} --hash=sha256:{'0' * 64}\n")
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--require-hashes", "-r", wrong]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+
+
+def test_production_is_installed_with_hashes() -> None:
+    readme, image = (ROOT / "README.md").read_text(), (ROOT / "deploy" / "Dockerfile").read_text()
+    service = readme.partition("### As a service")[2].partition("### In containers")[0]
+    setup = (ROOT / "Makefile").read_text().partition("$(RUN_STAMP):")[2].partition("$(TEST_STAMP):")[0]
+    for text in (service, image, setup):
+        commands = re.split(r"\n|&&", text.replace("\\\n", " "))
+        installs = [line for line in commands if re.search(r"\bpip .*\binstall\b|\$\(PIP\)", line)]
+        assert sum("--require-hashes" in line for line in installs) >= 1
+        for line in installs:
+            assert ("--require-hashes" in line) != ("--no-deps --no-build-isolation" in line), line
+    images = re.findall(
+        r"^(?:FROM|\s+image:) (\S+)", image + (ROOT / "deploy" / "compose.yaml").read_text(), re.MULTILINE
+    )
+    for name in images:
+        assert name == "hmac-file-server" or re.search(r":v?[0-9]+\.[0-9.]*[0-9](-|$)|@sha256:", name), name

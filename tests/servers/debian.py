@@ -25,6 +25,9 @@ WHEELS = "/var/cache/wheels"
 #: Where a system has a copy of the project.
 CHECKOUT = "/usr/local/src/hmac-file-server"
 
+#: What says which packages those are.
+_PINNED = ("setup.cfg", "pyproject.toml", "requirements.txt", "requirements-production.txt")
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # dpkg syncs each file, which costs minutes on a busy disk: so it works in memory, in a mount of this process alone.
@@ -103,9 +106,9 @@ def system(suite: str, *packages: str) -> Path:
 
 
 def wheels(base: Path, extras: str) -> Path:
-    """A folder with what ``pip install '.[extras]'`` needs on that system, made with the host's network and its
-    settings of pip."""
-    inputs = [(PROJECT / name).read_text() for name in ("setup.cfg", "pyproject.toml", "requirements.txt")]
+    """A folder with what ``pip install '.[extras]'`` needs on that system, among it the files whose hashes are pinned;
+    made with the host's network and its settings of pip."""
+    inputs = [(PROJECT / name).read_text() for name in _PINNED]
     name = f"wheels-{base.name}-{_digest(extras, *inputs)}"
     with _made_once(name) as folder:
         if folder is not None:
@@ -113,7 +116,10 @@ def wheels(base: Path, extras: str) -> Path:
                 machine.copy_project()
                 machine.run(
                     f"python3 -m venv /tmp/venv && /tmp/venv/bin/pip wheel --quiet --wheel-dir {WHEELS} --constraint "
-                    f"requirements.txt '.[{extras}]' setuptools && rm {WHEELS}/hmac_file_server-*.whl",
+                    f"requirements.txt '.[{extras}]' && rm {WHEELS}/hmac_file_server-*.whl\n"
+                    # Last: an index of this machine's own may have other files of the same name.
+                    f"/tmp/venv/bin/pip download --quiet --dest {WHEELS} --require-hashes --only-binary :all: "
+                    f"--requirement requirements-production.txt",
                     timeout=600,
                 )
     return _cache() / name
