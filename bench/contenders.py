@@ -168,6 +168,19 @@ class DurableHmacfs(Hmacfs):
     durability = "fsync"
 
 
+class ShippedHmacfs(DurableHmacfs):
+    """The same with every limit as it is shipped."""
+
+    name = "hmacfs-shipped"
+
+    def launch(self) -> None:
+        self.metrics_port = free_port()
+        limits = dict.fromkeys(("UploadMaxSize", "IdleTimeout", "AuthFailureRateLimit", "UploadRateLimit"))
+        self.run_server(
+            **{**limits, "ListenPort": f"127.0.0.1:{self.port}", "MetricsPort": f"127.0.0.1:{self.metrics_port}"}
+        )
+
+
 class FrontedHmacfs(Hmacfs):
     """This project's server at a Unix socket, behind nginx as shipped, which serves the downloads from the store."""
 

@@ -30,5 +30,7 @@ METRICS = {
     "idle_mib": Metric("idle MiB", 0, False),
     "idle_pss_mib": Metric("idle PSS MiB", 0, False),
     "growth_mib": Metric("growth MiB", 1, False),
+    "refused": Metric("refused", 0, False),
+    "tries": Metric("attacker's tries", 0, True),
     "threads": Metric("threads", 0, True),
 }

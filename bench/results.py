@@ -124,6 +124,8 @@ TARGETS = (
         "empty store",
     ),
     Target("200 MiB by tus in pieces of 8 MiB against a plain PUT", "tus", "tus", "gb_per_s", 0.7, "plain PUT"),
+    Target("99 % of an honest client's uploads under all attacks, ms", "attack", "all at once", "p99_ms", 1000.0),
+    Target("an honest client's uploads refused under all attacks", "attack", "all at once", "refused", 0.0),
     Target("CPU seconds per GB received against Go", "put-1g", "hmacfs", "cpu_per_gb", 0.7, "go"),
 )
 

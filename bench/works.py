@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import disk, stores
-from bench.contenders import Contender, DurableHmacfs, FlaskView, FrontedHmacfs, GoServer, Hmacfs, Nginx
+from bench import attacks, disk, honest, stores
+from bench.contenders import (
+    SECRET,
+    Contender,
+    DurableHmacfs,
+    FlaskView,
+    FrontedHmacfs,
+    GoServer,
+    Hmacfs,
+    Nginx,
+    ShippedHmacfs,
+)
 from bench.fleet import Fleet
 from bench.idle import idle_connections
 from bench.loads import CurlDownload, CurlUpload, Load, WrkDownload, WrkUpload
@@ -16,6 +27,7 @@ from bench.material import random_file, sparse_file
 from bench.measure import MIB, measure
 from bench.metrics import Sample
 from bench.names import PREFIX, names
+from bench.outcome import LoadFailed
 from bench.pieces import STORES, RangePieces, SqliteSessions, TusPieces, WholeFiles, split
 
 ALL: tuple[type[Contender], ...] = (Hmacfs, FrontedHmacfs, Nginx, GoServer, FlaskView)
@@ -66,6 +78,7 @@ class Workshop:
     def works(self, *, full: bool) -> list[Work]:
         """All of them; full: also those that take many minutes."""
         works = [*self._in_memory(), *self._durable(), *self._pieces(), self._latency(), self._idle(), self._memory()]
+        works.append(self._attacked())
         return [*works, *self._million()] if full else works
 
     def _in_memory(self) -> list[Work]:
@@ -139,6 +152,33 @@ class Workshop:
         entries = [Entry(kind.name, partial(self._memory_of, kind)) for kind in ALL]
         title = "Resident memory: idle, and its growth by an upload of 2 GiB"
         return Work("memory", title, ("idle_mib", "growth_mib", "idle_pss_mib"), "go", tuple(entries))
+
+    def _attacked(self) -> Work:
+        every = list(attacks.ATTACKS)
+        entries = [Entry(name, partial(self._under, [name])) for name in every]
+        entries = [
+            Entry("nobody", partial(self._under, [])),
+            *entries,
+            Entry("all at once", partial(self._under, every)),
+        ]
+        title = "PUT 1 MiB, one a second, while others attack from other addresses"
+        return Work("attack", title, ("p99_ms", "p50_ms", "refused", "tries"), "nobody", tuple(entries))
+
+    def _under(self, wanted: list[str], seconds: int) -> Sample:
+        """With a new instance, so that nothing is left of another attack."""
+        contender = ShippedHmacfs(self._ram / ShippedHmacfs.name)
+        try:
+            contender.start()
+            target = attacks.Target(contender.port, contender.metrics_port, SECRET)
+            with attacks.under(wanted, target) as tries:
+                sample = honest.uploads(contender.port, SECRET, self._file(MIB), names(seconds), seconds)
+            contender.require_running()
+        finally:
+            contender.stop()
+            shutil.rmtree(contender.folder, ignore_errors=True)
+        if idle := [name for name in wanted if not tries[name]]:
+            raise LoadFailed(f"nothing was tried: {', '.join(idle)}")
+        return sample | {"tries": float(sum(tries.values()))}
 
     def _million(self) -> list[Work]:
         works = []

@@ -24,7 +24,7 @@ CANARY_BYTES = 1_000_000
 _SERVER_ERRORS = {501, 503, 505, 507}
 #: After so many cases the store and the log are looked at.
 BATCH = 200
-_LONGEST_LINE_BYTES = 40_000
+_LONGEST_LINE_BYTES = 1024
 
 
 class Violation(AssertionError):
