@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from hmacfs.cut import cut
+from hmacfs.masking import mask
 
 
 class HmacfsError(Exception):
@@ -366,10 +367,14 @@ class NotAllowed(HmacfsError):
 
 
 class ConfigError(HmacfsError):
-    """The configuration cannot be used; the message is one line that an operator can act on."""
+    """The configuration cannot be used; the message is one line that an operator can act on. What may be a password in
+    it is not shown."""
 
     reason = "bad-config"
     sentence = "The configuration cannot be used."
+
+    def __init__(self, message: str) -> None:
+        super().__init__(mask(message))
 
 
 class ForeignConfig(ConfigError):

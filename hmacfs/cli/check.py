@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hmacfs.config import exposed_to_others, inaccessible_files, warnings
 from hmacfs.errors import ForeignConfig
+from hmacfs.masking import mask
 
 
 def run(config: Path | None, *, online: bool) -> int:
@@ -25,7 +26,7 @@ def run(config: Path | None, *, online: bool) -> int:
     remarks += exposed_to_others(settings, config, os.environ)
     remote = remote_stores(settings)
     for remark in (*remarks, *(unreachable(settings) if online else ())):
-        print(f"warning: {remark}")
+        print(f"warning: {mask(remark, settings.hidden)}")
     if remote and not online:
         print(f"not tried: whether {' and '.join(remote)} can be reached; -check -online connects")
     print(f"{config or 'the environment'}: the configuration is good")

@@ -11,14 +11,15 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hmacfs.config.original import Translation, translations
-from hmacfs.config.settings import PUBLISHED_SECRET, REQUIRED, SETTINGS, Setting, Settings, cores
-from hmacfs.config.values import FromEnvironment, TcpAddress, UnixAddress, one_line, shown, tcp_address
+from hmacfs.config.placeholders import can_be_guessed, is_placeholder
+from hmacfs.config.settings import REQUIRED, SETTINGS, Setting, Settings, cores
+from hmacfs.config.values import FromEnvironment, TcpAddress, UnixAddress, one_line, password, shown, tcp_address
 from hmacfs.config.values import path as socket_path
 from hmacfs.errors import ConfigError, ForeignConfig
 from hmacfs.naming import RESERVED_FOLDER
@@ -34,6 +35,7 @@ _KUBERNETES_NAME = re.compile(
     r"HMACFS_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
 )
 _KUBERNETES_PORT = re.compile(r"(?:tcp|udp|sctp)://\S+:[0-9]+")
+_NEW_SECRET = "make a new one, such as by: openssl rand -hex 32"  # noqa: S105
 _IDLE_TIMEOUT_TCP, _IDLE_TIMEOUT_UNIX = 15.0, 75.0
 
 
@@ -192,20 +194,21 @@ def _settings(parsed: dict[str, Any], given: dict[str, _Given], path: Path | Non
 def _listen(text: str, refuse: Any, *, is_unix: bool) -> TcpAddress | UnixAddress:
     if is_unix:
         if re.fullmatch(r":?[0-9]*", text):
-            raise refuse("ListenPort", f"{text!r} is no path; with UnixSocket = true it is the socket's path")
+            raise refuse(
+                "ListenPort",
+                f"{shown(text)} is no path; with UnixSocket = true it is the socket's path",
+            )
         if len(os.fsencode(text)) > _SOCKET_PATH_LIMIT or "\0" in text:
             raise refuse("ListenPort", f"is no path of at most {_SOCKET_PATH_LIMIT} bytes, which a socket needs")
         try:
             return UnixAddress(socket_path(text))
         except ValueError as error:
-            raise refuse("ListenPort", f"{text!r} is not allowed; allowed is {error}") from None
+            raise refuse("ListenPort", f"{shown(text)} is not allowed; allowed is {error}") from None
     try:
         address: TcpAddress = tcp_address(text)
     except ValueError as error:
         hint = "; for a socket's path set UnixSocket = true" if "/" in text else ""
-        raise refuse(
-            "ListenPort", f"{one_line(shown(text, is_secret=False))} is not allowed; allowed is {error}{hint}"
-        ) from None
+        raise refuse("ListenPort", f"{one_line(shown(text))} is not allowed; allowed is {error}{hint}") from None
     return address
 
 
@@ -223,11 +226,22 @@ def _nearest(name: str, known: list[str], prefix: str = "") -> str:
     return f"; did you mean {by_lower[found[0]]}?" if found else ""
 
 
+def _weak_secrets(settings: Settings) -> Iterator[str]:
+    """A sentence about each secret that is none. A password may be short, where nobody can try many."""
+    for setting in SETTINGS:
+        value = getattr(settings, setting.field) if setting.is_secret else None
+        for secret in value if isinstance(value, tuple) else (value,):
+            text = secret.reveal().decode() if secret else ""
+            if text and is_placeholder(text):
+                yield f"{settings.origins[setting.key]}: is a placeholder, which everybody knows: {_NEW_SECRET}"
+            elif text and setting.parse is not password and can_be_guessed(text):
+                yield f"{settings.origins[setting.key]}: can be guessed: {_NEW_SECRET}"
+
+
 def warnings(settings: Settings) -> list[str]:
     """What an operator should know though nothing is wrong with it, one sentence each."""
     remarks = [*settings.remarks]
-    if PUBLISHED_SECRET.encode() in (secret.reveal() for secret in (settings.secret, *settings.previous_secrets)):
-        remarks.append("the Secret is the one of the original's example, which everybody knows: change it")
+    remarks += _weak_secrets(settings)
     if any(network.prefixlen == 0 for network in settings.trusted_proxies):
         where = settings.origins["TrustedProxies"]
         remarks.append(f"{where}: every address is a trusted proxy: anybody may claim to be anybody; name your proxies")

@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 import hmacfs.config.values as values
 from hmacfs.config.values import FreeSpace, Network, Secret, TcpAddress, UnixAddress
-
-#: The secret of the original's example, which everybody knows.
-PUBLISHED_SECRET = "a-horse-is-a-horse-even-is-a-jet"  # noqa: S105
+from hmacfs.masking import passwords_in
 
 REQUIRED = object()
 
@@ -255,6 +253,13 @@ class Settings:
     min_free_space: FreeSpace
     max_reserved_per_client: FreeSpace
     runtime_dir: Path
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The texts that no log line and no message may show."""
+        found = (getattr(self, setting.field) for setting in SETTINGS if setting.is_secret)
+        secrets = (secret for value in found if value for secret in (value if isinstance(value, tuple) else (value,)))
+        return (*(secret.reveal().decode() for secret in secrets), *passwords_in(self.redis_addr))
 
     @property
     def url_prefix(self) -> str:

@@ -19,6 +19,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import limits
 
+from hmacfs.masking import mask_value
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Parser = Callable[[Any], Any]
 
@@ -344,13 +346,16 @@ def share_of_free_space(value: Any) -> FreeSpace:
     return free_space(value)
 
 
-def shown(value: object, *, is_secret: bool) -> str:
-    """A value for a message: short, on one line, and nothing of a secret or of a URL's password."""
+def shown(value: object, *, is_secret: bool = False) -> str:
+    """A value for a message: short, on one line, and nothing of a secret or of what may be a password."""
     if is_secret:
         return "(not shown)"
-    if isinstance(value, str):
-        value = str(re.sub(r"(://[^@/]*?:)[^@]*@", r"\1***@", value))
-    printed = repr(value)
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        printed = f"[{', '.join(shown(item) for item in value)}]"
+    else:
+        printed = repr(mask_value(str(value)) if isinstance(value, str) else value)
     return printed if len(printed) <= 60 else printed[:57] + "..."
 
 

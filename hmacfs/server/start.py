@@ -134,7 +134,7 @@ def gunicorn_settings() -> dict[str, Any]:
     try:
         is_reload = _current is not None
         settings = reload_settings()
-        logs.configure(settings.log_level, settings.log_file, settings.log_format)
+        logs.configure(settings.log_level, settings.log_file, settings.log_format, settings.hidden)
     except ConfigError as error:
         _refuse_to_start(error)
     except OSError as error:  # the log file

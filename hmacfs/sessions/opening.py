@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hmacfs.config import Secret
+from hmacfs.config.values import shown
 from hmacfs.errors import ConfigError
+from hmacfs.masking import mask
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.offload import Offload
 from hmacfs.ownership import reason
@@ -26,7 +28,7 @@ _DRIVERS = {"postgres": "psycopg2", "mysql": "MySQLdb"}
 #: mysqlclient has no wheels for Linux.
 _COMPILED = " (it is compiled; on Debian that needs gcc, pkg-config, python3-dev and default-libmysqlclient-dev)"
 _TITLES = {"postgres": "PostgreSQL", "mysql": "MySQL"}
-_HOST = re.compile(r"(?P<path>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
+_HOST = re.compile(r"(?P<path>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]@/?#=%\s\"']+))(?::(?P<port>[0-9]{1,5}))?")
 
 
 class StoreSettings(RedisSettings, Protocol):
@@ -34,6 +36,8 @@ class StoreSettings(RedisSettings, Protocol):
 
     @property
     def origins(self) -> Mapping[str, str]: ...
+    @property
+    def hidden(self) -> Sequence[str]: ...
     @property
     def store_dir(self) -> Path: ...
     @property
@@ -87,7 +91,7 @@ def unreachable(settings: StoreSettings) -> Iterator[str]:
     tries = ([_try_redis] if settings.redis_addr else []) + ([_try_database] if settings.fallback_enabled else [])
     for name, attempt in zip(remote_stores(settings), tries, strict=True):
         if problem := attempt(settings):
-            yield f"{name} does not serve: {problem}"
+            yield mask(f"{name} does not serve: {problem}", settings.hidden)
 
 
 def _try_redis(settings: StoreSettings) -> str:
@@ -182,7 +186,7 @@ def _host_and_port(text: str) -> tuple[str, int | None]:
     port = int(match["port"]) if match and match["port"] else None
     if match is None or (port is not None and not 1 <= port <= 65535):
         raise ValueError(
-            f'{text!r} is not allowed; allowed is a host with an optional port, such as "localhost:5432" or '
+            f'{shown(text)} is not allowed; allowed is a host with an optional port, such as "localhost:5432" or '
             '"[::1]:3306", or the path of a Unix socket'
         )
     return match["path"] or match["v6"] or match["host"], port

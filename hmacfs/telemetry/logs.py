@@ -11,10 +11,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from hmacfs.cut import LINE_LIMIT, cut
+from hmacfs.masking import mask
 from hmacfs.ownership import open_file
 from hmacfs.telemetry.events import RequestFinished
 
@@ -78,22 +79,35 @@ def _timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
 
 
-class TextFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """hidden: texts that no line may show; see ``mask``. Access lines have none of this server's settings."""
+
+    def __init__(self, hidden: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._hidden = tuple(hidden)
+
+    def message(self, record: logging.LogRecord) -> str:
+        return mask(record.getMessage(), self._hidden)
+
+    def traceback(self, record: logging.LogRecord) -> list[str]:
+        if not record.exc_info:
+            return []
+        return [mask(line, self._hidden) for line in self.formatException(record.exc_info).splitlines()]
+
+
+class TextFormatter(_Formatter):
     """``<time> <LEVEL> [<pid>] <message>``; the lines of a traceback are indented, so none can pass for a record."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", None)
-        message = record.getMessage() if fields is None else " ".join(f"{k}={_text(v)}" for k, v in fields.items())
+        message = self.message(record) if fields is None else " ".join(f"{k}={_text(v)}" for k, v in fields.items())
         line = f"{_timestamp(record.created)} {record.levelname} [{record.process}] {cut(escape(message), LINE_LIMIT)}"
         if fields is None and (current := request_id.get()):
             line += f" request_id={current}"
-        if record.exc_info:
-            trace = self.formatException(record.exc_info)
-            line += "".join(f"\n    {cut(escape(part), LINE_LIMIT)}" for part in trace.splitlines())
-        return line
+        return line + "".join(f"\n    {cut(escape(part), LINE_LIMIT)}" for part in self.traceback(record))
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -105,14 +119,13 @@ class JsonFormatter(logging.Formatter):
         }
         fields = getattr(record, "fields", None)
         if fields is None:
-            entry["message"] = _json_text(record.getMessage())
+            entry["message"] = _json_text(self.message(record))
             if current := request_id.get():
                 entry["request_id"] = current
         else:
             entry.update(fields)
-        if record.exc_info:
-            trace = self.formatException(record.exc_info)
-            entry["traceback"] = "\n".join(map(_json_text, trace.splitlines()))
+        if trace := self.traceback(record):
+            entry["traceback"] = "\n".join(map(_json_text, trace))
         return json.dumps(entry)
 
 
@@ -128,13 +141,14 @@ def _text(value: object) -> str:
     return text if text and not re.search(r'[\s"=\\]', text) else json.dumps(text)
 
 
-def configure(level: str, path: Path | None, form: str) -> None:
-    """Set up logging for this process: ``LogLevel``, ``LogFile``, ``LogFormat``. Repeating it replaces the set-up.
+def configure(level: str, path: Path | None, form: str, hidden: Sequence[str] = ()) -> None:
+    """Set up logging for this process: ``LogLevel``, ``LogFile``, ``LogFormat``; no line shows a text of ``hidden``.
+    Repeating it replaces the set-up.
 
     Raises ``OSError`` if the file cannot be opened.
     """
     handler = LineHandler(path)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(hidden) if form == "json" else TextFormatter(hidden))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, LineHandler)]:
         root.removeHandler(old)
