@@ -8,8 +8,10 @@ has it ended and goes on.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from hmacfs.errors import UploadRunning
@@ -23,6 +25,8 @@ TAKEOVER_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 #: How often a process looks whether one of its uploads is asked for, and how often it tells how long they are silent.
 _LOOK_SECONDS, _TELL_SECONDS = 0.2, 1.0
+
+_UNCLAIMED: AbstractContextManager[object] = contextlib.nullcontext()
 
 
 class Incoming(Protocol):
@@ -49,15 +53,16 @@ class RunningUploads:
         self._seen = 0
         self._told = 0.0
 
-    def claim(self, name: StoredName, body: Incoming) -> RunningUpload:
+    def claim(self, name: StoredName, body: Incoming) -> AbstractContextManager[object]:
         """The right to receive ``body`` as ``name``, as a context. Entering it may take ``TAKEOVER_SECONDS``; it raises
         ``UploadRunning``."""
-        return RunningUpload(self, name.raw, body)
+        key = name.raw
+        if body.is_here and not self._rows.may_have(key):
+            return _UNCLAIMED
+        return RunningUpload(self, key, body)
 
     def begin(self, upload: RunningUpload) -> None:
         is_here = upload.body.is_here
-        if is_here and not self._rows.may_have(upload.key):
-            return
         row = Row(upload.key)
         ends = self._clock() + TAKEOVER_SECONDS
         while not self._try(row, only_look=is_here):

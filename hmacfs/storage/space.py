@@ -167,17 +167,23 @@ class SpaceGuard:
 
     def begin(self, reservation: Reservation, count: int | None) -> None:
         body = reservation.body
-        if self._shares is not None and body is not None and not body.is_here:
-            reservation.networks = self._shares.networks(body.client)
-        if count is not None:
-            self.extend(reservation, count, count)
+        is_here = body is not None and body.is_here
+        # A body that is here has some kilobytes, and is written at once: where there is plenty, nobody need know of it.
+        if not (is_here and self._has_plenty(0)):
+            if self._shares is not None and body is not None and not is_here:
+                reservation.networks = self._shares.networks(body.client)
+            if count is not None:
+                self.extend(reservation, count, count)
         self._running.add(reservation)
+
+    def _has_plenty(self, besides: int) -> bool:
+        is_fresh = self._clock() - self._measured <= FRESH_SECONDS
+        return is_fresh and self._spare - self._reserved - besides >= PLENTY_BYTES
 
     def extend(self, reservation: Reservation, least: int, most: int, unwritten: int = 0) -> None:
         """Set between ``least`` and ``most`` further bytes aside. ``unwritten``: bytes that have been received and are
         not yet in the file."""
-        is_fresh = self._clock() - self._measured <= FRESH_SECONDS
-        if is_fresh and self._spare - self._reserved - most >= PLENTY_BYTES:
+        if self._has_plenty(most):
             self._admit(reservation, least, most)
             return
         with self._shared.lock():
@@ -217,6 +223,8 @@ class SpaceGuard:
 
     def end(self, reservation: Reservation) -> None:
         self._running.discard(reservation)
+        if not reservation.count:
+            return
         if reservation.networks and self._shares is not None:
             self._shares.give_back(reservation)
         self._reserved -= reservation.count

@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from hmacfs.errors import UploadRunning
 from hmacfs.naming import StoredName
-from hmacfs.storage import running
 from hmacfs.storage.rows import WINDOW, Row, SharedRows
 from hmacfs.storage.running import SILENT_SECONDS, RunningUploads
 
@@ -143,7 +142,7 @@ class World:
         self.uploads.look()
         self.meanwhile()
 
-    def claim(self, body: Body, name: str = "file") -> running.RunningUpload:
+    def claim(self, body: Body, name: str = "file") -> AbstractContextManager[object]:
         return self.uploads.claim(StoredName.from_text(name), body)
 
 
