@@ -146,10 +146,13 @@ def test_uploads_are_told_apart_after_a_purge_of_what_the_workers_share(start_se
         client.informational()
         shared = server.folder / "run" / "running"
         shared.unlink()
-        wait_until(shared.exists, what="another")
-        wait_until(lambda: server.log().count("running was removed") == 2, what="both workers' look")
-        for _ in range(6):
-            assert request(server, "PUT", server.sign_v("file", 3), b"abc").status == 409
+
+        def is_refused() -> bool:
+            with Client(server) as other:
+                other.head("PUT", server.sign_v("file", MIB), content_length=MIB, expect="100-continue")
+                return other.informational().startswith(b"HTTP/1.1 409")
+
+        wait_until(lambda: shared.exists() and all(is_refused() for _ in range(8)), what="a look of both workers")
         client.send(bytes(MIB))
         assert client.answer().status == 201
 
