@@ -26,7 +26,7 @@ def check_places(settings: Settings, config: Path | None, environ: _Environment)
     """
     store, origins = settings.store_dir.absolute(), settings.origins
     reserved = store / RESERVED_FOLDER
-    if reserved.is_symlink():
+    if os.path.islink(reserved):  # false where this process may not look: that is told later, with the remedy
         raise ConfigError(
             f"{origins['StoreDir']}: {one_line(reserved)} is a link: what it leads to has another name, which could be"
             " downloaded; remove it"

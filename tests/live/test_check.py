@@ -10,6 +10,7 @@ import pytest
 
 from tests.live.test_start import run
 from tests.servers import folder_of, free_port
+from tests.servers.hmacfs import HmacFileServer
 from tests.servers.machine import Duration
 from tests.servers.redis import RedisServer
 
@@ -176,6 +177,9 @@ def test_what_every_user_can_read_is_told() -> None:
                     f"warning: HMACFS_SECRET_FILE: {secret} {warning}, with the secret in it: chmod o-rwx {secret}",
                 ],
             ]
-        folder.chmod(0o700)
         (folder / "store").chmod(0o755)
+        with HmacFileServer(folder, LogLevel="warn") as server:
+            server.config.chmod(0o600)
+            assert [line for line in server.complaints() if warning in line and f"{folder}/store " in line]
+        folder.chmod(0o700)
         assert warning not in run("-config", path, "-check").stdout, "nobody else gets there"

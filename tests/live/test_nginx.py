@@ -209,6 +209,17 @@ def test_no_page_gets_a_script_in_any_variant(pair: Pair) -> None:
     assert pair.get("pages/script.js").headers.get_all("Vary") == ["Sec-Fetch-Dest, Service-Worker"]
 
 
+def test_paths_are_too_deep_in_every_variant(pair: Pair) -> None:
+    """Also where the file is there: an older store may have it."""
+    for segments, status in ((64, 200), (65, 400)):
+        path = pair.server.store.joinpath(*["d"] * (segments - 1), "file.bin")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+        name = "/".join(path.relative_to(pair.server.store).parts)
+        assert pair.get(name).status == status
+        assert pair.put(name + ".new", b"x").status == (201 if status == 200 else 400)
+
+
 def test_a_time_in_the_future_becomes_now(pair: Pair) -> None:
     """Where hmac-file-server is asked: nginx by itself (variant A) cannot compare times."""
     pair.put("future.jpg", BODY, "image/jpeg")

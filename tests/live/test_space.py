@@ -117,7 +117,7 @@ def test_a_disk_that_others_filled_keeps_no_worker_from_serving(start_server: St
     server = start(
         start_server,
         small_disk,
-        small_disk / "run",
+        small_disk / ".hmacfs" / "run" / "here",
         MinFreeSpace="4MB",
         MetricsEnabled=True,
         MetricsPort=f"127.0.0.1:{port}",

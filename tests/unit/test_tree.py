@@ -178,6 +178,38 @@ def test_our_own_folders_stay_private_where_they_are_moved_to(walking: LocalStor
     assert walking.exists(NAME)
 
 
+def test_spellings_that_the_file_system_takes_for_one_are_found_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here one that knows short names (8.3), as FAT and NTFS do."""
+    (tmp_path / ".hmacfs").mkdir()
+    (tmp_path / ".hmacfs" / "secret").touch()
+    stat_of, mkdir = os.stat, os.mkdir
+
+    def folded(path: Any) -> Any:
+        return path.replace(b"HMACFS~1", b".hmacfs") if isinstance(path, bytes) else path
+
+    monkeypatch.setattr(os, "stat", lambda path, **more: stat_of(folded(path), **more))
+    monkeypatch.setattr(os, "mkdir", lambda path, *mode, **more: mkdir(folded(path), *mode, **more))
+    for name in ("open_on_one_mount", "open_without_links"):
+        call = getattr(beneath, name)
+        monkeypatch.setattr(tree, name, lambda at, path, flags, call=call: call(at, folded(path), flags))
+    storage = LocalStorage(tmp_path, durable=True, disk=Disk(Offload(1)), retry=Retry(0, 0.0))
+    assert storage.abilities.spellings == ("HMACFS~1",)
+    assert any("'HMACFS~1' for .hmacfs" in remark for remark in storage.abilities.remarks())
+    with pytest.raises(NotFound):
+        storage.open(StoredName("HMACFS~1/secret"))
+    for name in ("HMACFS~1/secret", "HMACFS~1/new", "HMACFS~1/new/new"):
+        with pytest.raises(NameTaken):
+            storage.exists(StoredName(name))
+        with pytest.raises(NameTaken):
+            store(storage, name)
+    assert storage.exists(StoredName("HMACFS~1"))
+    assert not (tmp_path / ".hmacfs" / "new").exists()
+    store(storage, "a/file.txt")
+    os.close(storage.open(NAME).fd)
+
+
 def test_paths_are_opened_at_once_after_a_purge(storage: LocalStorage) -> None:
     for _ in range(3):
         shutil.rmtree(storage.root / ".hmacfs")
