@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 import flask
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
+from hmacfs.caching import bounded_cache
 from hmacfs.config import Settings
 from hmacfs.config.values import FreeSpace
 from hmacfs.housekeeping import Sweeper, Watch
@@ -146,7 +146,7 @@ def _shares(settings: Settings, rows: SharedRows) -> ClientShares | None:
         return None
     limited = Clients(settings.rate_limit_exempt, "MaxReservedPerClient")
 
-    @functools.lru_cache(maxsize=4096)
+    @bounded_cache(4096)
     def networks(client: str) -> Networks:
         return networks_of(client) if limited(client) is not None else ()
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import jwt
 
-from hmacfs.errors import BadSignature, BadToken, LengthRequired, SizeMismatch, SlotMismatch, TokenExpired
+from hmacfs.errors import BadRequest, BadSignature, BadToken, LengthRequired, SizeMismatch, SlotMismatch, TokenExpired
 from hmacfs.filetypes import DEFAULT, guess
 from hmacfs.keyring import Keyring, message_v, message_v2, message_v3
 
@@ -30,6 +30,11 @@ class Scheme(enum.StrEnum):
 
 _QUERY_SCHEMES = (Scheme.V3, Scheme.V2, Scheme.TOKEN, Scheme.V)
 _PARAMETERS = frozenset({*_QUERY_SCHEMES, "expires"})
+PARAMETERS_LIMIT = 100
+#: Of the name of a parameter that matters, and of its value, each character of them escaped.
+_NAME_LIMIT, _VALUE_LIMIT = 3 * max(map(len, _PARAMETERS)), 3 * 255
+#: A slot's token has some hundred bytes: its longest claims are a name of 255 characters and an address of 3,071 bytes.
+_BEARER_LIMIT = 8192
 _NO_SCHEMES: frozenset[Scheme] = frozenset()
 
 
@@ -60,6 +65,8 @@ def encode_bearer(keyring: Keyring, claims: dict[str, Any]) -> str:
 
 def _decode_bearer(keyring: Keyring, token: str) -> dict[str, Any]:
     """The claims of a token that one of the secrets signed. Raises ``BadToken``."""
+    if len(token) > _BEARER_LIMIT:
+        raise BadToken
     for secret in keyring.secrets:
         try:
             return _JWT.decode(token, _jwt_key(secret), algorithms=["HS256"])
@@ -106,10 +113,11 @@ class Verified(NamedTuple):
 
 
 def schemes_in(query: str) -> frozenset[Scheme]:
-    """The schemes that a query has parameters of, be they good, malformed or repeated: nothing is verified here."""
+    """The schemes that a query has parameters of, be they good, malformed or repeated: nothing is verified here. Raises
+    ``BadRequest``."""
     if not query:
         return _NO_SCHEMES
-    names = {name for name, _ in _pairs(query)}
+    names = {name for name, _ in _known_parameters(query)}
     return frozenset(scheme for scheme in _QUERY_SCHEMES if scheme in names)
 
 
@@ -117,8 +125,9 @@ def verify(request: SignedRequest, keyring: Keyring, now: float, *, accept_guess
     """Judge a request by the highest scheme it carries: v3, v2, token, v, and a bearer token only without those.
 
     now: Unix seconds. accept_guessed_type: let a v2 or token MAC be made over the type of the path's extension.
-    Raises ``BadSignature`` (also for a request without any), ``BadToken``, ``TokenExpired``, ``SlotMismatch``,
-    ``SizeMismatch``, and ``LengthRequired`` for a scheme that covers a length when the request gives none.
+    Raises ``BadRequest``, ``BadSignature`` (also for a request without any), ``BadToken``, ``TokenExpired``,
+    ``SlotMismatch``, ``SizeMismatch``, and ``LengthRequired`` for a scheme that covers a length when the request gives
+    none.
     """
     parameters = _parameters(request.query) if request.query else {}
     for scheme in _QUERY_SCHEMES:
@@ -139,18 +148,27 @@ def _parameters(query: str) -> dict[str, str]:
     """The parameters that matter here. Raises ``BadSignature`` if one is repeated: which one a proxy, a log or another
     server would look at is anybody's guess."""
     found: dict[str, str] = {}
-    for name, value in _pairs(query):
-        if name in _PARAMETERS:
-            if name in found:
-                raise BadSignature
-            found[name] = value
+    for name, value in _known_parameters(query):
+        if name in found:
+            raise BadSignature
+        found[name] = value
     return found
 
 
-def _pairs(query: str) -> Iterator[tuple[str, str]]:
+def _known_parameters(query: str) -> Iterator[tuple[str, str]]:
+    """Those that matter here, decoded. Raises ``BadRequest`` for more parameters than anybody has: looking through
+    thousands would cost as much as 40 requests."""
+    if query.count("&") >= PARAMETERS_LIMIT:
+        raise BadRequest(f"The query has more than {PARAMETERS_LIMIT} parameters.")
     for part in query.split("&"):
         name, _, value = part.partition("=")
-        yield (unquote(name), unquote(value)) if "%" in part else (name, value)
+        if "%" in part:
+            if len(name) <= _NAME_LIMIT:
+                name = unquote(name)
+            if len(value) <= _VALUE_LIMIT:  # else it is malformed either way
+                value = unquote(value)
+        if name in _PARAMETERS:
+            yield name, value
 
 
 def _verify_v3(request: SignedRequest, keyring: Keyring, now: float, mac: str, expires: str) -> Verified:

@@ -13,13 +13,19 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from hmacfs.caching import LONGEST_KEY
 from hmacfs.dialects.numerals import byte_count
 from hmacfs.errors import TooLarge
+from hmacfs.naming import PATH_LIMIT_BYTES
 
 #: Method, target, version and all fields together. A path of 4,096 bytes fits even if every byte is escaped, with a
 #: token behind it.
 HEAD_LIMIT = 32 * 1024
 FIELDS_LIMIT = 100
+#: Bytes of a path that are decoded: those of the longest name, each of them escaped, and the mount point's.
+_UNESCAPED_LIMIT = 3 * PATH_LIMIT_BYTES + 1024
+#: A Connection field that is longer names options of nobody's.
+_CONNECTION_LIMIT = 256
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~\x80-\xff]+) HTTP/1\.([01])")
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -68,7 +74,7 @@ def parse_head(data: bytes) -> Head | None:
         raise HeadError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many header fields.")
     for line in lines:
         name, colon, value = line.partition(":")
-        key = _environ_key(name) if colon else ""
+        key = (_environ_key if len(name) <= LONGEST_KEY else _environ_key.__wrapped__)(name) if colon else ""
         if not key:
             raise HeadError(HTTPStatus.BAD_REQUEST, "A header field is malformed.")
         value = value.strip(" \t")
@@ -111,11 +117,18 @@ def _request_line(line: str) -> dict[str, str]:
     return {
         "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(path.encode("latin-1")).decode("latin-1") if "%" in path else path,
+        "PATH_INFO": _unescaped(path) if "%" in path else path,
         "QUERY_STRING": query,
         "RAW_URI": target,
         "SERVER_PROTOCOL": f"HTTP/1.{minor}",
     }
+
+
+def _unescaped(path: str) -> str:
+    """The path decoded, once. What stands behind ``_UNESCAPED_LIMIT`` stays as it is: the path is too long for a name
+    in any case."""
+    data = path.encode("latin-1")
+    return (unquote_to_bytes(data[:_UNESCAPED_LIMIT]) + data[_UNESCAPED_LIMIT:]).decode("latin-1")
 
 
 def _split_target(method: str, target: str) -> tuple[str, str]:
@@ -178,5 +191,7 @@ def _length(declared: str) -> int:
 def _keep_alive(connection: str, *, is_1_1: bool) -> bool:
     if not connection:
         return is_1_1
+    if len(connection) > _CONNECTION_LIMIT:
+        return False
     options = {option.strip().lower() for option in connection.split(",")}
     return "close" not in options and (is_1_1 or "keep-alive" in options)

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from hmacfs.caching import bounded_cache
 from hmacfs.web.forwarded import UNIX_SOCKET, UNKNOWN, nodes_of_forwarded, nodes_of_x_forwarded_for
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -29,7 +30,7 @@ class ClientAddress:
 
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = tuple(trusted)
-        self._is_trusted = functools.lru_cache(maxsize=1024)(self._look_up)
+        self._is_trusted = bounded_cache(1024)(self._look_up)
         self._remembered = functools.lru_cache(maxsize=1024)(self._named)
 
     def __call__(self, environ: dict[str, Any]) -> str:
@@ -64,7 +65,7 @@ class ClientAddress:
         return address is not None and any(address in network for network in self._trusted)
 
 
-@functools.lru_cache(maxsize=1024)
+@bounded_cache(1024)
 def parse(text: str) -> Address | None:
     """An IP address, ``None`` if it is none; an IPv4 address in IPv6's clothes is an IPv4 address."""
     try:
@@ -92,7 +93,7 @@ def networks_of(client: str) -> tuple[tuple[str, int], ...]:
     return ((client, 1),)
 
 
-@functools.lru_cache(maxsize=1024)
+@bounded_cache(1024)
 def canonical(text: str) -> str:
     """The address in its one spelling; a text that is no address stays as it is."""
     address = parse(text)

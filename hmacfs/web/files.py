@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
+from hmacfs.caching import bounded_cache
 from hmacfs.descriptors import close
 from hmacfs.errors import PreconditionFailed, RangeNotSatisfiable
 from hmacfs.filetypes import is_inline, type_by_name
@@ -118,10 +119,10 @@ def _common_headers(facts: FileFacts, modified: int, content_type: str, *, priva
 
 
 #: Whether a browser may show a file of this type, remembered for the types that are asked for.
-is_shown = functools.lru_cache(maxsize=256)(is_inline)
+is_shown = bounded_cache(256)(is_inline)
 
 
-@functools.lru_cache(maxsize=256)
+@bounded_cache(256)
 def type_headers(content_type: str) -> Headers:
     """The type, and whether a browser may show the file or must save it."""
     if is_shown(content_type):

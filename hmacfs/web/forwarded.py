@@ -31,6 +31,8 @@ _PAIR = re.compile(rf"[ \t]*({_TOKEN})=({_QUOTED}|[!#$%&'*+\-.^_`|~0-9A-Za-z:\[\
 
 _HARMLESS = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 _NAME_LIMIT = 64
+#: No address is longer, with its zone and port.
+_ENTRY_LIMIT = 128
 
 
 def node(text: str) -> str:
@@ -40,6 +42,8 @@ def node(text: str) -> str:
     name, in harmless characters. Empty for an empty entry.
     """
     text = text.strip(" \t")
+    if len(text) > _ENTRY_LIMIT:
+        text = text[:_NAME_LIMIT]
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1].strip(" \t")
     if text.lower() in ("", UNKNOWN, UNIX_SOCKET):

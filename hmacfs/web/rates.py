@@ -22,6 +22,7 @@ import flask
 import limits
 from flask_limiter import Limiter
 
+from hmacfs.caching import bounded_cache
 from hmacfs.dialects.content_range import RangePiece
 from hmacfs.errors import BadSignature, BadToken, RateLimited, SlotMismatch, TokenExpired
 from hmacfs.rates.limiting import STORAGE_URI, STRATEGY, WindowRateLimiter
@@ -164,7 +165,7 @@ class Limit:
         self._names = dict(zip(self._items, names, strict=True))
         policies = (f'"{name}";q={item.amount};w={item.get_expiry()}' for item, name in self._names.items())
         self._policy = ("RateLimit-Policy", ", ".join(policies))
-        self._keys = functools.lru_cache(maxsize=_CLIENTS)(self._make_keys)
+        self._keys = bounded_cache(_CLIENTS)(self._make_keys)
 
     def count(self, exchange: Exchange) -> None:
         """Count a request and have its answer tell how many are left. Raises ``RateLimited``."""

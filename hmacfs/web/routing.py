@@ -34,6 +34,8 @@ WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]
 _EXCHANGE = "hmacfs.exchange"
 #: The route, in metrics and logs, of requests that no view is for.
 _OTHER = "other"
+#: Longer than any path besides those of files; Flask looks at all of it.
+_LONGEST_ROUTE = 128
 
 
 class Desk:
@@ -205,6 +207,8 @@ class DirectDoor:
         elif path.startswith(self._prefix) or path in self._others:
             found = self._direct.get(environ["REQUEST_METHOD"])
             view, route = found or (refuse_method(methods_of(path, self._prefix)), _OTHER)
+        elif len(path) > _LONGEST_ROUTE:
+            view, route = _no_such_url, _OTHER
         else:
             return self._flask_door(environ, start_response)
         reply = self._desk.answer(view, route, self._desk.exchange(environ))
