@@ -183,6 +183,8 @@ def _settings(parsed: dict[str, Any], given: dict[str, _Given], path: Path | Non
         for key, field in (("FallbackDBUser", "fallback_db_user"), ("FallbackDBName", "fallback_db_name")):
             if not parsed[field]:
                 raise refuse(key, "is needed with FallbackEnabled = true")
+    if parsed["fallback_db_tls_ca"] is not None and parsed["fallback_db_tls"] != "verify-full":
+        raise refuse("FallbackDBTLSCA", 'is of use only with FallbackDBTLS = "verify-full"')
     if parsed["idle_timeout"] is None:
         parsed["idle_timeout"] = _IDLE_TIMEOUT_UNIX if is_unix else _IDLE_TIMEOUT_TCP
     parsed["workers"] = parsed["workers"] or cores()

@@ -32,6 +32,7 @@ class Setting(NamedTuple):
 
 def snake_case(key: str) -> str:
     """``StoreDir`` as ``store_dir``, ``FallbackDBType`` as ``fallback_db_type``, ``PublicURL`` as ``public_url``."""
+    key = key.replace("DBTLS", "DbTls")  # two of them in a row
     words: list[str] = []
     for index, letter in enumerate(key):
         follows_small = index > 0 and key[index - 1].islower()
@@ -110,6 +111,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("FallbackDBUser", values.text, "", "its user"),
     Setting("FallbackDBPassword", values.password, "", "its password", is_secret=True),
     Setting("FallbackDBName", values.text, "", "its database"),
+    Setting(
+        "FallbackDBTLS",
+        values.choice("", "disable", "require", "verify-full"),
+        "",
+        "TLS to it: disable, require (whoever answers) or verify-full (its certificate too); empty: the driver's way",
+    ),
+    Setting(
+        "FallbackDBTLSCA",
+        values.optional(values.path),
+        "",
+        "file of the certificates to trust with `verify-full`; empty: the system's",
+    ),
     Setting(
         "GracefulShutdownTimeout", values.duration(zero=True), 30, "how long running transfers may finish after a stop"
     ),
@@ -229,6 +242,8 @@ class Settings:
     fallback_db_user: str
     fallback_db_password: Secret | None
     fallback_db_name: str
+    fallback_db_tls: str
+    fallback_db_tls_ca: Path | None
     graceful_shutdown_timeout: float
     allowed_origins: tuple[str, ...]
     require_signed_downloads: bool

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
+
+#: Where systems keep the certificates of the authorities that they trust.
+_SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 #: Seconds. A healthy database answers in milliseconds; one that does not within this counts as unreachable.
 DATABASE_TIMEOUT = 5.0
@@ -31,6 +36,27 @@ class Database:
     timeout: float
     connections: int
     identity: Callable[[], object] = lambda: None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tls:
+    """How to reach a database. mode: ``FallbackDBTLS``. ca: the file of trusted certificates, with ``verify-full``."""
+
+    mode: str = ""
+    ca: str = ""
+
+
+DRIVERS_OWN = Tls()
+
+
+def tls_of(mode: str, ca: Path | None) -> Tls:
+    """The settings' values; without a ``ca`` the system's. Raises ``ValueError`` if there is none."""
+    if mode != "verify-full":
+        return Tls(mode)
+    files = [str(ca)] if ca is not None else [path for path in _SYSTEM_CAS if os.path.isfile(path)]
+    if not files:
+        raise ValueError("this system has no certificates to trust; name a file in FallbackDBTLSCA")
+    return Tls(mode, files[0])
 
 
 def make_engine(url: sa.URL, **arguments: object) -> sa.Engine:

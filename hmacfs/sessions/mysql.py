@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 # MySQLdb.connect imports these three on first use; two native threads that do so at once under gevent's locks hang.
 import MySQLdb.connections  # type: ignore[import-untyped]
 import MySQLdb.converters  # type: ignore[import-untyped]
-import MySQLdb.cursors  # type: ignore[import-untyped]  # noqa: F401
+import MySQLdb.cursors  # type: ignore[import-untyped]
 import sqlalchemy as sa
 
-from hmacfs.sessions.database import DATABASE_TIMEOUT, Database, make_engine
+from hmacfs.sessions.database import DATABASE_TIMEOUT, DRIVERS_OWN, Database, Tls, make_engine
 
 _CONNECTIONS = 8
 _DEADLOCK = 1213
+_SSL_CONNECTION_ERROR = 2026
+_ENCRYPTED = ("require", "verify-full")
+_SSL_MODES = {"disable": "DISABLED", "require": "REQUIRED", "verify-full": "VERIFY_IDENTITY"}
 
 
 def open_mysql(
-    host: str, port: int | None, user: str, password: str, database: str, *, timeout: float = DATABASE_TIMEOUT
+    host: str,
+    port: int | None,
+    user: str,
+    password: str,
+    database: str,
+    *,
+    tls: Tls = DRIVERS_OWN,
+    timeout: float = DATABASE_TIMEOUT,
 ) -> Database:
     """A database; nothing is connected yet. ``host`` may be the path of a Unix socket; the driver takes ``localhost``
     without a port for the usual one."""
@@ -34,6 +45,8 @@ def open_mysql(
         password=password,
         database=database,
         charset="utf8mb4",
+        **({"ssl_mode": _SSL_MODES[tls.mode]} if tls.mode else {}),
+        **({"ssl": {"ca": tls.ca}} if tls.ca else {}),
         connect_timeout=seconds,
         read_timeout=seconds,
         write_timeout=seconds,
@@ -41,6 +54,8 @@ def open_mysql(
         init_command=f"SET SESSION innodb_lock_wait_timeout={seconds}, lock_wait_timeout={seconds}, "
         "sql_mode=CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')",
     )
+    if tls.mode in _ENCRYPTED:
+        sa.event.listen(engine, "connect", lambda connection, _: _check_encrypted(connection))
     return Database(
         name="mysql",
         engine=engine,
@@ -50,3 +65,13 @@ def open_mysql(
         timeout=timeout,
         connections=_CONNECTIONS,
     )
+
+
+def _check_encrypted(connection: Any) -> None:
+    """MariaDB's client library goes on without TLS where the server has none, whatever it was told."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+        row = cursor.fetchone()
+    if not (row and row[1]):
+        connection.close()
+        raise MySQLdb.OperationalError(_SSL_CONNECTION_ERROR, "the server speaks no TLS, which FallbackDBTLS requires")

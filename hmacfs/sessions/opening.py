@@ -14,7 +14,7 @@ from hmacfs.errors import ConfigError
 from hmacfs.masking import mask
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.offload import Offload
-from hmacfs.ownership import reason
+from hmacfs.ownership import reason, unreadable
 from hmacfs.redis_address import RedisSettings, parse_redis_address
 from hmacfs.sessions.chain import Chain
 from hmacfs.sessions.replica import Replica
@@ -58,6 +58,10 @@ class StoreSettings(RedisSettings, Protocol):
     def fallback_db_password(self) -> Secret | None: ...
     @property
     def fallback_db_name(self) -> str: ...
+    @property
+    def fallback_db_tls(self) -> str: ...
+    @property
+    def fallback_db_tls_ca(self) -> Path | None: ...
 
 
 def check_settings(settings: StoreSettings) -> None:
@@ -74,8 +78,18 @@ def check_settings(settings: StoreSettings) -> None:
             key = "FallbackDBType"
             kind = settings.fallback_db_type
             _need(_DRIVERS[kind], f"hmac-file-server[{kind}]", hint=_COMPILED if kind == "mysql" else "")
+            key = "FallbackDBTLSCA"
+            _check_ca(settings.fallback_db_tls_ca)
     except ValueError as error:
         raise ConfigError(f"{settings.origins[key]}: {error}") from None
+
+
+def _check_ca(path: Path | None) -> None:
+    try:
+        if path is not None:
+            path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {unreadable(path or Path(), error)}") from None
 
 
 def remote_stores(settings: StoreSettings) -> list[str]:
@@ -168,13 +182,19 @@ def _embedded(store_dir: Path) -> Database:
 def _fallback(settings: StoreSettings) -> Database:
     host, port = _host_and_port(settings.fallback_db_host)
     credentials = settings.fallback_db_user, _revealed(settings.fallback_db_password), settings.fallback_db_name
+    from hmacfs.sessions.database import tls_of  # SQLAlchemy
+
+    try:
+        tls = tls_of(settings.fallback_db_tls, settings.fallback_db_tls_ca)
+    except ValueError as error:
+        raise ConfigError(f"{settings.origins['FallbackDBTLS']}: {error}") from None
     if settings.fallback_db_type == "mysql":
         from hmacfs.sessions.mysql import open_mysql  # an extra
 
-        return open_mysql(host, port, *credentials)
+        return open_mysql(host, port, *credentials, tls=tls)
     from hmacfs.sessions.postgres import open_postgres  # an extra
 
-    return open_postgres(host, port, *credentials)
+    return open_postgres(host, port, *credentials, tls=tls)
 
 
 def _revealed(password: Secret | None) -> str:

@@ -12,7 +12,7 @@ import psycopg2.extras  # type: ignore[import-untyped]
 import sqlalchemy as sa
 from gevent import monkey
 
-from hmacfs.sessions.database import DATABASE_TIMEOUT, Database, make_engine
+from hmacfs.sessions.database import DATABASE_TIMEOUT, DRIVERS_OWN, Database, Tls, make_engine
 
 #: Any number that other users of the same database are unlikely to take for theirs.
 _LOCK = 0x686D616366730001
@@ -31,7 +31,14 @@ class _ImpatientConnection(psycopg2.extensions.connection):  # type: ignore[misc
 
 
 def open_postgres(
-    host: str, port: int | None, user: str, password: str, database: str, *, timeout: float = DATABASE_TIMEOUT
+    host: str,
+    port: int | None,
+    user: str,
+    password: str,
+    database: str,
+    *,
+    tls: Tls = DRIVERS_OWN,
+    timeout: float = DATABASE_TIMEOUT,
 ) -> Database:
     """A database; nothing is connected yet. ``host`` may be the folder of a Unix socket."""
     psycopg2.extensions.set_wait_callback(_wait)
@@ -45,6 +52,9 @@ def open_postgres(
         dbname=database,
         application_name="hmac-file-server",
         connection_factory=factory,
+        # libpq's own default encrypts where it can; without a file it would look for certificates in the home folder.
+        **({"sslmode": tls.mode} if tls.mode else {}),
+        **({"sslrootcert": tls.ca} if tls.ca else {}),
     )
     sa.event.listen(engine, "connect", lambda connection, _: _limit_statements(connection, timeout))
     return Database(

@@ -26,9 +26,11 @@ class MariaDBServer:
 
     type = "mysql"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: bool = False) -> None:
         require(find_spec("MySQLdb"), "mysqlclient")
         self.folder = folder
+        #: Whether it speaks TLS, with ``server.crt`` and ``server.key`` of its folder.
+        self._tls = tls
         self.port = free_port()
         self._data = folder / "data"
         self._binary = require_binary("mariadbd")
@@ -62,6 +64,9 @@ class MariaDBServer:
         options += [f"--socket={self.socket}", f"--pid-file={self.folder / 'pid'}", "--skip-name-resolve"]
         options += ["--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=4M", "--innodb-use-native-aio=0"]
         options += ["--innodb-buffer-pool-size=16M", f"--init-file={self.folder / 'set-up.sql'}"]
+        if self._tls:
+            give_to(self.folder, "mysql")
+            options += [f"--ssl-cert={self.folder}/server.crt", f"--ssl-key={self.folder}/server.key"]
         self._daemon = Daemon([*as_user("mysql"), self._binary, *options], folder=self.folder)
         self._daemon.wait_until(self.answers, timeout=40, what="MariaDB's readiness")
         return self

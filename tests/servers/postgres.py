@@ -22,8 +22,10 @@ class PostgresServer:
 
     type = "postgres"
 
-    def __init__(self, folder: Path, *, encoding: str = "UTF8") -> None:
+    def __init__(self, folder: Path, *, encoding: str = "UTF8", tls: bool = False) -> None:
         self.folder = folder
+        #: Whether it speaks TLS, with ``server.crt`` and ``server.key`` of its folder.
+        self._tls = tls
         self.port = free_port()
         self._data = folder / "data"
         self._encoding = encoding
@@ -53,6 +55,9 @@ class PostgresServer:
         self.make()
         settings = [f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}"]
         settings += ["fsync=off", "full_page_writes=off", "max_connections=60"]
+        if self._tls:
+            give_to(self.folder, "postgres")
+            settings += ["ssl=on", f"ssl_cert_file={self.folder}/server.crt", f"ssl_key_file={self.folder}/server.key"]
         options = [word for setting in settings for word in ("-c", setting)]
         command = [*as_user("postgres"), self._binary, "-D", str(self._data), *options]
         self._daemon = Daemon(command, folder=self.folder)
