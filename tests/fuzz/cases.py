@@ -95,7 +95,7 @@ class Maker:
     def case(self, number: int, mutations: list[Mutation]) -> Case:
         rng = random.Random(f"{self._seed}/{number}")
         upload = _Upload(self._keyring, self._prefix, f"c{number}/{rng.choice(_NAMES)}", rng)
-        scenario = rng.choice((_whole, _whole, _whole, _twice, _ranges, _numbered, _tus, _tus, _download, _others))
+        scenario = rng.choice((_whole, _whole, _whole, _twice, _ranges, _numbered, _tus, _crowd, _download, _others))
         requests = scenario(upload, self._prefix + self._canary)
         for mutation in mutations:
             MUTATORS[mutation.name](requests[mutation.step], random.Random(mutation.seed))
@@ -211,6 +211,15 @@ def _tus(upload: _Upload, _: str) -> list[Request]:
     if upload.rng.random() < 0.3:
         requests.insert(upload.rng.randint(1, len(requests)), _get(LOCATION, _TUS, method=b"DELETE"))
     return requests
+
+
+def _crowd(upload: _Upload, _: str) -> list[Request]:
+    """More uploads of one slot than may be open at once."""
+    requests = []
+    for number in range(upload.rng.randint(2, 6)):
+        create, head, *patches, link = _tus(upload, "")
+        requests += [create, head, *patches[: number % 2], link]
+    return [*requests, upload.put(upload.content)]
 
 
 def _download(upload: _Upload, canary: str) -> list[Request]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hmacfs.web.exchange import TUS_PATH
 from tests.fuzz.cases import LOCATION, TOKEN, Case, Maker, Mutation, Request, Right
 from tests.live.client import Answer, Client, put
 from tests.servers import wait_until
@@ -77,16 +78,23 @@ class Fuzzer:
         for name in self._server.stored():
             if name != CANARY:
                 self._check_stored(name)
-                (self._server.store / name).unlink()
         new = set(self._server.folder.rglob("*")) - set(self._server.store.rglob("*")) - self._others
         _check(not new, f"made outside of the store: {new}")
         text = self._server.log()
-        lines, self._log_read = text[self._log_read :].splitlines(), len(text)
+        lines = text[self._log_read :].splitlines()
         for line in lines:
             _check(" INFO [" in line or " DEBUG [" in line, f"in the log: {line}")
             _check(len(line) <= _LONGEST_LINE_BYTES, f"a line of {len(line)} bytes in the log: {line[:200]}")
         for secret in self._secrets.intersection(re.findall(r"[A-Za-z0-9_.-]{20,}", "\n".join(lines))):
             raise Violation(f"in the log: the secret {secret}")
+        self._forget()
+
+    def _forget(self) -> None:
+        """What is there was looked at, or is no other case's."""
+        for name in self._server.stored():
+            if name != CANARY:
+                (self._server.store / name).unlink()
+        self._log_read = len(self._server.log())
         self._rights, self._faithful, self._secrets = {}, set(), set()
 
     def _check_stored(self, name: str) -> None:
@@ -115,14 +123,15 @@ class Fuzzer:
                     return
                 answer = client.answer(request.method.decode())
                 _check_answer(answer)
-                if answer.headers["Location"] and answer.status == 201 and b"Tus-Resumable" in dict(request.headers):
+                if TUS_PATH in (answer.headers["Location"] or ""):
                     location = answer.headers["Location"].encode("latin-1")
                     self._secrets.add(location.rpartition(b"/")[2].decode())
                 token = (answer.headers["X-Session-Token"] or token.decode()).encode()
                 if answer.headers["Connection"] == "close":
                     client.close()
                     client = Client(self._server, timeout=20)
-            self._canary(client)
+                else:
+                    self._canary(client)
         finally:
             client.close()
 
@@ -172,8 +181,7 @@ class Fuzzer:
     def _fails(self, number: int, mutations: list[Mutation], steps: int | None = None) -> bool:
         """Whether its first so many requests do, on their own."""
         case = self.maker.case(number, mutations)
-        with contextlib.suppress(Violation):
-            self.look()
+        self._forget()
         try:
             self._try(case._replace(requests=case.requests[:steps]))
             self.look()
