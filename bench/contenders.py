@@ -149,6 +149,7 @@ class Hmacfs(Contender):
                 "Durability": self.durability,
                 "LogLevel": "warn",
                 "IdleTimeout": "10m",
+                "MaxConnectionsPerClient": 0,  # all clients have one address
                 "MetricsEnabled": True,
                 "MetricsPort": f"127.0.0.1:{free_port()}",
                 "MinFreeSpace": None,

@@ -160,6 +160,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("Workers", values.integer(0, 1024), 0, "worker processes; 0 for one per core"),
     Setting("MaxConnections", values.integer(1, 1_000_000), 8192, "connections of each worker"),
     Setting(
+        "MaxConnectionsPerClient",
+        values.integer(0, 1_000_000),
+        256,
+        "connections of one peer address over all workers (IPv6: of a /64, and four times as many of a /48); 0 for no "
+        "bound; none for `TrustedProxies` and on a Unix socket",
+    ),
+    Setting(
         "SessionTTL",
         values.duration(),
         "24h",
@@ -256,6 +263,7 @@ class Settings:
     download_offload: str
     workers: int
     max_connections: int
+    max_connections_per_client: int
     session_ttl: float
     max_sessions_per_path: int
     max_sessions_per_client: int

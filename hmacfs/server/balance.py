@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import secrets
+import socket
 import time
 from typing import Any
 
 import gevent
 from gevent.server import StreamServer
+
+from hmacfs.server.peers import PeerBound
 
 #: How far ahead of the one with the fewest connections a worker may be: so many, and a share of those.
 SLACK = 2
@@ -23,6 +27,8 @@ GIVE_WAY_SECONDS = 0.001
 #: How often in vain. Then the others are stuck, and it takes what comes for so long.
 GIVE_WAY_TIMES = 5
 ALONE_SECONDS = 0.1
+#: Of a request on a connection that is closed at once.
+_THROWN_AWAY = 64 * 1024
 
 
 class Loads:
@@ -104,11 +110,18 @@ class Share:
 
 
 class FairServer(StreamServer):
-    """gevent's server, which gives way to the other workers."""
+    """gevent's server, which gives way to the other workers, and turns peers away that have too many connections.
 
-    def __init__(self, listener: Any, share: Share, **options: Any) -> None:
+    says_why: whether those are told so, in HTTP; not over TLS, which they have not begun.
+    """
+
+    def __init__(
+        self, listener: Any, share: Share, *, peers: PeerBound | None = None, says_why: bool = True, **options: Any
+    ) -> None:
         super().__init__(listener, **options)
         self._share = share
+        self._peers = peers
+        self._says_why = says_why
         self._rests = 0
         self._accepted = 0
         self._alone_until = 0.0
@@ -119,7 +132,8 @@ class FairServer(StreamServer):
             self.stop_accepting()
             gevent.spawn_later(GIVE_WAY_SECONDS, self._go_on)
             return None
-        return self._read()
+        accepted = super().do_read()
+        return accepted if accepted and self._admits(*accepted) else None
 
     def _gives_way(self) -> bool:
         if not self._share.is_ahead or time.monotonic() < self._alone_until:
@@ -133,11 +147,12 @@ class FairServer(StreamServer):
         self._rests += 1
         return True
 
-    def _read(self) -> Any:
-        accepted = super().do_read()
-        if accepted:
-            self._share.accept()
-        return accepted
+    def _admits(self, sock: Any, address: Any) -> bool:
+        if self._peers is not None and not self._peers.admit(address):
+            _turn_away(sock, says_why=self._says_why)
+            return False
+        self._share.accept()
+        return True
 
     def _go_on(self) -> None:
         if self.started:
@@ -147,10 +162,31 @@ class FairServer(StreamServer):
         """gevent calls it once for each connection, whatever becomes of it."""
         super().do_close(*accepted)
         self._share.close()
+        if self._peers is not None:
+            self._peers.leave(accepted[1])
 
     def take_what_waits(self) -> None:
         """Take the connections that the kernel has made already. Their clients may have sent requests; when the last
         worker closes the listener, the kernel resets those that nobody took."""
         with contextlib.suppress(OSError):  # no descriptors left, or the first of them is gone again
-            while not self.full() and (accepted := self._read()):
-                self.do_handle(*accepted)
+            while not self.full() and (accepted := super().do_read()):
+                if self._admits(*accepted):
+                    self.do_handle(*accepted)
+
+
+def _turn_away(sock: Any, *, says_why: bool) -> None:
+    """Close a connection that is not to be. Nothing is waited for: a request that is here already is thrown away, since
+    a close with unread data is a reset, which may overtake the answer."""
+    raw = getattr(sock, "_sock", sock)
+    text = "Your address has too many connections open."
+    with contextlib.suppress(OSError):
+        if says_why:
+            raw.send(
+                (
+                    "HTTP/1.1 429 Too Many Requests\r\nServer: hmacfs\r\nConnection: close\r\nRetry-After: 5\r\n"
+                    f"X-Request-ID: {secrets.token_hex(8)}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                    f"Content-Length: {len(text) + 1}\r\n\r\n{text}\n"
+                ).encode()
+            )
+        raw.recv(_THROWN_AWAY, getattr(socket, "MSG_TRUNC", 0))
+    sock.close()

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import os
 import secrets
 import time
@@ -51,12 +52,16 @@ LINGER_SILENCE_SECONDS = 2.0
 LINGER_REST_SECONDS = 0.001
 _LINGER_PIECE = 256 * 1024
 
+#: Later than any time.
+BUSY = math.inf
+
 
 @dataclasses.dataclass(slots=True, repr=False)
 class Site:
     """What all connections of a worker share. Times in seconds.
 
-    ``idle_timeout`` bounds the wait for a request as well as the time its head may take.
+    ``idle_timeout`` bounds the wait for a request as well as the time its head may take. ``is_crowded``: others want
+    the connections that there are.
     """
 
     application: Application
@@ -65,20 +70,25 @@ class Site:
     write_timeout: float
     environ: dict[str, Any]
     is_stopping: bool = False
+    is_crowded: bool = False
     scratch: bytearray = dataclasses.field(default_factory=lambda: bytearray(_LINGER_PIECE))
 
 
 class Connection:
-    """Serves one accepted connection. ``peer`` is its address, or ``None`` for a Unix socket.
+    """Serves one accepted connection. ``peer`` is its address, or ``None`` for a Unix socket; ``of_proxy`` that it
+    brings the requests of many clients.
 
-    ``is_idle``: no request is being received or served.
+    ``is_idle``: no request is being received or served. ``waits_since``: since when (``time.monotonic``) the end of the
+    connection would cost no answer; ``BUSY`` while it would.
     """
 
-    def __init__(self, site: Site, wire: Wire, peer: tuple[Any, ...] | None) -> None:
+    def __init__(self, site: Site, wire: Wire, peer: tuple[Any, ...] | None, *, of_proxy: bool = False) -> None:
         self.site = site
         self.wire = wire
         self.inbox = Inbox(self.wire)
         self.is_idle = True
+        self.of_proxy = of_proxy
+        self.waits_since = self._succeeded = time.monotonic()
         #: Bytes of the last request's body that are still to come and belong to nobody.
         self._to_discard = 0
         self._peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
@@ -103,6 +113,23 @@ class Connection:
         if self.is_idle and not self.wire.has_arrived:
             self.wire.stop_reading()
 
+    def end_if_waiting(self) -> bool:
+        """Make the connection end now unless that would cost an answer (to make room): whether it does. Who has sent a
+        part of a head has sent no request."""
+        if self.waits_since == BUSY or self.wire.has_arrived:
+            return False
+        self.waits_since = BUSY  # it has been told
+        self.wire.stop_reading()
+        return True
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether the connection may go on after a request that was refused, or though others want it. Refusals alone
+        keep none open for longer than it may be idle. A proxy's carries what many clients ask for."""
+        if self.of_proxy:
+            return True
+        return not self.site.is_crowded and time.monotonic() - self._succeeded <= self.site.idle_timeout
+
     def _serve_request(self) -> bool:
         """Serve one request; whether another may follow."""
         try:
@@ -113,6 +140,7 @@ class Connection:
         if head is None:
             return False
         self.is_idle = False
+        self.waits_since = BUSY
         body = self._body(head)
         answer = Answer(self, head, body)
         try:
@@ -127,10 +155,13 @@ class Connection:
                 close = getattr(content, "close", None)
                 if close is not None:
                     close()
+        self.waits_since = now = time.monotonic()
         if not answer.keep_alive:
             if not body.is_complete:
                 self._linger()
             return False
+        if answer.is_success:
+            self._succeeded = now
         self.is_idle = not self.inbox.count
         return True
 
@@ -227,6 +258,11 @@ class Answer:
         self._headers: Headers = []
         self.keep_alive = False
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the request was not refused, and did not fail."""
+        return self._status < "4"
+
     def start(self, status: str, headers: Headers, exc_info: object = None) -> Callable[[bytes], object]:
         if self._status and exc_info is None:
             raise AssertionError("start_response was called twice")
@@ -275,6 +311,7 @@ class Answer:
             self._head.keep_alive
             and not connection.site.is_stopping
             and (self._body.is_complete or connection.discard(self._body))
+            and ((self._status < "4" and not connection.site.is_crowded) or connection.may_stay)
         )
         lines = [f"HTTP/1.1 {self._status}\r\n{_server_and_date(int(time.time()))}"]
         has_length = False

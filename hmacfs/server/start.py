@@ -33,7 +33,7 @@ from hmacfs.runtime import remove_abandoned
 from hmacfs.server.listening import address_of, address_problem, bind_address
 from hmacfs.server.manager import pass_on_sockets
 from hmacfs.server.monitoring import Monitoring, drop_gauges, metrics_folder
-from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, loads, manager, plans
+from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, loads, manager, peers, plans
 from hmacfs.sessions.opening import check_settings, remote_stores
 from hmacfs.storage.opening import open_storage
 from hmacfs.telemetry import logs
@@ -157,6 +157,7 @@ def gunicorn_settings() -> dict[str, Any]:
         "proc_name": "hmac-file-server",
         "logger_class": ServerLog,
         "on_starting": on_starting,
+        "pre_fork": pre_fork,
         "post_fork": post_fork,
         "when_ready": when_ready,
         "on_reload": on_reload,
@@ -336,6 +337,7 @@ def child_exit(server: Any, worker: Any) -> None:
     drop_gauges(current_settings(), worker.pid)
     _monitoring.fold(current_settings())
     loads.withdraw(worker.age)
+    peers.release(worker.age)
     draining = sum(one.age <= plans.superseded for one in server.WORKERS.values())
     server.num_workers += draining - _drained
     _drained = draining
@@ -349,6 +351,11 @@ def on_exit(_server: Any) -> None:
 
 def _workers_of(server: Any) -> Callable[[], tuple[int, int]]:
     return lambda: (len(server.WORKERS), server.worker_age)
+
+
+def pre_fork(_server: Any, worker: Any) -> None:
+    """In the master, before it forks a worker."""
+    peers.claim(worker.age)
 
 
 def post_fork(_server: Any, _worker: Any) -> None:

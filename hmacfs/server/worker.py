@@ -6,10 +6,12 @@ import contextlib
 import errno
 import functools
 import gc
+import heapq
 import logging
 import mmap
 import os
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -28,6 +30,7 @@ from hmacfs.errors import Stopping
 from hmacfs.server.balance import FairServer, Loads, Share
 from hmacfs.server.connection import Connection, Site
 from hmacfs.server.manager import ServiceManager
+from hmacfs.server.peers import PeerBound, PeerCounts
 from hmacfs.shared_file import make_folder
 from hmacfs.transfer.wire import TlsWire, Wire
 
@@ -38,6 +41,10 @@ HEARTBEAT_SECONDS = 1.0
 #: How long a stop leaves idle connections open. A proxy may just be sending the next request on one, and cannot repeat
 #: an upload whose body it does not keep; each answer during a stop asks it to close the connection.
 IDLE_GRACE_SECONDS = 1.0
+#: With no more than such a share of the connections left, those that wait for a request have to make room, and each
+#: answer ends its connection; and how many make room at once, so that not every further connection looks for one.
+ROOM_SHARE = 16
+ENDED_SHARE = 32
 #: What transfers that are broken off get for cleaning up.
 BREAK_OFF_SECONDS = 2.0
 #: The same after a second signal, where gunicorn's master kills what is left after 2 s.
@@ -85,6 +92,7 @@ class Plans:
 #: Made before any worker is forked.
 plans = Plans()
 loads = Loads()
+peers = PeerCounts()
 manager = ServiceManager()
 
 
@@ -101,6 +109,25 @@ def _log_unexpected(_context: object, kind: Any, error: BaseException, trace: An
         log.error("unexpected error", exc_info=(kind, error, trace))
 
 
+class Handshake:
+    """A connection over TLS that has not come as far as its first request."""
+
+    def __init__(self, sock: Any) -> None:
+        self._fd = sock.fileno()  # which the TLS socket will have
+        self.waits_since = time.monotonic()
+
+    def end_if_waiting(self) -> bool:
+        """Make it fail now; see ``Connection``."""
+        sock = socket.socket(fileno=self._fd)
+        try:
+            sock.shutdown(socket.SHUT_RD)
+        except OSError:
+            return False
+        finally:
+            sock.detach()
+        return True
+
+
 class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type hints
     """Serves each connection through ``Connection``, with TLS if gunicorn was given a certificate.
 
@@ -115,6 +142,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         super().__init__(age, ppid, sockets, app, timeout, cfg, log)
         self._sites: list[Site] = []
         self._connections: set[Connection] = set()
+        self._handshakes: set[Handshake] = set()
+        self._peers: PeerBound | None = None
         self._pools: list[Pool] = []
         self._share = Share(loads, self.age)
         self._stop_requested = Event()
@@ -142,6 +171,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         if self.cfg.is_ssl:
             self._tls = ssl_context(self.cfg)
             log.info("TLS: files pass through this process, which is slower; a proxy in front is faster")
+        settings = self._settings
+        self._peers = PeerBound(peers, self.age, settings.max_connections_per_client, settings.trusted_proxies)
         gevent.get_hub().print_exception = _log_unexpected  # type: ignore[assignment, method-assign]
         self._share.begin()
         servers = [self._listen(listener) for listener in self.sockets]
@@ -177,10 +208,12 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     def _listen(self, listener: Any) -> FairServer:
         listener.setblocking(True)
-        handle = functools.partial(self._serve, self._site(listener))
         pool = Pool(self.worker_connections)
+        handle = functools.partial(self._serve, self._site(listener), pool)
         self._pools.append(pool)
-        server = FairServer(listener, self._share, handle=handle, spawn=pool)
+        server = FairServer(
+            listener, self._share, peers=self._peers, says_why=self._tls is None, handle=handle, spawn=pool
+        )
         if self.cfg.workers > 1:
             # One connection a turn, so that a burst spreads over the workers instead of filling the first to wake.
             server.max_accept = 1
@@ -211,11 +244,21 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         self._sites.append(site)
         return site
 
-    def _serve(self, site: Site, client: Any, address: Any) -> None:
-        wire = self._wire(client, site.idle_timeout)
-        if wire is None:
-            return
-        connection = Connection(site, wire, address if isinstance(address, tuple) else None)
+    def _serve(self, site: Site, pool: Pool, client: Any, address: Any) -> None:
+        reserve = self.worker_connections // ROOM_SHARE
+        if pool.free_count() <= reserve:
+            site.is_crowded = True
+            self._make_room()
+        try:
+            if (wire := self._wire(client, site.idle_timeout)) is not None:
+                self._serve_over(wire, site, address if isinstance(address, tuple) else None)
+        finally:
+            if site.is_crowded and pool.free_count() >= reserve:  # it does not count this one's end yet
+                site.is_crowded = False
+
+    def _serve_over(self, wire: Wire, site: Site, peer: tuple[Any, ...] | None) -> None:
+        of_proxy = peer is None or (self._peers is not None and self._peers.is_trusted(peer[0]))
+        connection = Connection(site, wire, peer, of_proxy=of_proxy)
         self._connections.add(connection)
         try:
             connection.serve()
@@ -223,21 +266,35 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             self._connections.remove(connection)
             wire.sock.close()
 
+    def _make_room(self) -> None:
+        """End the connections that have been waiting longest for a request, so that the next clients get in. Not a
+        proxy's: it may just be sending an upload on one, which it cannot repeat."""
+        waiting: list[Connection | Handshake] = [one for one in self._connections if not one.of_proxy]
+        waiting += self._handshakes
+        oldest = heapq.nsmallest(1 + self.worker_connections // ENDED_SHARE, waiting, key=lambda one: one.waits_since)
+        for connection in oldest:
+            connection.end_if_waiting()
+
     def _wire(self, client: Any, timeout: float) -> Wire | None:
         """``None`` for a client that does not get as far as its first request."""
         if self._tls is None:
             return Wire(client)
         wire = None
+        handshake = Handshake(client)
+        self._handshakes.add(handshake)
         try:
             wire = TlsWire(self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False))
             wire.handshake(timeout)
         except OSError as error:
             log.debug("a client did not get through the TLS handshake: %s", error)
-            if wire is not None:
-                wire.close()
-                wire.sock.close()
-            return None
-        return wire
+        else:
+            return wire
+        finally:
+            self._handshakes.remove(handshake)
+        if wire is not None:
+            wire.close()
+            wire.sock.close()
+        return None
 
     def _tell_what_is_waited_for(self, *, is_replaced: bool) -> bool:
         """Whether there was something to tell: a stop that takes its time looks like one that hangs."""

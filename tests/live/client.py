@@ -44,17 +44,20 @@ class _Kept(io.RawIOBase):
 
 
 class Client:
-    """One connection, to a server or to a loopback port. ``send`` puts bytes on it, ``answer`` reads the next response."""
+    """One connection, to a server or to a loopback port. ``send`` puts bytes on it, ``answer`` reads the next response.
 
-    def __init__(self, server: HmacFileServer | int, timeout: float = 45.0) -> None:
+    source: the address to come from; the loopback network has many.
+    """
+
+    def __init__(self, server: HmacFileServer | int, timeout: float = 45.0, *, source: str = "127.0.0.1") -> None:
         if isinstance(server, int):
-            self.sock = socket.create_connection(("127.0.0.1", server), timeout=timeout)
+            self.sock = socket.create_connection(("127.0.0.1", server), timeout, (source, 0))
         elif server.settings.get("UnixSocket"):
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(timeout)
             self.sock.connect(str(server.settings["ListenPort"]))
         else:
-            self.sock = socket.create_connection(("127.0.0.1", server.port), timeout=timeout)
+            self.sock = socket.create_connection(("127.0.0.1", server.port), timeout, (source, 0))
 
         # One buffer for all answers: a response of http.client makes one of its own and loses what it read ahead.
         self._file = self.sock.makefile("rb")

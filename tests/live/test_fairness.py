@@ -212,7 +212,7 @@ def test_small_durable_uploads_do_not_wait_for_one_another(start_server: StartSe
 
 
 def test_many_idle_connections_do_no_harm(start_server: StartServer) -> None:
-    server = start_server(IdleTimeout="60s")
+    server = start_server(IdleTimeout="60s", MaxConnectionsPerClient=0)
     count = min(1000, descriptor_limit() // 4)
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(count)]
     try:

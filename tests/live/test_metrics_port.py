@@ -64,8 +64,8 @@ def test_a_connection_without_a_request_is_ended(metered: HmacFileServer, says: 
     with silent(metered, 1) as (client,):
         client.send(says)
         until = time.monotonic() + CONNECTION_SECONDS
-        with contextlib.suppress(OSError):
-            while not client.is_closed(within=0.2):
+        with contextlib.suppress(ConnectionError):
+            while client.stays_silent(0.2):
                 assert time.monotonic() < until
                 if says:
                     client.send(b"x")

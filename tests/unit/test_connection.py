@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.event
 import gevent.socket
 import pytest
 from hypothesis import given
@@ -245,5 +246,69 @@ def test_after_a_read_that_failed_the_connection_ends() -> None:
         far.sendall(head("/stalled", "Content-Length: 5"))
         assert b"\r\nConnection: close\r\n" in far.recv(1000)
         far.shutdown(socket.SHUT_WR)
+        serving.join(10)
+        assert serving.ready()
+
+
+# -- who may keep a connection --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "idle_timeout", "is_crowded", "of_proxy", "answers"),
+    [
+        ("200 OK", 30, False, False, 3),
+        ("200 OK", 0.001, False, False, 3),
+        ("404 Not Found", 30, False, False, 3),
+        ("404 Not Found", 0.001, False, False, 1),
+        ("404 Not Found", 0.001, False, True, 3),
+        ("200 OK", 30, True, False, 1),
+        ("404 Not Found", 30, True, False, 1),
+        ("200 OK", 30, True, True, 3),
+        ("404 Not Found", 0.001, True, True, 3),
+    ],
+)
+def test_a_connection_goes_on_after_a_success_or_while_others_do_not_want_it(
+    status: str, idle_timeout: float, is_crowded: bool, of_proxy: bool, answers: int
+) -> None:
+    def application(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        time.sleep(0.002)
+        start_response(status, [])
+        return [b"said"]
+
+    near, far = gevent.socket.socketpair()
+    site = Site(application, idle_timeout, 30, 30, {}, is_crowded=is_crowded)
+    connection = Connection(site, Wire(near), None, of_proxy=of_proxy)
+    with far:
+        far.sendall(head("/", protocol="HTTP/1.1") * 3)
+        far.shutdown(socket.SHUT_WR)
+        with near:
+            connection.serve()
+        received = b"".join(iter(lambda: far.recv(65536), b""))
+    assert received.count(b"HTTP/1.1 ") == answers
+    assert received.count(b"Connection: close") == (answers == 1)
+
+
+def test_what_waits_can_be_ended_and_what_is_served_cannot() -> None:
+    entered, leave = gevent.event.Event(), gevent.event.Event()
+
+    def application(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        entered.set()
+        leave.wait(10)
+        start_response("200 OK", [])
+        return [b"served"]
+
+    near, far = gevent.socket.socketpair()
+    connection = Connection(Site(application, 30, 30, 30, {}), Wire(near), None)
+    serving = gevent.spawn(connection.serve)
+    with near, far:
+        far.sendall(head("/"))
+        assert entered.wait(10)
+        assert not connection.end_if_waiting()
+        leave.set()
+        assert b"served" in far.recv(1000)
+        far.sendall(b"GET / HT")
+        gevent.sleep(0.01)
+        assert connection.end_if_waiting()
+        assert not connection.end_if_waiting()
         serving.join(10)
         assert serving.ready()
