@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import ipaddress
 import logging
 import mmap
 import re
@@ -19,11 +18,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hmacfs.config.values import Network
+from hmacfs.web.client import canonical, networks_of, parse
 
 log = logging.getLogger("hmacfs.server")
 
-#: A /48 is what a site may get: as many subscribers' networks may have so many times the bound together.
-SITE_SHARE = 4
 #: A peer that is held back is logged once in so long.
 TELL_SECONDS = 60.0
 _TOLD_PEERS = 1024
@@ -77,9 +75,9 @@ class PeerCounts:
         row = self._rows.get(age)
         return None if row is None else Row(self._map, self._HEADER + row * self._ROW, row)
 
-    def digest(self, network: bytes) -> bytes:
+    def digest(self, network: str) -> bytes:
         # With a secret, so that nobody can choose addresses that share their places.
-        return hashlib.blake2b(network, digest_size=_DIGEST_BYTES, key=self._salt).digest()
+        return hashlib.blake2b(network.encode(), digest_size=_DIGEST_BYTES, key=self._salt).digest()
 
     def elsewhere(self, key: bytes, row: int) -> int:
         """The key's count in all rows but this one."""
@@ -200,18 +198,15 @@ class PeerBound:
     def _find_shares(self, host: str) -> tuple[_Share, ...]:
         if self.is_trusted(host):
             return ()
-        address = _parse(host)
-        if isinstance(address, ipaddress.IPv4Address):
-            return (_Share(self._counts.digest(address.packed), self._bound),)
-        return (
-            _Share(self._counts.digest(address.packed[:8]), self._bound),
-            _Share(self._counts.digest(address.packed[:6]), self._bound * SITE_SHARE),
+        return tuple(
+            _Share(self._counts.digest(network), self._bound * shares)
+            for network, shares in networks_of(canonical(host))
         )
 
     def _look_up(self, host: str) -> bool:
         """Whether that host is a trusted proxy."""
-        address = _parse(host)
-        return any(address in network for network in self._trusted)
+        address = parse(host)
+        return address is not None and any(address in network for network in self._trusted)
 
     def _tell(self, host: str, key: bytes) -> None:
         now = self._clock()
@@ -226,10 +221,3 @@ class PeerBound:
             host,
             self._bound,
         )
-
-
-def _parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address behind a peer's host; an IPv4 address in IPv6's clothes is an IPv4 address."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address

@@ -129,6 +129,8 @@ class Exchange:
         before, reserved, token = self.environ.get("PATH_INFO", "").partition(TUS_PATH)
         if reserved:
             path, safe = f"{before}{reserved}{token[:_TOKEN_SHOWN]}...", "/."
+        elif (at := before.lower().find(RESERVED_FOLDER)) >= 0:  # misspelt, with a token behind it all the same
+            path, safe = f"{before[: at + len(RESERVED_FOLDER)]}...", "/."
         elif raw:
             path, safe = raw.partition("?")[0], "/%!$&'()*+,;=:@-._~"
             if path.isascii() and len(path) <= FIELD_LIMIT:

@@ -338,6 +338,7 @@ class Stack:
         words = {
             "server hmac-file-server:8080 ": f"server 127.0.0.1:{self.port} ",
             "listen 80;": f"listen 127.0.0.1:{self.nginx_port};",
+            "/var/log/nginx/": f"{folder}/",
         }
         assert all(word in site for word in words)
         (folder / "nginx.conf").write_text(wrapped(replace(site, words), folder))

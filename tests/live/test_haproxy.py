@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.live.client import Answer, Client, request
+from tests.live.confiding import confide, leaks
 from tests.servers import accepts_connections, require_binary, wait_until
 from tests.servers.haproxy import DEPLOY, HAProxy
 from tests.servers.hmacfs import HmacFileServer
@@ -190,6 +191,55 @@ def test_the_client_s_address_is_the_one_haproxy_saw(cluster: Cluster) -> None:
 
     (line,) = wait_until(logged)
     assert " client=127.0.0.1 " in line
+
+
+def test_no_log_has_what_gives_rights(cluster: Cluster) -> None:
+    """Signatures, bearer tokens and the tokens of unfinished uploads, in query, path, header and Referer."""
+    secrets = confide(cluster.port, cluster.nodes[0])
+    log = cluster.haproxy.daemon.log
+    wait_until(lambda: log().count('"PATCH ') > 50, what="the requests in HAProxy's log")
+    assert '"PUT /upload/name/of.txt HTTP/1.1" ' in log()
+    assert '"PATCH /upload/.hmacfs/... HTTP/1.1" ' in log()
+    assert leaks(log() + "".join(node.log() for node in cluster.nodes), secrets) == []
+    answer = cluster.get("not/there")
+    wait_until(lambda: f'"GET /upload/not/there HTTP/1.1" {answer.headers["X-Request-ID"]}\n' in log(), what="the id")
+
+
+@pytest.mark.parametrize("protocol", ["1.0", "1.1"])
+@pytest.mark.parametrize("host", ["", "Host:\r\n", "Host: a.example:81\r\n"])
+def test_a_host_that_is_missing_empty_or_another_changes_nothing(cluster: Cluster, protocol: str, host: str) -> None:
+    if protocol == "1.1" and not host:
+        host = "Host: [::1]\r\n"  # it must not be missing there
+    name = f"hosts/{protocol}/{len(host)}"
+    more = f" HTTP/{protocol}\r\n{host}Connection: close\r\n"
+    for method, target, status in [
+        ("PUT", cluster.nodes[0].sign_v(name, 1), 201),
+        ("GET", cluster.nodes[0].path(name), 200),
+        ("GET", "/readyz", 200),
+    ]:
+        with Client(cluster.port) as client:
+            body = "Content-Length: 1\r\n\r\nx" if method == "PUT" else "\r\n"
+            client.send(f"{method} {target}{more}{body}".encode())
+            assert client.answer().status == status
+
+
+def test_one_client_has_its_share_of_haproxy(cluster: Cluster, tmp_path: Path) -> None:
+    haproxy = HAProxy(tmp_path, *cluster.nodes, changes={"sc0_conn_cur gt 256": "sc0_conn_cur gt 4"})
+    with ExitStack() as stack:
+        stack.callback(haproxy.daemon.kill)
+        silent = [stack.enter_context(Client(haproxy.port, source="127.0.0.2")) for _ in range(12)]
+        wait_until(lambda: sum(map(is_closed, silent)) == 8, what="the end of those that are too many")
+        with Client(haproxy.port, source="127.0.0.3") as client:
+            client.head("PUT", cluster.nodes[0].sign_v("beside/haproxy", 1), content_length=1)
+            client.send(b"x")
+            assert client.answer().status == 201
+
+
+def is_closed(client: Client) -> bool:
+    try:
+        return not client.stays_silent(0.01)
+    except ConnectionError:
+        return True
 
 
 def test_a_refusal_reaches_every_curl_that_still_sends(cluster: Cluster, tmp_path: Path) -> None:

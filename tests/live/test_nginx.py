@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import filecmp
 import os
+import re
 import subprocess
 import time
 from collections import Counter
@@ -15,6 +17,7 @@ import pytest
 
 from hmacfs.filetypes import nginx_types
 from tests.live.client import Answer, Client, request
+from tests.live.confiding import confide, leaks
 from tests.live.pieces import DIALECTS, PIECE_TYPE, TUS, Upload, begun, partial_files, persist
 from tests.servers import folder_of, require_binary, require_root, wait_until
 from tests.servers.hmacfs import HmacFileServer
@@ -397,6 +400,98 @@ def test_each_request_has_an_id_of_its_own(pair: Pair) -> None:
                 ids.add(client.answer().headers["X-Request-ID"])
     assert len(ids) == 9
     wait_until(lambda: any(f"request_id={one} " in pair.server.log() for one in ids), what="one that the server knows")
+
+
+def test_no_log_has_what_gives_rights(pair: Pair) -> None:
+    """Signatures, bearer tokens and the tokens of unfinished uploads, in query, path, header and Referer; also where nginx
+    or the server refuses, and in nginx's log of errors."""
+    before = len(pair.nginx.log().splitlines())
+    secrets = confide(pair.nginx.port, pair.server)
+    lines = wait_until(lambda: pair.nginx.log().splitlines()[before + 100 :], what="the requests in nginx's log")
+    assert any('"PUT /upload/name/of.txt?... HTTP/1.1" 403 ' in line for line in lines)
+    assert any('"PATCH /upload/.hmacfs/... HTTP/1.1" ' in line for line in lines)
+    for log in (pair.nginx.log(), pair.nginx.errors(), pair.server.log()):
+        assert leaks(log, secrets) == []
+
+
+def test_a_server_that_is_away_leaks_nothing_either(nginx_folder: Path) -> None:
+    """nginx has errors to report then, with the request in them, whose signature is still good."""
+    server = HmacFileServer(nginx_folder / "server", ListenPort=str(nginx_folder / "s.sock"), UnixSocket=True)
+    server.store.mkdir(parents=True)
+    nginx = Nginx(nginx_folder / "nginx", server)
+    try:
+        secrets = confide(nginx.port, server)
+        wait_until(lambda: '?... HTTP/1.1" 502 ' in nginx.log(), what="the requests in nginx's log")
+        assert leaks(nginx.log() + nginx.errors(), secrets) == []
+    finally:
+        nginx.kill()
+
+
+def test_what_is_logged_is_enough_to_find_a_request(pair: Pair) -> None:
+    pair.put("logged/file.txt", b"x")
+    answer = pair.ask(
+        "GET", pair.server.path("logged/file.txt"), referer="https://me@x.example/page?who=me", user_agent="U"
+    )
+    pattern = (
+        r'127\.0\.0\.1 - - \[[^]]+\] "GET /upload/logged/file\.txt HTTP/1\.1" 200 1 '
+        rf'"//x\.example" "U" [0-9.]+ "[^"]*" {re.escape(answer.headers["X-Request-ID"])}'
+    )
+    wait_until(lambda: re.search(f"^{pattern}$", pair.nginx.log(), re.MULTILINE), what="the request in nginx's log")
+
+
+@pytest.mark.parametrize("protocol", ["1.0", "1.1"])
+@pytest.mark.parametrize("host", ["", "Host: a.example:81\r\n"])
+def test_a_host_that_is_missing_or_another_changes_nothing(pair: Pair, protocol: str, host: str) -> None:
+    if protocol == "1.1" and not host:
+        host = "Host: [::1]\r\n"  # it must not be missing there
+    name = f"hosts/{protocol}/{len(host)}"
+    more = f" HTTP/{protocol}\r\n{host}Connection: close\r\n"
+    for method, target, status in [
+        ("PUT", pair.server.sign_v(name, 1), 201),
+        ("GET", pair.server.path(name), 200),
+        ("GET", pair.server.sign_v3("GET", name), 200),
+        ("GET", "/readyz", 200),
+    ]:
+        with Client(pair.nginx.port) as client:
+            body = "Content-Length: 1\r\n\r\nx" if method == "PUT" else "\r\n"
+            client.send(f"{method} {target}{more}{body}".encode())
+            answer = client.answer()
+            assert answer.status == status
+            assert "nginx/" not in answer.headers.get("Server", "")
+
+
+@pytest.mark.parametrize("variant", ["", "A"], ids=["plain", "A"])
+def test_one_client_has_its_share_of_nginx(nginx_folder: Path, variant: str) -> None:
+    """Downloads that nobody reads. An IPv6 client's share is its /64's; a /48 has four of them."""
+    socket = nginx_folder / "s.sock"
+    server = HmacFileServer(nginx_folder / "server", ListenPort=str(socket), UnixSocket=True, Durability="none")
+    smaller = {
+        "hmac_file_server_clients 256;": "hmac_file_server_clients 4;",
+        "hmac_file_server_sites 1024;": "hmac_file_server_sites 8;\n"
+        "    set_real_ip_from 127.0.0.9;\n    real_ip_header X-Test-Address;",
+    }
+    with server, contextlib.ExitStack() as stack:
+        socket.chmod(0o666)
+        nginx = Nginx(nginx_folder / "nginx", server, variant=variant, changes=smaller)
+        stack.callback(nginx.kill)
+        with (server.store / "large").open("wb") as file:
+            file.truncate(64 * 1024**2)
+
+        def ask(source: str, address: str | None = None) -> int:
+            """The status of one more download, which is left unread."""
+            client = stack.enter_context(Client(nginx.port, source=source))
+            client.head("GET", server.path("large"), x_test_address=address)
+            return int(client.informational().split()[1])
+
+        assert [ask("127.0.0.2") for _ in range(6)] == [200] * 4 + [429] * 2
+        assert ask("127.0.0.3") == 200
+        assert [ask("127.0.0.9", f"2001:db8:0:1::{number}") for number in range(6)] == [200] * 4 + [429] * 2
+        assert [ask("127.0.0.9", f"2001:db8:0:{number}::1") for number in range(2, 8)] == [200] * 4 + [429] * 2
+        assert ask("127.0.0.9", "2001:db8:1:1::1") == 200
+        with Client(nginx.port, source="127.0.0.3") as client:
+            client.head("PUT", server.sign_v("beside", 1), content_length=1)
+            client.send(b"x")
+            assert client.answer().status == 201
 
 
 def test_a_link_out_of_the_store_is_not_followed(pair: Pair) -> None:

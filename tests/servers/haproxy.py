@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.servers import Daemon, accepts_connections, free_port, require_binary
 from tests.servers.hmacfs import HmacFileServer
@@ -11,9 +13,17 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 class HAProxy:
-    """In front of two servers."""
+    """In front of two servers. ``changes``: of the shipped text."""
 
-    def __init__(self, folder: Path, one: HmacFileServer, two: HmacFileServer) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        one: HmacFileServer,
+        two: HmacFileServer,
+        *,
+        changes: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._changes = changes
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "haproxy.cfg"
@@ -29,6 +39,7 @@ class HAProxy:
             "bind :80\n": f"bind 127.0.0.1:{self.port}\n",
             "server one 192.0.2.11:8080": f"server one 127.0.0.1:{one.port}",
             "server two 192.0.2.12:8080": f"server two 127.0.0.1:{two.port}",
+            **self._changes,
         }.items():
             assert shipped in text, shipped
             text = text.replace(shipped, ours)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.servers import Daemon, accepts_connections, descriptor_limit, free_port, require_binary
 from tests.servers.hmacfs import HmacFileServer
@@ -45,9 +47,18 @@ def _mounted(site: str, below: str) -> str:
 
 class Nginx:
     """In front of a server that listens at a Unix socket. ``variant``: "A" has nginx serve public downloads itself.
-    ``below``: the path below which nginx mounts the server, such as "/files"."""
+    ``below``: the path below which nginx mounts the server, such as "/files". ``changes``: of the shipped text."""
 
-    def __init__(self, folder: Path, server: HmacFileServer, *, variant: str = "", below: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: HmacFileServer,
+        *,
+        variant: str = "",
+        below: str = "",
+        changes: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._changes = changes
         self.folder = folder
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +82,8 @@ class Nginx:
             "    listen [::]:80;\n": "",
             "/var/lib/hmac-file-server/store": str(server.store),
             "/etc/hmac-file-server/mime.types": str(DEPLOY / "mime.types"),
+            "/var/log/nginx": str(self.folder),
+            **self._changes,
         }.items():
             assert shipped in text or not variant, shipped
             text = text.replace(shipped, ours)
@@ -86,3 +99,7 @@ class Nginx:
         """nginx's error log."""
         path = self.folder / "error.log"
         return path.read_text() if path.exists() else ""
+
+    def log(self) -> str:
+        """nginx's access log."""
+        return (self.folder / "access.log").read_text()

@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from hmacfs.server.peers import SITE_SHARE, TELL_SECONDS, PeerBound, PeerCounts
+from hmacfs.server.peers import TELL_SECONDS, PeerBound, PeerCounts
+from hmacfs.web.client import WIDE_SHARES
 
 
 class Workers:
@@ -82,7 +83,7 @@ def test_an_ipv6_subscriber_counts_as_one_and_a_site_as_four() -> None:
     workers.start(1)
     assert [workers.open(1, f"2001:db8:0:1::{number}") for number in range(1, 4)] == [True, True, False]
     admitted = sum(workers.open(1, f"2001:db8:0:{number:x}::1") for number in range(2, 100))
-    assert admitted == 2 * SITE_SHARE - 2
+    assert admitted == 2 * WIDE_SHARES - 2
     assert workers.open(1, "2001:db8:1::1")
     assert [workers.open(1, host) for host in ("::ffff:127.0.0.2", "127.0.0.2", "::ffff:127.0.0.2")] == [1, 1, 0]
 
