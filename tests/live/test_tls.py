@@ -24,27 +24,32 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HmacFileServer]:
-    folder = tmp_path_factory.mktemp("tls")
+    with serving(tmp_path_factory.mktemp("tls"), IdleTimeout="1s") as running:
+        yield running
+        assert running.stop() == 0
+        assert running.complaints() == []
+        assert running.leftovers() == []
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **settings: object) -> Iterator[HmacFileServer]:
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command = [require_binary("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     command += ["-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=localhost"]
     subprocess.run(command, check=True, capture_output=True)
-    running = HmacFileServer(folder, ReadTimeout="1s", IdleTimeout="1s", UploadMaxSize=5_000_000)
+    running = HmacFileServer(folder, ReadTimeout="1s", UploadMaxSize=5_000_000, **settings)
     running.command = [str(Path(sys.executable).with_name("gunicorn")), "-c", str(ROOT / "gunicorn.conf.py")]
     running.command += ["--certfile", str(certificate), "--keyfile", str(key), "--chdir", str(ROOT), "wsgi:app"]
     running.is_ready = lambda: answers(running)  # type: ignore[method-assign]
     running.start(HMACFS_CONFIG=str(running.config))
     try:
         yield running
-        assert running.stop() == 0
-        assert running.complaints() == []
-        assert running.leftovers() == []
     finally:
         running.daemon.kill()
 
 
-def connect(server: HmacFileServer) -> Client:
-    client = Client(server)
+def connect(server: HmacFileServer, source: str = "127.0.0.1") -> Client:
+    client = Client(server, source=source)
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -140,3 +145,19 @@ def test_what_is_no_tls_is_dropped(server: HmacFileServer) -> None:
         with socket.socket(fileno=os.dup(client.sock.fileno())) as plain:
             plain.send(b"no record of TLS" * 100)
         assert client.is_closed()
+
+
+def test_handshakes_that_go_nowhere_make_room_and_one_address_has_its_share(tmp_path: Path) -> None:
+    limits: dict[str, object] = {"IdleTimeout": "30s", "MaxConnections": 16, "MaxConnectionsPerClient": 12}
+    with serving(tmp_path, **limits) as server, contextlib.ExitStack() as stack:
+        for number in range(60):
+            stack.enter_context(Client(server, source=f"127.0.1.{number + 1}"))
+        for number in range(10):
+            with connect(server, source="127.0.0.3") as client:
+                client.head("PUT", server.sign_v(f"beside/{number}", 1), content_length=1)
+                client.send(b"x")
+                assert client.answer().status == 201
+        for _ in range(12):
+            stack.enter_context(Client(server, source="127.0.0.2"))
+        with Client(server, source="127.0.0.2") as client:
+            assert client.is_closed()

@@ -87,6 +87,27 @@ def test_a_proxy_that_names_the_client_takes_the_clients_own_word_away(file: str
     assert len(named) == len(deleted) > 0
 
 
+@pytest.mark.parametrize("file", ["nginx.conf", "compose/nginx.conf"])
+def test_nginx_logs_in_its_own_format_and_what_belongs_to_a_request_nowhere_else(file: str) -> None:
+    text = read(file)
+    assert re.findall(r"^ +access_log (.*);$", text, re.MULTILINE) == ["/var/log/nginx/access.log hmac_file_server"]
+    assert re.findall(r"^ +error_log (.*);$", text, re.MULTILINE) == ["/var/log/nginx/error.log emerg"]
+    (form,) = re.findall(r"^log_format hmac_file_server ([^;]*);$", text, re.MULTILINE)
+    assert not set(re.findall(r"\$(\w+)", form)) & {
+        "request",
+        "request_uri",
+        "uri",
+        "args",
+        "query_string",
+        "http_referer",
+    }
+
+
+def test_no_core_dump_is_left_and_no_log_fills_the_disk() -> None:
+    assert "\nLimitCORE=0\n" in read("hmac-file-server.service")
+    assert re.search(r"^ +maxsize \d+M$", read("hmac-file-server.logrotate"), re.MULTILINE)
+
+
 def test_the_changelog_begins_with_this_version() -> None:
     headings = re.findall(r"^## (\S+)", (DEPLOY.parent / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings[0] == hmacfs.__version__
