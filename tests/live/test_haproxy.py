@@ -315,7 +315,9 @@ def test_a_machine_can_be_stopped_and_started_under_load_without_a_failed_reques
         for thread in slow:
             thread.join()
     statuses = sum((client.statuses for client in clients), Counter())
-    ends = [line for line in cluster.haproxy.daemon.log().splitlines() if "/upload/load/" in line and " ---- " not in line]
+    ends = [
+        line for line in cluster.haproxy.daemon.log().splitlines() if "/upload/load/" in line and " ---- " not in line
+    ]
     assert set(statuses) == {200, 201}, (statuses, ends)
     assert statuses[200] == statuses[201]
     assert dripped == [201] * 4
