@@ -7,7 +7,6 @@ then, so that two of them that accept at once never pass the bound together.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import mmap
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from hmacfs.caching import bounded_cache
 from hmacfs.config.values import Network
 from hmacfs.web.client import canonical, networks_of, parse
 
@@ -166,8 +166,8 @@ class PeerBound:
         self._trusted = tuple(trusted)
         self._clock = clock
         self._told: dict[bytes, float] = {}
-        self._shares_of = functools.lru_cache(maxsize=4096)(self._find_shares)
-        self.is_trusted = functools.lru_cache(maxsize=4096)(self._look_up)
+        self._shares_of = bounded_cache(4096)(self._find_shares)
+        self.is_trusted = bounded_cache(4096)(self._look_up)
 
     def admit(self, peer: object) -> bool:
         """Count a connection from this socket address, unless there would be too many of its network: whether there is
