@@ -249,4 +249,7 @@ def warnings(settings: Settings) -> list[str]:
         remarks.append(f"{where}: every address is a trusted proxy: anybody may claim to be anybody; name your proxies")
     if any(network.prefixlen == 0 for network in settings.rate_limit_exempt):
         remarks.append(f"{settings.origins['RateLimitExempt']}: every address is exempt: there are no rate limits")
+    if settings.accept_unsized_chunks:
+        where = settings.origins["AcceptUnsizedChunks"]
+        remarks.append(f"{where}: a signature over one chunk is good for files of UploadMaxSize")
     return remarks

@@ -32,11 +32,11 @@ TAKEOVER_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _FOLDER = b"partial"
 _NOTE = ".wanted"
-#: So much of a token tells uploads apart.
-_TOKEN_SHOWN = 8
+#: So much of a key tells uploads apart.
+_KEY_SHOWN = 8
 #: Beside an upload for a name on another file system: which file there is its copy.
 _COPY = ".copy"
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")
+_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 #: How much of a file one call reads, and in which pieces.
@@ -50,7 +50,7 @@ class Digest(Protocol):
 
 
 class PartialFiles:
-    """The unfinished uploads of a store. Tokens come from outside: anything that is no token is unknown."""
+    """The unfinished uploads of a store, each under the key of its session: anything that is no key is unknown."""
 
     def __init__(self, storage: LocalStorage) -> None:
         self._storage = storage
@@ -66,70 +66,70 @@ class PartialFiles:
         ``OSError``."""
         return self._storage.in_own(_FOLDER, lambda folder: self._storage.disk(operation, folder.fd))
 
-    def _place(self, token: str) -> tuple[object, ...]:
-        """For messages: whoever knows the whole token may write the upload."""
-        return self._where, token[:_TOKEN_SHOWN] + "..."
+    def _place(self, key: str) -> tuple[object, ...]:
+        """For messages: the whole key of an upload that began under 1.0.0 is the right to write it."""
+        return self._where, key[:_KEY_SHOWN] + "..."
 
-    def create(self, token: str) -> None:
+    def create(self, key: str) -> None:
         """An empty one. Raises ``NoSpace``, ``StoreMissing``, ``StorageFailed``."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with translated(*self._place(token)):
+        with translated(*self._place(key)):
             self._storage.folders.check()
-            close(self._again(lambda folder: os.open(token, flags, FILE_MODE, dir_fd=folder)))
+            close(self._again(lambda folder: os.open(key, flags, FILE_MODE, dir_fd=folder)))
 
-    def length(self, token: str) -> int | None:
+    def length(self, key: str) -> int | None:
         """Bytes stored so far, ``None`` if there is no such upload (any more)."""
-        status = self._status(token)
+        status = self._status(key)
         return status.st_size if status is not None else None
 
-    def touched(self, token: str) -> float | None:
+    def touched(self, key: str) -> float | None:
         """When its last byte came, in Unix seconds; ``None`` if there is no such upload (any more)."""
-        status = self._status(token)
+        status = self._status(key)
         return status.st_mtime if status is not None else None
 
-    def _status(self, token: str) -> os.stat_result | None:
-        if not _TOKEN.fullmatch(token):
+    def _status(self, key: str) -> os.stat_result | None:
+        if not _KEY.fullmatch(key):
             return None
-        with translated(*self._place(token)):
+        with translated(*self._place(key)):
             try:
-                return self._again(lambda folder: os.stat(token, dir_fd=folder, follow_symlinks=False))
+                return self._again(lambda folder: os.stat(key, dir_fd=folder, follow_symlinks=False))
             except FileNotFoundError:
                 return None
 
     @contextlib.contextmanager
-    def writer(self, token: str, offset: int | None) -> Iterator[PartialWriter]:
+    def writer(self, key: str, offset: int | None) -> Iterator[PartialWriter]:
         """The only writer of an upload, as a context.
 
         If there is one already, it is asked to let go, provided that ``offset`` is where the stored bytes end: whoever
         is behind or ahead would only disturb it, and finds out without the lock. Without an offset it is asked in any
         case. Raises ``SessionUnknown``, ``WriterBusy``, ``StorageFailed``.
         """
-        if not _TOKEN.fullmatch(token):
+        if not _KEY.fullmatch(key):
             raise SessionUnknown
-        fd = self._locked(token, offset)
+        fd = self._locked(key, offset)
         try:
-            yield PartialWriter(self._storage, self._storage.folders.own(_FOLDER), token, fd)
+            yield PartialWriter(self._storage, self._storage.folders.own(_FOLDER), key, fd)
         except OSError as error:
-            translate(error, *self._place(token))
+            translate(error, *self._place(key))
             raise
         finally:
             close(fd)
 
-    def _locked(self, token: str, offset: int | None) -> int:
+    def _locked(self, key: str, offset: int | None) -> int:
         deadline = time.monotonic() + TAKEOVER_SECONDS
         try:
-            while (fd := self._try(token, offset)) is None:
+            while (fd := self._try(key, offset)) is None:
                 if time.monotonic() > deadline:
                     raise WriterBusy
-                self._ask(token)
+                self._ask(key)
                 time.sleep(_POLL_SECONDS)  # cooperative in a gevent worker
             return fd
         finally:
-            self._forget(token + _NOTE)  # others who wait for the same leave theirs again
+            self._forget(key + _NOTE)  # others who wait for the same leave theirs again
 
-    def _try(self, token: str, offset: int | None) -> int | None:
+    def _try(self, key: str, offset: int | None) -> int | None:
         """The locked file, ``None`` if another writer has it and may be asked for it."""
-        fd = self._open(token)
+        fd = self._open(key)
         try:
             if _try_lock(fd):
                 return fd
@@ -144,41 +144,41 @@ class PartialFiles:
             raise WriterBusy
         return None
 
-    def _open(self, token: str) -> int:
-        with translated(*self._place(token)):
+    def _open(self, key: str) -> int:
+        with translated(*self._place(key)):
             try:
                 flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-                return self._again(lambda folder: os.open(token, flags, dir_fd=folder))
+                return self._again(lambda folder: os.open(key, flags, dir_fd=folder))
             except FileNotFoundError as error:
                 raise SessionUnknown from error
 
-    def _ask(self, token: str) -> None:
+    def _ask(self, key: str) -> None:
         # Removed with its folder: there is no such upload.
-        with translated(*self._place(token)), contextlib.suppress(FileNotFoundError):
-            close(os.open(token + _NOTE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder))
+        with translated(*self._place(key)), contextlib.suppress(FileNotFoundError):
+            close(os.open(key + _NOTE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder))
 
-    def discard(self, token: str, untouched_since: float = math.inf) -> bool:
+    def discard(self, key: str, untouched_since: float = math.inf) -> bool:
         """Remove an upload that nobody writes and that got no byte since that Unix time; whether nothing of it is
         left."""
-        if not _TOKEN.fullmatch(token):
+        if not _KEY.fullmatch(key):
             return True
-        with translated(*self._place(token)), contextlib.ExitStack() as stack:
+        with translated(*self._place(key)), contextlib.ExitStack() as stack:
             try:
-                fd = self._open(token)
+                fd = self._open(key)
             except SessionUnknown:
-                self._forget(token + _NOTE)
-                self._forget(token + _COPY)
+                self._forget(key + _NOTE)
+                self._forget(key + _COPY)
                 return True
             stack.callback(close, fd)
             if not _try_lock(fd) or os.fstat(fd).st_mtime >= untouched_since:
                 return False
-            self._forget(token)
-            self._forget(token + _NOTE)
-            self._forget(token + _COPY)
+            self._forget(key)
+            self._forget(key + _NOTE)
+            self._forget(key + _COPY)
             return True
 
     def untouched_since(self, before: float) -> list[str]:
-        """The tokens of all uploads whose last byte came before that Unix time, and of notes that were left then."""
+        """The keys of all uploads whose last byte came before that Unix time, and of notes that were left then."""
         with translated(self._where):
             return self._storage.disk.always_blocking(self._list_untouched, before)
 
@@ -187,9 +187,9 @@ class PartialFiles:
         folder = self._storage.folders.own(_FOLDER)
         for name in os.listdir(folder.fd):
             with contextlib.suppress(FileNotFoundError):
-                token = name.removesuffix(_NOTE).removesuffix(_COPY)
-                if _TOKEN.fullmatch(token) and os.stat(name, dir_fd=folder.fd).st_mtime < before:
-                    found.add(token)
+                key = name.removesuffix(_NOTE).removesuffix(_COPY)
+                if _KEY.fullmatch(key) and os.stat(name, dir_fd=folder.fd).st_mtime < before:
+                    found.add(key)
         return sorted(found)
 
     def _forget(self, name: str) -> None:
@@ -222,17 +222,17 @@ def _try_lock(fd: int) -> bool:
 class PartialWriter:
     """The right to write one upload. Write to ``fd`` at its position, which is the end of what is stored."""
 
-    def __init__(self, storage: LocalStorage, folder: Folder, token: str, fd: int) -> None:
+    def __init__(self, storage: LocalStorage, folder: Folder, key: str, fd: int) -> None:
         self._storage = storage
         self._folder = folder
-        self._token = token
+        self._key = key
         self.fd = fd
         self.length = os.lseek(fd, 0, os.SEEK_END)
 
     def is_wanted(self) -> bool:
         """Whether another writer asked for this upload."""
         try:
-            os.stat(self._token + _NOTE, dir_fd=self._folder.fd, follow_symlinks=False)
+            os.stat(self._key + _NOTE, dir_fd=self._folder.fd, follow_symlinks=False)
         except FileNotFoundError:
             return False
         return True
@@ -255,7 +255,7 @@ class PartialWriter:
 
     def discard(self) -> None:
         """Remove the upload. Who waits for it finds that it is gone."""
-        for name in (self._token, self._token + _COPY):
+        for name in (self._key, self._key + _COPY):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._folder.fd)
 
@@ -276,7 +276,7 @@ class PartialWriter:
 
     def publish(self, name: StoredName, content_type: str | None) -> FileFacts:
         """Make the complete file visible. Raises ``NameTaken``. The unfinished upload is gone afterwards."""
-        raw = self._token.encode()
+        raw = self._key.encode()
         candidate = Candidate(self.fd, self._storage.abilities, raw, self._folder)
         try:
             facts = self._storage.publish(candidate, name, content_type, self._note_copy)
@@ -292,7 +292,7 @@ class PartialWriter:
         """Write down which file will be visible: a process that is killed between publishing a copy and removing the
         original leaves nothing else to tell them by."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        note = os.open(self._token + _COPY, flags, 0o600, dir_fd=self._folder.fd)
+        note = os.open(self._key + _COPY, flags, 0o600, dir_fd=self._folder.fd)
         try:
             os.write(note, _mark_of(fd))
             if self._storage.durable:
@@ -302,7 +302,7 @@ class PartialWriter:
 
     def _noted_copy(self) -> bytes:
         try:
-            note = os.open(self._token + _COPY, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder.fd)
+            note = os.open(self._key + _COPY, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder.fd)
         except FileNotFoundError:
             return b""
         try:

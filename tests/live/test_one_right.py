@@ -178,6 +178,24 @@ def test_a_connection_that_writes_is_ended_with_its_upload(start_server: StartSe
     assert second.send(40_000).status == 204
 
 
+# -- how long an upload lives ---------------------------------------------------------------------
+
+
+def test_a_byte_now_and_then_does_not_keep_an_upload_for_ever(start_server: StartServer) -> None:
+    server = start_server(SessionTTL="1s", SweepInterval="200ms")
+    upload = begun(TusUpload, server, "a/b", 1)
+    last = [upload.send(1)]
+
+    def has_ended() -> bool:
+        last.append(upload.send(len(last) + 1))
+        return last[-1].status != 204
+
+    wait_until(has_ended, what="the upload's end")
+    assert last[-1].status in (404, 410)
+    wait_until(lambda: partial_files(server) == [], what="a sweep")
+    assert server.complaints() == []
+
+
 # -- what is kept opens nothing -------------------------------------------------------------------
 
 

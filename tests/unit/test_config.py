@@ -445,3 +445,9 @@ def test_sizes_in_all_units(number: int, unit: str) -> None:
 @given(st.integers(min_value=1, max_value=10**6), st.sampled_from(["", "s", "m", "h", "d"]))
 def test_durations_in_all_units(number: int, unit: str) -> None:
     assert duration()(f"{number}{unit}") == number * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+
+
+def test_chunks_that_no_size_bounds_are_a_warning(tmp_path: Path) -> None:
+    assert warnings(settings(tmp_path)) == []
+    (remark,) = warnings(settings(tmp_path, AcceptUnsizedChunks=True))
+    assert "config.toml: AcceptUnsizedChunks: " in remark
