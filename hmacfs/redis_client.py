@@ -46,6 +46,8 @@ def connect(
         "protocol": 2,  # its handshake is shorter, and the server pushes nothing
     }
     if isinstance(address, OneServer):
+        if address.url.startswith("rediss:") and "ssl_cert_reqs" not in address.url:
+            options["ssl_check_hostname"] = True  # redis-py before its sixth release does not
         return redis.Redis.from_url(
             address.url, **{"username": username, "password": password, "db": database, **options}
         )

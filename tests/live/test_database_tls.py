@@ -1,4 +1,4 @@
-"""Sessions in a database that is reached by TLS: what it must prove, and what happens if it cannot."""
+"""Sessions in a database or in Redis, reached by TLS: what it must prove, and what happens if it cannot."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 import toml
 
 from tests.live.pieces import DIALECTS, begun
-from tests.servers import require_binary
+from tests.servers import free_port, require_binary
 from tests.servers.hmacfs import HmacFileServer, fallback
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
 
 StartServer = Callable[..., HmacFileServer]
 Database = PostgresServer | MariaDBServer
@@ -77,8 +78,12 @@ def verified(ca: Path) -> dict[str, object]:
 
 def complaint(tmp_path: Path, database: Database, **settings: object) -> str:
     """What ``-check -online`` has to say of it."""
+    return checked(tmp_path, **{**fallback(database), **settings})
+
+
+def checked(tmp_path: Path, **settings: object) -> str:
     path = tmp_path / "config.toml"
-    values = {"Secret": "0123456789abcdeX!kl", "StoreDir": str(tmp_path / "store"), **fallback(database), **settings}
+    values = {"Secret": "0123456789abcdeX!kl", "StoreDir": str(tmp_path / "store"), **settings}
     path.write_text(toml.dumps(values))
     run = [sys.executable, "-m", "hmacfs", "-check", "-online", "-config", str(path)]
     done = subprocess.run(run, capture_output=True, text=True, timeout=60)
@@ -132,3 +137,26 @@ def test_a_file_that_is_not_there_and_one_that_is_of_no_use(tmp_path: Path, plai
     assert "FallbackDBTLSCA: " in missing
     assert "No such file" in missing
     assert "only with FallbackDBTLS" in complaint(tmp_path, plain, FallbackDBTLSCA=str(tmp_path / "none.crt"))
+
+
+def test_redis_proves_who_it_is(tmp_path: Path) -> None:
+    folder, port = tmp_path / "redis", free_port()
+    certify(folder, "IP:127.0.0.1")
+    files = ["--tls-cert-file", str(folder / "server.crt"), "--tls-key-file", str(folder / "server.key")]
+    options = [
+        *files,
+        "--tls-port",
+        str(port),
+        "--tls-auth-clients",
+        "no",
+        "--tls-ca-cert-file",
+        str(folder / "ca.crt"),
+    ]
+    ours = f"ssl_ca_certs={folder / 'ca.crt'}"
+    with RedisServer(folder, *options):
+        for address, serves in [
+            (f"rediss://127.0.0.1:{port}/0?{ours}", True),
+            (f"rediss://127.0.0.1:{port}/0", False),  # of an authority that the system does not know
+            (f"rediss://localhost:{port}/0?{ours}", False),  # for another name
+        ]:
+            assert ("does not serve" in checked(tmp_path, RedisAddr=address)) is not serves, address
