@@ -17,6 +17,7 @@ What it cannot do:
 - A slot has one open session as long as all workers reach the same store at least. If one reaches only Redis and
   another only the database, both may open a session for it; afterwards the slot belongs to the one that Redis knows,
   and the other's bytes are swept when they expire.
+  Likewise the uploads of a path, an owner and a site are counted in one store, which does not know of those.
 - A session removed from one store while the other is away may come back with that one, as it was then; the sweep
   removes it again.
 - What was saved to one store while the other was away is lost if the first is lost before the other is back.

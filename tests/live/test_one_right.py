@@ -123,9 +123,21 @@ def flood(server: HmacFileServer, name: str, count: int, forwarded_for: Callable
         return list(pool.map(one, range(count)))
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def session_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, object]]:
+    """The settings of where sessions are remembered."""
+    if request.param == "sqlite":
+        yield {}
+    else:
+        with RedisServer(tmp_path / "redis") as redis:
+            yield {"RedisAddr": redis.address}
+
+
 @pytest.mark.parametrize("networks", [1, 100])
-def test_one_slot_makes_three_uploads_at_most(start_server: StartServer, networks: int) -> None:
-    server = start_server(Workers=2, TrustedProxies=["127.0.0.1"])
+def test_one_slot_makes_three_uploads_at_most(
+    start_server: StartServer, session_store: dict[str, object], networks: int
+) -> None:
+    server = start_server(Workers=2, TrustedProxies=["127.0.0.1"], **session_store)
     resting = begun(TusUpload, server, "neighbour/a.bin")
     answers = flood(server, "slot/film.bin", 100, lambda number: f"2001:db8:{number % networks:x}::1")
     assert {answer.status for answer in answers} <= {201, 404, 409, 410, 429}
@@ -176,6 +188,54 @@ def test_a_connection_that_writes_is_ended_with_its_upload(start_server: StartSe
     assert first.probe().status == 410
     assert not path.exists()
     assert second.send(40_000).status == 204
+
+
+# -- uploads of one client ------------------------------------------------------------------------
+
+
+def open_slots(server: HmacFileServer, names: list[str], **headers: object) -> list[int]:
+    """Begin an upload with each slot: the answers."""
+    statuses = []
+    for name in names:
+        target = server.path(name) if "authorization" in headers else server.sign_v(name, 10)
+        sent = {key: value(name) if callable(value) else value for key, value in headers.items()}
+        sent |= {"content_range": "bytes 0-4/10"}
+        statuses.append(request(server, "PUT", target, b"12345", **sent).status)
+    return statuses
+
+
+def test_a_users_share_is_no_neighbours(start_server: StartServer) -> None:
+    """Behind one address, with signatures that name the user: bearer tokens and ejabberd's slots."""
+    server = start_server(MaxSessionsPerClient=3)
+
+    def of(sub: str) -> Callable[[str], str]:
+        def authorization(name: str) -> str:
+            slot, _, filename = name.partition("/")
+            claims = {"slot": slot, "filename": filename, "filesize": 10, "exp": FAR_FUTURE, "sub": sub}
+            return "Bearer " + encode_bearer(server.keyring, claims)
+
+        return authorization
+
+    allowed, refused = [202, 202, 202], [202, 202, 202, 429]
+    for user in ("romeo", "juliet"):
+        names = [f"{user}-{number}/a.bin" for number in range(4)]
+        assert open_slots(server, names, authorization=of(f"{user}@example.org")) == refused
+        names = [f"{user:a<40}/{number:b>40}/a.bin" for number in range(4)]
+        assert open_slots(server, names) == refused
+    assert open_slots(server, [f"by-address/{number}" for number in range(3)]) == allowed
+    assert server.complaints() == []
+
+
+def test_hopping_over_networks_does_not_multiply_a_clients_share(start_server: StartServer) -> None:
+    server = start_server(MaxSessionsPerClient=2, TrustedProxies=["127.0.0.1"])
+
+    def begin(number: int, address: str) -> int:
+        (status,) = open_slots(server, [f"slot-{number}/a.bin"], x_forwarded_for=address)
+        return status
+
+    assert {begin(number, f"2001:db8:0:{number}::1") for number in range(8)} == {202}
+    assert {begin(number, f"2001:db8:0:{number}::1") for number in range(8, 20)} == {429}
+    assert begin(20, "2001:db8:1::1") == begin(21, "192.0.2.1") == 202
 
 
 # -- how long an upload lives ---------------------------------------------------------------------
