@@ -35,7 +35,7 @@ from hmacfs.storage.publish import (
     publish,
     remove_empty_folders,
 )
-from hmacfs.storage.tree import Folder
+from hmacfs.storage.tree import Folder, check_length
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -151,6 +151,7 @@ class LocalStorage:
 
     def _look_for(self, path: bytes) -> None:
         """Raises ``OSError`` if nothing has that name. Most uploads have a new folder of their own: one look tells."""
+        check_length(path)
         root = self.folders.root
         first, _, rest = path.partition(b"/")
         os.stat(first, dir_fd=root.fd, follow_symlinks=False)

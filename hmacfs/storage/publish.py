@@ -14,7 +14,7 @@ from hmacfs.filetypes import type_by_name
 from hmacfs.naming import StoredName
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, link_anonymous, rename_exclusively
 from hmacfs.storage.beneath import FOLDER_FLAGS
-from hmacfs.storage.tree import Folder, Root
+from hmacfs.storage.tree import Folder, Root, check_length
 
 #: Somebody may remove a folder between our making it and our linking into it: an upload that failed cleans up the
 #: folders it made, and another one may have been about to use them.
@@ -160,6 +160,7 @@ class _Place:
     __slots__ = ("_made", "_opened", "_root", "filename")
 
     def __init__(self, root: Root, name: StoredName, *, durable: bool) -> None:
+        check_length(name.raw)
         *parents, self.filename = name.raw.split(b"/")
         self._root = root
         #: From the deepest folder that was there to the file's.

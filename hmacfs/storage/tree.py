@@ -21,6 +21,9 @@ RESERVED = RESERVED_FOLDER.encode()
 
 Identity = tuple[int, int]
 
+#: With the zero byte at its end (Linux, limits.h).
+_PATH_MAX = 4096
+
 #: Spellings of the reserved folder's name that are one name to some file system: without regard to case (ASCII's,
 #: Unicode's), to characters that are not seen, to dots and blanks at the end, to a stream's name; short names (8.3).
 _SPELLINGS = (
@@ -28,6 +31,13 @@ _SPELLINGS = (
     b".hmacfs::$INDEX_ALLOCATION",
     *(b"HMACFS~%d" % number for number in range(1, 10)),
 )
+
+
+def check_length(path: bytes) -> None:
+    """Raises ``OSError`` (``ENAMETOOLONG``) for a path that no system call takes whole: made level by level it could be
+    stored, and not be read."""
+    if len(path) >= _PATH_MAX:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
 class Folder:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hmacfs.errors import NameTaken, NotFound
+from hmacfs.errors import BadName, NameTaken, NotFound
 from hmacfs.naming import StoredName
 from hmacfs.offload import Disk, Offload
 from hmacfs.retry import Retry
@@ -119,6 +119,17 @@ def test_deep_paths_are_opened_level_by_level(storage: LocalStorage, monkeypatch
     looked_up = 0
     os.close(storage.open(StoredName("link/x")).fd)
     assert looked_up <= 3 * 64
+
+
+def test_a_path_that_could_be_made_but_not_opened_is_refused(storage: LocalStorage) -> None:
+    name = "/".join(["s" * 255] * 15 + ["s" * 127, "s" * 128])
+    assert len(name) == 4096
+    for call in (lambda: storage.exists(StoredName(name)), lambda: store(storage, name)):
+        with pytest.raises(BadName):
+            call()
+    assert [path.name for path in storage.root.iterdir()] == [".hmacfs"]
+    store(storage, name[:-1])
+    os.close(storage.open(StoredName(name[:-1])).fd)
 
 
 def test_links_are_followed_so_far_and_no_farther(storage: LocalStorage) -> None:
