@@ -15,6 +15,12 @@ from hmacfs.storage.rows import Row, SharedRows
 #: When a client whose uploads take too much may come again, in seconds: some of them may be done then.
 _RETRY_AFTER = 10
 
+#: While less than this part of a share is reserved by all together, nobody can have more than a share, though each of
+#: as many processes knows only what the others had reserved a moment ago.
+_SMALL = 64
+#: How many networks without reservations keep their rows until the next ``tell``.
+_KEPT = 1024
+
 #: The networks that a client belongs to, each with how many shares it may have; none for a client without a limit.
 Networks = tuple[tuple[str, int], ...]
 
@@ -49,25 +55,39 @@ class ClientShares:
         self.of = of
         self._known: dict[str, _Network] = {}
 
-    def take(self, reservation: Reserving, least: int, most: int, free: int) -> int:
+    def take(self, reservation: Reserving, least: int, most: int, free: int, reserved: int) -> int:
         """Count between ``least`` and ``most`` further bytes of a reservation, where uploads may take ``free`` bytes in
-        all: how many. Raises ``TooMuchReserved``."""
+        all and have ``reserved`` so many, as was known a moment ago: how many. Raises ``TooMuchReserved``."""
         share = self.of(free)
+        if reserved + most <= share // _SMALL:
+            for name, _ in reservation.networks:
+                if name not in self._known:
+                    with self._rows:
+                        self._claim(name)
+            self._count(reservation, most)
+            return most
         with self._rows:
             for name, shares in reservation.networks if share else ():
                 room = self._room(name, share * shares, least)
                 if room < least:
                     raise TooMuchReserved(_RETRY_AFTER)
                 most = min(most, room)
-            reservation.told += most
             for name, _ in reservation.networks:
-                network = self._known.get(name)
-                if network is None:
-                    network = self._known[name] = _Network(Row(_key(name)))
-                    self._rows.claim(network.row)
-                network.reservations.add(reservation)
-                self._add(network, most)
+                if name not in self._known:
+                    self._claim(name)
+            self._count(reservation, most)
         return most
+
+    def _claim(self, name: str) -> None:
+        network = self._known[name] = _Network(Row(_key(name)))
+        self._rows.claim(network.row)
+
+    def _count(self, reservation: Reserving, count: int) -> None:
+        reservation.told += count
+        for name, _ in reservation.networks:
+            network = self._known[name]
+            network.reservations.add(reservation)
+            self._add(network, count)
 
     def _room(self, name: str, limit: int, least: int) -> int:
         """What clients of a network may reserve besides; exact, as far as this process knows, if it is too little."""
@@ -86,15 +106,22 @@ class ClientShares:
                 continue
             network.reservations.discard(reservation)
             self._add(network, -reservation.told)
-            if not network.reservations:
-                del self._known[name]
-                with self._rows:
-                    self._rows.release(network.row)
+        if len(self._known) > _KEPT:
+            self._release_unused()
 
     def tell(self) -> None:
-        """Tell the other processes how much of what was reserved is used by now."""
+        """Tell the other processes how much of what was reserved is used by now. To be called once a second."""
+        self._release_unused()
         for network in self._known.values():
             self._tell(network.reservations)
+
+    def _release_unused(self) -> None:
+        """A client that has uploaded a file often sends another at once: its rows are kept for a moment."""
+        unused = [name for name, network in self._known.items() if not network.reservations]
+        if unused:
+            with self._rows:
+                for name in unused:
+                    self._rows.release(self._known.pop(name).row)
 
     def _tell(self, reservations: Iterable[Reserving]) -> None:
         for reservation in reservations:

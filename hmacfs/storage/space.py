@@ -151,6 +151,7 @@ class SpaceGuard:
         self._running: set[Reservation] = set()
         self._reserved = 0
         self._free = 0
+        self._others = 0
         self._spare = 0
         self._measured = float("-inf")
 
@@ -210,13 +211,14 @@ class SpaceGuard:
     def _measure(self) -> int:
         free = self._free_bytes()
         self._free = UNKNOWN_BYTES if free is None else max(0, free - self._least_free())
-        self._spare = self._free - self._shared.of_others() if free is not None else UNKNOWN_BYTES
+        self._others = self._shared.of_others()
+        self._spare = UNKNOWN_BYTES if free is None else self._free - self._others
         self._measured = self._clock()
         return self._spare - sum(running.left for running in self._running)
 
     def _admit(self, reservation: Reservation, least: int, most: int) -> None:
         if reservation.networks and self._shares is not None:
-            most = self._shares.take(reservation, least, most, self._free)
+            most = self._shares.take(reservation, least, most, self._free, self._reserved + self._others)
         reservation.count += most
         self._reserved += most
         self._shared.announce(self._reserved)
@@ -236,8 +238,8 @@ class SpaceGuard:
             time.sleep(ANNOUNCE_SECONDS)
             if self._running:
                 self._shared.announce(sum(running.left for running in self._running))
-                if self._shares is not None:
-                    self._shares.tell()
+            if self._shares is not None:
+                self._shares.tell()
 
 
 class Reservation:

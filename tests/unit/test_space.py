@@ -146,6 +146,32 @@ def test_a_client_has_its_share_of_what_may_be_used(tmp_path: Path) -> None:
         pass
 
 
+def test_where_little_is_reserved_it_is_counted_all_the_same(tmp_path: Path) -> None:
+    def counted() -> list[int]:
+        with rows:
+            return [found.number for found in rows.find(b"\0reserved by a/1")]
+
+    rows = SharedRows(tmp_path / "rows", places=64)
+    shares = ClientShares(rows, lambda client: ((client, 1),), lambda free: 64_000)
+    disk = FileSystem(free=3 * PLENTY_BYTES)
+    guard = SpaceGuard(disk.free_bytes, lambda: 0, SharedSums(tmp_path / "sums"), lambda: disk.now, shares)
+    with guard.reserve(400, Body(client="a/1")):
+        body = Body(client="a/1")
+        with guard.reserve(300, body):
+            assert counted() == [700]
+            body.received = 100
+            shares.tell()
+            assert counted() == [600]
+            with guard.reserve(63_400, Body(client="a/1")):
+                assert counted() == [64_000]
+            with pytest.raises(TooMuchReserved), guard.reserve(63_401, Body(client="a/1")):
+                pass
+        assert counted() == [400]
+    assert counted() == [0]
+    shares.tell()
+    assert counted() == []
+
+
 def test_a_wide_network_has_some_shares(tmp_path: Path) -> None:
     guard = shared_guard(tmp_path, FileSystem(free=10**6), lambda free: 50)
     with ExitStack() as stack:
