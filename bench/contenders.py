@@ -176,7 +176,9 @@ class ShippedHmacfs(DurableHmacfs):
 
     def launch(self) -> None:
         self.metrics_port = free_port()
-        limits = dict.fromkeys(("UploadMaxSize", "IdleTimeout", "AuthFailureRateLimit", "UploadRateLimit"))
+        limits = dict.fromkeys(
+            ("UploadMaxSize", "IdleTimeout", "MaxConnectionsPerClient", "AuthFailureRateLimit", "UploadRateLimit")
+        )
         self.run_server(
             **{**limits, "ListenPort": f"127.0.0.1:{self.port}", "MetricsPort": f"127.0.0.1:{self.metrics_port}"}
         )
