@@ -66,6 +66,11 @@ class Site:
         self.health.is_draining = True
         self.core.sweeper.stop()
 
+    def note_turned_away(self) -> None:
+        """A connection was one too many of its peer."""
+        if self.pulse is not None:
+            self.pulse.note_turned_away()
+
     def tasks(self, connections: Callable[[], int]) -> list[Callable[[], None]]:
         """Endless functions, each to run in a greenlet of its own. ``connections`` tells how many are open."""
         core = self.core

@@ -148,7 +148,8 @@ class _Share(NamedTuple):
 class PeerBound:
     """One worker's judgement of the connections that it accepts: ``MaxConnectionsPerClient``, 0 for no bound.
 
-    trusted: networks of proxies, which bring the connections of many clients. clock: ``time.monotonic`` or its like.
+    trusted: networks of proxies, which bring the connections of many clients. on_refusal: called for each one
+    that is one too many. clock: ``time.monotonic`` or its like.
     """
 
     def __init__(
@@ -158,12 +159,14 @@ class PeerBound:
         bound: int,
         trusted: Sequence[Network],
         *,
+        on_refusal: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._counts = counts
         self._row = counts.row(age) if bound else None
         self._bound = bound
         self._trusted = tuple(trusted)
+        self._on_refusal = on_refusal
         self._clock = clock
         self._told: dict[bytes, float] = {}
         self._shares_of = bounded_cache(4096)(self._find_shares)
@@ -182,6 +185,7 @@ class PeerBound:
                 is_within = False
         if not is_within:
             self._remove(shares)
+            self._on_refusal()
             self._tell(peer[0], shares[0].key)
         return is_within
 

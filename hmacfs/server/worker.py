@@ -172,7 +172,13 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             self._tls = ssl_context(self.cfg)
             log.info("TLS: files pass through this process, which is slower; a proxy in front is faster")
         settings = self._settings
-        self._peers = PeerBound(peers, self.age, settings.max_connections_per_client, settings.trusted_proxies)
+        self._peers = PeerBound(
+            peers,
+            self.age,
+            settings.max_connections_per_client,
+            settings.trusted_proxies,
+            on_refusal=self.wsgi.extensions["hmacfs"].note_turned_away,
+        )
         gevent.get_hub().print_exception = _log_unexpected  # type: ignore[assignment, method-assign]
         self._share.begin()
         servers = [self._listen(listener) for listener in self.sockets]

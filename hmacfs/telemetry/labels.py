@@ -27,6 +27,9 @@ REFUSALS: Mapping[str, str] = {
     "no-space": "space",
 }
 
+#: A connection that was closed at once, since its peer had too many: there was no request, and no word of ``errors``.
+TURNED_AWAY = "connections"
+
 #: The application's own mistake.
 _INTERNAL = "internal-error"
 #: What a download can fail at. Any other reason is one that only uploads have.

@@ -59,7 +59,7 @@ class Metrics:
         self._children: dict[tuple[str, str, int], tuple[Counter, Counter]] = {}
 
     def _begin_at_zero(self, probes: Collection[str]) -> None:
-        for reason in set(labels.REFUSALS.values()):
+        for reason in {*labels.REFUSALS.values(), labels.TURNED_AWAY}:
             self._refusals.labels(reason)
         for reason in labels.upload_reasons():
             self._upload_errors.labels(reason)
@@ -119,6 +119,10 @@ class Metrics:
         elif event.status < 300:
             self._download_seconds.observe(event.seconds)
             self._downloads.inc()
+
+    def note_turned_away(self) -> None:
+        """A connection was one too many of its peer."""
+        self._refusals.labels(labels.TURNED_AWAY).inc()
 
     def touch(self) -> None:
         """Change a value, by nothing."""

@@ -48,6 +48,10 @@ class Pulse:
         self._lock = lock
         self._counted: list[str] = []
 
+    def note_turned_away(self) -> None:
+        """A connection was one too many of its peer."""
+        self._metrics.note_turned_away()
+
     def beat(self, connections: Callable[[], int], tasks: int) -> None:
         """connections: how many are open, a greenlet each; tasks: how many greenlets there are besides."""
         while True:

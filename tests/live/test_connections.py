@@ -12,8 +12,8 @@ from typing import Self
 
 import pytest
 
-from tests.live.client import Client
-from tests.servers import wait_until
+from tests.live.client import Client, request
+from tests.servers import free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
 StartServer = Callable[..., HmacFileServer]
@@ -159,6 +159,18 @@ def test_the_bound_is_exact_and_told_and_ends_with_the_connections(start_server:
             assert all(map(is_served, clients))
             with Client(server, source=HONEST) as client:
                 assert is_served(client)
+
+
+def test_connections_that_are_too_many_are_counted(start_server: StartServer) -> None:
+    port = free_port()
+    server = start_server(MetricsEnabled=True, MetricsPort=f"127.0.0.1:{port}", MaxConnectionsPerClient=BOUND)
+    with contextlib.ExitStack() as stack:
+        all_that_it_gets(server, stack)
+        for _ in range(3):
+            with Client(server, source=ATTACKER) as client:
+                assert client.answer().status == 429
+    line = b'\nhmacfs_refusals_total{reason="connections"} 3.0\n'
+    wait_until(lambda: line in request(port, "GET", "/metrics").body, what="three in the metrics")
 
 
 def test_connections_of_a_worker_that_died_are_not_counted(start_server: StartServer) -> None:

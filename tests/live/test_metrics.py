@@ -105,6 +105,7 @@ def test_every_counter_is_there_from_the_first_scrape_on(start_server: StartServ
         'file_server_download_errors_total{reason="not-found"} 0.0',
         'file_server_download_errors_total{reason="answer-cut-short"} 0.0',
         'hmacfs_refusals_total{reason="space"} 0.0',
+        'hmacfs_refusals_total{reason="connections"} 0.0',
         'http_requests_total{method="PUT",path="/upload/<path>"} 0.0',
         'hmacfs_http_responses_total{method="PUT",status="507"} 0.0',
         'hmacfs_http_responses_total{method="GET",status="500"} 0.0',
@@ -120,6 +121,7 @@ def test_every_counter_is_there_from_the_first_scrape_on(start_server: StartServ
     with Client(server) as client:
         client.head("PUT", server.path("forged") + "?v=" + "0" * 64, content_length=5)
         assert client.answer().status == 403
+    wait_until(lambda: metered.value("hmacfs_refusals_total", reason="signature") == 1, what="a scrape of all that")
     assert {line.rpartition(" ")[0] for line in metered.text().splitlines() if "_total" in line} == before
 
 
