@@ -176,12 +176,9 @@ class ShippedHmacfs(DurableHmacfs):
 
     def launch(self) -> None:
         self.metrics_port = free_port()
-        limits = dict.fromkeys(
-            ("UploadMaxSize", "IdleTimeout", "MaxConnectionsPerClient", "AuthFailureRateLimit", "UploadRateLimit")
-        )
-        self.run_server(
-            **{**limits, "ListenPort": f"127.0.0.1:{self.port}", "MetricsPort": f"127.0.0.1:{self.metrics_port}"}
-        )
+        limits = ("UploadMaxSize", "IdleTimeout", "AuthFailureRateLimit", "MaxConnectionsPerClient", "LogLevel")
+        ports = {"ListenPort": f"127.0.0.1:{self.port}", "MetricsPort": f"127.0.0.1:{self.metrics_port}"}
+        self.run_server(**dict.fromkeys(limits), **ports)
 
 
 class FrontedHmacfs(Hmacfs):

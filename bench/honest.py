@@ -11,18 +11,18 @@ from bench.metrics import Sample
 from bench.names import signed_path
 
 _ADDRESS = "127.0.77.1"
-_INTERVAL_SECONDS = 1.0
 _TIMEOUT_SECONDS = 30.0
 
 
-def uploads(port: int, secret: str, source: Path, names: Iterator[str], seconds: int) -> Sample:
-    """Upload ``source`` once a second, so often. An upload that takes longer makes the next one late, as people are."""
+def uploads(port: int, secret: str, source: Path, names: Iterator[str], count: int, *, interval: float = 1.0) -> Sample:
+    """Upload ``source`` so often, once every ``interval`` seconds. One that takes longer makes the next one late, as
+    people are."""
     body = source.read_bytes()
     latencies: list[float] = []
     refused = 0
     begin = time.monotonic()
-    for number in range(seconds):
-        time.sleep(max(0.0, begin + number * _INTERVAL_SECONDS - time.monotonic()))
+    for number in range(count):
+        time.sleep(max(0.0, begin + number * interval - time.monotonic()))
         before = time.monotonic()
         refused += not _upload(port, signed_path(secret, next(names), len(body)), body)
         latencies.append(time.monotonic() - before)
