@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Generic, Protocol, TypeVar
 
-from hmacfs.errors import LengthRequired, NameTaken, TooLarge
+from hmacfs.errors import LengthRequired, NameTaken, NoSpace, TooLarge, TooMuchReserved
 from hmacfs.naming import StoredName
 
 
@@ -49,7 +49,11 @@ class StagedFile(Protocol[FactsT]):
 
 class Storage(Protocol[FactsT]):
     """What storing a whole file needs. All errors are this project's own (``NameTaken``, ``NoSpace``,
-    ``StorageFailed``); nothing is visible or left over unless ``publish`` returned."""
+    ``StorageFailed``); nothing is visible or left over unless ``publish`` returned. ``durable``: that waits for the
+    disk."""
+
+    @property
+    def durable(self) -> bool: ...
 
     def exists(self, name: StoredName) -> bool: ...
 
@@ -143,8 +147,20 @@ class StoreWhole(Generic[BodyT, FactsT]):
             raise LengthRequired
         if length is not None and length > self.max_size:
             raise TooLarge
-        if self._storage.exists(name):
+        # Publication finds a taken name as well, and a small body that is here costs little until then.
+        is_judged_late = body.is_here and digest is None and not self._storage.durable
+        if not is_judged_late and self._storage.exists(name):
             raise NameTaken
+        try:
+            return self._store(name, body, length, content_type, digest)
+        except (NoSpace, TooMuchReserved):
+            if is_judged_late and self._storage.exists(name):
+                raise NameTaken from None
+            raise
+
+    def _store(
+        self, name: StoredName, body: BodyT, length: int | None, content_type: str | None, digest: Digest | None
+    ) -> FactsT:
         with (
             self._running.claim(name, body),
             self._space.reserve(length, body) as reserved,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,20 @@ def test_the_first_fault_is_answered_whatever_comes_after_it(full_server: HmacFi
         assert found == expected
         assert server.stop() == 0
         assert server.stored() == ["taken/file"]
+
+
+@pytest.mark.parametrize("durability", ["fsync", "none"])
+def test_a_body_that_is_here_already_is_judged_in_the_same_order(tmp_path: Path, durability: str) -> None:
+    with HmacFileServer(tmp_path, MinFreeSpace=2**60, Durability=durability, ReadyPath="/healthz") as server:
+        (server.store / "folder").mkdir()
+        (server.store / "folder/taken").write_bytes(b"first")
+        for name, status in {"folder/taken": 409, "folder": 409, "folder/taken/below": 409, "folder/new": 507}.items():
+            with Client(server) as client:
+                head = f"PUT {server.sign_v(name, 5)} HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n"
+                client.send(head.encode() + b"later")  # at once
+                assert client.answer("PUT").status == status, name
+        assert server.stored() == ["folder/taken"]
+        assert (server.store / "folder/taken").read_bytes() == b"first"
 
 
 @pytest.mark.parametrize("headers", [{"content_range": "bytes 9-1/x"}, {"x_chunk_id": "0"}, {"x_chunk_id": "9" * 30}])

@@ -7,6 +7,7 @@ import glob
 import os
 import pwd
 import resource
+import secrets
 import shutil
 import signal
 import socket
@@ -64,12 +65,26 @@ def raise_descriptor_limit() -> None:
 
 
 def free_port() -> int:
-    """A loopback port that nothing listened at a moment ago."""
+    """A loopback port that nothing listened at a moment ago. It is none of those that the kernel gives to clients: one of
+    these could have it before its server is started, or started again."""
+    with contextlib.suppress(OSError, ValueError):
+        first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        for _ in range(100):
+            if _is_free(port := 10_000 + secrets.randbelow(first_of_clients - 10_000)):
+                return port
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def wait_until(condition: Callable[[], T], *, timeout: float = 45.0, what: str = "the condition") -> T:
