@@ -11,6 +11,7 @@ from pathlib import Path
 import flask
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
+from hmacfs.addresses import NetworkShares, networks_of
 from hmacfs.caching import bounded_cache
 from hmacfs.config import Settings
 from hmacfs.config.values import FreeSpace
@@ -25,7 +26,7 @@ from hmacfs.storage.opening import open_storage
 from hmacfs.storage.partial import PartialFiles
 from hmacfs.storage.rows import SharedRows
 from hmacfs.storage.running import RunningUploads
-from hmacfs.storage.shares import ClientShares, Networks
+from hmacfs.storage.shares import ClientShares
 from hmacfs.storage.space import SharedSums, SpaceGuard
 from hmacfs.telemetry.events import Events, RequestFinished
 from hmacfs.telemetry.files import ValueFiles
@@ -37,7 +38,7 @@ from hmacfs.uploads.progress import Limits, Swept
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.tokens import SessionTokens
 from hmacfs.uploads.whole import StoreWhole
-from hmacfs.web.client import ClientAddress, networks_of
+from hmacfs.web.client import ClientAddress
 from hmacfs.web.cors import Cors
 from hmacfs.web.files import ServeFile
 from hmacfs.web.guards import Guards
@@ -152,7 +153,7 @@ def _shares(settings: Settings, rows: SharedRows) -> ClientShares | None:
     limited = Clients(settings.rate_limit_exempt, "MaxReservedPerClient")
 
     @bounded_cache(4096)
-    def networks(client: str) -> Networks:
+    def networks(client: str) -> NetworkShares:
         return networks_of(client) if limited(client) is not None else ()
 
     return ClientShares(rows, networks, share.of)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-#: Of the original's example.
-PUBLISHED_SECRET = "a-horse-is-a-horse-even-is-a-jet"  # noqa: S105
-
 #: In small letters, without anything between them and without digits around them: of examples, this project's and
 #: others', and what people write until they have something better.
 _KNOWN = frozenset(

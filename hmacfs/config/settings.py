@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hmacfs.config.values as values
-from hmacfs.config.values import FreeSpace, Network, Secret, TcpAddress, UnixAddress
+from hmacfs.addresses import Network
+from hmacfs.config.values import FreeSpace, Secret, TcpAddress, UnixAddress
 from hmacfs.masking import passwords_in
 
 REQUIRED = object()

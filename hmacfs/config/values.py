@@ -19,9 +19,9 @@ from urllib.parse import SplitResult, urlsplit
 
 import limits
 
+from hmacfs.addresses import Network
 from hmacfs.masking import mask_value
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Parser = Callable[[Any], Any]
 
 #: Units as the original counts them: KB is 1,024 bytes, like KiB.

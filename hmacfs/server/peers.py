@@ -7,6 +7,7 @@ then, so that two of them that accept at once never pass the bound together.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import mmap
@@ -16,9 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from hmacfs.addresses import Network, canonical, is_in, networks_of
 from hmacfs.caching import bounded_cache
-from hmacfs.config.values import Network
-from hmacfs.web.client import canonical, networks_of, parse
 
 log = logging.getLogger("hmacfs.server")
 
@@ -70,10 +70,10 @@ class PeerCounts:
             self._map[start : start + self._ROW] = bytes(self._ROW)
         self._map[row] = 0
 
-    def row(self, age: int) -> Row | None:
+    def row(self, age: int) -> WorkerCounts | None:
         """A worker's own row, ``None`` if there was none left."""
         row = self._rows.get(age)
-        return None if row is None else Row(self._map, self._HEADER + row * self._ROW, row)
+        return None if row is None else WorkerCounts(self._map, self._HEADER + row * self._ROW, row)
 
     def digest(self, network: str) -> bytes:
         # With a secret, so that nobody can choose addresses that share their places.
@@ -105,7 +105,7 @@ def first_place(key: bytes) -> int:
     return int.from_bytes(key, "little") % (PeerCounts.PLACES - PeerCounts.PROBES + 1)
 
 
-class Row:
+class WorkerCounts:
     """One worker's counts, which it alone writes."""
 
     def __init__(self, memory: mmap.mmap, start: int, number: int) -> None:
@@ -138,8 +138,8 @@ class Row:
                 del self._places[key]
 
 
-class _Share(NamedTuple):
-    """What one network may have."""
+class _NetworkBound(NamedTuple):
+    """How many connections one network may have."""
 
     key: bytes
     bound: int
@@ -165,12 +165,12 @@ class PeerBound:
         self._counts = counts
         self._row = counts.row(age) if bound else None
         self._bound = bound
-        self._trusted = tuple(trusted)
         self._on_refusal = on_refusal
         self._clock = clock
         self._told: dict[bytes, float] = {}
-        self._shares_of = bounded_cache(4096)(self._find_shares)
-        self.is_trusted = bounded_cache(4096)(self._look_up)
+        self._bounds_of = bounded_cache(4096)(self._find_bounds)
+        #: Whether that host is a trusted proxy.
+        self.is_trusted = bounded_cache(4096)(functools.partial(is_in, networks=tuple(trusted)))
 
     def admit(self, peer: object) -> bool:
         """Count a connection from this socket address, unless there would be too many of its network: whether there is
@@ -178,39 +178,34 @@ class PeerBound:
         row = self._row
         if row is None or not isinstance(peer, tuple):
             return True
-        shares = self._shares_of(peer[0])
+        bounds = self._bounds_of(peer[0])
         is_within = True
-        for key, bound in shares:
+        for key, bound in bounds:
             if row.add(key) + self._counts.elsewhere(key, row.number) > bound:
                 is_within = False
         if not is_within:
-            self._remove(shares)
+            self._remove(bounds)
             self._on_refusal()
-            self._tell(peer[0], shares[0].key)
+            self._tell(peer[0], bounds[0].key)
         return is_within
 
     def leave(self, peer: object) -> None:
         """A connection that was admitted has ended."""
         if self._row is not None and isinstance(peer, tuple):
-            self._remove(self._shares_of(peer[0]))
+            self._remove(self._bounds_of(peer[0]))
 
-    def _remove(self, shares: tuple[_Share, ...]) -> None:
+    def _remove(self, bounds: tuple[_NetworkBound, ...]) -> None:
         if self._row is not None:
-            for key, _ in shares:
+            for key, _ in bounds:
                 self._row.remove(key)
 
-    def _find_shares(self, host: str) -> tuple[_Share, ...]:
+    def _find_bounds(self, host: str) -> tuple[_NetworkBound, ...]:
         if self.is_trusted(host):
             return ()
         return tuple(
-            _Share(self._counts.digest(network), self._bound * shares)
+            _NetworkBound(self._counts.digest(network), self._bound * shares)
             for network, shares in networks_of(canonical(host))
         )
-
-    def _look_up(self, host: str) -> bool:
-        """Whether that host is a trusted proxy."""
-        address = parse(host)
-        return address is not None and any(address in network for network in self._trusted)
 
     def _tell(self, host: str, key: bytes) -> None:
         now = self._clock()

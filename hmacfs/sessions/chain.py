@@ -36,7 +36,7 @@ from hmacfs.errors import SessionStoreBusy, SessionStoreUnavailable
 from hmacfs.sessions.link import Link, StoreStatus
 from hmacfs.sessions.records import save_with, supersedes
 from hmacfs.sessions.replica import Replica
-from hmacfs.uploads.session import Session, Share, State
+from hmacfs.uploads.session import CountedBy, Session, State
 
 R = TypeVar("R")
 
@@ -152,11 +152,11 @@ class Chain:
     def of_path(self, path: str) -> list[Session]:
         return self._ask_fullest(lambda store: store.of_path(path))
 
-    def count_open(self, share: Share, who: str) -> int:
-        return self._ask_fullest(lambda store: store.count_open(share, who))
+    def count_open(self, by: CountedBy, who: str) -> int:
+        return self._ask_fullest(lambda store: store.count_open(by, who))
 
-    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
-        return self._ask_fullest(lambda store: store.open_of(share, who, limit))
+    def open_of(self, by: CountedBy, who: str, limit: int) -> list[Session]:
+        return self._ask_fullest(lambda store: store.open_of(by, who, limit))
 
     def count_by_state(self) -> dict[str, int]:
         return self._ask_fullest(lambda store: store.count_by_state())

@@ -11,7 +11,7 @@ import redis
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.sessions import redis_scripts
 from hmacfs.sessions.records import decode, digest, encode, is_key, save_with
-from hmacfs.uploads.session import Session, Share, State
+from hmacfs.uploads.session import CountedBy, Session, State
 
 _PREFIX = "hmacfs:session:"
 _STATES = tuple(map(str, State))
@@ -129,12 +129,12 @@ class RedisStore:
     def of_path(self, path: str) -> list[Session]:
         return self._members(_index("path", path), _ALL)
 
-    def count_open(self, share: Share, who: str) -> int:
+    def count_open(self, by: CountedBy, who: str) -> int:
         with _translated():
-            return int(cast("int", self._count_open([_index(share, who)], [_PREFIX])))
+            return int(cast("int", self._count_open([_index(by, who)], [_PREFIX])))
 
-    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
-        return self._members(_index(share, who), limit)
+    def open_of(self, by: CountedBy, who: str, limit: int) -> list[Session]:
+        return self._members(_index(by, who), limit)
 
     def _members(self, index: str, limit: int) -> list[Session]:
         """Of an index's sessions, those that were touched longest ago first."""
@@ -199,8 +199,8 @@ class RedisStore:
         indexes = [
             _index("slot", session.slot),
             _index("finished", session.slot),
-            _index(Share.OWNER, session.owner),
-            _index(Share.SITE, session.site or None),
+            _index(CountedBy.OWNER, session.owner),
+            _index(CountedBy.SITE, session.site or None),
             _index("path", session.path),
         ]
         keys = [_PREFIX + session.key, *indexes, *_STATE_KEYS]

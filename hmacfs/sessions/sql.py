@@ -22,7 +22,7 @@ from hmacfs.offload import Offload
 from hmacfs.sessions import schema
 from hmacfs.sessions.database import Database
 from hmacfs.sessions.records import decode, digest, encode, is_key, save_with
-from hmacfs.uploads.session import Session, Share, State
+from hmacfs.uploads.session import CountedBy, Session, State
 
 R = TypeVar("R")
 
@@ -40,9 +40,9 @@ _BY_FINISHED_SLOT = (
     sa.select(_C.record).where(_C.finished_slot == sa.bindparam("sought")).order_by(_C.touched.desc()).limit(1)
 )
 _BY_PATH = sa.select(_C.record).where(_C.path_digest == sa.bindparam("sought"))
-_OPEN_BY = {Share.OWNER: _C.open_owner, Share.SITE: _C.open_site}
+_OPEN_BY = {CountedBy.OWNER: _C.open_owner, CountedBy.SITE: _C.open_site}
 _COUNT_OPEN = {
-    share: sa.select(sa.func.count()).where(column == sa.bindparam("sought")) for share, column in _OPEN_BY.items()
+    by: sa.select(sa.func.count()).where(column == sa.bindparam("sought")) for by, column in _OPEN_BY.items()
 }
 _INSERT = sa.insert(_TABLE)
 #: Only an older copy is replaced. The columns to set are those that are given besides.
@@ -118,12 +118,12 @@ class SqlStore:
         records = self._run(lambda connection: connection.scalars(_BY_PATH, {"sought": digest(path)}).all())
         return [decode(record) for record in records]
 
-    def count_open(self, share: Share, who: str) -> int:
+    def count_open(self, by: CountedBy, who: str) -> int:
         sought = {"sought": digest(who)}
-        return self._run(lambda connection: int(connection.execute(_COUNT_OPEN[share], sought).scalar_one()))
+        return self._run(lambda connection: int(connection.execute(_COUNT_OPEN[by], sought).scalar_one()))
 
-    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
-        query = sa.select(_C.record).where(_OPEN_BY[share] == digest(who)).order_by(_C.touched, _C.token).limit(limit)
+    def open_of(self, by: CountedBy, who: str, limit: int) -> list[Session]:
+        query = sa.select(_C.record).where(_OPEN_BY[by] == digest(who)).order_by(_C.touched, _C.token).limit(limit)
         return [decode(record) for record in self._run(lambda connection: connection.scalars(query).all())]
 
     def count_by_state(self) -> dict[str, int]:

@@ -128,7 +128,7 @@ class SharedRows:
         self._own.add(row)
         self._place(row)
         if row.position is None:
-            log.warning("%s is full: not all running uploads are told apart", self._path)
+            log.warning("%s is full: not all running uploads and their clients are told apart", self._path)
 
     def write(self, row: Row) -> None:
         """Publish the row's number and time. Needs no lock."""

@@ -1,7 +1,7 @@
 """What each client has reserved of the free space, over all processes of the machine.
 
-A client's bytes are counted for the networks that it belongs to (see ``Networks``), in rows that all processes see: one
-for each network and process.
+A client's bytes are counted for the networks that it belongs to (see ``NetworkShares``), in rows that all processes
+see: one for each network and process.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from hmacfs.addresses import NetworkShares
 from hmacfs.errors import TooMuchReserved
 from hmacfs.storage.rows import Row, SharedRows
 
@@ -21,14 +22,11 @@ _SMALL = 64
 #: How many networks without reservations keep their rows until the next ``tell``.
 _KEPT = 1024
 
-#: The networks that a client belongs to, each with how many shares it may have; none for a client without a limit.
-Networks = tuple[tuple[str, int], ...]
-
 
 class Reserving(Protocol):
     """A reservation. ``left``: its bytes that are still to come; ``told``: how many of them others know of."""
 
-    networks: Networks
+    networks: NetworkShares
     told: int
 
     @property
@@ -49,7 +47,7 @@ class ClientShares:
     """networks: those of a client's address. of: what one client may have reserved where uploads may take so many bytes
     in all; 0 for no limit."""
 
-    def __init__(self, rows: SharedRows, networks: Callable[[str], Networks], of: Callable[[int], int]) -> None:
+    def __init__(self, rows: SharedRows, networks: Callable[[str], NetworkShares], of: Callable[[int], int]) -> None:
         self._rows = rows
         self.networks = networks
         self.of = of

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from hmacfs import processes
+from hmacfs.addresses import NetworkShares
 from hmacfs.descriptors import allocate
 from hmacfs.errors import NoSpace, StorageFailed
 from hmacfs.shared_file import SharedFile
-from hmacfs.storage.shares import ClientShares, Networks
+from hmacfs.storage.shares import ClientShares
 
 log = logging.getLogger("hmacfs.storage")
 
@@ -252,7 +253,7 @@ class Reservation:
         self._announced = count
         self.body = body
         self.count = 0
-        self.networks: Networks = ()
+        self.networks: NetworkShares = ()
         self.told = 0
 
     @property

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from hmacfs.naming import StoredName
-from hmacfs.uploads.session import Session, Share
+from hmacfs.uploads.session import CountedBy, Session
 from hmacfs.uploads.whole import Counted, Digest
 
 BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
@@ -66,10 +66,10 @@ class SessionRecords(Protocol):
     def of_path(self, path: str) -> list[Session]:
         """All sessions of this path, in any state."""
 
-    def count_open(self, share: Share, who: str) -> int:
+    def count_open(self, by: CountedBy, who: str) -> int:
         """How many open sessions there are with this owner, or of this site."""
 
-    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
+    def open_of(self, by: CountedBy, who: str, limit: int) -> list[Session]:
         """At most ``limit`` of those sessions, those that were touched longest ago first."""
 
     def count_by_state(self) -> dict[str, int]:

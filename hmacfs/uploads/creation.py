@@ -18,7 +18,7 @@ from hmacfs.errors import NameTaken, SessionStoreBusy, SessionStoreUnavailable, 
 from hmacfs.naming import StoredName
 from hmacfs.uploads.contracts import Facts, Partials, SessionStore
 from hmacfs.uploads.progress import Limits
-from hmacfs.uploads.session import Owner, Session, Share, State
+from hmacfs.uploads.session import CountedBy, Owner, Session, State
 from hmacfs.uploads.tokens import SessionTokens
 from hmacfs.uploads.whole import Space
 
@@ -50,7 +50,7 @@ class Plan:
 
 
 class _Limit(NamedTuple):
-    share: Share
+    by: CountedBy
     who: str
     most: int
 
@@ -165,17 +165,17 @@ class Creation(Generic[FactsT]):
     def _limits_of(self, session: Session) -> Iterator[_Limit]:
         # Without a name, it is a proxy on the Unix socket: one limit for all whom that speaks for would lock all out.
         if session.owner:
-            yield _Limit(Share.OWNER, session.owner, self._limits.per_client)
+            yield _Limit(CountedBy.OWNER, session.owner, self._limits.per_client)
         if session.site:
-            yield _Limit(Share.SITE, session.site, _OWNERS_PER_SITE * self._limits.per_client)
+            yield _Limit(CountedBy.SITE, session.site, _OWNERS_PER_SITE * self._limits.per_client)
 
     def _count(self, limit: _Limit) -> int:
-        return self._sessions.count_open(limit.share, limit.who)
+        return self._sessions.count_open(limit.by, limit.who)
 
     def _make_room(self, limit: _Limit) -> bool:
         """End one upload that nobody seems to go on with; whether there was one."""
         now = self._clock()
-        candidates = self._sessions.open_of(limit.share, limit.who, _CANDIDATES)
+        candidates = self._sessions.open_of(limit.by, limit.who, _CANDIDATES)
         for session in sorted(candidates, key=self._silence):
             if now - self._silence(session)[0] < GIVES_WAY_SECONDS:
                 return False

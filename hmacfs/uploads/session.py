@@ -35,7 +35,7 @@ class Owner(NamedTuple):
     site: str = ""
 
 
-class Share(enum.StrEnum):
+class CountedBy(enum.StrEnum):
     """What open sessions are counted by: a field of ``Session``."""
 
     OWNER = "owner"

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from hmacfs.addresses import Network, canonical, is_in
 from hmacfs.caching import bounded_cache
 from hmacfs.web.forwarded import UNIX_SOCKET, UNKNOWN, nodes_of_forwarded, nodes_of_x_forwarded_for
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-#: How many clients' shares all of an IPv6 /48 may have.
-WIDE_SHARES = 4
 #: Headers up to this length are remembered with what came of them.
 _REMEMBERED_LENGTH = 128
 
@@ -29,8 +24,7 @@ class ClientAddress:
     """
 
     def __init__(self, trusted: Sequence[Network]) -> None:
-        self._trusted = tuple(trusted)
-        self._is_trusted = bounded_cache(1024)(self._look_up)
+        self._is_trusted = bounded_cache(1024)(functools.partial(is_in, networks=tuple(trusted)))
         self._remembered = functools.lru_cache(maxsize=1024)(self._named)
 
     def __call__(self, environ: dict[str, Any]) -> str:
@@ -59,42 +53,3 @@ class ClientAddress:
         if name is None:
             return None
         return "" if name == UNIX_SOCKET else canonical(name)
-
-    def _look_up(self, text: str) -> bool:
-        address = parse(text)
-        return address is not None and any(address in network for network in self._trusted)
-
-
-@bounded_cache(1024)
-def parse(text: str) -> Address | None:
-    """An IP address, ``None`` if it is none; an IPv4 address in IPv6's clothes is an IPv4 address."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-def network_of(client: str) -> str:
-    """Whom limits are counted for: the address, for IPv6 its /64, which is what one subscriber gets."""
-    address = parse(client)
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return client
-
-
-def networks_of(client: str) -> tuple[tuple[str, int], ...]:
-    """The networks that what a client takes is counted for, each with how many clients' shares it may have: for IPv6
-    the /64 and, since a subscriber may have many of those, the /48."""
-    address = parse(client)
-    if isinstance(address, ipaddress.IPv6Address):
-        return (network_of(client), 1), (str(ipaddress.ip_network((address, 48), strict=False)), WIDE_SHARES)
-    return ((client, 1),)
-
-
-@bounded_cache(1024)
-def canonical(text: str) -> str:
-    """The address in its one spelling; a text that is no address stays as it is."""
-    address = parse(text)
-    return str(address) if address is not None else text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from hmacfs.addresses import networks_of
 from hmacfs.uploads.session import Owner
-from hmacfs.web.client import networks_of
 from hmacfs.web.exchange import Exchange
 
 #: ejabberd's slots: the user (the SHA-1 of the address, or its node name), 40 random letters and digits, the file.

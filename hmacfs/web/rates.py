@@ -22,13 +22,14 @@ import flask
 import limits
 from flask_limiter import Limiter
 
+from hmacfs.addresses import Network, is_in, network_of
 from hmacfs.caching import bounded_cache
 from hmacfs.dialects.content_range import RangePiece
 from hmacfs.errors import BadSignature, BadToken, RateLimited, SlotMismatch, TokenExpired
 from hmacfs.rates.limiting import STORAGE_URI, STRATEGY, WindowRateLimiter
 from hmacfs.rates.switch import Switch
 from hmacfs.rates.window import Window
-from hmacfs.web.client import ClientAddress, Network, network_of, parse
+from hmacfs.web.client import ClientAddress
 from hmacfs.web.exchange import Exchange, Headers, Reply, View
 from hmacfs.web.slots import piece_of
 
@@ -146,10 +147,7 @@ class Clients:
                     "no %s applies to clients that the proxy does not name in X-Forwarded-For or Forwarded", self._limit
                 )
             return None
-        address = parse(client)
-        if address is not None and any(address in network for network in self._exempt):
-            return None
-        return network_of(client)
+        return None if is_in(client, self._exempt) else network_of(client)
 
 
 class Limit:

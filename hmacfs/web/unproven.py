@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hmacfs.addresses import network_of
 from hmacfs.errors import SessionStoreBusy
 from hmacfs.turns import Turns
 from hmacfs.uploads.tokens import key_of
-from hmacfs.web.client import network_of
 
 #: Questions of one client address at once, those that wait included.
 PER_CLIENT = 8

@@ -28,7 +28,7 @@ from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
 from hmacfs.sessions.sqlite import open_sqlite
-from hmacfs.uploads.session import Session, Share, State
+from hmacfs.uploads.session import CountedBy, Session, State
 from tests.live.pieces import new_key
 from tests.servers import wait_until
 from tests.servers.machine import OwnClock
@@ -349,7 +349,7 @@ def redis_evicts_keys(stage: Stage) -> None:
             assert chain.find("a") == chain.get(made.key) == before
             assert chain.get(other.key) == other
             assert not chain.create(session("a"))
-            assert chain.count_open(Share.OWNER, "192.0.2.1") == 2
+            assert chain.count_open(CountedBy.OWNER, "192.0.2.1") == 2
             assert before is not None
             saved = chain.save(before)
             assert stage.redis_store().find("a") == saved
@@ -397,7 +397,7 @@ def the_active_database_is_killed(stage: Stage) -> None:
             lambda: chain.find("a"),
             lambda: chain.create(session("a")),
             lambda: chain.stale(time.time(), 10),
-            lambda: chain.count_open(Share.OWNER, "192.0.2.1"),
+            lambda: chain.count_open(CountedBy.OWNER, "192.0.2.1"),
             lambda: chain.remove(new_key()),
             chain.ping,
         ):

@@ -24,7 +24,7 @@ from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
 from hmacfs.sessions.sqlite import open_sqlite
-from hmacfs.uploads.session import Session, Share, State
+from hmacfs.uploads.session import CountedBy, Session, State
 from tests.live.pieces import new_key
 from tests.servers import folder_of, wait_until
 from tests.servers.machine import Duration
@@ -297,7 +297,7 @@ def test_an_ended_session_gives_its_slot_back(store: Replica, end: State) -> Non
     ended = store.save(dataclasses.replace(made, state=end))
     assert store.find(made.path) is None
     assert store.get(made.key) == ended
-    assert store.count_open(Share.OWNER, made.owner) == 0
+    assert store.count_open(CountedBy.OWNER, made.owner) == 0
     assert store.create(following)
     assert store.find(made.path) == following
 
@@ -360,7 +360,7 @@ def test_remove_forgets_all_of_a_session(store: Replica) -> None:
     store.remove(made.key)
     store.remove(made.key)
     assert (store.get(made.key), store.find(made.path)) == (None, None)
-    assert store.count_open(Share.OWNER, made.owner) == 0
+    assert store.count_open(CountedBy.OWNER, made.owner) == 0
     assert sum(store.count_by_state().values()) == 0
     assert store.keys_since(0.0) == []
     assert store.create(session())
@@ -404,7 +404,7 @@ def test_counts(store: Replica) -> None:
     first = store.find("a/0")
     assert first is not None
     store.save(dataclasses.replace(first, state=State.FINISHED))
-    assert [store.count_open(Share.OWNER, owner) for owner in ("one", "two", "three")] == [3, 1, 0]
+    assert [store.count_open(CountedBy.OWNER, owner) for owner in ("one", "two", "three")] == [3, 1, 0]
     assert store.count_by_state() == {"open": 4, "finished": 1, "aborted": 0}
 
 
@@ -443,7 +443,7 @@ def test_concurrent_saves_of_different_sessions_all_stay(backend: Backend) -> No
 
     saved = together(6, save_often)
     assert [stores[0].get(one.key) for one in saved if isinstance(one, Session)] == saved
-    assert stores[0].count_open(Share.OWNER, "192.0.2.1") == 6
+    assert stores[0].count_open(CountedBy.OWNER, "192.0.2.1") == 6
 
 
 def test_every_connection_of_a_store_commits(backend: Backend) -> None:
@@ -580,19 +580,19 @@ def test_open_sessions_are_known_by_owner_and_by_site(store: Replica) -> None:
     for one in made:
         store.create(one)
     store.create(session("b", owner="192.0.2.1"))
-    assert store.count_open(Share.SITE, "2001:db8::/48") == 6
-    assert [store.count_open(Share.OWNER, f"2001:db8::{number}") for number in (0, 1, 2)] == [3, 3, 0]
-    assert (store.count_open(Share.SITE, ""), store.open_of(Share.SITE, "", 5)) == (0, [])
-    assert store.open_of(Share.SITE, "2001:db8::/48", 2) == [made[5], made[4]]
-    assert store.open_of(Share.OWNER, "2001:db8::0", 9) == [made[4], made[2], made[0]]
+    assert store.count_open(CountedBy.SITE, "2001:db8::/48") == 6
+    assert [store.count_open(CountedBy.OWNER, f"2001:db8::{number}") for number in (0, 1, 2)] == [3, 3, 0]
+    assert (store.count_open(CountedBy.SITE, ""), store.open_of(CountedBy.SITE, "", 5)) == (0, [])
+    assert store.open_of(CountedBy.SITE, "2001:db8::/48", 2) == [made[5], made[4]]
+    assert store.open_of(CountedBy.OWNER, "2001:db8::0", 9) == [made[4], made[2], made[0]]
     ended = store.save(dataclasses.replace(made[4], state=State.FINISHED))
-    assert store.count_open(Share.SITE, "2001:db8::/48") == 5
-    assert store.open_of(Share.OWNER, "2001:db8::0", 9) == [made[2], made[0]]
+    assert store.count_open(CountedBy.SITE, "2001:db8::/48") == 5
+    assert store.open_of(CountedBy.OWNER, "2001:db8::0", 9) == [made[2], made[0]]
     store.remove(made[2].key)
     store.remove(ended.key)
-    assert store.open_of(Share.OWNER, "2001:db8::0", 9) == [made[0]]
+    assert store.open_of(CountedBy.OWNER, "2001:db8::0", 9) == [made[0]]
     touched = store.save(dataclasses.replace(made[5], touched=1_700_000_200.0))
-    assert store.open_of(Share.SITE, "2001:db8::/48", 9) == [made[3], made[1], made[0], touched]
+    assert store.open_of(CountedBy.SITE, "2001:db8::/48", 9) == [made[3], made[1], made[0], touched]
 
 
 def test_closing_gives_the_connections_back(backend: Backend) -> None:

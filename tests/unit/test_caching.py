@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 import hmacfs
+from hmacfs.addresses import canonical, network_of, parse
 from hmacfs.caching import LONGEST_KEY, bounded_cache
 from hmacfs.errors import BadRequest, BadSignature, BadToken
 from hmacfs.keyring import Keyring, sign_v
 from hmacfs.server.http1 import parse_head
 from hmacfs.signing import PARAMETERS_LIMIT, Scheme, SignedRequest, schemes_in, verify
-from hmacfs.web.client import ClientAddress, canonical, network_of, parse
+from hmacfs.web.client import ClientAddress
 from hmacfs.web.conditional import select
 from hmacfs.web.files import is_shown, type_headers
 from hmacfs.web.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for

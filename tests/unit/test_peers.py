@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
+from hmacfs.addresses import WIDE_SHARES
 from hmacfs.server.peers import TELL_SECONDS, PeerBound, PeerCounts
-from hmacfs.web.client import WIDE_SHARES
 
 
 class Workers:

@@ -42,7 +42,7 @@ from hmacfs.naming import StoredName
 from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.progress import Limits, Progress, Swept
 from hmacfs.uploads.resumable import ResumableUploads
-from hmacfs.uploads.session import Owner, Session, Share, State
+from hmacfs.uploads.session import CountedBy, Owner, Session, State
 from hmacfs.uploads.tokens import SessionTokens
 from hmacfs.uploads.whole import Digest
 
@@ -124,12 +124,12 @@ class Sessions:
         self._check()
         return [session for session in self.records.values() if session.path == path]
 
-    def count_open(self, share: Share, who: str) -> int:
-        return len(self.open_of(share, who, 1000))
+    def count_open(self, by: CountedBy, who: str) -> int:
+        return len(self.open_of(by, who, 1000))
 
-    def open_of(self, share: Share, who: str, limit: int) -> list[Session]:
+    def open_of(self, by: CountedBy, who: str, limit: int) -> list[Session]:
         self._check()
-        field = {Share.OWNER: "owner", Share.SITE: "site"}[share]
+        field = {CountedBy.OWNER: "owner", CountedBy.SITE: "site"}[by]
         matching = [one for one in self.records.values() if getattr(one, field) == who and one.state is State.OPEN]
         return sorted(matching, key=lambda session: session.touched)[:limit]
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from hmacfs.addresses import NetworkShares
 from hmacfs.errors import NoSpace, TooMuchReserved
 from hmacfs.storage.rows import SharedRows
-from hmacfs.storage.shares import ClientShares, Networks
+from hmacfs.storage.shares import ClientShares
 from hmacfs.storage.space import FRESH_SECONDS, PLENTY_BYTES, STEP_BYTES, SharedSums, SpaceGuard
 
 OTHER = """
@@ -122,7 +123,7 @@ def test_bodies_of_unknown_length_share_what_is_left(tmp_path: Path) -> None:
 def shared_guard(folder: Path, disk: FileSystem, share: Callable[[int], int]) -> SpaceGuard:
     """Of which clients of a network "a/b" may have as many bytes as ``share`` says, and all of "a" twice as many."""
 
-    def networks(client: str) -> Networks:
+    def networks(client: str) -> NetworkShares:
         return ((client, 1), (client.partition("/")[0], 2)) if client else ()
 
     shares = ClientShares(SharedRows(folder / "rows", places=64), networks, share)
