@@ -205,7 +205,7 @@ class TooMuchReserved(RateLimited):
     """With this upload its client would have more of the free space than one may (``MaxReservedPerClient``)."""
 
     reason = "too-much-reserved"
-    sentence = "Your running uploads take too much of the free space."
+    sentence = "With this file your running uploads would take more of the free space than one client may."
 
 
 class StorageFailed(HmacfsError):

@@ -196,8 +196,9 @@ def optional(parser: Parser) -> Parser:
 
 def choice(*words: str, **synonyms: str) -> Parser:
     def parse(value: Any) -> str:
-        word = value.strip().lower() if isinstance(value, str) else ""
-        word = synonyms.get(word, word)
+        # Not as an empty text, where one is allowed: `FallbackDBTLS = true` is no wish for the driver's way.
+        word = value.strip().lower() if isinstance(value, str) else None
+        word = synonyms.get(word, word) if word is not None else None
         if word not in words:
             raise ValueError(" or ".join(f'"{allowed}"' for allowed in words))
         return word
@@ -336,14 +337,17 @@ def free_space(value: Any) -> FreeSpace:
     try:
         return FreeSpace(bytes=size()(value))
     except ValueError as error:
-        raise ValueError(f'{error}, or a percentage such as "5%"') from None
+        raise ValueError(f'{error}, or a percentage below 100, such as "5%"') from None
 
 
 def share_of_free_space(value: Any) -> FreeSpace:
     """As ``free_space``, but all of it is allowed."""
     if isinstance(value, str) and re.fullmatch(r"\s*100(?:\.0{1,3})?\s*%\s*", value):
         return FreeSpace(percent=100.0)
-    return free_space(value)
+    try:
+        return free_space(value)
+    except ValueError:
+        raise ValueError('a size such as "1GB", or a percentage up to "100%"; 0 for no limit') from None
 
 
 def shown(value: object, *, is_secret: bool = False) -> str:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from hmacfs.dialects import tus
+from hmacfs.errors import ConfigError, HmacfsError, NotAllowed
 from hmacfs.telemetry import labels
 from hmacfs.web import problems
 
@@ -18,6 +19,22 @@ def test_every_reason_of_an_error_is_known() -> None:
     assert {tus.UnsupportedVersion.reason, tus.NotAPiece.reason} <= labels.upload_reasons()
     assert labels.REFUSALS.keys() <= labels.upload_reasons()
     assert not {"bad-config", "not-allowed"} & labels.upload_reasons()
+
+
+def test_readme_lists_the_types_of_all_problems() -> None:
+    """In one table, with their statuses: those of ``errors`` and the dialects, and the two of ``web.routing`` itself."""
+    readme = (DEPLOY.parent / "README.md").read_text(encoding="utf-8")
+    listed = {
+        (int(status), reason)
+        for status, reasons in re.findall(r"^\| ([45]\d\d) \| (`.+`) \|$", readme, re.MULTILINE)
+        for reason in re.findall(r"`([a-z-]+)`", reasons)
+    }
+    known = {
+        (next(problems._STATUS[base].value for base in kind.__mro__ if base in problems._STATUS), kind.reason)
+        for kind in labels._kinds(HmacfsError)
+        if not issubclass(kind, (ConfigError, NotAllowed))
+    }
+    assert listed == known | {(405, "method-not-allowed"), (500, "internal-error")}
 
 
 def test_every_status_of_an_error_is_known() -> None:
