@@ -7,6 +7,7 @@ import re
 import unicodedata
 from urllib.parse import quote
 
+from hmacfs.caching import bounded_cache
 from hmacfs.errors import BadName
 
 #: The name of the folders that belong to this server alone: at the top of the store, and of each file system that is
@@ -105,9 +106,21 @@ def is_reserved(segment: str) -> bool:
     not seen (HFS+, ext4 with casefold)."""
     if segment.isascii() and RESERVED_FOLDER not in segment.lower():
         return False
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", segment).casefold())
-    seen = "".join(character for character in folded if unicodedata.category(character) != "Cf")
-    return _IGNORABLE.sub("", seen).partition(":")[0].rstrip(". ") == RESERVED_FOLDER
+    seen = ""
+    # One by one, and no further than the name goes on: some characters become 18, and a whole path of those would cost
+    # as much as a hundred requests. No two characters together become one of the name's.
+    for character in segment:
+        seen += _as_seen(character)
+        name, colon, _ = seen.partition(":")
+        if colon or not (RESERVED_FOLDER.startswith(name) or name.rstrip(". ") == RESERVED_FOLDER):
+            break
+    return seen.partition(":")[0].rstrip(". ") == RESERVED_FOLDER
+
+
+@bounded_cache(512)
+def _as_seen(character: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", character).casefold())
+    return _IGNORABLE.sub("", "".join(each for each in folded if unicodedata.category(each) != "Cf"))
 
 
 def _check_segment(segment: str) -> None:

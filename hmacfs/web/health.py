@@ -36,19 +36,22 @@ class Health:
         self._clock = clock
         self._logged: dict[str, tuple[str, float]] = {}
         self._found: list[str] = []
-        self._looked = -math.inf
+        #: When the last look began, and how many there have been.
+        self._looked, self._looks = -math.inf, 0
         self._looking = threading.Lock()
         self.is_draining = False
 
     def reasons(self) -> list[str]:
         """Why this process should get no requests now; empty if it can serve. As it was less than ``LOOK_SECONDS`` ago;
-        who comes while another one looks waits for what that finds."""
+        who comes while another one looks waits for what that finds, however long it takes."""
+        looks = self._looks
         if not self._is_recent():
             with self._looking:
-                if not self._is_recent():
+                if looks == self._looks:
                     began = self._clock()
                     self._found = self._look()
                     self._looked = began
+                    self._looks += 1
         return [*(["draining: the server is stopping"] if self.is_draining else []), *self._found]
 
     def _is_recent(self) -> bool:

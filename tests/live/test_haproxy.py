@@ -201,6 +201,10 @@ def test_no_log_has_what_gives_rights(cluster: Cluster) -> None:
     assert '"PUT /upload/name/of.txt HTTP/1.1" ' in log()
     assert '"PATCH /upload/.hmacfs/... HTTP/1.1" ' in log()
     assert leaks(log() + "".join(node.log() for node in cluster.nodes), secrets) == []
+    with Client(cluster.port) as client:
+        client.send(b'GET /upload/a"b\xc2\x9b2Jc HTTP/1.1\r\nHost: test\r\n\r\n')
+        client.answer()
+    wait_until(lambda: '"GET /upload/a?b??2Jc HTTP/1.1" ' in log(), what="a field that ends where it should")
     answer = cluster.get("not/there")
     wait_until(lambda: f'"GET /upload/not/there HTTP/1.1" {answer.headers["X-Request-ID"]}\n' in log(), what="the id")
 

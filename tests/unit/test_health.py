@@ -12,6 +12,7 @@ from hmacfs.errors import StorageFailed
 from hmacfs.telemetry.events import RequestFinished
 from hmacfs.telemetry.logs import AccessLog
 from hmacfs.web.health import LOOK_SECONDS, PROBES, REMINDER_SECONDS, Health
+from tests.servers import wait_until
 
 
 def test_a_failure_is_logged_when_it_begins_and_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -71,3 +72,26 @@ def test_a_flood_of_questions_costs_one_look() -> None:
     now += LOOK_SECONDS
     health.reasons()
     assert looks == 2
+
+
+def test_a_look_that_takes_long_is_the_answer_for_all_who_waited() -> None:
+    """Else each of them takes as long anew, one after the other, and the balancer's own question waits behind all."""
+    now, looks, asked = 1000.0, 0, 0
+
+    def clock() -> float:
+        nonlocal asked
+        asked += 1
+        return now
+
+    def check() -> None:
+        nonlocal now, looks
+        looks += 1
+        wait_until(lambda: asked > 20, what="all who ask")
+        now += 5 * LOOK_SECONDS
+
+    health = Health([("store", check)], clock=clock)
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(lambda _: health.reasons(), range(20))) == [[]] * 20
+    assert looks == 1
+    health.reasons()
+    assert looks == 2, "what was found is old by now"
