@@ -42,14 +42,15 @@ Render = Callable[[str, str], tuple[list[tuple[str, str]], bytes]]
 
 
 class _Connection:
-    """One client: a request in, an answer out, the end. Times are those of ``time.monotonic``."""
+    """One client: a request in, an answer out, the end. ``deadline``, for its request, and ``ends`` are times of
+    ``time.monotonic``."""
 
-    def __init__(self, sock: socket.socket, now: float) -> None:
+    def __init__(self, sock: socket.socket, deadline: float, ends: float) -> None:
         self.sock = sock
         self.received = b""
         self.answer: memoryview | None = None
-        self.deadline = now + REQUEST_SECONDS
-        self._ends = now + CONNECTION_SECONDS
+        self.deadline = deadline
+        self._ends = ends
 
     def start(self, answer: bytes) -> None:
         self.answer = memoryview(answer)
@@ -78,8 +79,18 @@ class _Connection:
 class MetricsPort:
     """Listens at ``host`` (empty: all addresses) and ``port`` at once. Raises ``OSError`` if it cannot."""
 
-    def __init__(self, host: str, port: int, render: Render) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        render: Render,
+        *,
+        request_seconds: float = REQUEST_SECONDS,
+        connection_seconds: float = CONNECTION_SECONDS,
+    ) -> None:
         self._render = render
+        self._request_seconds = request_seconds
+        self._connection_seconds = connection_seconds
         self._listeners = _listen(host, port)
         self._wakes, self._waker = socket.socketpair()
         self._open: set[_Connection] = set()
@@ -114,7 +125,7 @@ class MetricsPort:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        first = min((each.deadline for each in self._open), default=now + CONNECTION_SECONDS)
+        first = min((each.deadline for each in self._open), default=now + self._connection_seconds)
         for key, _ in self._selector.select(max(0.0, first - now)):
             if self._stopped:
                 return
@@ -130,7 +141,8 @@ class MetricsPort:
         try:
             with _forking:
                 sock, _ = listener.accept()
-                connection = _Connection(sock, time.monotonic())
+                now = time.monotonic()
+                connection = _Connection(sock, now + self._request_seconds, now + self._connection_seconds)
                 self._open.add(connection)
         except OSError as error:  # the first of them is gone again, or
             if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -28,6 +28,8 @@ CROWD, ADDRESSES = 400, 6
 #: Seconds by which each word to the session store is late: so the crowd, if it gets there, waits longer than a store may
 #: take.
 DELAYS = {"redis": 0.15, "postgres": 0.1}
+#: Seconds from an answer to the next question: the processor is not what is fought for here.
+PAUSE = 0.1
 HONEST: dict[str, Any] = {"x_forwarded_for": "203.0.113.5"}
 MAC = "0" * 64
 
@@ -81,27 +83,31 @@ class Crowd:
             writer.write(self._questions[number])
             head = await reader.readuntil(b"\r\n\r\n")
             self.statuses[int(head.split()[1])] += 1
+            await asyncio.sleep(PAUSE)
         writer.close()
 
 
 @contextmanager
-def late(kind: str, folder: Path) -> Iterator[dict[str, object]]:
-    """The settings of a server whose session store answers late."""
+def proxied(kind: str, folder: Path) -> Iterator[tuple[dict[str, object], dict[str, Proxy]]]:
+    """The settings of a server whose session stores are behind proxies, and those."""
     with ExitStack() as stack:
         settings: dict[str, object] = {}
+        proxies: dict[str, Proxy] = {}
         for name in kind.split("+") if kind != "sqlite" else ():
             server: Any = {"redis": RedisServer, "postgres": PostgresServer}[name](folder / name)
             stack.enter_context(server)
-            proxy = stack.enter_context(Proxy(server.port, delay=DELAYS[name]))
-            host = f"127.0.0.1:{proxy.port}"
+            proxies[name] = stack.enter_context(Proxy(server.port))
+            host = f"127.0.0.1:{proxies[name].port}"
             settings |= {"RedisAddr": host} if name == "redis" else {**fallback(server), "FallbackDBHost": host}
-        yield settings
+        yield settings, proxies
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis", "postgres", "redis+postgres"])
 def test_honest_uploads_go_on_and_no_store_is_lost(start_server: StartServer, tmp_path: Path, kind: str) -> None:
-    with late(kind, tmp_path) as settings:
+    with proxied(kind, tmp_path) as (settings, proxies):
         server = start_server(TrustedProxies=["127.0.0.1"], MaxConnections=4 * CROWD, Durability="none", **settings)
+        for name, proxy in proxies.items():
+            proxy.delay = DELAYS[name]
         with Crowd(server) as crowd:
             uploads: list[Upload] = [
                 begun(dialect, server, dialect.dialect, headers=lambda: HONEST) for dialect in DIALECTS

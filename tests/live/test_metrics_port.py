@@ -7,18 +7,18 @@ import gzip
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
 
-from hmacfs.server.metrics_port import CONNECTION_SECONDS, CONNECTIONS
+from hmacfs.server.metrics_port import CONNECTIONS, MetricsPort
 from tests.live.client import Client, request
 from tests.servers import free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
 StartServer = Callable[..., HmacFileServer]
+MIB = 2**20
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def silent(server: HmacFileServer, count: int) -> Iterator[list[Client]]:
         yield [stack.enter_context(Client(port_of(server))) for _ in range(count)]
 
 
-def held(server: HmacFileServer, pid: int) -> int:
-    """How many sockets at the metrics port a process has, its listener too."""
+def held(port: int, pid: int) -> int:
+    """How many sockets at this port a process has, its listener too."""
     own = psutil.Process(pid).net_connections("tcp")
-    return sum(bool(each.laddr) and each.laddr.port == port_of(server) for each in own)
+    return sum(bool(each.laddr) and each.laddr.port == port for each in own)
 
 
 def test_silent_connections_keep_no_scrape_out_and_cost_neither_threads_nor_many_descriptors(
@@ -55,34 +55,47 @@ def test_silent_connections_keep_no_scrape_out_and_cost_neither_threads_nor_many
             assert answer.status == 200
             assert b"hmacfs_uploads_total" in answer.body
         assert master.num_threads() == threads
-        assert held(metered, metered.pid) <= CONNECTIONS + 2
+        assert held(port_of(metered), metered.pid) <= CONNECTIONS + 2
     assert metered.complaints() == []
 
 
-@pytest.mark.parametrize("says", [b"", b"GET /metrics HTTP/1.1\r\nX: "], ids=["nothing", "a byte now and then"])
-def test_a_connection_without_a_request_is_ended(metered: HmacFileServer, says: bytes) -> None:
-    with silent(metered, 1) as (client,):
-        client.send(says)
-        until = time.monotonic() + CONNECTION_SECONDS
-        with contextlib.suppress(ConnectionError):
-            while client.stays_silent(0.2):
-                assert time.monotonic() < until
-                if says:
-                    client.send(b"x")
+def test_connections_without_a_request_are_ended(metered: HmacFileServer) -> None:
+    with silent(metered, 2) as (_, dribbling):
+        dribbling.send(b"GET /metrics HTTP/1.1\r\nX: ")
+        wait_until(lambda: held(port_of(metered), metered.pid) == 3, what="the connections")
+
+        def are_ended() -> bool:
+            with contextlib.suppress(ConnectionError):
+                dribbling.send(b"x")
+            return held(port_of(metered), metered.pid) == 1
+
+        wait_until(are_ended, what="their end")
 
 
-def test_a_client_that_does_not_take_its_answer_is_ended(metered: HmacFileServer) -> None:
-    with silent(metered, 1) as (client,):
+@contextlib.contextmanager
+def hasty(content: bytes) -> Iterator[int]:
+    """A port in this process that has little patience: its number."""
+    port = free_port()
+    metrics = MetricsPort("127.0.0.1", port, lambda *_: ([], content), request_seconds=30, connection_seconds=0.5)
+    try:
+        yield port
+    finally:
+        metrics.stop()
+
+
+@pytest.mark.parametrize("size", [1, 32 * MIB], ids=["close", "take its answer"])
+def test_a_client_that_does_not_is_ended(size: int) -> None:
+    with hasty(bytes(size)) as port, Client(port) as client:
         client.head("GET", "/metrics")
-        wait_until(lambda: held(metered, metered.pid) == 2, what="the connection")
-        wait_until(lambda: held(metered, metered.pid) == 1, timeout=2 * CONNECTION_SECONDS, what="its end")
+        assert not client.stays_silent(10)  # the answer
+        wait_until(lambda: held(port, os.getpid()) == 1, what="its end")
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
 def test_workers_and_a_new_server_get_no_connection_of_the_port(metered: HmacFileServer, number: int) -> None:
     before = [worker.pid for worker in metered.workers()]
     with silent(metered, 8):
-        wait_until(lambda: held(metered, metered.pid) == 9, what="the connections")
+        wait_until(lambda: held(port_of(metered), metered.pid) == 9, what="the connections")
         os.kill(metered.pid, number)
 
         def others() -> list[psutil.Process]:
@@ -91,7 +104,7 @@ def test_workers_and_a_new_server_get_no_connection_of_the_port(metered: HmacFil
 
         wait_until(others, what="a new process")
         wait_until(lambda: request(metered, "GET", "/readyz").status == 200, what="readiness")
-        assert [held(metered, process.pid) for process in others()] == [0] * len(others())
+        assert [held(port_of(metered), process.pid) for process in others()] == [0] * len(others())
     if number == signal.SIGUSR2:
         for process in psutil.Process(metered.pid).children():
             if process.pid not in before:

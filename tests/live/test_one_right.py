@@ -242,7 +242,7 @@ def test_hopping_over_networks_does_not_multiply_a_clients_share(start_server: S
 
 
 def test_a_byte_now_and_then_does_not_keep_an_upload_for_ever(start_server: StartServer) -> None:
-    server = start_server(SessionTTL="1s", SweepInterval="200ms")
+    server = start_server(SessionTTL="500ms", SweepInterval="200ms")
     upload = begun(TusUpload, server, "a/b", 1)
     last = [upload.send(1)]
 
