@@ -27,6 +27,8 @@ def prepare(name: str, port: str | None) -> Path:
     the folder from now on, and no other port than the file. port: a number, for this machine alone, or an address with
     one; ``None`` for what it was the last time. Raises ``ConfigError``."""
     folder = Path(name)
+    if folder.is_file():
+        raise ConfigError(f"{name}: is a file, and no folder; if it is the configuration, write -config {name}")
     if os.sep not in name and not folder.is_dir():
         raise ConfigError(f"{name}: no command of this name, and no folder; for a new folder write .{os.sep}{name}")
     listen = _listen(port) if port is not None else None

@@ -203,7 +203,7 @@ def test_a_folder_is_enough(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["sing", "put", "a"], "unrecognized arguments: put a"), (["swep"], "no command of this name, and no folder"),
-        (["./file"], "file: Not a directory"), (["./data", "--port", "0"], "--port '0' is not allowed"),
+        (["./file"], "write -config ./file"), (["file"], "write -config file"), (["./data", "--port", "0"], "--port '0' is not allowed"),
         (["./data", "--port", "http"], "--port 'http' is not allowed"), (["./data", "-config", "x"], "not both"),
         (["-config", "x", "--port", "1"], "--port goes with a folder"), (["/proc/none/data"], "/proc/none: No such file"),
         (["./data", "-check"], "not both"), (["-init", "x", "./data"], "not both"),
