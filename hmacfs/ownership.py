@@ -15,6 +15,9 @@ import shlex
 import stat
 from pathlib import Path
 
+#: Of the store, its folders and its files: a proxy that reads them is in the server's group.
+STORE_FOLDER_MODE, STORED_FILE_MODE = 0o750, 0o640
+
 #: What ``ProtectHome=yes`` of a systemd service hides.
 _HOMES = ("/home", "/root", "/run/user")
 

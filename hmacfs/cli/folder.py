@@ -16,7 +16,7 @@ import toml
 from hmacfs.config.values import tcp_address
 from hmacfs.errors import ConfigError
 from hmacfs.naming import RESERVED_FOLDER
-from hmacfs.ownership import explain, make_folder, open_file
+from hmacfs.ownership import STORE_FOLDER_MODE, explain, make_folder, open_file
 
 _DEFAULT_PORT = "8080"
 _LISTEN_LINE = re.compile(r"^ListenPort *=.*$", re.MULTILINE)
@@ -34,7 +34,7 @@ def prepare(name: str, port: str | None) -> Path:
     listen = _listen(port) if port is not None else None
     config = folder / RESERVED_FOLDER / "config.toml"
     try:
-        make_folder(folder, 0o750)
+        make_folder(folder, STORE_FOLDER_MODE)
         make_folder(config.parent)
         if not config.exists():
             _write(config, folder, listen or _listen(_DEFAULT_PORT))

@@ -11,9 +11,9 @@ from hmacfs.config.settings import Settings
 from hmacfs.config.values import UnixAddress, one_line
 from hmacfs.errors import ConfigError
 from hmacfs.naming import RESERVED_FOLDER
-from hmacfs.ownership import explain, make_folder, may, new_file_remedy, reason
+from hmacfs.ownership import STORE_FOLDER_MODE, explain, make_folder, may, new_file_remedy, reason
 
-_STORE_MODE, _RUNTIME_MODE = 0o750, 0o700
+_RUNTIME_MODE = 0o700
 #: File systems that the kernel fills by itself. Root has the right to write there, and cannot.
 _OF_THE_KERNEL = frozenset(
     {"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue"}
@@ -46,7 +46,7 @@ def check_environment(settings: Settings, *, listens: bool = True) -> None:
 def prepare_environment(settings: Settings) -> None:
     """Make the store's and the runtime folder, and their parents, if they are missing. Raises ``ConfigError``."""
     for key, folder, mode in (
-        ("StoreDir", settings.store_dir, _STORE_MODE),
+        ("StoreDir", settings.store_dir, STORE_FOLDER_MODE),
         ("RuntimeDir", settings.runtime_dir, _RUNTIME_MODE),
     ):
         try:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from hmacfs.descriptors import close
 from hmacfs.errors import ConfigError, StorageFailed
 from hmacfs.naming import RESERVED_FOLDER
+from hmacfs.ownership import STORED_FILE_MODE
 from hmacfs.storage.abilities import Abilities, probe
 from hmacfs.storage.beneath import FOLDER_FLAGS, open_without_links
 from hmacfs.storage.folders import own_folder
@@ -24,8 +25,6 @@ from hmacfs.storage.publish import Candidate
 from hmacfs.storage.tree import Folder, Root
 
 TEMPORARY = b"tmp"
-#: Of stored files, as of the folders made for them (``publish.FOLDER_MODE``): a proxy that reads them is in the group.
-FILE_MODE = 0o640
 
 _MOUNT_ID = re.compile(rb"^mnt_id:\s*(\d+)", re.MULTILINE)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -35,11 +34,11 @@ def new_candidate(folder: Folder, abilities: Abilities) -> Candidate:
     """An empty file in the folder. Without anonymous files it has a name, and a lock that says that its process lives.
     Raises ``OSError``."""
     if abilities.anonymous:
-        fd = os.open(b".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, FILE_MODE, dir_fd=folder.fd)
+        fd = os.open(b".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, STORED_FILE_MODE, dir_fd=folder.fd)
         return Candidate(fd, abilities)
     while True:
         name = secrets.token_hex(16).encode()
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE, dir_fd=folder.fd)
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, STORED_FILE_MODE, dir_fd=folder.fd)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:  # else a cleaner was faster than the lock
             return Candidate(fd, abilities, name, folder)

@@ -15,15 +15,13 @@ from pathlib import Path
 from hmacfs.descriptors import close
 from hmacfs.errors import StoreMissing
 from hmacfs.naming import RESERVED_FOLDER
-from hmacfs.ownership import make_folder_in
+from hmacfs.ownership import STORE_FOLDER_MODE, make_folder_in
 from hmacfs.storage.beneath import FOLDER_FLAGS, open_without_links
 from hmacfs.storage.tree import RESERVED, Folder, Root
 
 log = logging.getLogger("hmacfs.storage")
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-#: As at the server's start.
-_STORE_MODE = 0o750
 
 #: The parents of the stores that this process has opened, or the one that forked it: a worker that begins after a purge
 #: took the store may make it again.
@@ -166,7 +164,7 @@ class StoreFolders:
         try:
             if self._parent_identity() != self._parent:
                 raise self._missing("it is not there, nor is the disk that it was on") from error
-            os.mkdir(self._path, _STORE_MODE)
+            os.mkdir(self._path, STORE_FOLDER_MODE)
         except FileExistsError:  # another worker was faster
             pass
         except OSError as failure:

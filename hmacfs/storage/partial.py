@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from hmacfs.descriptors import close
 from hmacfs.errors import NameTaken, NotFound, SessionUnknown, WriterBusy
 from hmacfs.naming import StoredName
-from hmacfs.storage.areas import FILE_MODE
+from hmacfs.ownership import STORED_FILE_MODE
 from hmacfs.storage.local import LocalStorage, translate, translated
 from hmacfs.storage.publish import Candidate, FileFacts
 from hmacfs.storage.tree import Folder
@@ -75,7 +75,7 @@ class PartialFiles:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with translated(*self._place(key)):
             self._storage.folders.check()
-            close(self._again(lambda folder: os.open(key, flags, FILE_MODE, dir_fd=folder)))
+            close(self._again(lambda folder: os.open(key, flags, STORED_FILE_MODE, dir_fd=folder)))
 
     def length(self, key: str) -> int | None:
         """Bytes stored so far, ``None`` if there is no such upload (any more)."""

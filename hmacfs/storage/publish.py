@@ -12,6 +12,7 @@ from hmacfs.descriptors import close
 from hmacfs.errors import NameTaken
 from hmacfs.filetypes import type_by_name
 from hmacfs.naming import StoredName
+from hmacfs.ownership import STORE_FOLDER_MODE
 from hmacfs.storage.abilities import TYPE_ATTRIBUTE, Abilities, link_anonymous, rename_exclusively
 from hmacfs.storage.beneath import FOLDER_FLAGS
 from hmacfs.storage.tree import Folder, Root, check_length
@@ -20,13 +21,10 @@ from hmacfs.storage.tree import Folder, Root, check_length
 #: folders it made, and another one may have been about to use them.
 _ATTEMPTS = 10
 
-
 #: A proxy that serves the store itself knows types by extension only. It must not be able to read a file whose type is
 #: another, so that it asks this server for it.
 _TYPE_IS_IN_ATTRIBUTE = 0o600
 
-#: Of the folders made for files.
-FOLDER_MODE = 0o750
 #: A folder is synced by a descriptor that may read it.
 _SYNCED_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -208,7 +206,7 @@ class _Place:
         if len(parents) == 1:  # XMPP servers give each upload a folder of its own: most often there is none yet
             name = parents[0]
             try:
-                os.mkdir(name, FOLDER_MODE, dir_fd=root.fd)
+                os.mkdir(name, STORE_FOLDER_MODE, dir_fd=root.fd)
             except FileExistsError:
                 pass
             else:
@@ -237,7 +235,7 @@ class _Place:
                 return
         self._made.append(name)
         with contextlib.suppress(FileExistsError):  # another upload was faster
-            os.mkdir(name, FOLDER_MODE, dir_fd=above)
+            os.mkdir(name, STORE_FOLDER_MODE, dir_fd=above)
         self._opened.append(self._root.open(name, flags, above))
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Generic, NamedTuple, TypeVar
 
+from hmacfs.addresses import WIDE_SHARES
 from hmacfs.errors import NameTaken, SessionStoreBusy, SessionStoreUnavailable, TooLarge, TooManySessions, WriterBusy
 from hmacfs.naming import StoredName
 from hmacfs.uploads.contracts import Facts, Partials, SessionStore
@@ -30,8 +31,6 @@ _RETRY_AFTER = 60
 GIVES_WAY_SECONDS = 600.0
 #: Of an owner's uploads, so many of those that are silent longest are looked at for one to make room.
 _CANDIDATES = 8
-#: How many owners' uploads a site may have: an IPv6 subscriber can have many networks.
-_OWNERS_PER_SITE = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -167,7 +166,7 @@ class Creation(Generic[FactsT]):
         if session.owner:
             yield _Limit(CountedBy.OWNER, session.owner, self._limits.per_client)
         if session.site:
-            yield _Limit(CountedBy.SITE, session.site, _OWNERS_PER_SITE * self._limits.per_client)
+            yield _Limit(CountedBy.SITE, session.site, WIDE_SHARES * self._limits.per_client)
 
     def _count(self, limit: _Limit) -> int:
         return self._sessions.count_open(limit.by, limit.who)

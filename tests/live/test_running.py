@@ -171,7 +171,7 @@ def test_uploads_are_told_apart_after_a_purge_of_what_the_workers_share(start_se
 
 
 def test_a_slot_reserves_its_size_once(start_server: StartServer, small_disk: Path, tmp_path: Path) -> None:
-    """As it was attacked: many connections with one slot, and no body, had all that was free."""
+    """However many connections have one slot, and no body: each would reserve its size."""
     server = start_server(StoreDir=str(small_disk), RuntimeDir=str(tmp_path / "run"), Workers=2, UploadMaxSize="1GB")
     server.store = small_disk
     url = server.sign_v("held", 8 * MIB)
@@ -215,7 +215,7 @@ def held(server: HmacFileServer, stack: contextlib.ExitStack, name: str, size: i
 
 
 def test_one_client_leaves_the_others_their_share(start_server: StartServer, small_disk: Path, tmp_path: Path) -> None:
-    """As it was attacked, but with a slot for each connection."""
+    """With a slot for each connection, and no body."""
     server = shared_disk(start_server, small_disk, tmp_path / "run")
     with contextlib.ExitStack() as stack:
         answers = Counter(held(server, stack, f"held{number}", 2 * MIB, "192.0.2.1") for number in range(72))
