@@ -25,8 +25,9 @@ _LINK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def resolve(root: Root, path: bytes) -> bytes | None:
-    """The path that ``path`` (relative to ``root``) leads to, free of links as far as it exists. ``None`` if it leads
-    outside, in circles, into a folder that the server keeps for itself, or deeper than paths may."""
+    """The path that ``path`` (relative to ``root``) leads to, free of links as far as it exists, and empty for ``root``
+    itself. ``None`` if it leads outside, in circles, into a folder that the server keeps for itself, or deeper than
+    paths may."""
     way = _Way(root)
     try:
         return _followed(way, path)
@@ -58,7 +59,7 @@ def _followed(way: _Way, path: bytes) -> bytes | None:
             way.begin_again()
         if target is not None:
             pending += target.split(b"/")[::-1]
-    return b"/".join(way.names) if way.names and not any(map(_is_reserved, way.names)) else None
+    return None if any(map(_is_reserved, way.names)) else b"/".join(way.names)
 
 
 class _Way:

@@ -145,7 +145,7 @@ class LocalStorage:
             return False
         except OSError as error:
             if error.errno in NO_FOLDER_ERRNOS:
-                raise NameTaken("A part of the path is the name of a file.") from error
+                raise NameTaken("A part of the path is no folder.") from error
             translate(error, self.root, name.path)
         return True
 
@@ -166,7 +166,7 @@ class LocalStorage:
             target = resolve(root, folder)
             if target is None:
                 raise
-            found = root.open(target + b"/" + filename, _LOOK_FLAGS)
+            found = root.open(os.path.join(target, filename), _LOOK_FLAGS)
         close(found)
 
     def open(self, name: StoredName) -> OpenFile:
@@ -211,7 +211,7 @@ class LocalStorage:
             if error.errno == errno.ELOOP:
                 root = self.folders.root
                 target = resolve(root, name.raw)
-                return None if target is None else root.open(target, _READ_FLAGS)
+                return root.open(target, _READ_FLAGS) if target else None  # the store itself is no file
             return self.folders.root.open(name.raw, _READ_FLAGS) if self.folders.check() else None
         except OSError as again:
             if again.errno in _NOT_THERE_ERRNOS:

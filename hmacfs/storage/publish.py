@@ -174,7 +174,7 @@ class _Place:
             self.take_back()
             self.__exit__()
             if isinstance(error, OSError) and error.errno in NO_FOLDER_ERRNOS:
-                raise LeadsAway("A part of the path is the name of a file.") from error
+                raise LeadsAway("A part of the path is no folder.") from error
             raise
 
     def __enter__(self) -> Self:

@@ -213,6 +213,15 @@ def test_links_inside_the_store_are_followed_absolute_or_not(tmp_path: Path) -> 
         assert (store / "not" / "yet" / "file").read_bytes() == b"z"
         assert put(server, "fresh-relative/file", b"z").status == 201
         assert (store / "neither" / "yet" / "file").read_bytes() == b"z"
+        for name, target in {"top": Path("."), "absolute-top": store, "around": Path("target", "..")}.items():
+            (store / name).symlink_to(target)
+            assert put(server, f"{name}/in-{name}", b"t").status == 201
+            assert (store / f"in-{name}").read_bytes() == b"t"
+            assert get(server, f"{name}/in-{name}").body == b"t"
+            taken = put(server, f"{name}/in-{name}", b"u")
+            assert (taken.status, taken.body) == (409, b"A file of this name already exists.\n")
+            assert put(server, f"{name}/target/file", b"u").status == 409
+            assert get(server, name).status == 404
         closed = {
             "outside": tmp_path / "secret",
             "back": store / "target" / ".." / ".." / "secret",
