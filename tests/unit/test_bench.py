@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -86,11 +88,17 @@ def test_sizes_of_a_process() -> None:
     assert processes.parse_sizes(text) == {"VmHWM": 2048 * 1024, "VmRSS": 1024 * 1024}
 
 
-def test_what_this_process_uses_can_be_seen() -> None:
-    session = os.getsid(0)
-    used = processes.usage([session])
-    assert used.peak >= used.rss > used.pss > 0
-    assert processes.cpu_seconds([session]) >= used.cpu_seconds > 0
+def test_what_a_session_uses_can_be_seen() -> None:
+    program = "sum(range(3_000_000)); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as leader:
+        assert leader.stdout is not None
+        leader.stdout.readline()
+        used = processes.usage([leader.pid])
+        assert used.peak >= used.rss > used.pss > 0
+        assert processes.cpu_seconds([leader.pid]) >= used.cpu_seconds > 0
+        leader.communicate(b"\n", timeout=30)
 
 
 def test_stored_files_are_counted_compared_and_removed(tmp_path: Path) -> None:
