@@ -108,6 +108,14 @@ def test_the_readme_s_lines_install_a_server_that_is_ready(service: Service) -> 
     ]
 
 
+def test_what_the_readme_checks_before_an_update_holds_beside_the_running_server(service: Service) -> None:
+    readme = (debian.PROJECT / "README.md").read_text(encoding="utf-8")
+    check = re.search(r"sudo HMACFS_SECRET_FILE=.*\\\n.*-check\n", readme)
+    assert check
+    said = service.run(check[0].replace("hmac-file-server-2", "hmac-file-server"))
+    assert "warning" not in said
+
+
 def test_links_within_the_store_are_followed(service: Service) -> None:
     assert service.upload(name="folder/file.txt") == 201
     service.run("ln -sf folder/file.txt /var/lib/hmac-file-server/store/link.txt")
