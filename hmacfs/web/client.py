@@ -10,9 +10,6 @@ from hmacfs.addresses import Network, canonical, is_in
 from hmacfs.caching import bounded_cache
 from hmacfs.web.forwarded import UNIX_SOCKET, UNKNOWN, nodes_of_forwarded, nodes_of_x_forwarded_for
 
-#: Headers up to this length are remembered with what came of them.
-_REMEMBERED_LENGTH = 128
-
 
 class ClientAddress:
     """Finds a request's client address.
@@ -25,7 +22,8 @@ class ClientAddress:
 
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._is_trusted = bounded_cache(1024)(functools.partial(is_in, networks=tuple(trusted)))
-        self._remembered = functools.lru_cache(maxsize=1024)(self._named)
+        self._in_x_forwarded_for = bounded_cache(1024)(functools.partial(self._named, nodes_of_x_forwarded_for))
+        self._in_forwarded = bounded_cache(1024)(functools.partial(self._named, nodes_of_forwarded))
 
     def __call__(self, environ: dict[str, Any]) -> str:
         """The address as text, or another name that a trusted proxy has for the client; empty for a local client that
@@ -34,15 +32,14 @@ class ClientAddress:
         if peer and not self._is_trusted(peer):
             return canonical(peer)
         header: str = environ.get("HTTP_X_FORWARDED_FOR", "")
-        nodes = nodes_of_x_forwarded_for
-        if not header.strip(", \t"):
-            header, nodes = environ.get("HTTP_FORWARDED", ""), nodes_of_forwarded
-            if not header:
-                return canonical(peer)
-        named = (self._remembered if len(header) <= _REMEMBERED_LENGTH else self._named)(header, nodes)
+        if header.strip(", \t"):
+            named = self._in_x_forwarded_for(header)
+        else:
+            header = environ.get("HTTP_FORWARDED", "")
+            named = self._in_forwarded(header) if header else None
         return canonical(peer) if named is None else named
 
-    def _named(self, header: str, nodes: Callable[[str], Iterator[str]]) -> str | None:
+    def _named(self, nodes: Callable[[str], Iterator[str]], header: str) -> str | None:
         """Whom a header names; ``None`` if it names nobody."""
         name = None
         for name in nodes(header):

@@ -25,7 +25,7 @@ from hmacfs.web.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for
 #: Caches that need no bound, since no text from outside is their key, or the caller looks at its length.
 UNBOUNDED = {
     "caching": {"bounded_cache", "decorate"}, "config.load": {"variables"}, "server.connection": {"_server_and_date"},
-    "server.http1": {"_environ_key"}, "storage.beneath": {"_how"}, "web.client": {"__init__"},
+    "server.http1": {"_environ_key"}, "storage.beneath": {"_how"},
     "web.files": {"http_date"}, "web.routing": {"status_line"},
 }  # fmt: skip
 ROOT = Path(hmacfs.__file__).parent
