@@ -36,6 +36,7 @@ _KUBERNETES_NAME = re.compile(
 )
 _KUBERNETES_PORT = re.compile(r"(?:tcp|udp|sctp)://\S+:[0-9]+")
 _NEW_SECRET = "make a new one, such as by: openssl rand -hex 32"  # noqa: S105
+_NO_SECRET_ANY_MORE = "take it out as soon as the slots made with it are used up"  # noqa: S105
 _IDLE_TIMEOUT_TCP, _IDLE_TIMEOUT_UNIX = 15.0, 75.0
 
 
@@ -232,12 +233,13 @@ def _weak_secrets(settings: Settings) -> Iterator[str]:
     """A sentence about each secret that is none. A password may be short, where nobody can try many."""
     for setting in SETTINGS:
         value = getattr(settings, setting.field) if setting.is_secret else None
+        remedy = _NO_SECRET_ANY_MORE if setting.key == "PreviousSecrets" else _NEW_SECRET
         for secret in value if isinstance(value, tuple) else (value,):
             text = secret.reveal().decode() if secret else ""
             if text and is_placeholder(text):
-                yield f"{settings.origins[setting.key]}: is a placeholder, which everybody knows: {_NEW_SECRET}"
+                yield f"{settings.origins[setting.key]}: is a placeholder, which everybody knows: {remedy}"
             elif text and setting.parse is not password and can_be_guessed(text):
-                yield f"{settings.origins[setting.key]}: can be guessed: {_NEW_SECRET}"
+                yield f"{settings.origins[setting.key]}: can be guessed: {remedy}"
 
 
 def warnings(settings: Settings) -> list[str]:

@@ -217,7 +217,7 @@ class Connection:
 
     def _refuse(self, error: HeadError) -> None:
         request_id = _name_request()
-        log.info("%s sent a request that is not HTTP: %s", self._peer["REMOTE_ADDR"] or "a local client", error)
+        log.info("%s sent a request that is not understood: %s", self._peer["REMOTE_ADDR"] or "a local client", error)
         text = f"{error}\n"
         self.wire.send(
             (

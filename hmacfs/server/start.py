@@ -392,7 +392,7 @@ def _features(settings: Settings) -> list[str]:
     features = ["uploads v, v2, token, v3, bearer"]
     features.append("signed downloads" if settings.require_signed_downloads else "public downloads")
     if settings.previous_secrets:
-        features.append(f"{len(settings.previous_secrets)} previous secrets")
+        features.append(f"previous secrets: {len(settings.previous_secrets)}")
     if settings.max_bytes_per_second:
         features.append(f"uploads throttled to {settings.max_bytes_per_second} bytes/s")
     if settings.download_max_bytes_per_second:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,7 +158,8 @@ def test_check_and_the_start_warn_of_weak_secrets_and_go_on(tmp_path: Path) -> N
     path.write_text(toml.dumps({**secrets, "StoreDir": str(tmp_path / "store")}))
     run = [sys.executable, "-m", "hmacfs", "-check", "-config", str(path)]
     checked = subprocess.run(run, check=True, capture_output=True, text=True)
-    assert checked.stdout.count("openssl rand") == 3
+    assert checked.stdout.count("openssl rand") == 2
+    assert re.search("PreviousSecrets: .*: take it out", checked.stdout)
     for key in secrets:
         assert f"{key}: " in checked.stdout
     assert not any(str(value) in checked.stdout for value in ("stronghmacsecret", "aaaaaaa", "changeme"))
