@@ -106,15 +106,20 @@ def is_reserved(segment: str) -> bool:
     not seen (HFS+, ext4 with casefold)."""
     if segment.isascii() and RESERVED_FOLDER not in segment.lower():
         return False
-    seen = ""
     # One by one, and no further than the name goes on: some characters become 18, and a whole path of those would cost
     # as much as a hundred requests. No two characters together become one of the name's.
+    left = RESERVED_FOLDER
     for character in segment:
-        seen += _as_seen(character)
-        name, colon, _ = seen.partition(":")
-        if colon or not (RESERVED_FOLDER.startswith(name) or name.rstrip(". ") == RESERVED_FOLDER):
-            break
-    return seen.partition(":")[0].rstrip(". ") == RESERVED_FOLDER
+        for seen in _as_seen(character):
+            if left:
+                if not left.startswith(seen):
+                    return False
+                left = left[1:]
+            elif seen == ":":
+                return True
+            elif seen not in ". ":
+                return False
+    return not left
 
 
 @bounded_cache(512)
