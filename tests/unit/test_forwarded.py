@@ -138,3 +138,16 @@ def test_hostile_headers_are_read_quickly() -> None:
         list(nodes_of_forwarded(header))
         list(nodes_of_x_forwarded_for(header))
     assert time.perf_counter() - began < 2
+
+
+def test_a_proxy_that_is_not_trusted_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """All its clients would share one client's connections, space and unfinished uploads."""
+    clients = ClientAddress([])
+    for peer in ("127.0.0.1", "::ffff:10.0.0.7", "127.0.0.1", "8.8.8.8"):
+        assert clients({"REMOTE_ADDR": peer, "HTTP_X_FORWARDED_FOR": CLIENT}) == peer.removeprefix("::ffff:")
+        assert clients({"REMOTE_ADDR": "10.1.1.1"}) == "10.1.1.1"
+    for number in range(100):
+        clients({"REMOTE_ADDR": f"10.9.0.{number}", "HTTP_X_FORWARDED_FOR": CLIENT})
+    assert [message.split()[0] for message in caplog.messages][:2] == ["127.0.0.1", "10.0.0.7"]
+    assert len(caplog.messages) == 16
+    assert all("TrustedProxies" in message for message in caplog.messages)
