@@ -5,6 +5,8 @@ Purges remove them under the running server. Whoever keeps one open looks now an
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from hmacfs import ownership
 from hmacfs.descriptors import allocate, close
 from hmacfs.naming import RESERVED_FOLDER
 from hmacfs.ownership import open_file
+
+log = logging.getLogger("hmacfs.shared")
 
 
 def make_folder(path: Path) -> None:
@@ -83,3 +87,19 @@ class SharedFile:
         except FileNotFoundError:
             return False
         return (status.st_dev, status.st_ino) == self._identity
+
+
+def open_table(path: Path, header: bytes, size: int, *, fixed: int) -> SharedFile:
+    """A file of ``size`` bytes that begins as ``header`` does, with its ``fixed`` first bytes. One that is not is
+    replaced by ``header`` and zeros. Raises ``OSError``."""
+    while True:
+        file = SharedFile(path)
+        fcntl.flock(file.fd, fcntl.LOCK_EX)
+        found = os.fstat(file.fd).st_size
+        if found == size and os.pread(file.fd, fixed, 0) == header[:fixed]:
+            fcntl.flock(file.fd, fcntl.LOCK_UN)
+            return file
+        if file.is_current():  # else another process has replaced it
+            if found > 0:
+                log.warning("%s cannot be used and is replaced: its counts begin anew", path)
+            put_in_place(path, header.ljust(size, b"\0"))

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hmacfs.rates.window import Window
-from hmacfs.shared_file import SharedFile, put_in_place
+from hmacfs.shared_file import SharedFile, open_table, put_in_place
 
 log = logging.getLogger("hmacfs.rates")
 
@@ -58,8 +58,10 @@ class WindowTable:
         self._open()
 
     def _open(self) -> None:
-        file = _open(self._path, self._places)
-        mapped = mmap.mmap(file.fd, _file_size(self._places))
+        size = _file_size(self._places)
+        header = _HEADER.pack(_MAGIC, _VERSION, self._places, 0, secrets.token_bytes(16))
+        file = open_table(self._path, header, size, fixed=_MARK_AT)
+        mapped = mmap.mmap(file.fd, size)
         self._lock, self._map = _Lock(file), mapped
         self._salt = _HEADER.unpack_from(mapped)[4]
 
@@ -191,25 +193,3 @@ class _Lock:
 def _file_size(places: int) -> int:
     """The last place has others behind it as well, so that no search has to begin again at the front."""
     return _HEADER.size + (places + PROBES - 1) * _RECORD.size
-
-
-def _open(path: Path, places: int) -> SharedFile:
-    """A sound table."""
-    while True:
-        file = SharedFile(path)
-        fcntl.flock(file.fd, fcntl.LOCK_EX)
-        if _is_sound(file.fd, places):
-            fcntl.flock(file.fd, fcntl.LOCK_UN)
-            return file
-        if file.is_current():  # else another process has replaced it
-            if os.fstat(file.fd).st_size > 0:
-                log.warning("the table of rate limits cannot be used and is replaced: limits begin anew")
-            header = _HEADER.pack(_MAGIC, _VERSION, places, 0, secrets.token_bytes(16))
-            put_in_place(path, header.ljust(_file_size(places), b"\0"))
-
-
-def _is_sound(fd: int, places: int) -> bool:
-    if os.fstat(fd).st_size != _file_size(places):
-        return False
-    magic, version, found, _, _ = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
-    return (magic, version, found) == (_MAGIC, _VERSION, places)

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import logging
 import mmap
-import os
 import secrets
 import struct
 import zlib
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hmacfs import processes
-from hmacfs.shared_file import SharedFile, put_in_place
+from hmacfs.shared_file import open_table
 
 log = logging.getLogger("hmacfs.storage")
 
@@ -85,7 +84,8 @@ class SharedRows:
 
     def _open(self) -> None:
         size = _ROWS_AT + (self._places + WINDOW - 1) * _ROW.size
-        file = _open(self._path, self._places, size)
+        header = _HEADER.pack(_MAGIC, _VERSION, self._places, 0, secrets.token_bytes(16))
+        file = open_table(self._path, header, size, fixed=_REQUESTS_AT)
         self._file, self._map = file, mmap.mmap(file.fd, size)
         self._salt = _HEADER.unpack_from(self._map)[4]
         with self:
@@ -219,23 +219,3 @@ class SharedRows:
         if 0 < self._map[at] < _MANY:
             self._map[at] -= 1
         self._map[position : position + _ROW.size] = bytes(_ROW.size)
-
-
-def _open(path: Path, places: int, size: int) -> SharedFile:
-    """A sound table."""
-    while True:
-        file = SharedFile(path)
-        fcntl.flock(file.fd, fcntl.LOCK_EX)
-        if _is_sound(file.fd, places, size):
-            fcntl.flock(file.fd, fcntl.LOCK_UN)
-            return file
-        if file.is_current():  # else another process has replaced it
-            header = _HEADER.pack(_MAGIC, _VERSION, places, 0, secrets.token_bytes(16))
-            put_in_place(path, header.ljust(size, b"\0"))
-
-
-def _is_sound(fd: int, places: int, size: int) -> bool:
-    if os.fstat(fd).st_size != size:
-        return False
-    magic, version, found, _, _ = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
-    return (magic, version, found) == (_MAGIC, _VERSION, places)
