@@ -184,9 +184,11 @@ class SharedRows:
         position = self._room(self._first(digest))
         if position is None:
             return
-        _ROW.pack_into(self._map, position, digest, *self._process, row.number, row.time, 0)
+        # First the count, and last when a row is cleared: a process that is killed in between leaves one that is too
+        # high, which costs others a look. One that is too low would hide a row.
         at = _COUNTS_AT + int.from_bytes(digest[:2])
         self._map[at] = min(_MANY, self._map[at] + 1)
+        _ROW.pack_into(self._map, position, digest, *self._process, row.number, row.time, 0)
         row.position = position
 
     def _room(self, first: int) -> int | None:
@@ -216,6 +218,6 @@ class SharedRows:
 
     def _clear(self, position: int) -> None:
         at = _COUNTS_AT + int.from_bytes(self._map[position : position + 2])
+        self._map[position : position + _ROW.size] = bytes(_ROW.size)
         if 0 < self._map[at] < _MANY:
             self._map[at] -= 1
-        self._map[position : position + _ROW.size] = bytes(_ROW.size)

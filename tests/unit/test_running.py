@@ -26,6 +26,47 @@ with rows:
 print("claimed", flush=True)
 sys.stdin.read()
 """
+#: Has a row; for each line of the table's code a child is killed there while it claims or releases one of the same key.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hmacfs.storage import rows as module
+from hmacfs.storage.rows import Row, SharedRows
+
+def die_at(line):
+    def trace(frame, event, _):
+        nonlocal line
+        if frame.f_code.co_filename == module.__file__:
+            line -= event == "line"
+            if line < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+    sys.settrace(trace)
+
+def child(line, releases):
+    rows, row = SharedRows(path, places=64), Row(b"key", 7)
+    with rows:
+        if not releases:
+            die_at(line)
+        rows.claim(row)
+        if releases:
+            die_at(line)
+            rows.release(row)
+    os._exit(0)
+
+path = Path(sys.argv[1])
+mine = SharedRows(path, places=64)
+with mine:
+    mine.claim(Row(b"key", 5))
+for releases in (False, True):
+    line, status = 0, -1
+    while status:
+        pid = os.fork() or child(line, releases)
+        status = os.waitpid(pid, 0)[1]
+        with mine:
+            print(releases, line, mine.may_have(b"key"), [row.number for row in mine.find(b"key")])
+        line += 1
+"""
 PLACES = 64
 
 
@@ -87,6 +128,13 @@ def test_places_of_the_dead_are_taken_again(tmp_path: Path) -> None:
     assert all(row.position is not None for row in mine)
     SharedRows(tmp_path / "rows", places=PLACES)
     assert not any(rows.may_have(key.encode()) for key in keys)
+
+
+def test_wherever_a_process_is_killed_the_rows_of_others_are_found(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "rows")]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(told) > 20
+    assert [line for line in told if not line.endswith(" True [5]")] == []
 
 
 def test_in_a_full_table_a_row_has_no_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
