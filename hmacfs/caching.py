@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,15 +13,29 @@ LONGEST_KEY = 128
 
 
 def bounded_cache(maxsize: int) -> Callable[[Callable[[str], R]], Callable[[str], R]]:
-    """``functools.lru_cache`` for a function of one text, which is called anew for texts over ``LONGEST_KEY``."""
+    """Like ``functools.lru_cache`` for a function of one text, which is called anew for texts over ``LONGEST_KEY``.
+    What has been kept longest goes first: to find a text then takes a look into a dictionary, and no call in Python."""
 
     def decorate(function: Callable[[str], R]) -> Callable[[str], R]:
-        cached = functools.lru_cache(maxsize=maxsize)(function)
-
-        @functools.wraps(function)
-        def call(text: str) -> R:
-            return cached(text) if len(text) <= LONGEST_KEY else function(text)
-
-        return call
+        return _Results(function, maxsize).__getitem__
 
     return decorate
+
+
+class _Results(dict[str, R]):
+    __slots__ = ("_function", "_maxsize")
+
+    def __init__(self, function: Callable[[str], R], maxsize: int) -> None:
+        super().__init__()
+        self._function = function
+        self._maxsize = maxsize
+
+    def __missing__(self, text: str) -> R:
+        result = self._function(text)
+        if len(text) <= LONGEST_KEY:
+            if len(self) >= self._maxsize:
+                for oldest in self:
+                    del self[oldest]
+                    break
+            self[text] = result
+        return result

@@ -45,7 +45,7 @@ def new_request_id() -> str:
         return _ids.pop()
     except IndexError:
         digits = os.urandom(_IDS_AT_ONCE * _ID_DIGITS // 2).hex()
-        _ids.extend(digits[begin : begin + _ID_DIGITS] for begin in range(0, len(digits), _ID_DIGITS))
+        _ids.extend([digits[begin : begin + _ID_DIGITS] for begin in range(0, len(digits), _ID_DIGITS)])
         return _ids.pop()
 
 

@@ -259,8 +259,7 @@ def test_an_upgrade_by_sigusr2_costs_no_request(nginx_folder: Path, is_activated
             for _ in range(3):
                 load.wait_for_more()
                 listened = server.log().count("listening at")
-                os.kill(master, signal.SIGUSR2)
-                wait_until(lambda: server.log().count("listening at") > listened, what="the successor")  # noqa: B023
+                wait_until(lambda: has_successor(master, server, listened), what="the successor")  # noqa: B023
                 successor = int(server.log().rpartition("listening at")[0].rpartition("[")[2].partition("]")[0])
                 load.wait_for_more()
                 os.kill(master, signal.SIGTERM)
@@ -273,6 +272,13 @@ def test_an_upgrade_by_sigusr2_costs_no_request(nginx_folder: Path, is_activated
         server.daemon.kill()
         if opened is not None:
             opened.close()
+
+
+def has_successor(master: int, server: HmacFileServer, listened: int) -> bool:
+    """Ask for it again: gunicorn ignores SIGUSR2 until it has noticed that its own predecessor is gone, as well as once
+    there is a successor."""
+    os.kill(master, signal.SIGUSR2)
+    return server.log().count("listening at") > listened
 
 
 def is_running(pid: int) -> bool:

@@ -356,7 +356,8 @@ def test_reloads_leave_nothing_behind_where_nobody_scrapes(tmp_path: Path) -> No
             wait_until(lambda before=before: not before & {worker.pid for worker in server.workers()})  # type: ignore[misc]
             wait_until(lambda: len(list(folder.glob("counter_*.db"))) == 3, what="two workers and those that ended")
             sizes.append(sum(path.stat().st_size for path in folder.iterdir()))
-        assert max(sizes) < 1.2 * sizes[0]
+        # A worker makes some of its files after the one that is waited for.
+        assert max(sizes[3:]) < 1.2 * max(sizes[:3])
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             assert re.search(rb"^hmacfs_uploads_total 6\.0$", answer.read(), re.MULTILINE)
 

@@ -24,7 +24,7 @@ from hmacfs.web.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for
 
 #: Caches that need no bound, since no text from outside is their key, or the caller looks at its length.
 UNBOUNDED = {
-    "caching": {"bounded_cache", "decorate"}, "config.load": {"variables"}, "server.connection": {"_server_and_date"},
+    "config.load": {"variables"}, "server.connection": {"_server_and_date"},
     "server.http1": {"_environ_key"}, "storage.beneath": {"_how"},
     "web.files": {"http_date"}, "web.routing": {"status_line"},
 }  # fmt: skip
@@ -88,6 +88,9 @@ def test_a_short_text_is_computed_once_and_a_long_one_each_time() -> None:
     short, long = "x" * LONGEST_KEY, "x" * (LONGEST_KEY + 1)
     assert [size(text) for text in (short, short, long, long)] == [len(short)] * 2 + [len(long)] * 2
     assert asked == [short, long, long]
+    asked.clear()
+    assert [size(text) for text in ("a", "b", "b", short)] == [1, 1, 1, len(short)]
+    assert asked == ["a", "b", short], "what was kept longest has gone"
 
 
 @pytest.mark.parametrize("header", ["[fe80::1%" + "z" * 9_000 + "]:1", "fe80::1%" + "z" * 9_000, "n" * 9_000])
