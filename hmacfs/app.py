@@ -12,54 +12,54 @@ import flask
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
 from hmacfs.addresses import NetworkShares, networks_of
+from hmacfs.admission.running import RunningUploads
+from hmacfs.admission.shares import ClientShares
+from hmacfs.admission.space import SharedSums, SpaceGuard
 from hmacfs.caching import bounded_cache
 from hmacfs.config import Settings
 from hmacfs.config.values import FreeSpace
 from hmacfs.housekeeping import Sweeper, Watch
-from hmacfs.keyring import Keyring
+from hmacfs.net.receive import Receiver
+from hmacfs.protocol.keyring import Keyring
+from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.limiting import WindowRateLimiter
-from hmacfs.rates.opening import open_counter
-from hmacfs.rates.switch import Switch
-from hmacfs.runtime import RuntimeClaim
-from hmacfs.sessions.opening import open_store
-from hmacfs.storage.opening import open_storage
-from hmacfs.storage.partial import PartialFiles
-from hmacfs.storage.rows import SharedRows
-from hmacfs.storage.running import RunningUploads
-from hmacfs.storage.shares import ClientShares
-from hmacfs.storage.space import SharedSums, SpaceGuard
+from hmacfs.rates.open_counter import open_counter
+from hmacfs.sessions.open_session_store import open_session_store
+from hmacfs.stores.local.partial import LocalPartialUploads
+from hmacfs.stores.open_file_store import open_file_store
+from hmacfs.system.runtime_folder import RuntimeClaim
+from hmacfs.system.shared_rows import SharedRows
 from hmacfs.telemetry.events import Events, RequestFinished
-from hmacfs.telemetry.files import ValueFiles
 from hmacfs.telemetry.logs import AccessLog, RefusalLog
 from hmacfs.telemetry.metrics import Metrics
-from hmacfs.telemetry.pulse import Pulse
-from hmacfs.transfer.receive import Receiver
-from hmacfs.uploads.progress import Limits, Swept
+from hmacfs.telemetry.sampler import Sampler
+from hmacfs.telemetry.value_files import ValueFiles
+from hmacfs.uploads.progress import SweepResult, UploadLimits
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.tokens import SessionTokens
-from hmacfs.uploads.whole import StoreWhole
-from hmacfs.web.client import ClientAddress
+from hmacfs.uploads.whole import UploadFile
+from hmacfs.web.client_address import ClientAddress
 from hmacfs.web.cors import Cors
-from hmacfs.web.files import ServeFile
+from hmacfs.web.dispatch import AnyPathConverter, FastPath, RequestHandler
+from hmacfs.web.file_view import FileView
 from hmacfs.web.guards import Guards
-from hmacfs.web.health import PROBES, WELCOME, Health, health
 from hmacfs.web.locations import Locations
-from hmacfs.web.rates import DOWNLOAD, SIGNATURE, UPLOAD, Clients, Rates, rate_limiter
-from hmacfs.web.routing import AnyPath, Desk, DirectDoor
-from hmacfs.web.slots import SlotUploads
+from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, RateLimits, rate_limiter
+from hmacfs.web.readiness import PROBES, WELCOME, Readiness, health
+from hmacfs.web.slot_views import SlotViews
 from hmacfs.web.transfers import Services, transfers
-from hmacfs.web.tus import TusUploads
+from hmacfs.web.tus_views import TusViews
 from hmacfs.web.unproven import UnprovenLookups
 
 
 @dataclasses.dataclass(slots=True)
-class Site:
+class AppRuntime:
     """The parts of a running application that the server around it needs: ``app.extensions["hmacfs"]``."""
 
     settings: Settings
-    health: Health
+    health: Readiness
     core: Core
-    pulse: Pulse | None
+    pulse: Sampler | None
     watch: Watch
 
     def begin_stop(self) -> None:
@@ -83,7 +83,7 @@ class Site:
         ]
         pulse = self.pulse
         if pulse is not None:
-            tasks += [lambda: pulse.beat(connections, len(tasks)), pulse.count_sessions]
+            tasks += [lambda: pulse.sample_forever(connections, len(tasks)), pulse.count_sessions]
         return tasks
 
 
@@ -91,10 +91,10 @@ class Core:
     """Storage, sessions and the use cases: what there is without the web. For one process."""
 
     def __init__(self, settings: Settings) -> None:
-        self.storage = open_storage(settings)
-        self.sessions = open_store(settings)
+        self.storage = open_file_store(settings)
+        self.sessions = open_session_store(settings)
         self.keyring = Keyring([settings.secret.reveal(), *(secret.reveal() for secret in settings.previous_secrets)])
-        self.limits = Limits(
+        self.limits = UploadLimits(
             settings.upload_max_size,
             settings.session_ttl,
             settings.max_sessions_per_client,
@@ -116,10 +116,10 @@ class Core:
             shares=_shares(settings, self.rows),
         )
         self.running = RunningUploads(self.rows)
-        self.store_whole = StoreWhole(
+        self.upload_file = UploadFile(
             self.storage, receiver, self.running, self.space, max_size=settings.upload_max_size
         )
-        self.partials = PartialFiles(self.storage)
+        self.partials = LocalPartialUploads(self.storage)
         self.resumable = ResumableUploads(
             self.sessions,
             self.partials,
@@ -134,7 +134,7 @@ class Core:
         self.runtime = RuntimeClaim(settings.runtime_dir)
         self.sweeper = Sweeper(self._sweep, self.storage.reserved / "sweep.lock", settings.sweep_interval)
 
-    def _sweep(self) -> Swept:
+    def _sweep(self) -> SweepResult:
         self.storage.folders.touch()
         self.runtime.touch()
         return self.resumable.sweep()
@@ -150,7 +150,7 @@ def _shares(settings: Settings, rows: SharedRows) -> ClientShares | None:
     share = settings.max_reserved_per_client
     if share == FreeSpace():
         return None
-    limited = Clients(settings.rate_limit_exempt, "MaxReservedPerClient")
+    limited = RateLimitKey(settings.rate_limit_exempt, "MaxReservedPerClient")
 
     @bounded_cache(4096)
     def networks(client: str) -> NetworkShares:
@@ -182,28 +182,28 @@ def create_app(settings: Settings) -> flask.Flask:
         listeners.append(metrics)
         looks.append(lambda: values.look(metrics.touch))
         pulse = _pulse(metrics, core, counter, settings)
-    desk = Desk(Events(*listeners), cors, clients, read_timeout=settings.read_timeout)
+    handler = RequestHandler(Events(*listeners), cors, clients, read_timeout=settings.read_timeout)
     rates = _rates(rate_limiter(app, counter, clients), settings)
-    state = Health([("store", core.check_store), ("session store", core.sessions.ping)])
-    _add_routes(app, _services(settings, core, desk, rates, cors), state)
-    app.extensions["hmacfs"] = Site(settings, state, core, pulse, Watch(looks))
+    state = Readiness([("store", core.check_store), ("session store", core.sessions.ping)])
+    _add_routes(app, _services(settings, core, handler, rates, cors), state)
+    app.extensions["hmacfs"] = AppRuntime(settings, state, core, pulse, Watch(looks))
     return app
 
 
-def _rates(limiter: WindowRateLimiter, settings: Settings) -> Rates:
+def _rates(limiter: WindowRateLimiter, settings: Settings) -> RateLimits:
     texts = {
         UPLOAD: settings.upload_rate_limit,
         DOWNLOAD: settings.download_rate_limit,
         SIGNATURE: settings.auth_failure_rate_limit,
     }
-    return Rates(limiter, texts, settings.rate_limit_exempt)
+    return RateLimits(limiter, texts, settings.rate_limit_exempt)
 
 
-def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Cors) -> Services:
+def _services(settings: Settings, core: Core, handler: RequestHandler, rates: RateLimits, cors: Cors) -> Services:
     locations = Locations(settings.url_prefix, settings.public_url)
     unproven = UnprovenLookups(core.sessions.concurrency, lambda key: core.partials.length(key) is not None)
     return Services(
-        desk=desk,
+        handler=handler,
         guards=Guards(
             core.keyring,
             prefix=settings.url_prefix,
@@ -212,14 +212,14 @@ def _services(settings: Settings, core: Core, desk: Desk, rates: Rates, cors: Co
         ),
         rates=rates,
         cors=cors,
-        store_whole=core.store_whole,
-        serve_file=ServeFile(
+        upload_file=core.upload_file,
+        file_view=FileView(
             core.storage.open,
             rate=settings.download_max_bytes_per_second,
             x_accel=settings.download_offload == "x-accel",
         ),
-        slots=SlotUploads(core.resumable, locations),
-        tus=TusUploads(core.resumable, settings.url_prefix, locations, unproven),
+        slots=SlotViews(core.resumable, locations),
+        tus=TusViews(core.resumable, settings.url_prefix, locations, unproven),
         locations=locations,
         unproven=unproven,
         prefix=settings.url_prefix,
@@ -235,12 +235,12 @@ def _metrics(app: flask.Flask, settings: Settings) -> tuple[Metrics, ValueFiles]
     return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME}), values
 
 
-def _pulse(metrics: Metrics, core: Core, counter: Switch, settings: Settings) -> Pulse:
+def _pulse(metrics: Metrics, core: Core, counter: FailoverCounter, settings: Settings) -> Sampler:
     def stores() -> tuple[str, Mapping[str, bool]]:
         status = core.sessions.status()
         return status.active, {store.name: store.is_healthy for store in status.stores}
 
-    return Pulse(
+    return Sampler(
         metrics,
         uploads=lambda: core.space.uploads,
         stores=stores,
@@ -250,11 +250,11 @@ def _pulse(metrics: Metrics, core: Core, counter: Switch, settings: Settings) ->
     )
 
 
-def _add_routes(app: flask.Flask, services: Services, state: Health) -> None:
+def _add_routes(app: flask.Flask, services: Services, state: Readiness) -> None:
     blueprint = transfers(services)
     app.url_map.merge_slashes = False  # "a//b" is refused, not redirected
-    app.url_map.converters["any_path"] = AnyPath
+    app.url_map.converters["any_path"] = AnyPathConverter
     app.register_blueprint(blueprint)
-    app.register_blueprint(health(services.desk, state))
-    services.desk.serve_routing_errors(app)
-    app.wsgi_app = DirectDoor(app.wsgi_app, blueprint, services.desk, services.prefix)  # type: ignore[method-assign]
+    app.register_blueprint(health(services.handler, state))
+    services.handler.serve_routing_errors(app)
+    app.wsgi_app = FastPath(app.wsgi_app, blueprint, services.handler, services.prefix)  # type: ignore[method-assign]

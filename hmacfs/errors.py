@@ -236,7 +236,7 @@ class StoreMissing(StorageFailed):
 # -- the body does not arrive ---------------------------------------------------------------------
 
 
-class BodyCutShort(HmacfsError):
+class IncompleteBody(HmacfsError):
     """The client closed the connection before the declared length was there."""
 
     reason = "body-cut-short"
@@ -250,14 +250,14 @@ class BadBody(HmacfsError):
     sentence = "The body's framing is broken."
 
 
-class Stalled(HmacfsError):
+class PeerTimeout(HmacfsError):
     """No byte came (or went) for the time allowed."""
 
     reason = "stalled"
     sentence = "No data arrived for too long."
 
 
-class Stopping(HmacfsError):
+class ShuttingDown(HmacfsError):
     """The server is stopping and cannot wait for the rest."""
 
     reason = "stopping"
@@ -306,7 +306,7 @@ class SessionConflict(HmacfsError):
     sentence = "The request contradicts the upload it continues."
 
 
-class TakenOver(HmacfsError):
+class Superseded(HmacfsError):
     """Another writer asked for this upload; what arrived until then is kept."""
 
     reason = "taken-over"

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hmacfs.errors import HmacfsError, NotAllowed, SessionStoreUnavailable, StoreMissing
-from hmacfs.ownership import explain
-from hmacfs.shared_file import SharedFile
-from hmacfs.uploads.progress import Swept
+from hmacfs.system.ownership import explain
+from hmacfs.system.shared_file import SharedFile
+from hmacfs.uploads.progress import SweepResult
 
 log = logging.getLogger("hmacfs.housekeeping")
 
@@ -64,13 +64,13 @@ def _told(error: BaseException) -> str:
 class Sweeper:
     """Calls ``sweep`` under a lock that all processes sharing the store's folder share."""
 
-    def __init__(self, sweep: Callable[[], Swept], lock: Path, interval: float) -> None:
+    def __init__(self, sweep: Callable[[], SweepResult], lock: Path, interval: float) -> None:
         self._sweep = sweep
         self._lock = lock
         self._interval = interval
         self._is_stopped = False
 
-    def run_once(self) -> Swept | None:
+    def run_once(self) -> SweepResult | None:
         """What was swept; ``None`` if another process is at it. Raises ``SessionStoreUnavailable``, ``NotAllowed`` if
         rights are missing."""
         try:

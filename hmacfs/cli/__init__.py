@@ -119,5 +119,5 @@ def _serve(config: Path | None, *, lines: Callable[[Settings], str] | None) -> i
     settings = start.current_settings()
     if lines is not None:
         start.on_ready(lambda: print(lines(settings), flush=True))
-    start.Server().run()
+    start.GunicornApplication().run()
     return 0

@@ -13,9 +13,9 @@ import toml
 
 from hmacfs.cli.sign import base_url
 from hmacfs.config import Settings
-from hmacfs.keyring import Keyring, sign_v3
-from hmacfs.naming import StoredName
-from hmacfs.ownership import explain, open_file
+from hmacfs.protocol.keyring import Keyring, sign_v3
+from hmacfs.protocol.names import StoredName
+from hmacfs.system.ownership import explain, open_file
 
 LINES_ARE_GOOD_FOR_SECONDS = 24 * 3600
 

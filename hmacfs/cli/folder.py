@@ -15,8 +15,8 @@ import toml
 
 from hmacfs.config.values import tcp_address
 from hmacfs.errors import ConfigError
-from hmacfs.naming import RESERVED_FOLDER
-from hmacfs.ownership import STORE_FOLDER_MODE, explain, make_folder, open_file
+from hmacfs.protocol.names import RESERVED_FOLDER
+from hmacfs.system.ownership import STORE_FOLDER_MODE, explain, make_folder, open_file
 
 _DEFAULT_PORT = "8080"
 _LISTEN_LINE = re.compile(r"^ListenPort *=.*$", re.MULTILINE)

@@ -27,7 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def reload(arguments: argparse.Namespace) -> int:
     """Send SIGHUP and wait for the outcome. The exit status: 1 if the server keeps its old configuration; then one line
     on standard error says why. Raises ``ConfigError`` if there is no such server."""
-    from hmacfs.server.manager import last_outcome, runtime_folder
+    from hmacfs.server.service_manager import last_outcome, runtime_folder
 
     folder, pid = runtime_folder(), arguments.pid
     if folder is None:

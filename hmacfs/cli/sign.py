@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hmacfs.config import Settings, UnixAddress, find_config, load, parse_duration
 from hmacfs.errors import BadName
-from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
-from hmacfs.naming import StoredName
+from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
+from hmacfs.protocol.names import StoredName
 
 #: The server takes 12 digits.
 LATEST = 10**12

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hmacfs.config import find_config, load
 from hmacfs.errors import ConfigError, NotAllowed, SessionStoreUnavailable, StorageFailed
-from hmacfs.ownership import path_of, reason
+from hmacfs.system.ownership import path_of, reason
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hmacfs.config.settings import SETTINGS, Settings
 from hmacfs.config.values import one_line
 from hmacfs.errors import ConfigError
-from hmacfs.naming import RESERVED_FOLDER, is_reserved
+from hmacfs.protocol.names import RESERVED_FOLDER, is_reserved
 
 _Environment = Mapping[str, str]
 

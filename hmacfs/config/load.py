@@ -22,8 +22,8 @@ from hmacfs.config.settings import REQUIRED, SETTINGS, Setting, Settings, cores
 from hmacfs.config.values import FromEnvironment, TcpAddress, UnixAddress, one_line, password, shown, tcp_address
 from hmacfs.config.values import path as socket_path
 from hmacfs.errors import ConfigError, ForeignConfig
-from hmacfs.naming import RESERVED_FOLDER
-from hmacfs.ownership import unreadable
+from hmacfs.protocol.names import RESERVED_FOLDER
+from hmacfs.system.ownership import unreadable
 
 ENVIRONMENT_PREFIX = "HMACFS_"
 CONFIG_VARIABLE = "HMACFS_CONFIG"

@@ -10,8 +10,8 @@ from pathlib import Path
 from hmacfs.config.settings import Settings
 from hmacfs.config.values import UnixAddress, one_line
 from hmacfs.errors import ConfigError
-from hmacfs.naming import RESERVED_FOLDER
-from hmacfs.ownership import STORE_FOLDER_MODE, explain, make_folder, may, new_file_remedy, reason
+from hmacfs.protocol.names import RESERVED_FOLDER
+from hmacfs.system.ownership import STORE_FOLDER_MODE, explain, make_folder, may, new_file_remedy, reason
 
 _RUNTIME_MODE = 0o700
 #: File systems that the kernel fills by itself. Root has the right to write there, and cannot.

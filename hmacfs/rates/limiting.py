@@ -9,7 +9,7 @@ from limits.storage import Storage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 from limits.util import WindowStats
 
-from hmacfs.rates.switch import Switch
+from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.window import Window
 
 #: What flask-limiter knows them by.
@@ -17,12 +17,12 @@ STORAGE_URI = "hmacfs://"
 STRATEGY = "hmacfs-window"
 
 
-class SwitchStorage(Storage):
+class FailoverStorage(Storage):
     """A storage of ``limits``. counter: what it counts in."""
 
     STORAGE_SCHEME = ["hmacfs"]  # noqa: RUF012 - the base class has it so
 
-    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, counter: Switch) -> None:
+    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, counter: FailoverCounter) -> None:
         super().__init__(uri, wrap_exceptions)
         self.counter = counter
 
@@ -65,8 +65,8 @@ class WindowRateLimiter(FixedWindowRateLimiter):
         return WindowStats(window.ends, max(0, item.amount - window.hits))
 
     @property
-    def _counter(self) -> Switch:
-        return cast("SwitchStorage", self.storage).counter
+    def _counter(self) -> FailoverCounter:
+        return cast("FailoverStorage", self.storage).counter
 
 
 STRATEGIES[STRATEGY] = WindowRateLimiter

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hmacfs.rates.window import Window
-from hmacfs.shared_file import SharedFile, open_table, put_in_place
+from hmacfs.system.shared_file import SharedFile, open_table, put_in_place
 
 log = logging.getLogger("hmacfs.rates")
 
@@ -103,7 +103,7 @@ class WindowTable:
                     return Window(count, ends)
             return Window(0, now)
 
-    def agree(self, key: str, known: Window) -> None:
+    def merge(self, key: str, known: Window) -> None:
         """Take over the end of a window that others count in, too, and their count where it is higher."""
         digest = self._hash(key)
         with self._lock:
@@ -129,7 +129,7 @@ class WindowTable:
             self._map[_HEADER.size :] = bytes(len(self._map) - _HEADER.size)
         return running
 
-    def swap_mark(self, mark: int) -> int:
+    def exchange_flag(self, mark: int) -> int:
         """Set the number (0 to 255) that the processes share besides; what it was. It is 0 in a new table."""
         with self._lock:
             before: int = self._map[_MARK_AT]

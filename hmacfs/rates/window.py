@@ -16,7 +16,7 @@ class Unreachable(Exception):
     """The counter on another machine gives no answer that could be used."""
 
 
-class RemoteWindows(Protocol):
+class RemoteCounter(Protocol):
     """Windows that several machines count in."""
 
     @property

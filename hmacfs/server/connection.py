@@ -22,12 +22,12 @@ from typing import Any
 
 import gevent
 
-from hmacfs.errors import Stalled, Stopping
-from hmacfs.server.http1 import Head, HeadError, parse_head
+from hmacfs.errors import PeerTimeout, ShuttingDown
+from hmacfs.net.body import Body, ChunkedBody, SocketBody
+from hmacfs.net.send import FileSlice
+from hmacfs.net.transport import GONE_ERRNOS, REQUESTS_QUANTUM_SECONDS, ReceiveBuffer, Transport, TransportTimeout
+from hmacfs.protocol.http1.heads import BadRequestHead, RequestHead, parse_head
 from hmacfs.telemetry import logs
-from hmacfs.transfer.body import Body, ChunkedBody, SocketBody
-from hmacfs.transfer.send import FileSlice
-from hmacfs.transfer.wire import GONE_ERRNOS, REQUESTS_QUANTUM_SECONDS, Inbox, Wire, WireTimeout
 
 log = logging.getLogger("hmacfs.server")
 
@@ -57,7 +57,7 @@ BUSY = math.inf
 
 
 @dataclasses.dataclass(slots=True, repr=False)
-class Site:
+class ServerContext:
     """What all connections of a worker share. Times in seconds.
 
     ``idle_timeout`` bounds the wait for a request as well as the time its head may take. ``is_crowded``: others want
@@ -82,10 +82,12 @@ class Connection:
     connection would cost no answer; ``BUSY`` while it would.
     """
 
-    def __init__(self, site: Site, wire: Wire, peer: tuple[Any, ...] | None, *, of_proxy: bool = False) -> None:
+    def __init__(
+        self, site: ServerContext, transport: Transport, peer: tuple[Any, ...] | None, *, of_proxy: bool = False
+    ) -> None:
         self.site = site
-        self.wire = wire
-        self.inbox = Inbox(self.wire)
+        self.transport = transport
+        self.receive_buffer = ReceiveBuffer(self.transport)
         self.is_idle = True
         self.of_proxy = of_proxy
         self.waits_since = self._succeeded = time.monotonic()
@@ -98,28 +100,28 @@ class Connection:
         try:
             while self._serve_request():
                 pass
-        except (WireTimeout, Stalled):
+        except (TransportTimeout, PeerTimeout):
             log.debug("dropped %s: it took nothing for too long", self._peer["REMOTE_ADDR"])
-        except Stopping:
+        except ShuttingDown:
             log.debug("broke off an answer to %s to stop", self._peer["REMOTE_ADDR"])
         except OSError as error:
             if error.errno not in GONE_ERRNOS:
                 log.warning("a transfer broke off: %s", error)
         finally:
-            self.wire.close()
+            self.transport.close()
 
     def end_if_idle(self) -> None:
         """Make the connection end now if no request is on its way (for a stop)."""
-        if self.is_idle and not self.wire.has_arrived:
-            self.wire.stop_reading()
+        if self.is_idle and not self.transport.has_arrived:
+            self.transport.stop_reading()
 
     def end_if_waiting(self) -> bool:
         """Make the connection end now unless that would cost an answer (to make room): whether it does. Who has sent a
         part of a head has sent no request."""
-        if self.waits_since == BUSY or self.wire.has_arrived:
+        if self.waits_since == BUSY or self.transport.has_arrived:
             return False
         self.waits_since = BUSY  # it has been told
-        self.wire.stop_reading()
+        self.transport.stop_reading()
         return True
 
     @property
@@ -134,7 +136,7 @@ class Connection:
         """Serve one request; whether another may follow."""
         try:
             head = self._read_head()
-        except HeadError as error:
+        except BadRequestHead as error:
             self._refuse(error)
             return False
         if head is None:
@@ -142,7 +144,7 @@ class Connection:
         self.is_idle = False
         self.waits_since = BUSY
         body = self._body(head)
-        answer = Answer(self, head, body)
+        answer = ResponseWriter(self, head, body)
         try:
             content = self.site.application(self._environ(head, body), answer.start)
         except Exception:
@@ -162,34 +164,34 @@ class Connection:
             return False
         if answer.is_success:
             self._succeeded = now
-        self.is_idle = not self.inbox.count
+        self.is_idle = not self.receive_buffer.count
         return True
 
-    def _read_head(self) -> Head | None:
-        """The next request's head; ``None`` if the client left before it was complete, ``WireTimeout`` if it took too
-        long."""
-        if self.inbox.count:
-            self.wire.give_way(REQUESTS_QUANTUM_SECONDS)
+    def _read_head(self) -> RequestHead | None:
+        """The next request's head; ``None`` if the client left before it was complete, ``TransportTimeout`` if it took
+        too long."""
+        if self.receive_buffer.count:
+            self.transport.yield_if_due(REQUESTS_QUANTUM_SECONDS)
             if (head := self._parse()) is not None:
                 return head
-        with self.wire.limit(self.site.idle_timeout):
-            if self.wire.has_kept_loop(REQUESTS_QUANTUM_SECONDS):
-                self.wire.wait_readable(None)
-            while self.inbox.more(None):
+        with self.transport.limit(self.site.idle_timeout):
+            if self.transport.has_kept_loop(REQUESTS_QUANTUM_SECONDS):
+                self.transport.wait_readable(None)
+            while self.receive_buffer.more(None):
                 self.is_idle = False
                 if (head := self._parse()) is not None:
                     return head
-                self.is_idle = not self.inbox.count
+                self.is_idle = not self.receive_buffer.count
         return None
 
-    def _parse(self) -> Head | None:
+    def _parse(self) -> RequestHead | None:
         if self._to_discard:
-            self._to_discard -= len(self.inbox.take(self._to_discard))
-            if not self.inbox.count:
+            self._to_discard -= len(self.receive_buffer.take(self._to_discard))
+            if not self.receive_buffer.count:
                 return None
-        head = parse_head(self.inbox.ahead)
+        head = parse_head(self.receive_buffer.ahead)
         if head is not None:
-            self.inbox.take(head.size)
+            self.receive_buffer.take(head.size)
         return head
 
     def discard(self, body: Body) -> bool:
@@ -199,27 +201,27 @@ class Connection:
         self._to_discard = to_come or 0
         return to_come is not None
 
-    def _body(self, head: Head) -> Body:
-        invite = self._invite if head.expects_continue else None
+    def _body(self, head: RequestHead) -> Body:
+        send_continue = self._send_continue if head.expects_continue else None
         if head.is_chunked:
-            return ChunkedBody(self.inbox, self.site.read_timeout, invite)
-        return SocketBody(self.inbox, head.length or 0, self.site.read_timeout, invite)
+            return ChunkedBody(self.receive_buffer, self.site.read_timeout, send_continue)
+        return SocketBody(self.receive_buffer, head.length or 0, self.site.read_timeout, send_continue)
 
-    def _invite(self) -> None:
-        if not self.inbox.count:  # else the client did not wait
-            self.wire.send(CONTINUE, self.site.write_timeout)
+    def _send_continue(self) -> None:
+        if not self.receive_buffer.count:  # else the client did not wait
+            self.transport.send(CONTINUE, self.site.write_timeout)
 
-    def _environ(self, head: Head, body: Body) -> dict[str, Any]:
+    def _environ(self, head: RequestHead, body: Body) -> dict[str, Any]:
         environ: dict[str, Any] = self.site.environ | self._peer
         environ.update(head.environ)
         environ["wsgi.input"] = body
         return environ
 
-    def _refuse(self, error: HeadError) -> None:
+    def _refuse(self, error: BadRequestHead) -> None:
         request_id = _name_request()
         log.info("%s sent a request that is not understood: %s", self._peer["REMOTE_ADDR"] or "a local client", error)
         text = f"{error}\n"
-        self.wire.send(
+        self.transport.send(
             (
                 f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n{_server_and_date(int(time.time()))}"
                 f"Connection: close\r\nX-Request-ID: {request_id}\r\n"
@@ -231,13 +233,13 @@ class Connection:
 
     def _linger(self) -> None:
         """Let the client read the answer: discard what it still sends, within bounds, before the socket is closed."""
-        self.wire.stop_writing()
+        self.transport.stop_writing()
         discarded = 0
-        with contextlib.suppress(WireTimeout), self.wire.limit(LINGER_SECONDS):
+        with contextlib.suppress(TransportTimeout), self.transport.limit(LINGER_SECONDS):
             while discarded < LINGER_BYTES:
-                count = self.wire.discard(self.site.scratch)
+                count = self.transport.discard(self.site.scratch)
                 if count is None:
-                    self.wire.wait_readable(LINGER_SILENCE_SECONDS)
+                    self.transport.wait_readable(LINGER_SILENCE_SECONDS)
                 elif count == 0:
                     return
                 else:
@@ -245,12 +247,12 @@ class Connection:
                     gevent.sleep(LINGER_REST_SECONDS)
 
 
-class Answer:
+class ResponseWriter:
     """The answer to one request: ``start`` is PEP 3333's ``start_response``."""
 
     __slots__ = ("_body", "_connection", "_head", "_headers", "_status", "keep_alive")
 
-    def __init__(self, connection: Connection, head: Head, body: Body) -> None:
+    def __init__(self, connection: Connection, head: RequestHead, body: Body) -> None:
         self._connection = connection
         self._head = head
         self._body = body
@@ -271,14 +273,14 @@ class Answer:
         return _no_write
 
     def send(self, content: Iterable[bytes]) -> None:
-        """Send head and content. Raises ``OSError`` or ``Stalled`` if the client does not take them."""
-        wire, timeout = self._connection.wire, self._connection.site.write_timeout
+        """Send head and content. Raises ``OSError`` or ``PeerTimeout`` if the client does not take them."""
+        transport, timeout = self._connection.transport, self._connection.site.write_timeout
         if isinstance(content, FileSlice):
             if content.count > SMALL_FILE_BYTES or content.rate:
                 # At a rate, what is sent must not wait for what may be sent only later.
-                with contextlib.nullcontext() if content.rate else wire.corked():
-                    wire.send(self._render(content.count), timeout)
-                    content.send_over(wire, timeout)
+                with contextlib.nullcontext() if content.rate else transport.corked():
+                    transport.send(self._render(content.count), timeout)
+                    content.send_over(transport, timeout)
                 return
             try:
                 data = os.pread(content.fd, content.count, content.offset)
@@ -286,20 +288,20 @@ class Answer:
                 log.error("a stored file cannot be read: %s", error.strerror)
                 self.fail()
                 return
-            wire.send(self._render(content.count) + data, timeout)
+            transport.send(self._render(content.count) + data, timeout)
             content.sent = len(data)
             self.keep_alive = self.keep_alive and len(data) == content.count
             return
         data = b"".join(content)
         is_head = self._head.environ["REQUEST_METHOD"] == "HEAD"
-        wire.send(self._render(len(data)) + (b"" if is_head else data), timeout)
+        transport.send(self._render(len(data)) + (b"" if is_head else data), timeout)
 
     def fail(self) -> None:
         """Say 500, after an unexpected error of the application or the disk, and end the connection."""
         request_id = logs.request_id.get() or _name_request()
         self._status, self._headers = "500 Internal Server Error", [("X-Request-ID", request_id)]
         self._head = self._head._replace(keep_alive=False)
-        self._connection.wire.send(self._render(0), self._connection.site.write_timeout)
+        self._connection.transport.send(self._render(0), self._connection.site.write_timeout)
 
     def _render(self, length: int) -> bytes:
         """The head's bytes; decides about keep-alive.

@@ -29,13 +29,13 @@ from hmacfs.config import (
     warnings,
 )
 from hmacfs.errors import ConfigError
-from hmacfs.runtime import remove_abandoned
 from hmacfs.server.listening import address_of, address_problem, bind_address
-from hmacfs.server.manager import pass_on_sockets
-from hmacfs.server.monitoring import Monitoring, drop_gauges, metrics_folder
-from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, loads, manager, peers, plans
-from hmacfs.sessions.opening import check_settings, remote_stores
-from hmacfs.storage.opening import open_storage
+from hmacfs.server.metrics_endpoint import MetricsEndpoint, drop_gauges, metrics_folder
+from hmacfs.server.service_manager import pass_on_sockets
+from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, connection_counts, manager, peers, shutdown_state
+from hmacfs.sessions.open_session_store import check_settings, remote_stores
+from hmacfs.stores.open_file_store import open_file_store
+from hmacfs.system.runtime_folder import remove_abandoned
 from hmacfs.telemetry import logs
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _check_changes(running: Settings, settings: Settings) -> None:
     """Raises ``ConfigError`` if an address or a store that a reload brings cannot be used: gunicorn would give the old
     ones up and then end."""
     if settings.store_dir != running.store_dir:
-        open_storage(settings)
+        open_file_store(settings)
     problem = ""
     if settings.listen != running.listen and not manager.is_activated:
         problem = address_problem(settings.origins["ListenPort"], settings.listen)
@@ -155,7 +155,7 @@ def gunicorn_settings() -> dict[str, Any]:
         "worker_tmp_dir": heartbeat_folder(settings),
         "control_socket_disable": True,  # its path is shared by all gunicorns of a user
         "proc_name": "hmac-file-server",
-        "logger_class": ServerLog,
+        "logger_class": GunicornLogger,
         "on_starting": on_starting,
         "pre_fork": pre_fork,
         "post_fork": post_fork,
@@ -184,7 +184,7 @@ def _patience(settings: Settings) -> int:
     return int(settings.graceful_shutdown_timeout + _MASTER_MARGIN_SECONDS)
 
 
-class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no type hints
+class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no type hints
     """gunicorn's messages, in this project's log. What it tells of its daily life is for debugging."""
 
     def setup(self, cfg: Any) -> None:
@@ -205,7 +205,7 @@ class ServerLog(Logger):  # type: ignore[misc]  # gunicorn has no type hints
         """All our files are opened that way."""
 
 
-class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no type hints
+class GunicornApplication(BaseApplication):  # type: ignore[misc]  # gunicorn has no type hints
     """The server as the ``hmac-file-server`` command starts it."""
 
     def load_config(self) -> None:
@@ -229,7 +229,7 @@ def on_starting(_server: Any) -> None:
     metrics_folder(settings)
     _raise_descriptor_limit(settings.max_connections)
     try:
-        storage = open_storage(settings)
+        storage = open_file_store(settings)
     except ConfigError as error:
         _refuse_to_start(error)
     removed = storage.remove_leftovers()
@@ -249,7 +249,7 @@ def on_starting(_server: Any) -> None:
         log.info("removed what servers that ended had shared while they ran: %s", ", ".join(abandoned))
     _monitoring.fold(settings)
     for remark in (
-        *storage.abilities.remarks(),
+        *storage.capabilities.remarks(),
         *warnings(settings),
         *inaccessible_files(settings),
         *_exposed(settings),
@@ -286,7 +286,7 @@ def on_reload(server: Any) -> None:
     """In the master after SIGHUP, before it starts workers with the new settings."""
     global _drained
     _drained = 0
-    plans.supersede(server.worker_age)
+    shutdown_state.supersede(server.worker_age)
     manager.replace_workers(server.worker_age)
     _monitoring.fold(current_settings())
     server.cfg.set("graceful_timeout", 0)  # see _reload
@@ -310,8 +310,8 @@ def _reload(server: Any) -> None:
 def _look_at_children(server: Any) -> None:
     """SIGCHLD, which a worker that begins to serve sends too."""
     type(server).handle_chld(server)
-    if plans.serving:
-        manager.worker_serves(plans.serving)
+    if shutdown_state.serving:
+        manager.worker_serves(shutdown_state.serving)
 
 
 def _replace(server: Any) -> None:
@@ -336,16 +336,16 @@ def child_exit(server: Any, worker: Any) -> None:
     global _drained
     drop_gauges(current_settings(), worker.pid)
     _monitoring.fold(current_settings())
-    loads.withdraw(worker.age)
+    connection_counts.withdraw(worker.age)
     peers.release(worker.age)
-    draining = sum(one.age <= plans.superseded for one in server.WORKERS.values())
+    draining = sum(one.age <= shutdown_state.superseded for one in server.WORKERS.values())
     server.num_workers += draining - _drained
     _drained = draining
 
 
 def on_exit(_server: Any) -> None:
     """In the master, at its end."""
-    if plans.is_stopping:
+    if shutdown_state.is_stopping:
         log.info("stopped")
 
 
@@ -363,7 +363,7 @@ def post_fork(_server: Any, _worker: Any) -> None:
     a stop that comes while the worker starts."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    _monitoring.disown()
+    _monitoring.close_in_child()
 
 
 def on_ready(action: Callable[[], None]) -> None:
@@ -374,18 +374,18 @@ def on_ready(action: Callable[[], None]) -> None:
 _when_ready: list[Callable[[], None]] = []
 #: How many workers that a reload has replaced ``num_workers`` has room for.
 _drained = 0
-_monitoring = Monitoring()
+_monitoring = MetricsEndpoint()
 
 
 def _stop(server: Any, frame: FrameType | None) -> None:
     """The first SIGINT or SIGTERM is a graceful stop, any further one an immediate one (gunicorn's SIGQUIT)."""
-    plans.stop()
+    shutdown_state.stop()
     manager.notify("STOPPING=1", "STATUS=finishing what is running")
-    if plans.is_hurried:
+    if shutdown_state.is_hurried:
         log.info("stopping at once")
     else:
         log.info("stopping: transfers may go on for up to %g s", current_settings().graceful_shutdown_timeout)
-    server.signal(signal.SIGQUIT if plans.is_hurried else signal.SIGTERM, frame)
+    server.signal(signal.SIGQUIT if shutdown_state.is_hurried else signal.SIGTERM, frame)
 
 
 def _features(settings: Settings) -> list[str]:

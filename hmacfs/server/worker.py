@@ -26,13 +26,13 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from hmacfs.config import Settings
-from hmacfs.errors import Stopping
-from hmacfs.server.balance import FairServer, Loads, Share
-from hmacfs.server.connection import Connection, Site
-from hmacfs.server.manager import ServiceManager
-from hmacfs.server.peers import PeerBound, PeerCounts
-from hmacfs.shared_file import make_folder
-from hmacfs.transfer.wire import TlsWire, Wire
+from hmacfs.errors import ShuttingDown
+from hmacfs.net.transport import TlsTransport, Transport
+from hmacfs.server.balancing import BalancedServer, ConnectionCounts, WorkerCount
+from hmacfs.server.connection import Connection, ServerContext
+from hmacfs.server.peer_limits import PeerBound, PeerCounts
+from hmacfs.server.service_manager import ServiceManager
+from hmacfs.system.shared_file import make_folder
 
 log = logging.getLogger("hmacfs.server")
 
@@ -51,7 +51,7 @@ BREAK_OFF_SECONDS = 2.0
 HURRIED_BREAK_OFF_SECONDS = 1.0
 
 
-class Plans:
+class ShutdownState:
     """What the master means to do, in memory that its workers share. SIGTERM does not say whether the server is to stop
     or only this worker, whose place another has taken."""
 
@@ -90,8 +90,8 @@ class Plans:
 
 
 #: Made before any worker is forked.
-plans = Plans()
-loads = Loads()
+shutdown_state = ShutdownState()
+connection_counts = ConnectionCounts()
 peers = PeerCounts()
 manager = ServiceManager()
 
@@ -140,12 +140,12 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         with contextlib.suppress(OSError, TypeError):  # a purge may have taken it since the last worker began
             make_folder(Path(cfg.worker_tmp_dir))
         super().__init__(age, ppid, sockets, app, timeout, cfg, log)
-        self._sites: list[Site] = []
+        self._sites: list[ServerContext] = []
         self._connections: set[Connection] = set()
         self._handshakes: set[Handshake] = set()
         self._peers: PeerBound | None = None
         self._pools: list[Pool] = []
-        self._share = Share(loads, self.age)
+        self._share = WorkerCount(connection_counts, self.age)
         self._stop_requested = Event()
         self._hurry = False
         self._tls: ssl.SSLContext | None = None
@@ -186,7 +186,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             gevent.spawn(task)
         self._report_serving()
         # A signal that came right behind the fork was swallowed by the master's handlers.
-        while self.alive and not plans.is_stopping:
+        while self.alive and not shutdown_state.is_stopping:
             self.notify()
             self._stop_requested.wait(HEARTBEAT_SECONDS)
         self.wsgi.extensions["hmacfs"].begin_stop()
@@ -194,7 +194,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             site.is_stopping = True
         self._share.end()
         # Whoever waits at a socket of the service manager is for the next server.
-        is_for_others = manager.is_activated and plans.is_stopping
+        is_for_others = manager.is_activated and shutdown_state.is_stopping
         for server in servers:
             if not is_for_others:
                 server.take_what_waits()
@@ -202,8 +202,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         self._drain()
 
     def _report_serving(self) -> None:
-        """Let the master look at ``plans``: it wakes up as for any change of its children."""
-        plans.note_serving(self.age)
+        """Let the master look at ``shutdown_state``: it wakes up as for any change of its children."""
+        shutdown_state.note_serving(self.age)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.ppid, signal.SIGCHLD)
 
@@ -212,12 +212,12 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         settings: Settings = self.wsgi.extensions["hmacfs"].settings
         return settings
 
-    def _listen(self, listener: Any) -> FairServer:
+    def _listen(self, listener: Any) -> BalancedServer:
         listener.setblocking(True)
         pool = Pool(self.worker_connections)
         handle = functools.partial(self._serve, self._site(listener), pool)
         self._pools.append(pool)
-        server = FairServer(
+        server = BalancedServer(
             listener, self._share, peers=self._peers, says_why=self._tls is None, handle=handle, spawn=pool
         )
         if self.cfg.workers > 1:
@@ -226,10 +226,10 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         server.start()
         return server
 
-    def _site(self, listener: Any) -> Site:
+    def _site(self, listener: Any) -> ServerContext:
         address = listener.getsockname()
         host, port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
-        site = Site(
+        site = ServerContext(
             application=self.wsgi,
             idle_timeout=self._settings.idle_timeout,
             read_timeout=self._settings.read_timeout,
@@ -250,27 +250,27 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         self._sites.append(site)
         return site
 
-    def _serve(self, site: Site, pool: Pool, client: Any, address: Any) -> None:
+    def _serve(self, site: ServerContext, pool: Pool, client: Any, address: Any) -> None:
         reserve = self.worker_connections // ROOM_SHARE
         if pool.free_count() <= reserve:
             site.is_crowded = True
             self._make_room()
         try:
-            if (wire := self._wire(client, site.idle_timeout)) is not None:
-                self._serve_over(wire, site, address if isinstance(address, tuple) else None)
+            if (transport := self._wire(client, site.idle_timeout)) is not None:
+                self._serve_over(transport, site, address if isinstance(address, tuple) else None)
         finally:
             if site.is_crowded and pool.free_count() >= reserve:  # it does not count this one's end yet
                 site.is_crowded = False
 
-    def _serve_over(self, wire: Wire, site: Site, peer: tuple[Any, ...] | None) -> None:
+    def _serve_over(self, transport: Transport, site: ServerContext, peer: tuple[Any, ...] | None) -> None:
         of_proxy = peer is None or (self._peers is not None and self._peers.is_trusted(peer[0]))
-        connection = Connection(site, wire, peer, of_proxy=of_proxy)
+        connection = Connection(site, transport, peer, of_proxy=of_proxy)
         self._connections.add(connection)
         try:
             connection.serve()
         finally:
             self._connections.remove(connection)
-            wire.sock.close()
+            transport.sock.close()
 
     def _make_room(self) -> None:
         """End the connections that have been waiting longest for a request, so that the next clients get in. Not a
@@ -281,25 +281,25 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         for connection in oldest:
             connection.end_if_waiting()
 
-    def _wire(self, client: Any, timeout: float) -> Wire | None:
+    def _wire(self, client: Any, timeout: float) -> Transport | None:
         """``None`` for a client that does not get as far as its first request."""
         if self._tls is None:
-            return Wire(client)
-        wire = None
+            return Transport(client)
+        transport = None
         handshake = Handshake(client)
         self._handshakes.add(handshake)
         try:
-            wire = TlsWire(self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False))
-            wire.handshake(timeout)
+            transport = TlsTransport(self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False))
+            transport.handshake(timeout)
         except OSError as error:
             log.debug("a client did not get through the TLS handshake: %s", error)
         else:
-            return wire
+            return transport
         finally:
             self._handshakes.remove(handshake)
-        if wire is not None:
-            wire.close()
-            wire.sock.close()
+        if transport is not None:
+            transport.close()
+            transport.sock.close()
         return None
 
     def _tell_what_is_waited_for(self, *, is_replaced: bool) -> bool:
@@ -320,10 +320,10 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         """
         began = limited_since = time.monotonic()
         told: bool | None = None
-        while any(self._pools) and not (self._hurry or plans.is_hurried):
+        while any(self._pools) and not (self._hurry or shutdown_state.is_hurried):
             now = time.monotonic()
             waited = now - began
-            if self.age <= plans.superseded and not plans.is_stopping:
+            if self.age <= shutdown_state.superseded and not shutdown_state.is_stopping:
                 limited_since = now
             if now - limited_since >= self._settings.graceful_shutdown_timeout:
                 break
@@ -332,13 +332,13 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
                     connection.end_if_idle()
             self.notify()
             gevent.sleep(0.05)
-            is_replaced = self.age <= plans.superseded and not plans.is_stopping
+            is_replaced = self.age <= shutdown_state.superseded and not shutdown_state.is_stopping
             if told is not is_replaced and self._tell_what_is_waited_for(is_replaced=is_replaced):
                 told = is_replaced
         running = [greenlet for pool in self._pools for greenlet in pool]
         if running:
             log.warning("breaking off %d transfers to stop", len(running))
-            seconds = HURRIED_BREAK_OFF_SECONDS if self._hurry or plans.is_hurried else BREAK_OFF_SECONDS
-            gevent.killall(running, exception=Stopping, block=False)
+            seconds = HURRIED_BREAK_OFF_SECONDS if self._hurry or shutdown_state.is_hurried else BREAK_OFF_SECONDS
+            gevent.killall(running, exception=ShuttingDown, block=False)
             # Who is left then only waits for its client to close a connection that was answered.
             gevent.joinall(running, timeout=seconds)

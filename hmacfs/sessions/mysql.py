@@ -11,7 +11,7 @@ import MySQLdb.converters  # type: ignore[import-untyped]
 import MySQLdb.cursors  # type: ignore[import-untyped]
 import sqlalchemy as sa
 
-from hmacfs.sessions.database import DATABASE_TIMEOUT, DRIVERS_OWN, Database, Tls, make_engine
+from hmacfs.sessions.database_spec import DATABASE_TIMEOUT, DRIVERS_OWN, DatabaseSpec, Tls, make_engine
 
 _CONNECTIONS = 8
 _DEADLOCK = 1213
@@ -29,7 +29,7 @@ def open_mysql(
     *,
     tls: Tls = DRIVERS_OWN,
     timeout: float = DATABASE_TIMEOUT,
-) -> Database:
+) -> DatabaseSpec:
     """A database; nothing is connected yet. ``host`` may be the path of a Unix socket; the driver takes ``localhost``
     without a port for the usual one."""
     seconds = math.ceil(timeout)
@@ -56,7 +56,7 @@ def open_mysql(
     )
     if tls.mode in _ENCRYPTED:
         sa.event.listen(engine, "connect", lambda connection, _: _check_encrypted(connection))
-    return Database(
+    return DatabaseSpec(
         name="mysql",
         engine=engine,
         begin=(f"SELECT GET_LOCK({lock})",),

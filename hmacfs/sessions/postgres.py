@@ -12,7 +12,7 @@ import psycopg2.extras  # type: ignore[import-untyped]
 import sqlalchemy as sa
 from gevent import monkey
 
-from hmacfs.sessions.database import DATABASE_TIMEOUT, DRIVERS_OWN, Database, Tls, make_engine
+from hmacfs.sessions.database_spec import DATABASE_TIMEOUT, DRIVERS_OWN, DatabaseSpec, Tls, make_engine
 
 #: Any number that other users of the same database are unlikely to take for theirs.
 _LOCK = 0x686D616366730001
@@ -39,7 +39,7 @@ def open_postgres(
     *,
     tls: Tls = DRIVERS_OWN,
     timeout: float = DATABASE_TIMEOUT,
-) -> Database:
+) -> DatabaseSpec:
     """A database; nothing is connected yet. ``host`` may be the folder of a Unix socket."""
     psycopg2.extensions.set_wait_callback(_wait)
     factory = type("Connection", (_ImpatientConnection,), {"patience": int(timeout * 1000)})
@@ -57,7 +57,7 @@ def open_postgres(
         **({"sslrootcert": tls.ca} if tls.ca else {}),
     )
     sa.event.listen(engine, "connect", lambda connection, _: _limit_statements(connection, timeout))
-    return Database(
+    return DatabaseSpec(
         name="postgres",
         engine=engine,
         begin=("BEGIN", f"SELECT pg_advisory_xact_lock({_LOCK})"),

@@ -10,7 +10,7 @@ import redis
 
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.sessions import redis_scripts
-from hmacfs.sessions.records import decode, digest, encode, is_key, save_with
+from hmacfs.sessions.codec import decode, digest, encode, is_key, save_with
 from hmacfs.uploads.session import CountedBy, Session, State
 
 _PREFIX = "hmacfs:session:"
@@ -158,12 +158,12 @@ class RedisStore:
         with contextlib.suppress(redis.RedisError, OSError):
             self._redis.close()
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         with _translated():
             declared = self._redis.get(_WHOLE_KEY)
         return bool(self._server) and declared == self._server
 
-    def declare_whole(self) -> None:
+    def mark_complete(self) -> None:
         with _translated():
             self._redis.set(_WHOLE_KEY, self._server)
 

@@ -38,10 +38,10 @@ class Replica(SessionRecords, Protocol):
     def keys_since(self, touched: float) -> list[str]:
         """The keys of all sessions last touched at that Unix time or later, the oldest first."""
 
-    def is_whole(self) -> bool:
-        """Whether nothing has been lost since ``declare_whole``, as far as the store can know."""
+    def is_complete(self) -> bool:
+        """Whether nothing has been lost since ``mark_complete``, as far as the store can know."""
 
-    def declare_whole(self) -> None:
+    def mark_complete(self) -> None:
         """From now on the store holds all that it should."""
 
     def on_loss(self, callback: Callable[[], None]) -> None:

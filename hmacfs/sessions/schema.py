@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from hmacfs.sessions.records import decode, digest
+from hmacfs.sessions.codec import decode, digest
 from hmacfs.uploads.session import State
 
 Step = Callable[[sa.Connection], None]

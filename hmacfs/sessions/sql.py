@@ -18,10 +18,10 @@ from gevent import monkey
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 
 from hmacfs.errors import SessionStoreUnavailable
-from hmacfs.offload import Offload
 from hmacfs.sessions import schema
-from hmacfs.sessions.database import Database
-from hmacfs.sessions.records import decode, digest, encode, is_key, save_with
+from hmacfs.sessions.codec import decode, digest, encode, is_key, save_with
+from hmacfs.sessions.database_spec import DatabaseSpec
+from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import CountedBy, Session, State
 
 R = TypeVar("R")
@@ -69,7 +69,7 @@ class SqlStore:
 
     is_durable = True
 
-    def __init__(self, database: Database, offload: Offload, *, repeats: int) -> None:
+    def __init__(self, database: DatabaseSpec, offload: ThreadOffload, *, repeats: int) -> None:
         self.name = database.name
         self.timeout = database.timeout
         self.concurrency = database.connections
@@ -140,10 +140,10 @@ class SqlStore:
         while self._idle:
             self._offload(self._discard, self._idle.pop())
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return True
 
-    def declare_whole(self) -> None:
+    def mark_complete(self) -> None:
         """A database remembers by itself."""
 
     def on_loss(self, callback: Callable[[], None]) -> None:

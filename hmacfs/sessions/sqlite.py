@@ -10,9 +10,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from hmacfs.ownership import open_file
-from hmacfs.sessions.database import DATABASE_TIMEOUT, Database, make_engine
-from hmacfs.shared_file import SharedFile
+from hmacfs.sessions.database_spec import DATABASE_TIMEOUT, DatabaseSpec, make_engine
+from hmacfs.system.ownership import open_file
+from hmacfs.system.shared_file import SharedFile
 
 log = logging.getLogger("hmacfs.sessions")
 
@@ -20,7 +20,7 @@ log = logging.getLogger("hmacfs.sessions")
 _THREADS = 2
 
 
-def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> Database:
+def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> DatabaseSpec:
     """The database in that file, which is made if it is missing, for this user alone. Raises ``OSError``."""
     file = SharedFile(path)  # SQLite gives its journals the mode of this file
 
@@ -35,7 +35,7 @@ def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> Database:
     # A thread's connection is used by one thread at a time, not always by the same.
     engine = make_engine(sa.URL.create("sqlite", database=str(path)), timeout=timeout, check_same_thread=False)
     sa.event.listen(engine, "connect", lambda connection, _: _prepare(connection, path.with_suffix(".lock")))
-    return Database(
+    return DatabaseSpec(
         name="sqlite",
         engine=engine,
         begin=("BEGIN IMMEDIATE",),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hmacfs.cut import LINE_LIMIT, cut
 from hmacfs.masking import mask
-from hmacfs.ownership import open_file
+from hmacfs.system.ownership import open_file
 from hmacfs.telemetry.events import RequestFinished
 
 log = logging.getLogger(__name__)

@@ -29,8 +29,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 import hmacfs
-from hmacfs.processes import Process
-from hmacfs.shared_file import SharedFile
+from hmacfs.system.processes import Process
+from hmacfs.system.shared_file import SharedFile
 
 log = logging.getLogger("hmacfs.telemetry")
 
@@ -41,11 +41,11 @@ _CPU_SECONDS = 1.0
 #: How old an answer to a scrape may be, and how many forms of it are kept.
 _REMEMBERED_SECONDS = 1.0
 _TEXTS = 8
-#: Of this process: whoever folds and whoever answers a scrape have a ``Folder`` each, of the same files.
+#: Of this process: whoever folds and whoever answers a scrape have a ``CounterMerge`` each, of the same files.
 _threads = threading.Lock()
 
 
-class Folder:
+class CounterMerge:
     """The files that the metrics of all processes are in; several servers may use them at once."""
 
     def __init__(self, path: Path) -> None:
@@ -164,7 +164,7 @@ def _file_of(counts: Mapping[str, float]) -> bytes:
     return struct.pack("i4x", 8 + len(entries)) + entries
 
 
-class Vitals:
+class ProcessCollector:
     """What is measured when it is asked for. The processes: the master, which this one is, and its children.
 
     store: whose file system is reported. workers: how many there are, and how many were started so far.
@@ -245,7 +245,7 @@ def _build_info() -> Metric:
 
 
 class _All:
-    def __init__(self, folder: Folder, vitals: Vitals) -> None:
+    def __init__(self, folder: CounterMerge, vitals: ProcessCollector) -> None:
         self._folder = folder
         self._vitals = vitals
 
@@ -272,7 +272,9 @@ class Scrapes(Collector):
     clock: ``time.monotonic`` or its like.
     """
 
-    def __init__(self, folder: Folder, vitals: Vitals, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, folder: CounterMerge, vitals: ProcessCollector, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._source = _All(folder, vitals)
         self._clock = clock
         self._collected = float("-inf")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
-from hmacfs.naming import StoredName
+from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.session import CountedBy, Session
 from hmacfs.uploads.whole import Counted, Digest
 
@@ -117,7 +117,7 @@ class Writer(Protocol[FactsT]):
     def publish(self, name: StoredName, content_type: str | None) -> FactsT: ...
 
 
-class Partials(Protocol[FactsT]):
+class PartialUploads(Protocol[FactsT]):
     """The unfinished uploads. ``writer`` raises ``SessionUnknown`` and ``WriterBusy``; it asks a present writer to let
     go if the stored bytes end at ``offset``, or in any case without one. ``touched`` is the Unix time of the last byte.
     ``discard`` refuses (False) while somebody writes, and where a byte came since ``untouched_since``."""

@@ -16,9 +16,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from hmacfs.addresses import WIDE_SHARES
 from hmacfs.errors import NameTaken, SessionStoreBusy, SessionStoreUnavailable, TooLarge, TooManySessions, WriterBusy
-from hmacfs.naming import StoredName
-from hmacfs.uploads.contracts import Facts, Partials, SessionStore
-from hmacfs.uploads.progress import Limits
+from hmacfs.protocol.names import StoredName
+from hmacfs.uploads.contracts import Facts, PartialUploads, SessionStore
+from hmacfs.uploads.progress import UploadLimits
 from hmacfs.uploads.session import CountedBy, Owner, Session, State
 from hmacfs.uploads.tokens import SessionTokens
 from hmacfs.uploads.whole import Space
@@ -61,10 +61,10 @@ class Creation(Generic[FactsT]):
     def __init__(
         self,
         sessions: SessionStore,
-        partials: Partials[FactsT],
+        partials: PartialUploads[FactsT],
         space: Space,
         exists: Callable[[StoredName], bool],
-        limits: Limits,
+        limits: UploadLimits,
         clock: Callable[[], float],
         tokens: SessionTokens,
         end: Callable[[Session], None],

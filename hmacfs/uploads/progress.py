@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from hmacfs.errors import BadRequest, TooLarge
 from hmacfs.uploads.contracts import Facts
-from hmacfs.uploads.session import NEXT, Session, State
+from hmacfs.uploads.session import TRANSITIONS, Session, State
 
 FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
 
@@ -29,7 +29,7 @@ class Progress(Generic[FactsT]):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Swept:
+class SweepResult:
     """What a sweep removed: expired sessions, and unfinished uploads that no session knew."""
 
     sessions: int
@@ -37,7 +37,7 @@ class Swept:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Limits:
+class UploadLimits:
     """max_size in bytes; ttl in seconds since the last byte; per_client: open sessions of one owner; per_path: of one
     path."""
 
@@ -74,9 +74,9 @@ class Limits:
         return told
 
 
-def step(session: Session, state: State) -> Session:
+def transition(session: Session, state: State) -> Session:
     """The session in its next state."""
-    assert state in NEXT[session.state]
+    assert state in TRANSITIONS[session.state]
     return dataclasses.replace(session, state=state)
 
 

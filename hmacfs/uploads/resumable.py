@@ -24,14 +24,14 @@ from hmacfs.errors import (
     SessionExpired,
     SessionStoreUnavailable,
     SessionUnknown,
-    TakenOver,
+    Superseded,
     TooLarge,
     WriterBusy,
 )
-from hmacfs.naming import StoredName
-from hmacfs.uploads.contracts import Facts, Partials, PieceReceiver, SessionStore, Writer
+from hmacfs.protocol.names import StoredName
+from hmacfs.uploads.contracts import Facts, PartialUploads, PieceReceiver, SessionStore, Writer
 from hmacfs.uploads.creation import Creation, Plan
-from hmacfs.uploads.progress import Limits, Progress, Swept, became, of_file, step
+from hmacfs.uploads.progress import Progress, SweepResult, UploadLimits, became, of_file, transition
 from hmacfs.uploads.session import Session, State
 from hmacfs.uploads.sweep import sweep
 from hmacfs.uploads.tokens import SessionTokens, key_of
@@ -54,12 +54,12 @@ class ResumableUploads(Generic[BodyT, FactsT]):
     def __init__(
         self,
         sessions: SessionStore,
-        partials: Partials[FactsT],
+        partials: PartialUploads[FactsT],
         receiver: PieceReceiver[BodyT],
         space: Space,
         exists: Callable[[StoredName], bool],
         facts: Callable[[StoredName], FactsT | None],
-        limits: Limits,
+        limits: UploadLimits,
         clock: Callable[[], float],
         tokens: SessionTokens,
     ) -> None:
@@ -180,7 +180,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             facts = self._facts(StoredName.from_text(session.path))
             if facts is None:
                 raise SessionUnknown
-            session = step(of_file(session, facts), State.FINISHED)
+            session = transition(of_file(session, facts), State.FINISHED)
         return Progress(session, session.length or 0)
 
     def is_stored(self, session: Session) -> bool:
@@ -212,7 +212,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
 
         Raises ``OffsetMismatch``, before anything that the piece would be refused for at the right offset;
         ``TooLarge``, ``BadRequest`` (another ``length`` than before, or one that is less than is stored),
-        ``SessionConflict`` (the last piece leaves a gap), ``TakenOver``, what the digests raise, ``NameTaken``,
+        ``SessionConflict`` (the last piece leaves a gap), ``Superseded``, what the digests raise, ``NameTaken``,
         ``NoSpace``, what the body raises, and ``SessionStoreUnavailable``. What arrived before that is kept, except
         where it says otherwise.
         """
@@ -233,13 +233,13 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             limit, size = self.limits.size_of(session) - offset, self.limits.expected(session, offset, size)
             with self._space.reserve(size, body) as reserved:
                 self._receive(session, writer, body, digest, limit, reserved.cover if size is None else None)
-            is_news = after is not None or self._is_news(session)
-            if is_news or writer.length > offset:
+            record_is_due = after is not None or self._record_is_due(session)
+            if record_is_due or writer.length > offset:
                 session = dataclasses.replace(session, touched=self.limits.last_touch(session, self._clock()))
             session = after(session, writer.length) if after else session
             if writer.length == session.length or (is_last and session.length is None):
                 return self._finish(session, writer, file_digest)
-            session = self._sessions.save(session) if is_news else session
+            session = self._sessions.save(session) if record_is_due else session
             if is_last:
                 raise SessionConflict("The last piece leaves the file shorter than it was announced.")
             return Progress(session, writer.length)
@@ -289,7 +289,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         if not self._exists(name):
             return False
         if not writer.is_published(name):
-            self._lose(session, writer)
+            self._abort_name_taken(session, writer)
             raise NameTaken
         return True
 
@@ -325,19 +325,19 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 writer.truncate(began_at)
             elif isinstance(error, HmacfsError) and writer.stored() != began_at:
                 self._touch(session)
-            if isinstance(error, TakenOver) and self._clock() >= deadline:
+            if isinstance(error, Superseded) and self._clock() >= deadline:
                 raise SessionExpired from None
             raise
         writer.stored()
 
-    def _is_news(self, session: Session) -> bool:
+    def _record_is_due(self, session: Session) -> bool:
         """Whether the record has to be told that bytes came."""
         touched = self.limits.last_touch(session, self._clock())
         return touched - session.touched >= min(_TOUCH_SECONDS, _TOUCH_SHARE * self.limits.ttl)
 
     def _touch(self, session: Session) -> None:
         """Note that bytes came, though the piece failed. What the client is told of is the failure."""
-        if not self._is_news(session):
+        if not self._record_is_due(session):
             return
         try:
             self._sessions.save(dataclasses.replace(session, touched=self.limits.last_touch(session, self._clock())))
@@ -354,20 +354,20 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 digest.check()
             facts = writer.publish(StoredName.from_text(session.path), session.content_type)
         except (NameTaken, DigestMismatch):
-            self._lose(session, writer)
+            self._abort_name_taken(session, writer)
             raise
         finished = dataclasses.replace(session, length=stored, touched=self._clock(), etag=facts.etag)
         return Progress(self._record_end(finished, State.FINISHED), stored, facts)
 
-    def _lose(self, session: Session, writer: Writer[FactsT]) -> None:
+    def _abort_name_taken(self, session: Session, writer: Writer[FactsT]) -> None:
         """End an upload whose name is taken, or whose bytes are not the announced ones. Its bytes go only once that is
         recorded, else it would seem that they are the file."""
-        self._sessions.save(step(session, State.ABORTED))
+        self._sessions.save(transition(session, State.ABORTED))
         writer.discard()
 
     def _record_end(self, session: Session, state: State) -> Session:
         """Record a session's end. The file says more than the record: one that cannot be written now can wait."""
-        ended = step(session, state)
+        ended = transition(session, state)
         try:
             return self._sessions.save(ended)
         except SessionStoreUnavailable:
@@ -389,7 +389,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
                 if self._is_published(session, writer):
                     self._finish(session, writer)
                 else:
-                    self._lose(session, writer)
+                    self._abort_name_taken(session, writer)
         except NameTaken:
             return  # which has ended it
         except SessionUnknown:
@@ -414,7 +414,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             try:
                 with self._partials.writer(session.key, None) as writer:
                     if not self._is_published(session, writer):
-                        self._lose(session, writer)
+                        self._abort_name_taken(session, writer)
                         return
                     session = self._finish(session, writer).session
             except NameTaken:  # which has ended it
@@ -425,7 +425,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             raise SessionUnknown
         raise DeletionForbidden
 
-    def sweep(self, batch: int = 100) -> Swept:
+    def sweep(self, batch: int = 100) -> SweepResult:
         """Remove expired sessions with their bytes, and bytes that no session knows. An upload that is being written
         is never touched. Raises ``SessionStoreUnavailable``: what cannot be looked up is not removed."""
         return sweep(self._sessions, self._partials, self.limits, self._clock(), batch)

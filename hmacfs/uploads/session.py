@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 
 class State(enum.StrEnum):
-    """Where a session stands. ``NEXT`` is the table of legal steps."""
+    """Where a session stands. ``TRANSITIONS`` is the table of legal steps."""
 
     OPEN = "open"
     FINISHED = "finished"
     ABORTED = "aborted"
 
 
-NEXT: Mapping[State, frozenset[State]] = {
+TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.OPEN: frozenset({State.OPEN, State.FINISHED, State.ABORTED}),
     State.FINISHED: frozenset(),
     State.ABORTED: frozenset(),

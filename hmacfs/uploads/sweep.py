@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
-from hmacfs.uploads.contracts import Facts, Partials, SessionStore
-from hmacfs.uploads.progress import Limits, Swept
+from hmacfs.uploads.contracts import Facts, PartialUploads, SessionStore
+from hmacfs.uploads.progress import SweepResult, UploadLimits
 from hmacfs.uploads.session import Session
 
 
-def sweep(sessions: SessionStore, partials: Partials[Facts], limits: Limits, now: float, batch: int) -> Swept:
+def sweep(
+    sessions: SessionStore, partials: PartialUploads[Facts], limits: UploadLimits, now: float, batch: int
+) -> SweepResult:
     """Remove sessions without a sign of life for as long as they live with their bytes, those that are older than any
     may be, and bytes as old that no session knows. An upload that is being written is never touched. Raises
     ``SessionStoreUnavailable``: what cannot be looked up is not removed. ``batch``: sessions looked at at once."""
@@ -31,4 +33,4 @@ def sweep(sessions: SessionStore, partials: Partials[Facts], limits: Limits, now
     for key in partials.untouched_since(before):
         if sessions.get(key) is None and partials.discard(key, before):
             orphans += 1
-    return Swept(removed, orphans)
+    return SweepResult(removed, orphans)

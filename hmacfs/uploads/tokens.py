@@ -14,7 +14,7 @@ import re
 import secrets
 from typing import NamedTuple
 
-from hmacfs.keyring import Keyring
+from hmacfs.protocol.keyring import Keyring
 from hmacfs.uploads.session import Session
 
 #: No signed path or method begins with NUL, so no signature of PROTOCOL section 2 is ever a token.

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Generic, Protocol, TypeVar
 
 from hmacfs.errors import LengthRequired, NameTaken, NoSpace, TooLarge, TooMuchReserved
-from hmacfs.naming import StoredName
+from hmacfs.protocol.names import StoredName
 
 
 class Counted(Protocol):
@@ -107,7 +107,7 @@ class Receiver(Protocol[BodyT]):
     ) -> int: ...
 
 
-class StoreWhole(Generic[BodyT, FactsT]):
+class UploadFile(Generic[BodyT, FactsT]):
     """Stores a file that comes as one request body. ``max_size`` in bytes (``UploadMaxSize``)."""
 
     def __init__(

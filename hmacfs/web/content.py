@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hmacfs.errors import BadCoding, BadRequest, IsForm
-from hmacfs.filetypes import DEFAULT, is_media_type
-from hmacfs.signing import Verified
+from hmacfs.protocol.media_types import DEFAULT, is_media_type
+from hmacfs.protocol.signing import Verified
 
 #: What curl's ``--data``, wget's ``--body-file`` and Python's urllib call any body, if nobody says what it is.
 _NO_TYPE = "application/x-www-form-urlencoded"

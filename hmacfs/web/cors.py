@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hmacfs.web.exchange import Exchange, Headers
-from hmacfs.web.methods import METHODS
+from hmacfs.protocol.methods import METHODS
+from hmacfs.web.messages import Headers, Request
 
 #: What a script may send: anything, since no credentials are ever allowed. The asterisk says so, but not for
 #: ``Authorization``, and not to every browser (Safari before 15.4): what is of use here, or what libraries and tracing
@@ -92,12 +92,12 @@ class Cors:
         self._exposed = ("Access-Control-Expose-Headers", ", ".join(_EXPOSED_HEADERS))
         self._for_any: Headers = [("Access-Control-Allow-Origin", "*"), self._exposed]
 
-    def add_to(self, headers: Headers, exchange: Exchange) -> None:
+    def add_to(self, headers: Headers, request: Request) -> None:
         """To those of any answer to this request. There is one ``Vary`` in the end: nginx before 1.23 passes on one."""
         if self._any:
             headers += self._for_any
             return
-        origin = exchange.header("ORIGIN")
+        origin = request.header("ORIGIN")
         if origin is not None and origin.lower() in self._origins:
             headers += [("Access-Control-Allow-Origin", origin), self._exposed]
         others = [value for name, value in headers if name == "Vary"]

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from hmacfs.errors import BadRequest, LengthRequired, TooLarge
-from hmacfs.keyring import Keyring
-from hmacfs.naming import MOUNT_POINT, StoredName
-from hmacfs.signing import SignedRequest, Verified, verify
-from hmacfs.web.exchange import Exchange, Reply, View
-from hmacfs.web.slots import signed_length
+from hmacfs.protocol.keyring import Keyring
+from hmacfs.protocol.names import MOUNT_POINT, StoredName
+from hmacfs.protocol.signing import SignedRequest, Verified, verify
+from hmacfs.web.messages import Request, Response, View
+from hmacfs.web.slot_views import signed_length
 
 
 class Guards:
@@ -34,49 +34,49 @@ class Guards:
         self._clock = clock
 
     def named(self, view: View) -> View:
-        """Sets ``exchange.name``. Raises ``BadName``."""
+        """Sets ``request.name``. Raises ``BadName``."""
 
         @functools.wraps(view)
-        def guarded(exchange: Exchange) -> Reply:
-            exchange.name = StoredName.from_path_info(exchange.environ["PATH_INFO"], self._prefix)
-            exchange.is_folder = False
-            return view(exchange)
+        def guarded(request: Request) -> Response:
+            request.name = StoredName.from_path_info(request.environ["PATH_INFO"], self._prefix)
+            request.is_folder = False
+            return view(request)
 
         return guarded
 
     def named_or_folder(self, view: View) -> View:
-        """Like ``named``, but the path may be the mount point's or end in a slash: ``exchange.is_folder`` then, and the
+        """Like ``named``, but the path may be the mount point's or end in a slash: ``request.is_folder`` then, and the
         name is the folder's. Whether there is such a folder is not looked up."""
 
         @functools.wraps(view)
-        def guarded(exchange: Exchange) -> Reply:
-            path_info: str = exchange.environ["PATH_INFO"]
+        def guarded(request: Request) -> Response:
+            path_info: str = request.environ["PATH_INFO"]
             if path_info in self._mount_point:
-                exchange.is_folder, exchange.name = True, MOUNT_POINT
-                return view(exchange)
-            exchange.is_folder = path_info.endswith("/") and not path_info.endswith("//")
-            exchange.name = StoredName.from_path_info(
-                path_info.removesuffix("/") if exchange.is_folder else path_info, self._prefix
+                request.is_folder, request.name = True, MOUNT_POINT
+                return view(request)
+            request.is_folder = path_info.endswith("/") and not path_info.endswith("//")
+            request.name = StoredName.from_path_info(
+                path_info.removesuffix("/") if request.is_folder else path_info, self._prefix
             )
-            return view(exchange)
+            return view(request)
 
         return guarded
 
     def signed(self, view: View) -> View:
-        """Demands a valid signature over the file's length and sets ``exchange.verified``. A malformed length counts
+        """Demands a valid signature over the file's length and sets ``request.verified``. A malformed length counts
         only after that: see ``verify_length``."""
 
         @functools.wraps(view)
-        def guarded(exchange: Exchange) -> Reply:
-            exchange.verified = self.verify_length(self._length_of, exchange)
-            return view(exchange)
+        def guarded(request: Request) -> Response:
+            request.verified = self.verify_length(self._length_of, request)
+            return view(request)
 
         return guarded
 
     def verify_length(
         self,
-        length_of: Callable[[Exchange], int | None],
-        exchange: Exchange,
+        length_of: Callable[[Request], int | None],
+        request: Request,
         *,
         content_type: str | None = None,
         other_types: Sequence[str] | None = None,
@@ -86,11 +86,11 @@ class Guards:
         that could hold hears of the signature alone. Raises what the two raise."""
         problem: BadRequest | TooLarge | None = None
         try:
-            length = length_of(exchange)
+            length = length_of(request)
         except (BadRequest, TooLarge) as error:
             length, problem = None, error
         try:
-            verified = self.verify(exchange, length, content_type=content_type, other_types=other_types, method=method)
+            verified = self.verify(request, length, content_type=content_type, other_types=other_types, method=method)
         except LengthRequired:
             raise problem or LengthRequired from None
         if problem is not None:
@@ -99,7 +99,7 @@ class Guards:
 
     def verify(
         self,
-        exchange: Exchange,
+        request: Request,
         length: int | None,
         *,
         content_type: str | None = None,
@@ -108,14 +108,14 @@ class Guards:
     ) -> Verified:
         """Check the request's signature, which must cover ``length`` bytes; as if it had the type and method given. A
         signature over the type may be over one of ``other_types`` too: see ``SignedRequest``."""
-        environ = exchange.environ
+        environ = request.environ
         return verify(
             SignedRequest(
-                method=method or exchange.method,
-                url_path=self._prefix + exchange.name.path,
-                path=exchange.name.path,
+                method=method or request.method,
+                url_path=self._prefix + request.name.path,
+                path=request.name.path,
                 length=length,
-                content_type=content_type or exchange.content_type,
+                content_type=content_type or request.content_type,
                 query=environ.get("QUERY_STRING", ""),
                 authorization=environ.get("HTTP_AUTHORIZATION"),
                 other_types=None if other_types is None else tuple(other_types),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlsplit
 
-from hmacfs.naming import StoredName
-from hmacfs.web.exchange import TUS_PATH
+from hmacfs.protocol.names import StoredName
+from hmacfs.web.messages import TUS_PATH
 
 #: What stays as it is in a path that an operator wrote, escapes included (RFC 3986 section 3.3).
 _URL_PATH = "/%!$&'()*+,;=:@-._~"

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from hmacfs import errors
 from hmacfs.dialects import tus
-from hmacfs.web.exchange import Headers, Reply, Status
+from hmacfs.web.messages import Headers, Response, Status
 
 #: RFC 9457 asks for a URI; a relative one would depend on the request's path.
 TYPE_PREFIX = "urn:hmacfs:problem:"
@@ -40,16 +40,16 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.StorageFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.StoreMissing: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.BodyCutShort: HTTPStatus.BAD_REQUEST,
+    errors.IncompleteBody: HTTPStatus.BAD_REQUEST,
     errors.BadBody: HTTPStatus.BAD_REQUEST,
-    errors.Stalled: HTTPStatus.REQUEST_TIMEOUT,
-    errors.Stopping: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.PeerTimeout: HTTPStatus.REQUEST_TIMEOUT,
+    errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.SessionUnknown: HTTPStatus.NOT_FOUND,
     errors.SessionEnded: HTTPStatus.GONE,
     errors.SessionExpired: HTTPStatus.GONE,
     errors.OffsetMismatch: HTTPStatus.CONFLICT,
     errors.SessionConflict: HTTPStatus.CONFLICT,
-    errors.TakenOver: HTTPStatus.CONFLICT,
+    errors.Superseded: HTTPStatus.CONFLICT,
     errors.WriterBusy: HTTPStatus.CONFLICT,
     errors.TooManySessions: HTTPStatus.TOO_MANY_REQUESTS,
     errors.SessionStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -88,7 +88,7 @@ def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
         yield "Tus-Version", tus.VERSION
 
 
-def problem(status: HTTPStatus | Status, reason: str, sentence: str, accept: str, headers: Headers) -> Reply:
+def problem(status: HTTPStatus | Status, reason: str, sentence: str, accept: str, headers: Headers) -> Response:
     """An error answer: a line of text, or RFC 9457 for a client that accepts JSON (its ``Accept`` header)."""
     accept = accept.lower()
     if "application/problem+json" in accept or "application/json" in accept:
@@ -98,7 +98,7 @@ def problem(status: HTTPStatus | Status, reason: str, sentence: str, accept: str
     else:
         content_type = "text/plain; charset=utf-8"
         body = sentence.encode() + b"\n"
-    return Reply(
+    return Response(
         status,
         [
             ("Content-Type", content_type),
@@ -111,6 +111,6 @@ def problem(status: HTTPStatus | Status, reason: str, sentence: str, accept: str
     )
 
 
-def problem_of(error: errors.HmacfsError, accept: str) -> Reply:
+def problem_of(error: errors.HmacfsError, accept: str) -> Response:
     """The answer to a request that ended in ``error``."""
     return problem(status_of(error), error.reason, str(error), accept, list(_extra_headers(error)))

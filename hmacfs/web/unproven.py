@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from hmacfs.addresses import network_of
 from hmacfs.errors import SessionStoreBusy
-from hmacfs.turns import Turns
+from hmacfs.semaphore import FairSemaphore
 from hmacfs.uploads.tokens import key_of
 
 #: Questions of one client address at once, those that wait included.
@@ -30,7 +30,7 @@ class UnprovenLookups:
 
     def __init__(self, concurrency: int, has_bytes: Callable[[str], bool]) -> None:
         self._has_bytes = has_bytes
-        self._turns = Turns(max(1, concurrency // 2))
+        self._turns = FairSemaphore(max(1, concurrency // 2))
         self._asking: Counter[str] = Counter()
 
     def is_known(self, token: str) -> bool:

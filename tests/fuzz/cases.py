@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
-from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
-from hmacfs.signing import encode_bearer
+from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
+from hmacfs.protocol.signing import encode_bearer
 from tests.servers.hmacfs import FAR_FUTURE
 
 #: In a target or a header: what the server gave this upload last.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hmacfs.web.exchange import TUS_PATH
+from hmacfs.web.messages import TUS_PATH
 from tests.fuzz.cases import LOCATION, TOKEN, Case, Maker, Mutation, Request, Right
 from tests.live.client import Answer, Client, put
 from tests.servers import wait_until

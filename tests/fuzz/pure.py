@@ -20,18 +20,18 @@ from hmacfs.dialects import tus
 from hmacfs.dialects.content_range import range_piece
 from hmacfs.dialects.numbered import numbered_chunk
 from hmacfs.dialects.numerals import DIGITS_LIMIT, byte_count
-from hmacfs.digests import digests_of_body, digests_of_file, digests_of_whole
-from hmacfs.errors import BadBody, BadName, BadRequest, BodyCutShort, DigestMismatch, HmacfsError, TooLarge
-from hmacfs.filetypes import guess, is_inline, is_media_type, type_by_name
-from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
-from hmacfs.naming import StoredName
-from hmacfs.server.http1 import HeadError, parse_head
-from hmacfs.signing import SignedRequest, encode_bearer, schemes_in, verify
+from hmacfs.errors import BadBody, BadName, BadRequest, DigestMismatch, HmacfsError, IncompleteBody, TooLarge
+from hmacfs.net.body import ChunkedBody, _Arrived
+from hmacfs.protocol.conditions import evaluate_conditions, fails_change, has_change_conditions
+from hmacfs.protocol.digests import digests_of_body, digests_of_file, digests_of_whole
+from hmacfs.protocol.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for
+from hmacfs.protocol.http1.heads import BadRequestHead, parse_head
+from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
+from hmacfs.protocol.media_types import guess, is_inline, is_media_type, type_by_name
+from hmacfs.protocol.names import StoredName
+from hmacfs.protocol.signing import SignedRequest, encode_bearer, schemes_in, verify
 from hmacfs.telemetry.logs import escape
-from hmacfs.transfer.body import ChunkedBody, _Arrived
-from hmacfs.web.client import ClientAddress
-from hmacfs.web.conditional import fails_change, has_change_conditions, select
-from hmacfs.web.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for
+from hmacfs.web.client_address import ClientAddress
 from hmacfs.web.locations import Locations
 
 SECRET = b"a-horse-is-a-horse-even-is-a-jet"
@@ -95,7 +95,7 @@ def _is_legal(raw: bytes) -> bool:
 def head(data: bytes) -> None:
     try:
         found = parse_head(data)
-    except HeadError as error:
+    except BadRequestHead as error:
         assert error.status in {400, 413, 417, 431, 501, 505}
         return
     if found is None:
@@ -135,7 +135,7 @@ def chunks(data: bytes) -> None:
     try:
         while count := body.readinto(buffer):
             found += buffer[:count]
-    except (BadBody, BodyCutShort, TooLarge):
+    except (BadBody, IncompleteBody, TooLarge):
         assert expected is None, "well-formed chunks are refused"
         return
     assert expected == (bytes(found), len(data) - inbox.count), "the chunks are read differently"
@@ -255,7 +255,7 @@ def conditions(data: bytes) -> None:
     has_change_conditions(environ)
     fails_change(environ, None, 0)
     fails_change(environ, '"a"', 1_700_000_000)
-    found = select(environ, '"a"', 1_700_000_000, size)
+    found = evaluate_conditions(environ, '"a"', 1_700_000_000, size)
     if found.status == HTTPStatus.PARTIAL_CONTENT:
         assert found.length > 0
         assert 0 <= found.offset <= found.offset + found.length <= size
@@ -274,7 +274,7 @@ def ranges(data: bytes) -> None:
         (f"bytes={first}-", content[first:]),
         (f"bytes=-{last}", content[-last:] if last else b""),
     ):
-        found = select({"REQUEST_METHOD": "GET", "HTTP_RANGE": text}, '"a"', 0, size)
+        found = evaluate_conditions({"REQUEST_METHOD": "GET", "HTTP_RANGE": text}, '"a"', 0, size)
         if found.status == HTTPStatus.PARTIAL_CONTENT:
             assert content[found.offset : found.offset + found.length] == wanted
         elif found.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:

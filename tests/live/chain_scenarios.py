@@ -19,15 +19,15 @@ from pathlib import Path
 import gevent
 
 from hmacfs.errors import SessionStoreUnavailable
-from hmacfs.offload import Offload
 from hmacfs.redis_address import parse_redis_address
 from hmacfs.redis_client import connect
-from hmacfs.sessions.chain import Chain
 from hmacfs.sessions.postgres import open_postgres
 from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
+from hmacfs.sessions.replicated import ReplicatedSessionStore
 from hmacfs.sessions.sql import SqlStore
 from hmacfs.sessions.sqlite import open_sqlite
+from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import CountedBy, Session, State
 from tests.live.pieces import new_key
 from tests.servers import wait_until
@@ -76,7 +76,7 @@ class Stage:
         self.log = Lines()
         logging.getLogger("hmacfs.sessions").addHandler(self.log)
         logging.getLogger("hmacfs.sessions").setLevel(logging.INFO)
-        self._chains: list[Chain] = []
+        self._chains: list[ReplicatedSessionStore] = []
         self._uploads: list[Uploads] = []
 
     def redis_store(self) -> RedisStore:
@@ -92,7 +92,7 @@ class Stage:
             from hmacfs.sessions.mysql import open_mysql  # whose driver may not be installed
 
             database = open_mysql(*address, timeout=DATABASE_TIMEOUT)
-        return SqlStore(database, Offload(database.connections), repeats=5)
+        return SqlStore(database, ThreadOffload(database.connections), repeats=5)
 
     @property
     def sqlite_file(self) -> Path:
@@ -100,20 +100,22 @@ class Stage:
 
     def sqlite_store(self) -> SqlStore:
         database = open_sqlite(self.sqlite_file, timeout=DATABASE_TIMEOUT)
-        return SqlStore(database, Offload(database.connections), repeats=5)
+        return SqlStore(database, ThreadOffload(database.connections), repeats=5)
 
-    def chain(self, *stores: Replica) -> Chain:
+    def chain(self, *stores: Replica) -> ReplicatedSessionStore:
         """As a worker opens it when it starts."""
-        chain = Chain(stores or (self.redis_store(), self.database_store()), ttl=3600, retry_delay=RETRY_DELAY)
+        chain = ReplicatedSessionStore(
+            stores or (self.redis_store(), self.database_store()), ttl=3600, retry_delay=RETRY_DELAY
+        )
         self._chains.append(chain)
         return chain
 
-    def uploads(self, chain: Chain, count: int) -> Uploads:
+    def uploads(self, chain: ReplicatedSessionStore, count: int) -> Uploads:
         uploads = Uploads(chain, count)
         self._uploads.append(uploads)
         return uploads
 
-    def settle(self, chain: Chain) -> None:
+    def settle(self, chain: ReplicatedSessionStore) -> None:
         """Wait until all stores are there and up to date."""
         wait_until(lambda: all(link.is_healthy and link.behind is None for link in chain._links), what="recovery")
 
@@ -189,7 +191,7 @@ class Uploads:
     """Upload sessions that go on and on, each in a greenlet, and check that the chain remembers each step. One that was
     refused may have been saved: a store that is killed between its commit and its answer."""
 
-    def __init__(self, chain: Chain, count: int) -> None:
+    def __init__(self, chain: ReplicatedSessionStore, count: int) -> None:
         self._chain = chain
         self._is_over = False
         self.steps = 0

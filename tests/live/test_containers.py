@@ -21,7 +21,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from hmacfs.config import load
-from hmacfs.keyring import Keyring, sign_v
+from hmacfs.protocol.keyring import Keyring, sign_v
 from hmacfs.server.start import _MASTER_MARGIN_SECONDS
 from tests.live.client import request
 from tests.servers import Daemon, accepts_connections, folder_of, free_port, require, require_binary, wait_until

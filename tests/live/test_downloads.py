@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hmacfs.errors import ForPages
-from hmacfs.web.files import http_date
+from hmacfs.web.file_view import http_date
 from tests.live.client import Answer, Client, get, put, request
 from tests.servers import wait_until
 from tests.servers.hmacfs import HmacFileServer

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from hmacfs.server.metrics_port import CONNECTIONS, MetricsPort
+from hmacfs.server.metrics_server import CONNECTIONS, MetricsServer
 from tests.live.client import Client, request
 from tests.servers import free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
@@ -27,7 +27,7 @@ def metered(start_server: StartServer) -> HmacFileServer:
 
 
 def port_of(server: HmacFileServer) -> int:
-    return int(str(server.settings["MetricsPort"]).rpartition(":")[2])
+    return int(str(server.settings["MetricsServer"]).rpartition(":")[2])
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ def test_connections_without_a_request_are_ended(metered: HmacFileServer) -> Non
 def hasty(content: bytes) -> Iterator[int]:
     """A port in this process that has little patience: its number."""
     port = free_port()
-    metrics = MetricsPort("127.0.0.1", port, lambda *_: ([], content), request_seconds=30, connection_seconds=0.5)
+    metrics = MetricsServer("127.0.0.1", port, lambda *_: ([], content), request_seconds=30, connection_seconds=0.5)
     try:
         yield port
     finally:

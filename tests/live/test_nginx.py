@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hmacfs.filetypes import nginx_types
+from hmacfs.protocol.media_types import nginx_types
 from tests.live.client import Answer, Client, request
 from tests.live.confiding import confide, leaks
 from tests.live.pieces import DIALECTS, PIECE_TYPE, TUS, Upload, begun, partial_files, persist

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from hmacfs.keyring import Keyring
-from hmacfs.signing import encode_bearer
+from hmacfs.protocol.keyring import Keyring
+from hmacfs.protocol.signing import encode_bearer
 from tests.live.client import Answer, Client, get, request
 from tests.live.pieces import (
     BODY,

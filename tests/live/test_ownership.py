@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hmacfs.ownership import make_folder
+from hmacfs.system.ownership import make_folder
 from tests.live.client import get, put
 from tests.servers import as_user, folder_of, free_port, give_to, wait_until
 from tests.servers.hmacfs import HmacFileServer

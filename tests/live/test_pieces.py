@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hmacfs.signing import encode_bearer
+from hmacfs.protocol.signing import encode_bearer
 from tests.live.client import Answer, Client, get, put, request
 from tests.live.pieces import (
     BODY,

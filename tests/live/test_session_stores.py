@@ -14,16 +14,16 @@ import pytest
 import sqlalchemy as sa
 
 from hmacfs.errors import SessionStoreUnavailable
-from hmacfs.offload import Offload
 from hmacfs.redis_address import parse_redis_address
 from hmacfs.redis_client import connect
 from hmacfs.sessions import schema
-from hmacfs.sessions.database import Database
-from hmacfs.sessions.records import digest
+from hmacfs.sessions.codec import digest
+from hmacfs.sessions.database_spec import DatabaseSpec
 from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
 from hmacfs.sessions.sqlite import open_sqlite
+from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import CountedBy, Session, State
 from tests.live.pieces import new_key
 from tests.servers import folder_of, wait_until
@@ -73,7 +73,7 @@ class SqliteBackend(Backend):
         self.path = folder / ".hmacfs" / "sessions.sqlite3"
 
     def _open(self) -> Replica:
-        return SqlStore(open_sqlite(self.path, timeout=self.timeout), Offload(2), repeats=5)
+        return SqlStore(open_sqlite(self.path, timeout=self.timeout), ThreadOffload(2), repeats=5)
 
     def clear(self) -> None:
         for path in self.path.parent.glob("sessions.sqlite3*"):
@@ -113,11 +113,11 @@ class SqlBackend(Backend):
         super().__init__()
         self.server = server
 
-    def database(self) -> Database:
+    def database(self) -> DatabaseSpec:
         raise NotImplementedError
 
     def _open(self) -> Replica:
-        return SqlStore(self.database(), Offload(8), repeats=5)
+        return SqlStore(self.database(), ThreadOffload(8), repeats=5)
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
         assert isinstance(self.server, (PostgresServer, MariaDBServer))
@@ -133,7 +133,7 @@ class SqlBackend(Backend):
 class PostgresBackend(SqlBackend):
     count = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'hmacfs'"
 
-    def database(self) -> Database:
+    def database(self) -> DatabaseSpec:
         from hmacfs.sessions.postgres import open_postgres
 
         assert isinstance(self.server, PostgresServer)
@@ -143,7 +143,7 @@ class PostgresBackend(SqlBackend):
 class MariaDBBackend(SqlBackend):
     count = "SELECT count(*) FROM information_schema.processlist WHERE user = 'hmacfs'"
 
-    def database(self) -> Database:
+    def database(self) -> DatabaseSpec:
         from hmacfs.sessions.mysql import open_mysql
 
         assert isinstance(self.server, MariaDBServer)
@@ -612,7 +612,7 @@ def test_a_server_that_takes_few_connections_is_not_taken_for_a_lost_one(backend
     backend.server.query("GRANT ALL ON SCHEMA public TO few")
     try:
         database = open_postgres("127.0.0.1", backend.server.port, "few", "few", "hmacfs")
-        store = SqlStore(database, Offload(8), repeats=0)
+        store = SqlStore(database, ThreadOffload(8), repeats=0)
         store.ping()
         for turn in range(10):
             made = together(8, lambda number, turn=turn: store.create(session(f"{turn}/{number}")))  # type: ignore[misc]

@@ -398,7 +398,7 @@ monkey.patch_all()
 from pathlib import Path
 from hmacfs.app import create_app
 from hmacfs.config import load
-from hmacfs.keyring import Keyring, sign_v
+from hmacfs.protocol.keyring import Keyring, sign_v
 import werkzeug.test
 
 settings = load(Path(sys.argv[1]), {})

@@ -24,7 +24,7 @@ READY = "curl -sS -H 'Host: files.example.org' http://localhost/readyz"
 UPLOAD = """\
 import sys, urllib.error, urllib.request, uuid
 from pathlib import Path
-from hmacfs.keyring import Keyring, sign_v
+from hmacfs.protocol.keyring import Keyring, sign_v
 name, size = sys.argv[1] or uuid.uuid4().hex, int(sys.argv[2])
 secret = Path("/etc/hmac-file-server/secret").read_bytes().strip()
 url = f"http://localhost/upload/{name}?v={sign_v(Keyring([secret]), name, size)}"
@@ -276,7 +276,7 @@ def test_haproxy_takes_the_shipped_file_without_a_warning(service: Service) -> N
 LOAD = """\
 import collections, http.client, json, os, sys, threading, time, uuid
 from pathlib import Path
-from hmacfs.keyring import Keyring, sign_v
+from hmacfs.protocol.keyring import Keyring, sign_v
 keyring = Keyring([Path("/etc/hmac-file-server/secret").read_bytes().strip()])
 answers, body = collections.Counter(), b"x" * 20000
 def load(number):

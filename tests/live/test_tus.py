@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hmacfs.signing import encode_bearer
+from hmacfs.protocol.signing import encode_bearer
 from tests.live.client import Answer, Client, get, put, request
 from tests.live.pieces import BODY, PIECE_TYPE, TUS, TusUpload, begun, create, partial_file, partial_files, patch
 from tests.servers import require, require_binary, wait_until

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hmacfs.signing import encode_bearer
+from hmacfs.protocol.signing import encode_bearer
 from tests.live.client import Answer, Client, get, put, request
 from tests.servers import wait_until
 from tests.servers.hmacfs import FAR_FUTURE, HmacFileServer

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import psutil
 import toml
 
-from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
+from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
 from tests.servers import Daemon, answers_200, descriptor_limit, free_port
 
 SECRET = "a secret for tests, of 32 bytes.."

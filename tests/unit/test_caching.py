@@ -14,19 +14,19 @@ import hmacfs
 from hmacfs.addresses import canonical, network_of, parse
 from hmacfs.caching import LONGEST_KEY, bounded_cache
 from hmacfs.errors import BadRequest, BadSignature, BadToken
-from hmacfs.keyring import Keyring, sign_v
-from hmacfs.server.http1 import parse_head
-from hmacfs.signing import PARAMETERS_LIMIT, Scheme, SignedRequest, schemes_in, verify
-from hmacfs.web.client import ClientAddress
-from hmacfs.web.conditional import select
-from hmacfs.web.files import is_shown, type_headers
-from hmacfs.web.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for
+from hmacfs.protocol.conditions import evaluate_conditions
+from hmacfs.protocol.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for
+from hmacfs.protocol.http1.heads import parse_head
+from hmacfs.protocol.keyring import Keyring, sign_v
+from hmacfs.protocol.signing import PARAMETERS_LIMIT, Scheme, SignedRequest, schemes_in, verify
+from hmacfs.web.client_address import ClientAddress
+from hmacfs.web.file_view import is_shown, type_headers
 
 #: Caches that need no bound, since no text from outside is their key, or the caller looks at its length.
 UNBOUNDED = {
     "config.load": {"variables"}, "server.connection": {"_server_and_date"},
-    "server.http1": {"_environ_key"}, "storage.beneath": {"_how"},
-    "web.files": {"http_date"}, "web.routing": {"status_line"},
+    "protocol.http1.heads": {"_environ_key"}, "stores.local.beneath": {"_how"},
+    "web.file_view": {"http_date"}, "web.dispatch": {"status_line"},
 }  # fmt: skip
 ROOT = Path(hmacfs.__file__).parent
 KEYRING = Keyring([b"a secret of a test.."])
@@ -133,7 +133,7 @@ def test_a_bearer_token_has_a_length() -> None:
 
 def test_of_a_list_of_entity_tags_the_first_hundred_count() -> None:
     def status(tags: str) -> int:
-        return select({"REQUEST_METHOD": "GET", "HTTP_IF_NONE_MATCH": tags}, '"mine"', 0, 5).status
+        return evaluate_conditions({"REQUEST_METHOD": "GET", "HTTP_IF_NONE_MATCH": tags}, '"mine"', 0, 5).status
 
     assert status('"x", ' * 100 + '"mine"') == 304
     assert status('"x", ' * 6000) == 200

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmacfs.errors import Stalled
-from hmacfs.server.connection import SMALL_BODY_BYTES, Connection, Site
+from hmacfs.errors import PeerTimeout
+from hmacfs.net.send import FileSlice
+from hmacfs.net.transport import Transport
+from hmacfs.server.connection import SMALL_BODY_BYTES, Connection, ServerContext
 from hmacfs.telemetry.logs import request_id
-from hmacfs.transfer.send import FileSlice
-from hmacfs.transfer.wire import Wire
 
 
 def answer_to(request: bytes, application: Callable[..., Iterable[bytes]]) -> bytes:
@@ -30,9 +30,9 @@ def answer_to(request: bytes, application: Callable[..., Iterable[bytes]]) -> by
     client, served = socket.socketpair()
     client.sendall(request)
     client.shutdown(socket.SHUT_WR)
-    site = Site(application, idle_timeout=5, read_timeout=5, write_timeout=5, environ={})
+    site = ServerContext(application, idle_timeout=5, read_timeout=5, write_timeout=5, environ={})
     with client, gevent.socket.socket(fileno=served.detach()) as theirs:
-        Connection(site, Wire(theirs), None).serve()
+        Connection(site, Transport(theirs), None).serve()
         theirs.shutdown(socket.SHUT_RDWR)
         return b"".join(iter(lambda: client.recv(65536), b""))
 
@@ -93,8 +93,8 @@ class Refuser:
 def converse(pieces: Iterable[bytes], application: Callable[..., Iterable[bytes]], idle_timeout: float = 5) -> bytes:
     """All that a connection answers to a client that sends these pieces, one after the other."""
     near, far = gevent.socket.socketpair()
-    site = Site(application, idle_timeout=idle_timeout, read_timeout=5, write_timeout=5, environ={})
-    connection = Connection(site, Wire(near), None)
+    site = ServerContext(application, idle_timeout=idle_timeout, read_timeout=5, write_timeout=5, environ={})
+    connection = Connection(site, Transport(near), None)
 
     def serve() -> None:
         connection.serve()
@@ -207,7 +207,7 @@ def test_however_requests_are_cut_each_is_answered_once(bodies: list[bytes], cut
 @pytest.mark.parametrize("sent", [b"", b"part", b"x" * 50 + b"GET / HT"])
 def test_a_body_that_never_comes_holds_no_longer_than_an_idle_connection(sent: bytes) -> None:
     near, far = gevent.socket.socketpair()
-    connection = Connection(Site(Refuser(), 0.3, 30, 30, {}), Wire(near), None)
+    connection = Connection(ServerContext(Refuser(), 0.3, 30, 30, {}), Transport(near), None)
     serving = gevent.spawn(connection.serve)
     with near, far:
         far.sendall(head("/refused", "Content-Length: 50") + sent)
@@ -219,7 +219,7 @@ def test_a_body_that_never_comes_holds_no_longer_than_an_idle_connection(sent: b
 
 def test_a_body_that_never_comes_does_not_hold_up_a_stop() -> None:
     near, far = gevent.socket.socketpair()
-    connection = Connection(Site(Refuser(), 30, 30, 30, {}), Wire(near), None)
+    connection = Connection(ServerContext(Refuser(), 30, 30, 30, {}), Transport(near), None)
     serving = gevent.spawn(connection.serve)
     with near, far:
         far.sendall(head("/refused", "Content-Length: 50"))
@@ -234,13 +234,13 @@ def test_a_body_that_never_comes_does_not_hold_up_a_stop() -> None:
 
 def test_after_a_read_that_failed_the_connection_ends() -> None:
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        with pytest.raises(Stalled):
+        with pytest.raises(PeerTimeout):
             environ["wsgi.input"].wait_for_data()
         start_response("408 Request Timeout", [])
         return [b"slow"]
 
     near, far = gevent.socket.socketpair()
-    connection = Connection(Site(application, 30, 0.1, 30, {}), Wire(near), None)
+    connection = Connection(ServerContext(application, 30, 0.1, 30, {}), Transport(near), None)
     with near, far:
         serving = gevent.spawn(connection.serve)
         far.sendall(head("/stalled", "Content-Length: 5"))
@@ -276,8 +276,8 @@ def test_a_connection_goes_on_after_a_success_or_while_others_do_not_want_it(
         return [b"said"]
 
     near, far = gevent.socket.socketpair()
-    site = Site(application, idle_timeout, 30, 30, {}, is_crowded=is_crowded)
-    connection = Connection(site, Wire(near), None, of_proxy=of_proxy)
+    site = ServerContext(application, idle_timeout, 30, 30, {}, is_crowded=is_crowded)
+    connection = Connection(site, Transport(near), None, of_proxy=of_proxy)
     with far:
         far.sendall(head("/", protocol="HTTP/1.1") * 3)
         far.shutdown(socket.SHUT_WR)
@@ -298,7 +298,7 @@ def test_what_waits_can_be_ended_and_what_is_served_cannot() -> None:
         return [b"served"]
 
     near, far = gevent.socket.socketpair()
-    connection = Connection(Site(application, 30, 30, 30, {}), Wire(near), None)
+    connection = Connection(ServerContext(application, 30, 30, 30, {}), Transport(near), None)
     serving = gevent.spawn(connection.serve)
     with near, far:
         far.sendall(head("/"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hmacfs.errors import BadCoding, BadRequest, IsForm
-from hmacfs.signing import Scheme, Verified
+from hmacfs.protocol.signing import Scheme, Verified
 from hmacfs.web.content import check_body, type_to_record
 
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"

@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from hmacfs.errors import SessionEnded, SessionExpired, TakenOver, TooManySessions
-from hmacfs.naming import StoredName
+from hmacfs.errors import SessionEnded, SessionExpired, Superseded, TooManySessions
+from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.creation import GIVES_WAY_SECONDS, Plan
-from hmacfs.uploads.progress import Swept
+from hmacfs.uploads.progress import SweepResult
 from hmacfs.uploads.session import Owner, Session, State
 from tests.unit.test_resumable import CONTENT, NAME, OWNER, TTL, Body, World
 
@@ -173,7 +173,7 @@ def test_a_byte_now_and_then_does_not_keep_an_upload_for_ever() -> None:
     with pytest.raises(SessionExpired):
         world.uploads.find(NAME)
     world.now += 1
-    assert world.uploads.sweep() == Swept(1, 0)
+    assert world.uploads.sweep() == SweepResult(1, 0)
     assert (world.disk.partials, world.sessions.records) == ({}, {})
 
 
@@ -186,7 +186,7 @@ def test_a_piece_that_is_under_way_ends_with_its_upload(monkeypatch: pytest.Monk
         assert not is_wanted()
         world.now = session.created + 7 * TTL
         assert is_wanted()
-        raise TakenOver
+        raise Superseded
 
     monkeypatch.setattr(world.disk, "receive", receive)
     with pytest.raises(SessionExpired):

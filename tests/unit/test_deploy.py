@@ -12,7 +12,7 @@ import pytest
 import hmacfs
 from hmacfs.cli import main
 from hmacfs.config import SETTINGS, TcpAddress, UnixAddress, load
-from hmacfs.filetypes import BY_EXTENSION, type_by_name
+from hmacfs.protocol.media_types import BY_EXTENSION, type_by_name
 from tests.servers import require_binary
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmacfs.digests import Claim, digests_of_body, digests_of_file, digests_of_whole
 from hmacfs.errors import BadRequest, ChecksumMismatch, DigestMismatch
+from hmacfs.protocol.digests import Claim, digests_of_body, digests_of_file, digests_of_whole
 
 DATA = b"the bytes"
 VALUES = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=80)

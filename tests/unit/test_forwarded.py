@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmacfs.web.client import ClientAddress
-from hmacfs.web.forwarded import node, nodes_of_forwarded, nodes_of_x_forwarded_for
+from hmacfs.protocol.forwarded import node, nodes_of_forwarded, nodes_of_x_forwarded_for
+from hmacfs.web.client_address import ClientAddress
 
 PROXY, CLIENT = "198.51.100.1", "203.0.113.7"
 #: What a header's value can hold in WSGI: bytes as latin-1 text.

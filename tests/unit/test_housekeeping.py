@@ -13,22 +13,22 @@ import pytest
 
 from hmacfs.errors import StorageFailed
 from hmacfs.housekeeping import Sweeper, Watch
-from hmacfs.uploads.progress import Swept
+from hmacfs.uploads.progress import SweepResult
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    sweeper = Sweeper(lambda: Swept(2, 1), tmp_path / "lock", 1.0)
-    assert sweeper.run_once() == Swept(2, 1)
+    sweeper = Sweeper(lambda: SweepResult(2, 1), tmp_path / "lock", 1.0)
+    assert sweeper.run_once() == SweepResult(2, 1)
     with (tmp_path / "lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert sweeper.run_once() is None
-    assert sweeper.run_once() == Swept(2, 1)
+    assert sweeper.run_once() == SweepResult(2, 1)
 
 
 def test_it_ends_when_it_is_stopped_whatever_a_sweep_comes_to(tmp_path: Path) -> None:
     sweeps = threading.Semaphore(0)
 
-    def sweep() -> Swept:
+    def sweep() -> SweepResult:
         sweeps.release()
         raise ZeroDivisionError
 

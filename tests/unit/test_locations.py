@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmacfs.naming import StoredName
+from hmacfs.protocol.names import StoredName
 from hmacfs.web.locations import Locations
 
 

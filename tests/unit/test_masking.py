@@ -17,7 +17,7 @@ from hmacfs.config.placeholders import can_be_guessed, is_placeholder
 from hmacfs.config.values import shown
 from hmacfs.errors import ConfigError
 from hmacfs.masking import mask, mask_value, passwords_in
-from hmacfs.sessions import opening
+from hmacfs.sessions import open_session_store as opening
 from hmacfs.telemetry.logs import JsonFormatter, TextFormatter
 
 PASSWORD = "Xy7!kept"

@@ -17,13 +17,13 @@ import pytest
 from flask_limiter import Limiter
 
 from hmacfs.errors import BadSignature, RateLimited
+from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.limiting import STORAGE_URI, STRATEGY
-from hmacfs.rates.switch import Switch
 from hmacfs.rates.table import PROBES, WindowTable
 from hmacfs.rates.window import Unreachable, Window
-from hmacfs.web.client import ClientAddress
-from hmacfs.web.exchange import Exchange, Reply
-from hmacfs.web.rates import DOWNLOAD, SIGNATURE, UPLOAD, Clients, Rates, begins_upload, rate_limiter
+from hmacfs.web.client_address import ClientAddress
+from hmacfs.web.messages import Request, Response
+from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, RateLimits, begins_upload, rate_limiter
 from tests.servers import wait_until
 
 PERIOD = 60.0
@@ -83,8 +83,8 @@ def test_all_who_open_it_share_its_counts(table: WindowTable, tmp_path: Path, cl
     other = WindowTable(tmp_path / "rates", clock=clock)
     table.hit("a", PERIOD, 2)
     assert other.hit("a", PERIOD).hits == 3
-    assert other.swap_mark(7) == 0
-    assert table.swap_mark(0) == 7
+    assert other.exchange_flag(7) == 0
+    assert table.exchange_flag(0) == 7
     other.close()
 
 
@@ -188,28 +188,28 @@ def remote(clock: Clock) -> Remote:
 
 
 @pytest.fixture
-def switch(tmp_path: Path, clock: Clock, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
-    monkeypatch.setattr("hmacfs.rates.switch.time.time", clock)
-    opened = Switch(WindowTable(tmp_path / "rates", clock=clock), remote, longest_pause=0.1)
+def switch(tmp_path: Path, clock: Clock, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailoverCounter]:
+    monkeypatch.setattr("hmacfs.rates.failover.time.time", clock)
+    opened = FailoverCounter(WindowTable(tmp_path / "rates", clock=clock), remote, longest_pause=0.1)
     yield opened
     opened.close()
 
 
-def test_machines_count_together(switch: Switch, remote: Remote, clock: Clock) -> None:
+def test_machines_count_together(switch: FailoverCounter, remote: Remote, clock: Clock) -> None:
     remote.counts["a"] = Window(5, clock.now + 30)
     assert switch.take("a", 10, PERIOD) == Window(6, clock.now + 30)
     assert switch.get("a") == Window(6, clock.now + 30)
     assert switch.status().counted_in == "redis"
 
 
-def test_who_is_beyond_the_limit_here_costs_the_others_no_question(switch: Switch, remote: Remote) -> None:
+def test_who_is_beyond_the_limit_here_costs_the_others_no_question(switch: FailoverCounter, remote: Remote) -> None:
     results = [switch.take("a", 3, PERIOD).hits for _ in range(10)]
     assert results == list(range(1, 11))
     assert remote.asked == 3
 
 
 def test_a_loss_changes_nothing_for_the_clients_of_one_machine(
-    switch: Switch, remote: Remote, caplog: pytest.LogCaptureFixture
+    switch: FailoverCounter, remote: Remote, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor does a shared place that comes back and has forgotten all."""
     hits = [switch.take("a", 100, PERIOD).hits for _ in range(5)]
@@ -229,7 +229,7 @@ def test_a_loss_changes_nothing_for_the_clients_of_one_machine(
     ]
 
 
-def test_nobody_asks_a_lost_place(switch: Switch, remote: Remote) -> None:
+def test_nobody_asks_a_lost_place(switch: FailoverCounter, remote: Remote) -> None:
     remote.is_reachable = False
     switch.take("a", 100, PERIOD)
     remote.ping = lambda: (_ for _ in ()).throw(Unreachable("gone"))  # type: ignore[method-assign]
@@ -239,7 +239,7 @@ def test_nobody_asks_a_lost_place(switch: Switch, remote: Remote) -> None:
     assert remote.asked == before
 
 
-def test_a_crowd_is_no_loss_of_a_place_that_answers(switch: Switch, remote: Remote) -> None:
+def test_a_crowd_is_no_loss_of_a_place_that_answers(switch: FailoverCounter, remote: Remote) -> None:
     """Who finds no turn is counted here."""
     remote.timeout = 0.5
     hit, may_answer, stop = remote.hit, threading.Semaphore(0), threading.Event()
@@ -269,79 +269,79 @@ def test_a_crowd_is_no_loss_of_a_place_that_answers(switch: Switch, remote: Remo
 # -- what requests are told -----------------------------------------------------------------------
 
 
-def exchange(client: str, method: str = "PUT", **environ: str) -> Exchange:
-    return Exchange({"REQUEST_METHOD": method, **environ}, client, 1.0)
+def request(client: str, method: str = "PUT", **environ: str) -> Request:
+    return Request({"REQUEST_METHOD": method, **environ}, client, 1.0)
 
 
 @pytest.fixture
-def make_rates(tmp_path: Path) -> Iterator[Callable[..., Rates]]:
-    switches: list[Switch] = []
+def make_rates(tmp_path: Path) -> Iterator[Callable[..., RateLimits]]:
+    switches: list[FailoverCounter] = []
 
-    def make(exempt: tuple[str, ...] = (), **texts: str) -> Rates:
-        switch = Switch(WindowTable(tmp_path / f"rates-{len(switches)}"), None, longest_pause=1.0)
+    def make(exempt: tuple[str, ...] = (), **texts: str) -> RateLimits:
+        switch = FailoverCounter(WindowTable(tmp_path / f"rates-{len(switches)}"), None, longest_pause=1.0)
         switches.append(switch)
         limiter = rate_limiter(flask.Flask("rates"), switch, ClientAddress(()))
-        return Rates(limiter, texts, [ipaddress.ip_network(text) for text in exempt])
+        return RateLimits(limiter, texts, [ipaddress.ip_network(text) for text in exempt])
 
     yield make
     for switch in switches:
         switch.close()
 
 
-def view(_: Exchange) -> Reply:
-    return Reply(HTTPStatus.OK, [])
+def view(_: Request) -> Response:
+    return Response(HTTPStatus.OK, [])
 
 
-def test_a_limit_that_is_not_set_leaves_the_view_alone(make_rates: Callable[..., Rates]) -> None:
+def test_a_limit_that_is_not_set_leaves_the_view_alone(make_rates: Callable[..., RateLimits]) -> None:
     rates = make_rates(**{UPLOAD: "", DOWNLOAD: "", SIGNATURE: ""})
     assert rates.uploads(view) is rates.downloads(view) is rates.signatures(view) is view
 
 
-def test_the_answer_tells_how_many_are_left(make_rates: Callable[..., Rates]) -> None:
+def test_the_answer_tells_how_many_are_left(make_rates: Callable[..., RateLimits]) -> None:
     guarded = make_rates(**{UPLOAD: "3/minute"}).uploads(view)
     left = []
     for _ in range(3):
-        asked = exchange("192.0.2.1")
+        asked = request("192.0.2.1")
         guarded(asked)
         headers = dict(asked.rate_headers or [])
         left.append(headers["X-RateLimit-Remaining"])
         assert headers["RateLimit-Policy"] == '"upload";q=3;w=60'
     assert left == ["2", "1", "0"]
-    asked = exchange("192.0.2.1")
+    asked = request("192.0.2.1")
     with pytest.raises(RateLimited) as refusal:
         guarded(asked)
     assert 1 <= refusal.value.retry_after <= 60
     assert dict(asked.rate_headers or [])["RateLimit"].startswith('"upload";r=0;t=')
-    guarded(exchange("192.0.2.2"))
+    guarded(request("192.0.2.2"))
 
 
-def test_of_several_rates_the_tightest_counts(make_rates: Callable[..., Rates]) -> None:
+def test_of_several_rates_the_tightest_counts(make_rates: Callable[..., RateLimits]) -> None:
     guarded = make_rates(**{UPLOAD: "100/hour; 2/minute"}).uploads(view)
-    asked = exchange("192.0.2.1")
+    asked = request("192.0.2.1")
     guarded(asked)
     assert dict(asked.rate_headers or [])["RateLimit"].startswith('"upload-60";r=1')
     assert dict(asked.rate_headers or [])["RateLimit-Policy"] == '"upload-60";q=2;w=60, "upload-3600";q=100;w=3600'
-    guarded(exchange("192.0.2.1"))
+    guarded(request("192.0.2.1"))
     with pytest.raises(RateLimited):
-        guarded(exchange("192.0.2.1"))
+        guarded(request("192.0.2.1"))
 
 
-def test_an_ipv6_client_is_its_64(make_rates: Callable[..., Rates]) -> None:
+def test_an_ipv6_client_is_its_64(make_rates: Callable[..., RateLimits]) -> None:
     guarded = make_rates(**{UPLOAD: "2/minute"}).uploads(view)
-    guarded(exchange("2001:db8::1"))
-    guarded(exchange("2001:db8::ffff:1"))
+    guarded(request("2001:db8::1"))
+    guarded(request("2001:db8::ffff:1"))
     with pytest.raises(RateLimited):
-        guarded(exchange("2001:db8::2"))
-    guarded(exchange("2001:db8:0:1::2"))
+        guarded(request("2001:db8::2"))
+    guarded(request("2001:db8:0:1::2"))
 
 
 def test_exempt_networks_and_nameless_clients_have_no_limit(
-    make_rates: Callable[..., Rates], caplog: pytest.LogCaptureFixture
+    make_rates: Callable[..., RateLimits], caplog: pytest.LogCaptureFixture
 ) -> None:
     guarded = make_rates(("192.0.2.0/24", "2001:db8::/32"), **{UPLOAD: "1/minute", DOWNLOAD: "1/minute"}).uploads(view)
     for _ in range(3):
         for client in ("192.0.2.7", "2001:db8::1", ""):
-            asked = exchange(client)
+            asked = request(client)
             guarded(asked)
             assert asked.rate_headers is None
     assert [record.getMessage() for record in caplog.records] == [
@@ -349,14 +349,14 @@ def test_exempt_networks_and_nameless_clients_have_no_limit(
     ]
 
 
-def test_head_and_later_pieces_are_not_counted(make_rates: Callable[..., Rates]) -> None:
+def test_head_and_later_pieces_are_not_counted(make_rates: Callable[..., RateLimits]) -> None:
     rates = make_rates(**{UPLOAD: "1/minute", DOWNLOAD: "1/minute"})
     for _ in range(3):
-        rates.downloads(view)(exchange("192.0.2.1", "HEAD"))
-        rates.uploads(view)(exchange("192.0.2.1", HTTP_CONTENT_RANGE="bytes 5-9/20", CONTENT_LENGTH="5"))
-    rates.downloads(view)(exchange("192.0.2.1", "GET"))
+        rates.downloads(view)(request("192.0.2.1", "HEAD"))
+        rates.uploads(view)(request("192.0.2.1", HTTP_CONTENT_RANGE="bytes 5-9/20", CONTENT_LENGTH="5"))
+    rates.downloads(view)(request("192.0.2.1", "GET"))
     with pytest.raises(RateLimited):
-        rates.downloads(view)(exchange("192.0.2.1", "GET"))
+        rates.downloads(view)(request("192.0.2.1", "GET"))
 
 
 @pytest.mark.parametrize(
@@ -371,31 +371,31 @@ def test_head_and_later_pieces_are_not_counted(make_rates: Callable[..., Rates])
     ],
 )
 def test_an_upload_is_counted_once(method: str, headers: dict[str, str], *, expected: bool) -> None:
-    assert begins_upload(exchange("192.0.2.1", method, **headers)) is expected
+    assert begins_upload(request("192.0.2.1", method, **headers)) is expected
 
 
-def test_wrong_signatures_are_counted_and_right_ones_always_pass(make_rates: Callable[..., Rates]) -> None:
-    def refuse(_: Exchange) -> Reply:
+def test_wrong_signatures_are_counted_and_right_ones_always_pass(make_rates: Callable[..., RateLimits]) -> None:
+    def refuse(_: Request) -> Response:
         raise BadSignature
 
     rates = make_rates(**{SIGNATURE: "2/minute"})
     for _ in range(2):
         with pytest.raises(BadSignature):
-            rates.signatures(refuse)(exchange("192.0.2.1"))
+            rates.signatures(refuse)(request("192.0.2.1"))
     with pytest.raises(RateLimited):
-        rates.signatures(refuse)(exchange("192.0.2.1"))
-    assert rates.signatures(view)(exchange("192.0.2.1")).status.value == 200
+        rates.signatures(refuse)(request("192.0.2.1"))
+    assert rates.signatures(view)(request("192.0.2.1")).status.value == 200
 
 
 def test_clients_are_told_apart_by_their_network() -> None:
-    clients = Clients([])
+    clients = RateLimitKey([])
     assert clients("192.0.2.1") == "192.0.2.1"
     assert clients("2001:db8::1") == clients("2001:db8::2") == "2001:db8::/64"
 
 
 def test_flask_limiter_can_use_it_for_routes_of_its_own(tmp_path: Path) -> None:
     app = flask.Flask("limited")
-    switch = Switch(WindowTable(tmp_path / "rates"), None, longest_pause=1.0)
+    switch = FailoverCounter(WindowTable(tmp_path / "rates"), None, longest_pause=1.0)
     options: dict[str, Any] = {"counter": switch}
     limiter = Limiter(lambda: "me", app=app, storage_uri=STORAGE_URI, storage_options=options, strategy=STRATEGY)
 

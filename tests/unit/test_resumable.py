@@ -15,32 +15,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmacfs.digests import Claim, Digests
 from hmacfs.errors import (
     BadRequest,
-    BodyCutShort,
     ChecksumMismatch,
     DeletionForbidden,
     DigestMismatch,
     HmacfsError,
+    IncompleteBody,
     NameTaken,
     NoSpace,
     OffsetMismatch,
+    PeerTimeout,
     SessionConflict,
     SessionEnded,
     SessionExpired,
     SessionStoreUnavailable,
     SessionUnknown,
-    Stalled,
-    TakenOver,
+    Superseded,
     TooLarge,
     TooManySessions,
     WriterBusy,
 )
-from hmacfs.keyring import Keyring
-from hmacfs.naming import StoredName
+from hmacfs.protocol.digests import Claim, Digests
+from hmacfs.protocol.keyring import Keyring
+from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.creation import Plan
-from hmacfs.uploads.progress import Limits, Progress, Swept
+from hmacfs.uploads.progress import Progress, SweepResult, UploadLimits
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.session import CountedBy, Owner, Session, State
 from hmacfs.uploads.tokens import SessionTokens
@@ -302,7 +302,7 @@ class World:
         self.now = 50_000.0
         self.sessions = Sessions()
         self.disk = Disk(lambda: self.now)
-        limits = Limits(max_size=1000, ttl=TTL, per_client=per_client, per_path=per_path)
+        limits = UploadLimits(max_size=1000, ttl=TTL, per_client=per_client, per_path=per_path)
         self.uploads: ResumableUploads[Body, File] = ResumableUploads(
             self.sessions,
             self.disk,
@@ -469,7 +469,7 @@ def test_an_empty_file_is_complete_with_its_first_piece(world: World) -> None:
     assert world.file() == b""
 
 
-@pytest.mark.parametrize("failure", [BodyCutShort(), Stalled(), TakenOver(), KeyboardInterrupt()])
+@pytest.mark.parametrize("failure", [IncompleteBody(), PeerTimeout(), Superseded(), KeyboardInterrupt()])
 def test_what_arrived_is_kept(world: World, failure: BaseException) -> None:
     session = world.begin()
     world.now += 10
@@ -484,20 +484,20 @@ def test_what_arrived_is_kept(world: World, failure: BaseException) -> None:
 def test_a_piece_that_fails_counts_as_a_sign_of_life_if_bytes_of_it_came(world: World) -> None:
     session, began = world.begin(), world.now
     world.now += 100
-    with pytest.raises(BodyCutShort):
-        world.uploads.append(session, 0, Body(b"", BodyCutShort()), 100)
+    with pytest.raises(IncompleteBody):
+        world.uploads.append(session, 0, Body(b"", IncompleteBody()), 100)
     assert world.record(session).touched == began
-    with pytest.raises(BodyCutShort):
-        world.uploads.append(session, 0, Body(b"x", BodyCutShort()), 100)
+    with pytest.raises(IncompleteBody):
+        world.uploads.append(session, 0, Body(b"x", IncompleteBody()), 100)
     assert world.record(session).touched == world.now
 
 
-@pytest.mark.parametrize("failure", [None, BodyCutShort()])
+@pytest.mark.parametrize("failure", [None, IncompleteBody()])
 def test_a_record_is_not_written_for_each_piece(world: World, failure: BaseException | None) -> None:
     session, written = world.begin(), []
     for offset in range(50):
         world.now += 5
-        with contextlib.suppress(BodyCutShort):
+        with contextlib.suppress(IncompleteBody):
             session = world.uploads.append(session, offset, Body(b"x", failure), 1).session
         session = world.record(session)
         written.append(session.touched)
@@ -521,12 +521,12 @@ def test_an_upload_lives_as_long_as_its_bytes_come_whatever_the_record_says(worl
     session = world.append(session, 0, CONTENT[:30]).session
     world.now += TTL - 1
     assert world.get(session).state is State.OPEN
-    assert world.uploads.sweep() == Swept(0, 0)
+    assert world.uploads.sweep() == SweepResult(0, 0)
     world.now += 1
     with pytest.raises(SessionExpired):
         world.get(session)
     world.now += 1
-    assert world.uploads.sweep() == Swept(1, 0)
+    assert world.uploads.sweep() == SweepResult(1, 0)
 
 
 @pytest.mark.parametrize("offset", [0, 29, 31, 99, 100])
@@ -598,7 +598,7 @@ def claimed(data: bytes, error: type[HmacfsError] = ChecksumMismatch) -> Digests
     return Digests([Claim("Upload-Checksum", "sha1", hashlib.sha1(data).digest(), error)])
 
 
-@pytest.mark.parametrize("failure", [None, BodyCutShort(), OSError(5, "broken"), KeyboardInterrupt()])
+@pytest.mark.parametrize("failure", [None, IncompleteBody(), OSError(5, "broken"), KeyboardInterrupt()])
 def test_nothing_is_kept_of_a_piece_without_its_checksum(world: World, failure: BaseException | None) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30]).session
     with pytest.raises(ChecksumMismatch if failure is None else type(failure)):
@@ -636,8 +636,8 @@ def counting(session: Session, stored: int) -> Session:
 
 def test_a_piece_starts_over_from_its_boundary(world: World) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
-    with pytest.raises(BodyCutShort):
-        world.uploads.append(session, 30, Body(b"garbage", BodyCutShort()), 70, after=counting, restart=True)
+    with pytest.raises(IncompleteBody):
+        world.uploads.append(session, 30, Body(b"garbage", IncompleteBody()), 70, after=counting, restart=True)
     assert world.record(session).chunks == 1
     session = world.append(session, 30, CONTENT[30:60], after=counting, restart=True).session
     assert (session.chunks, session.metadata) == (2, "60")
@@ -861,8 +861,8 @@ def test_a_piece_is_kept_though_it_could_not_be_recorded(world: World) -> None:
     world.sessions.is_away = True
     with pytest.raises(SessionStoreUnavailable):
         world.append(session, 0, CONTENT[:30])
-    with pytest.raises(BodyCutShort):
-        world.uploads.append(session, 30, Body(CONTENT[30:40], BodyCutShort()), 70)
+    with pytest.raises(IncompleteBody):
+        world.uploads.append(session, 30, Body(CONTENT[30:40], IncompleteBody()), 70)
     world.sessions.is_away = False
     assert world.uploads.progress(session).offset == 40
     assert world.append(session, 40, CONTENT[40:]).is_finished
@@ -939,7 +939,7 @@ def test_a_terminated_upload_is_gone_and_known_to_be_until_the_sweep(world: Worl
     with pytest.raises(SessionEnded):
         world.get(session)
     world.now += TTL + 1
-    assert world.uploads.sweep() == Swept(1, 0)
+    assert world.uploads.sweep() == SweepResult(1, 0)
     with pytest.raises(SessionUnknown):
         world.get(session)
 
@@ -1112,7 +1112,7 @@ def test_an_upload_expires_after_its_last_byte(world: World) -> None:
     with pytest.raises(SessionExpired):
         world.get(session)
     world.now += 1
-    assert world.uploads.sweep() == Swept(1, 0)
+    assert world.uploads.sweep() == SweepResult(1, 0)
     assert (world.disk.partials, world.sessions.records) == ({}, {})
     assert world.uploads.find(NAME) is None
 
@@ -1126,7 +1126,7 @@ def test_bytes_that_nobody_could_record_keep_an_upload_alive(world: World) -> No
     file.touched = world.now
     world.now += TTL - 1
     assert world.get(session) == session
-    assert world.uploads.sweep() == Swept(0, 0)
+    assert world.uploads.sweep() == SweepResult(0, 0)
     assert world.append(session, 30, CONTENT[30:]).is_finished
 
 
@@ -1137,7 +1137,7 @@ def test_a_sweep_never_touches_an_upload_that_is_being_written(world: World) -> 
     world.now += 1
     rest = [world.create(NAME, 1, f"192.0.2.{n}", by_slot=False) for n in range(10, 15)]
     world.now += TTL + 1
-    assert world.uploads.sweep(batch=2) == Swept(5, 0)
+    assert world.uploads.sweep(batch=2) == SweepResult(5, 0)
     assert set(world.disk.partials) == set(world.sessions.records) == {session.key for session in written}
     assert not {session.key for session in rest} & set(world.disk.partials)
 
@@ -1149,14 +1149,14 @@ def test_a_sweep_removes_orphans_that_are_old_enough(world: World) -> None:
     world.now += TTL + 1
     world.disk.create("a new one")
     session = world.begin()
-    assert world.uploads.sweep() == Swept(0, 1)
+    assert world.uploads.sweep() == SweepResult(0, 1)
     assert set(world.disk.partials) == {"one that is being written", "a new one", session.key}
 
 
 def test_a_sweep_forgets_ended_sessions_too(world: World) -> None:
     world.append(world.begin(), 0, CONTENT)
     world.now += TTL + 1
-    assert world.uploads.sweep() == Swept(1, 0)
+    assert world.uploads.sweep() == SweepResult(1, 0)
     assert world.sessions.records == {}
     assert world.file() == CONTENT
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from hmacfs.admission.running import SILENT_SECONDS, RunningUploads
 from hmacfs.errors import UploadRunning
-from hmacfs.naming import StoredName
-from hmacfs.storage.rows import WINDOW, Row, SharedRows
-from hmacfs.storage.running import SILENT_SECONDS, RunningUploads
+from hmacfs.protocol.names import StoredName
+from hmacfs.system.shared_rows import WINDOW, Row, SharedRows
 
 OTHER = """
 import sys
 from pathlib import Path
-from hmacfs.storage.rows import Row, SharedRows
+from hmacfs.system.shared_rows import Row, SharedRows
 rows = SharedRows(Path(sys.argv[1]), places=int(sys.argv[2]))
 with rows:
     for key in sys.argv[3:]:
@@ -30,8 +30,8 @@ sys.stdin.read()
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from hmacfs.storage import rows as module
-from hmacfs.storage.rows import Row, SharedRows
+from hmacfs.system import shared_rows as module
+from hmacfs.system.shared_rows import Row, SharedRows
 
 def die_at(line):
     def trace(frame, event, _):
@@ -183,7 +183,7 @@ class World:
         self.now = 1000.0
         self.uploads = RunningUploads(SharedRows(folder / "rows", places=PLACES), lambda: self.now)
         self.meanwhile: Callable[[], object] = lambda: None
-        monkeypatch.setattr("hmacfs.storage.running.time.sleep", self._sleep)
+        monkeypatch.setattr("hmacfs.admission.running.time.sleep", self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         self.now += seconds

@@ -13,11 +13,11 @@ import pytest
 from prometheus_client import CollectorRegistry, values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
-from hmacfs import processes
-from hmacfs.telemetry import files
+from hmacfs.system import processes
+from hmacfs.telemetry import value_files as files
 from hmacfs.telemetry.metrics import Metrics
-from hmacfs.telemetry.pulse import Pulse
-from hmacfs.telemetry.scrape import Folder, Scrapes, Vitals
+from hmacfs.telemetry.sampler import Sampler
+from hmacfs.telemetry.scrape import CounterMerge, ProcessCollector, Scrapes
 
 #: One that lives with the number of the process that the tests run in, but started at another time; and one that lives.
 DEAD, ALIVE = f"{processes.current().pid}-1", str(processes.current())
@@ -32,7 +32,7 @@ def write(folder: Path, process: str, value: float, kind: str = "counter") -> Pa
 
 
 def total(folder: Path) -> float:
-    return sum(sample.value for metric in Folder(folder).collect() for sample in metric.samples)
+    return sum(sample.value for metric in CounterMerge(folder).collect() for sample in metric.samples)
 
 
 def test_counts_of_the_dead_are_folded_once(tmp_path: Path) -> None:
@@ -55,14 +55,17 @@ def test_a_scrape_and_a_fold_in_the_background_take_turns(tmp_path: Path, monkey
     meeting = threading.Barrier(2)
     met: list[int] = []
 
-    def fold_ended(_: Folder) -> None:
+    def fold_ended(_: CounterMerge) -> None:
         try:
             met.append(meeting.wait(timeout=0.1))
         except threading.BrokenBarrierError:
             meeting.reset()
 
-    monkeypatch.setattr(Folder, "_fold_ended", fold_ended)
-    threads = [threading.Thread(target=Folder(tmp_path).fold), threading.Thread(target=Folder(tmp_path).collect)]
+    monkeypatch.setattr(CounterMerge, "_fold_ended", fold_ended)
+    threads = [
+        threading.Thread(target=CounterMerge(tmp_path).fold),
+        threading.Thread(target=CounterMerge(tmp_path).collect),
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -129,7 +132,7 @@ def test_the_pulse_goes_on_after_a_purge_that_came_before_its_first_beat(
     files.ValueFiles(folder)
     metrics = Metrics(CollectorRegistry(), transfers="/upload/<path>")
     stores = ("SQLite", {"SQLite": True})
-    pulse = Pulse(
+    pulse = Sampler(
         metrics, uploads=int, stores=lambda: stores, rates_are_shared=None, sessions=dict, lock=tmp_path / "lock"
     )
     shutil.rmtree(folder)
@@ -139,7 +142,7 @@ def test_the_pulse_goes_on_after_a_purge_that_came_before_its_first_beat(
 
     monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(FileExistsError):
-        pulse.beat(int, 2)
+        pulse.sample_forever(int, 2)
     assert (folder / f"gauge_livemax_{processes.current()}.db").exists()
 
 
@@ -151,7 +154,7 @@ def test_all_scrapes_of_a_second_are_answered_alike(tmp_path: Path) -> None:
         looks.append(now[0])
         return len(looks), 0
 
-    scrapes = Scrapes(Folder(tmp_path), Vitals(tmp_path, workers), clock=lambda: now[0])
+    scrapes = Scrapes(CounterMerge(tmp_path), ProcessCollector(tmp_path, workers), clock=lambda: now[0])
     plain = scrapes.render("", "")
     for accept in ("", "application/openmetrics-text", *(f"text/plain;version=1.0.{number}" for number in range(50))):
         text = scrapes.render(accept, "")[1]

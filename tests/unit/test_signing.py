@@ -18,8 +18,8 @@ from hmacfs.errors import (
     SlotMismatch,
     TokenExpired,
 )
-from hmacfs.keyring import Keyring, sign_v, sign_v2, sign_v3
-from hmacfs.signing import Scheme, SignedRequest, Verified, encode_bearer, schemes_in, verify
+from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
+from hmacfs.protocol.signing import Scheme, SignedRequest, Verified, encode_bearer, schemes_in, verify
 
 SECRET = b"a-horse-is-a-horse-even-is-a-jet"
 KEYRING = Keyring([SECRET])

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from hmacfs.addresses import NetworkShares
+from hmacfs.admission.shares import ClientShares
+from hmacfs.admission.space import FRESH_SECONDS, PLENTY_BYTES, STEP_BYTES, SharedSums, SpaceGuard
 from hmacfs.errors import NoSpace, TooMuchReserved
-from hmacfs.storage.rows import SharedRows
-from hmacfs.storage.shares import ClientShares
-from hmacfs.storage.space import FRESH_SECONDS, PLENTY_BYTES, STEP_BYTES, SharedSums, SpaceGuard
+from hmacfs.system.shared_rows import SharedRows
 
 OTHER = """
 import sys
 from pathlib import Path
-from hmacfs.storage.space import SharedSums
+from hmacfs.admission.space import SharedSums
 sums = SharedSums(Path(sys.argv[1]))
 sums.announce(int(sys.argv[2]))
 print("announced", flush=True)

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from hmacfs.errors import NoSpace, Stopping, StorageFailed
-from hmacfs.naming import StoredName
-from hmacfs.offload import Disk, Offload
+from hmacfs.errors import NoSpace, ShuttingDown, StorageFailed
+from hmacfs.protocol.names import StoredName
 from hmacfs.retry import Retry
-from hmacfs.storage.local import LocalStorage
-from hmacfs.storage.notes import FolderNotes
-from hmacfs.storage.tree import Folder, Root
+from hmacfs.stores.local.journal import DirectoryJournal
+from hmacfs.stores.local.store import LocalFileStore
+from hmacfs.stores.local.tree import Folder, Root
+from hmacfs.system.threads import FileCalls, ThreadOffload
 
 NAME = StoredName("a/file.txt")
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path, durable=True, disk=Disk(Offload(1)), retry=Retry(3, 0.0))
+def storage(tmp_path: Path) -> LocalFileStore:
+    return LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(3, 0.0))
 
 
 def failing_once(call: Callable[..., object], number: int) -> Callable[..., object]:
@@ -44,7 +44,7 @@ def failing_once(call: Callable[..., object], number: int) -> Callable[..., obje
     ("number", "error"), [(errno.EIO, StorageFailed), (errno.ETIMEDOUT, StorageFailed), (errno.ENOSPC, NoSpace)]
 )
 def test_a_failed_fsync_is_never_repeated(
-    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+    storage: LocalFileStore, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
 ) -> None:
     monkeypatch.setattr(os, "fsync", failing_once(os.fsync, number))
     with pytest.raises(error), storage.stage() as staged:
@@ -53,7 +53,9 @@ def test_a_failed_fsync_is_never_repeated(
     assert not (storage.root / "a").exists()
 
 
-def test_reading_is_tried_again_after_a_passing_failure(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_is_tried_again_after_a_passing_failure(
+    storage: LocalFileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with storage.stage() as staged:
         os.write(staged.fd, b"hello")
         staged.publish(NAME, None)
@@ -65,15 +67,15 @@ def test_reading_is_tried_again_after_a_passing_failure(storage: LocalStorage, m
 
 @pytest.mark.parametrize("in_time", [True, False])
 def test_a_stop_while_a_file_is_published(
-    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, *, in_time: bool
+    storage: LocalFileStore, monkeypatch: pytest.MonkeyPatch, *, in_time: bool
 ) -> None:
     def interrupted(call: Callable[[], None]) -> None:
         if in_time:
             call()
-        raise Stopping
+        raise ShuttingDown
 
     monkeypatch.setattr(storage.disk, "always_blocking", interrupted)
-    with storage.stage() as staged, contextlib.nullcontext() if in_time else pytest.raises(Stopping):
+    with storage.stage() as staged, contextlib.nullcontext() if in_time else pytest.raises(ShuttingDown):
         assert staged.publish(NAME, None).size == 0
     assert storage.exists(NAME) == in_time
 
@@ -82,13 +84,13 @@ def test_folders_of_a_killed_process_are_taken_back(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from hmacfs.naming import StoredName
-from hmacfs.offload import Disk, Offload
+from hmacfs.protocol.names import StoredName
+from hmacfs.system.threads import FileCalls, ThreadOffload
 from hmacfs.retry import Retry
-from hmacfs.storage import publish
-from hmacfs.storage.local import LocalStorage
+from hmacfs.stores.local import publish
+from hmacfs.stores.local.store import LocalFileStore
 publish._link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-storage = LocalStorage(Path(sys.argv[1]), durable=True, disk=Disk(Offload(1)), retry=Retry(0, 0.0))
+storage = LocalFileStore(Path(sys.argv[1]), durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
 with storage.stage() as staged:
     staged.publish(StoredName(sys.argv[2]), None)
 """
@@ -98,7 +100,7 @@ with storage.stage() as staged:
         assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "kept" / "b" / "c").is_dir()
     (tmp_path / "kept" / "another").touch()
-    storage = LocalStorage(tmp_path, durable=True, disk=Disk(Offload(1)), retry=Retry(0, 0.0))
+    storage = LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
     storage.remove_leftovers()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hmacfs", "kept"]
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["another"]
@@ -107,14 +109,14 @@ with storage.stage() as staged:
 
 def test_notes_of_the_living_stay(tmp_path: Path) -> None:
     folder = Folder(os.open(tmp_path, os.O_RDONLY))
-    ours, others = FolderNotes(folder), FolderNotes(folder)
+    ours, others = DirectoryJournal(folder), DirectoryJournal(folder)
     with ours.about(b"not/open/yet"):
-        assert others.of_the_dead() == []
+        assert others.entries_of_dead_processes() == []
     ours.open()
     with contextlib.ExitStack() as stack:
-        for number in range(FolderNotes.SLOTS + 1):
+        for number in range(DirectoryJournal.SLOTS + 1):
             stack.enter_context(ours.about(b"%d/file" % number))
-        assert others.of_the_dead() == []
+        assert others.entries_of_dead_processes() == []
     assert len(list(tmp_path.iterdir())) == 1
     (tmp_path / "odd").write_bytes(b"\xff" * 10_000)
-    assert len(others.of_the_dead()) == 2
+    assert len(others.entries_of_dead_processes()) == 2

@@ -1,4 +1,4 @@
-"""The house's rules, read from the imports."""
+"""The layout's rules, read from the imports."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-ADAPTERS = ("transfer", "storage", "sessions", "rates", "telemetry")
-PURE = {"addresses", "caching", "cut", "dialects", "digests", "errors", "filetypes", "keyring", "masking", "naming"}
-PURE |= {"signing", "uploads"}
+ADAPTERS = ("net", "stores", "sessions", "rates", "telemetry", "admission")
+PURE = {"addresses", "caching", "cut", "dialects", "errors", "masking", "protocol", "uploads"}
 INPUT_OUTPUT = {"flask", "gevent", "gunicorn", "os", "socket", "sqlalchemy", "redis", "time", "werkzeug"}
 
 
@@ -31,21 +30,21 @@ def imports(path: Path, *, of_functions: bool = True) -> set[str]:
     return found
 
 
-def room(module: str) -> str:
-    """The part of the house that a module belongs to."""
+def package(module: str) -> str:
+    """The part of the tree that a module belongs to."""
     return [*module.split("."), ""][1]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_adapters_do_not_know_one_another_nor_the_web(module: str) -> None:
-    if room(module) in ADAPTERS:
-        others = {*ADAPTERS, "web", "server", "cli", "app"} - {room(module)}
+    if package(module) in ADAPTERS:
+        others = {*ADAPTERS, "web", "server", "cli", "app"} - {package(module)}
         assert {
-            name for name in imports(MODULES[module]) if name.startswith("hmacfs.") and room(name) in others
+            name for name in imports(MODULES[module]) if name.startswith("hmacfs.") and package(name) in others
         } == set()
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if room(module) in PURE])
+@pytest.mark.parametrize("module", [module for module in MODULES if package(module) in PURE])
 def test_pure_parts_do_no_input_or_output(module: str) -> None:
     assert {name.split(".")[0] for name in imports(MODULES[module])} & INPUT_OUTPUT == set()
 
@@ -58,8 +57,8 @@ def test_only_the_entries_import_the_app() -> None:
 def test_only_the_web_knows_flask_and_only_the_server_gunicorn() -> None:
     for module, path in MODULES.items():
         names = {name.split(".")[0] for name in imports(path)}
-        assert "flask" not in names or room(module) in ("web", "app", "server"), module
-        assert "gunicorn" not in names or room(module) == "server", module
+        assert "flask" not in names or package(module) in ("web", "app", "server"), module
+        assert "gunicorn" not in names or package(module) == "server", module
 
 
 def test_there_are_no_import_cycles() -> None:

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from hmacfs.keyring import Keyring, message_v, message_v2, message_v3
-from hmacfs.sessions.records import encode
+from hmacfs.protocol.keyring import Keyring, message_v, message_v2, message_v3
+from hmacfs.sessions.codec import encode
 from hmacfs.uploads.session import Session
 from hmacfs.uploads.tokens import SessionTokens, is_of, key_of
 

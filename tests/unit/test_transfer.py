@@ -1,4 +1,4 @@
-"""The byte-moving parts without a server: bodies over socket pairs, the pace, slow and failing disks."""
+"""The byte-moving parts without a server: bodies over socket pairs, the throttle, slow and failing disks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gevent import socket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmacfs.errors import BadBody, BodyCutShort, HmacfsError, NoSpace, Stalled, TooLarge
-from hmacfs.offload import SLOW_CALL_SECONDS, SLOW_FOR_SECONDS, Disk, Offload
+from hmacfs.errors import BadBody, HmacfsError, IncompleteBody, NoSpace, PeerTimeout, TooLarge
+from hmacfs.net import receive as receive_module
+from hmacfs.net.body import Body, ChunkedBody, SocketBody, WsgiBody, body_of
+from hmacfs.net.receive import BUFFER_BYTES, GATHER_BYTES, SPLICE_FROM_BYTES, Receiver
+from hmacfs.net.send import FileSlice, FileTruncated
+from hmacfs.net.splice import Splicer, SpliceUnsupported
+from hmacfs.net.throttle import CATCH_UP_SECONDS, PIECE_SECONDS, Throttle
+from hmacfs.net.transport import ReceiveBuffer, Transport, TransportTimeout
 from hmacfs.retry import Retry
-from hmacfs.transfer import receive as receive_module
-from hmacfs.transfer.body import Body, ChunkedBody, PlainBody, SocketBody, body_of
-from hmacfs.transfer.kernel import Splicer, SpliceUnsupported
-from hmacfs.transfer.pace import CATCH_UP_SECONDS, PIECE_SECONDS, Pace
-from hmacfs.transfer.receive import BUFFER_BYTES, GATHER_BYTES, SPLICE_FROM_BYTES, Receiver
-from hmacfs.transfer.send import FileShorter, FileSlice
-from hmacfs.transfer.wire import Inbox, Wire, WireTimeout
+from hmacfs.system.threads import SLOW_CALL_SECONDS, SLOW_FOR_SECONDS, FileCalls, ThreadOffload
 
 SIZES = [
     0, 1, 4095, 65535, 65536, 65537, SPLICE_FROM_BYTES - 1, SPLICE_FROM_BYTES, BUFFER_BYTES - 1, BUFFER_BYTES + 1,
@@ -40,8 +40,8 @@ class Line:
     def __init__(self) -> None:
         near, self.far = socket.socketpair()
         self.near = near
-        self.wire = Wire(near)
-        self.inbox = Inbox(self.wire)
+        self.transport = Transport(near)
+        self.receive_buffer = ReceiveBuffer(self.transport)
 
     def send(self, data: bytes, *, then_close: bool = False) -> gevent.Greenlet[..., Any]:
         def sending() -> None:
@@ -52,7 +52,7 @@ class Line:
         return gevent.spawn(sending)
 
     def close(self) -> None:
-        self.wire.close()
+        self.transport.close()
         self.near.close()
         self.far.close()
 
@@ -76,7 +76,7 @@ def content(fd: int) -> bytes:
 
 
 def receiver(**changes: Any) -> Receiver:
-    return Receiver(Disk(Offload(1)), **{"chunk_size": 65536, **changes})
+    return Receiver(FileCalls(ThreadOffload(1)), **{"chunk_size": 65536, **changes})
 
 
 def no_splice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,16 +87,16 @@ Path3 = Callable[[pytest.MonkeyPatch, Line, bytes], Body]
 
 
 def by_splice(_: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
-    return SocketBody(line.inbox, len(data), 5)
+    return SocketBody(line.receive_buffer, len(data), 5)
 
 
 def by_buffer(monkeypatch: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
     no_splice(monkeypatch)
-    return SocketBody(line.inbox, len(data), 5)
+    return SocketBody(line.receive_buffer, len(data), 5)
 
 
 def by_stream(_: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
-    return PlainBody(line.near.makefile("rb"), len(data), 5, line.near)
+    return WsgiBody(line.near.makefile("rb"), len(data), 5, line.near)
 
 
 class TcpLine(Line):
@@ -106,8 +106,8 @@ class TcpLine(Line):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.far = socket.create_connection(listener.getsockname())
             self.near, _ = listener.accept()
-        self.wire = Wire(self.near)
-        self.inbox = Inbox(self.wire)
+        self.transport = Transport(self.near)
+        self.receive_buffer = ReceiveBuffer(self.transport)
 
     def waits_for(self) -> int:
         return self.near.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
@@ -124,15 +124,15 @@ def test_a_fast_body_is_gathered_and_a_slow_one_does_not_wait_for_more(
     monkeypatch: pytest.MonkeyPatch, tcp_line: TcpLine, target: int
 ) -> None:
     asked: list[int] = []
-    gather = Wire.gather
+    set_low_watermark = Transport.set_low_watermark
 
-    def noted(wire: Wire, count: int) -> None:
+    def noted(transport: Transport, count: int) -> None:
         asked.append(count)
-        gather(wire, count)
+        set_low_watermark(transport, count)
 
-    monkeypatch.setattr(Wire, "gather", noted)
+    monkeypatch.setattr(Transport, "set_low_watermark", noted)
     size, first = 4 * GATHER_BYTES, 1000
-    body = SocketBody(tcp_line.inbox, size, 5)
+    body = SocketBody(tcp_line.receive_buffer, size, 5)
     receiving = gevent.spawn(receiver().receive, body, target, limit=size)
     tcp_line.far.sendall(bytes(first))
     while body.received < first:
@@ -145,9 +145,9 @@ def test_a_fast_body_is_gathered_and_a_slow_one_does_not_wait_for_more(
 
 
 def test_the_end_of_a_stream_ends_a_wait_for_more(tcp_line: TcpLine, target: int) -> None:
-    body = SocketBody(tcp_line.inbox, 4 * GATHER_BYTES, 5)
+    body = SocketBody(tcp_line.receive_buffer, 4 * GATHER_BYTES, 5)
     tcp_line.send(bytes(1000), then_close=True)
-    with pytest.raises(BodyCutShort):
+    with pytest.raises(IncompleteBody):
         receiver().receive(body, target, limit=body.length)
     assert content(target) == bytes(1000)
 
@@ -167,25 +167,25 @@ def test_exact_bytes_on_every_path(
 
 
 def test_a_time_limit_can_be_entered_again(line: Line) -> None:
-    wire = line.inbox.wire
+    transport = line.receive_buffer.transport
     for _ in range(3):
-        with pytest.raises(WireTimeout), wire.limit(0.01):
+        with pytest.raises(TransportTimeout), transport.limit(0.01):
             gevent.sleep(10)
-    with pytest.raises(KeyError), wire.limit(0.01):
+    with pytest.raises(KeyError), transport.limit(0.01):
         raise KeyError
-    with wire.limit(0.01):
+    with transport.limit(0.01):
         pass
     before = time.monotonic()
-    with pytest.raises(WireTimeout), wire.limit(0.05):  # and none of those before
+    with pytest.raises(TransportTimeout), transport.limit(0.05):  # and none of those before
         gevent.sleep(10)
     assert time.monotonic() - before >= 0.04
 
 
 def test_the_shorter_of_two_time_limits_ends_first(line: Line) -> None:
-    wire = line.inbox.wire
-    with wire.limit(10):
+    transport = line.receive_buffer.transport
+    with transport.limit(10):
         for _ in range(2):
-            with pytest.raises(WireTimeout), wire.limit(0.01):
+            with pytest.raises(TransportTimeout), transport.limit(0.01):
                 gevent.sleep(20)
 
 
@@ -194,12 +194,12 @@ def test_a_tail_does_not_wait_for_a_full_segment(line: Line) -> None:
         near = gevent.socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
         far.settimeout(10)
-        wire = Wire(near)
-        with wire.corked():
-            wire.send(b"head", 5)
-            wire.send(b" and tail", 5)
+        transport = Transport(near)
+        with transport.corked():
+            transport.send(b"head", 5)
+            transport.send(b" and tail", 5)
         assert far.recv(100) == b"head and tail"
-        wire.close()
+        transport.close()
         near.close()
         far.close()
 
@@ -207,11 +207,11 @@ def test_a_tail_does_not_wait_for_a_full_segment(line: Line) -> None:
 @pytest.mark.parametrize("ahead", [0, 1, 1000, 200_000, 300_000])
 def test_bytes_read_ahead_come_first_and_the_next_request_stays(line: Line, target: int, ahead: int) -> None:
     data = os.urandom(300_000)
-    line.inbox.push(data[:ahead] + (b"next" if ahead == len(data) else b""))
+    line.receive_buffer.push(data[:ahead] + (b"next" if ahead == len(data) else b""))
     line.send(data[ahead:])
-    receiver().receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data))
+    receiver().receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data))
     assert content(target) == data
-    assert line.inbox.ahead == (b"next" if ahead == len(data) else b"")
+    assert line.receive_buffer.ahead == (b"next" if ahead == len(data) else b"")
 
 
 @pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
@@ -222,7 +222,7 @@ def test_a_cut_body_keeps_what_arrived(
     data = os.urandom(500_000)
     body = path(monkeypatch, line, data)
     line.send(data[:sent], then_close=True)
-    with pytest.raises(BodyCutShort):
+    with pytest.raises(IncompleteBody):
         receiver().receive(body, target, limit=len(data))
     assert not body.is_complete
     arrived = content(target)
@@ -247,7 +247,7 @@ def test_a_silent_client_is_stalled_and_a_dribbling_one_is_not(
 
     gevent.spawn(dribble)
     before = time.monotonic()
-    with pytest.raises(Stalled):
+    with pytest.raises(PeerTimeout):
         receiver().receive(body, target, limit=len(data))
     assert time.monotonic() - before > 20 * 0.06 + body.timeout - 0.1
     assert content(target) == data[:100]
@@ -257,7 +257,7 @@ def test_a_silent_client_is_stalled_and_a_dribbling_one_is_not(
 def test_the_limit_holds_for_bodies_of_unknown_length(line: Line, target: int, size: int) -> None:
     line.send(b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n")
     with pytest.raises(TooLarge):
-        receiver().receive(ChunkedBody(line.inbox, 5), target, limit=size - 1)
+        receiver().receive(ChunkedBody(line.receive_buffer, 5), target, limit=size - 1)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.integers(1, 70))
@@ -272,32 +272,32 @@ def test_chunked_bodies_in_any_cut(pieces: list[bytes], cut: int) -> None:
         line.far.sendall(b"NEXT")
 
     gevent.spawn(send)
-    body = ChunkedBody(line.inbox, 5)
+    body = ChunkedBody(line.receive_buffer, 5)
     assert body.read() == b"".join(pieces)
     assert body.is_complete
-    while line.inbox.count < 4:
-        line.inbox.more(5)
-    assert line.inbox.ahead == b"NEXT"
+    while line.receive_buffer.count < 4:
+        line.receive_buffer.more(5)
+    assert line.receive_buffer.ahead == b"NEXT"
     line.close()
 
 
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        (b"5\r\nhel", BodyCutShort), (b"5\r\nhello", BodyCutShort), (b"5\r\nhelloXX0\r\n\r\n", BadBody), (b"-1\r\n", BadBody),
+        (b"5\r\nhel", IncompleteBody), (b"5\r\nhello", IncompleteBody), (b"5\r\nhelloXX0\r\n\r\n", BadBody), (b"-1\r\n", BadBody),
         (b"0x5\r\n", BadBody), (b"1" * 16 + b"\r\n", TooLarge), (b"5" * 9000, BadBody), (b"0\r\n" + b"a: b\r\n" * 99, BadBody),
-        (b"0\r\n", BodyCutShort), (b"1\r\nx\r\n0\n\n", BadBody), (b"\r\n", BadBody), (b"", BodyCutShort),
+        (b"0\r\n", IncompleteBody), (b"1\r\nx\r\n0\n\n", BadBody), (b"\r\n", BadBody), (b"", IncompleteBody),
     ],
 )  # fmt: skip
 def test_broken_chunked_bodies(line: Line, data: bytes, error: type[HmacfsError]) -> None:
     line.send(data, then_close=True)
     with pytest.raises(error):
-        ChunkedBody(line.inbox, 5).read()
+        ChunkedBody(line.receive_buffer, 5).read()
 
 
 def test_the_client_is_invited_once_and_only_when_its_body_is_wanted(line: Line, target: int) -> None:
     invitations: list[int] = []
-    body = SocketBody(line.inbox, 300_000, 5, lambda: invitations.append(1))
+    body = SocketBody(line.receive_buffer, 300_000, 5, lambda: invitations.append(1))
     assert invitations == []
     line.send(b"x" * 300_000)
     receiver().receive(body, target, limit=300_000)
@@ -307,7 +307,7 @@ def test_the_client_is_invited_once_and_only_when_its_body_is_wanted(line: Line,
 def test_a_digest_sees_every_byte(line: Line, target: int) -> None:
     data, digest = os.urandom(700_000), hashlib.sha256()
     line.send(data)
-    receiver().receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data), digest=digest)
+    receiver().receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data), digest=digest)
     assert digest.digest() == hashlib.sha256(data).digest()
     assert content(target) == data
 
@@ -325,7 +325,7 @@ def test_a_file_system_without_splice_gets_its_bytes_through_a_buffer(
     monkeypatch.setattr(os, "splice", splice)
     line.send(data)
     ours = receiver()
-    ours.receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data))
+    ours.receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data))
     assert content(target) == data
     assert ours._splicer is None
 
@@ -344,11 +344,11 @@ def test_a_pipe_that_a_failure_left_full_is_never_used_again(
     ours = receiver()
     line.send(b"a" * 200_000)
     with pytest.raises(OSError, match="full"):
-        ours.receive(SocketBody(line.inbox, 200_000, 5), target, limit=200_000)
+        ours.receive(SocketBody(line.receive_buffer, 200_000, 5), target, limit=200_000)
     failing[0] = False
     other = Line()
     other.send(b"b" * 200_000)
-    ours.receive(SocketBody(other.inbox, 200_000, 5), target, limit=200_000)
+    ours.receive(SocketBody(other.receive_buffer, 200_000, 5), target, limit=200_000)
     assert content(target) == b"b" * 200_000
     other.close()
 
@@ -358,8 +358,8 @@ def test_short_writes_are_continued(line: Line, target: int, monkeypatch: pytest
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:1000]))
     no_splice(monkeypatch)
     data = os.urandom(50_000)
-    line.inbox.push(data)
-    receiver().receive(SocketBody(line.inbox, len(data), 5), target, limit=len(data))
+    line.receive_buffer.push(data)
+    receiver().receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data))
     assert content(target) == data
 
 
@@ -368,7 +368,7 @@ def test_buffers_are_reused(line: Line, target: int, monkeypatch: pytest.MonkeyP
     ours = receiver()
     for _ in range(3):
         line.send(b"x" * 600_000)
-        ours.receive(SocketBody(line.inbox, 600_000, 5), target, limit=600_000)
+        ours.receive(SocketBody(line.receive_buffer, 600_000, 5), target, limit=600_000)
     assert len(ours._buffers) == 1
     assert receive_module.BUFFERS_KEPT == 16
 
@@ -380,7 +380,7 @@ def test_bodies_of_other_servers() -> None:
     assert body_of(environ(CONTENT_LENGTH="5"), 5).read() == b"hello"
     assert body_of(environ(), 5).read() == b""
     assert body_of(environ(**{"wsgi.input_terminated": True}), 5).read() == b"hello world"
-    with pytest.raises(BodyCutShort):
+    with pytest.raises(IncompleteBody):
         body_of(environ(CONTENT_LENGTH="50"), 5).read()
 
 
@@ -393,10 +393,10 @@ class Broken:
 
 
 def test_errors_of_other_servers() -> None:
-    with pytest.raises(Stalled):
-        PlainBody(Broken(TimeoutError()), 5, 5).read()
-    with pytest.raises(BodyCutShort):
-        PlainBody(Broken(OSError("parser")), 5, 5).read()
+    with pytest.raises(PeerTimeout):
+        WsgiBody(Broken(TimeoutError()), 5, 5).read()
+    with pytest.raises(IncompleteBody):
+        WsgiBody(Broken(OSError("parser")), 5, 5).read()
 
 
 def test_no_more_is_written_than_is_covered(line: Line, target: int) -> None:
@@ -411,7 +411,7 @@ def test_no_more_is_written_than_is_covered(line: Line, target: int) -> None:
 
     line.send(b"".join(b"%x\r\n%s\r\n" % (50_000, bytes(50_000)) for _ in range(20)))
     with pytest.raises(NoSpace):
-        receiver().receive(ChunkedBody(line.inbox, 5), target, limit=2_000_000, cover=cover)
+        receiver().receive(ChunkedBody(line.receive_buffer, 5), target, limit=2_000_000, cover=cover)
     assert 4 <= len(asked) <= 7
     assert os.fstat(target).st_size <= 600_000
 
@@ -427,11 +427,11 @@ def dribble(line: Line, pieces: list[bytes], pause: float) -> gevent.Greenlet[..
 
 #: How the first hundred bytes of a body of 300,000 come, one at a time.
 SLOW_BODIES: dict[str, tuple[Callable[[Line], Body], list[bytes]]] = {
-    "spliced": (lambda line: SocketBody(line.inbox, 300_000, 0.1), [b"x"] * 100),
-    "buffered": (lambda line: SocketBody(line.inbox, 30_000, 0.1), [b"x"] * 100),
-    "chunked": (lambda line: ChunkedBody(line.inbox, 0.1), [b"1\r\nx\r\n"] * 100),
-    "a chunk's extension": (lambda line: ChunkedBody(line.inbox, 0.1), [b"1", b";", *[b"x"] * 98]),
-    "trailers": (lambda line: ChunkedBody(line.inbox, 0.1), [b"0\r\n", *[b"x"] * 98]),
+    "spliced": (lambda line: SocketBody(line.receive_buffer, 300_000, 0.1), [b"x"] * 100),
+    "buffered": (lambda line: SocketBody(line.receive_buffer, 30_000, 0.1), [b"x"] * 100),
+    "chunked": (lambda line: ChunkedBody(line.receive_buffer, 0.1), [b"1\r\nx\r\n"] * 100),
+    "a chunk's extension": (lambda line: ChunkedBody(line.receive_buffer, 0.1), [b"1", b";", *[b"x"] * 98]),
+    "trailers": (lambda line: ChunkedBody(line.receive_buffer, 0.1), [b"0\r\n", *[b"x"] * 98]),
 }
 
 
@@ -439,7 +439,7 @@ SLOW_BODIES: dict[str, tuple[Callable[[Line], Body], list[bytes]]] = {
 def test_a_byte_now_and_then_does_not_outlive_the_timeout(line: Line, target: int, kind: str) -> None:
     make, pieces = SLOW_BODIES[kind]
     sending = dribble(line, pieces, 0.02)
-    with pytest.raises(Stalled, match="too slowly"):
+    with pytest.raises(PeerTimeout, match="too slowly"):
         receiver(least_rate=1024).receive(make(line), target, limit=300_000)
     assert not sending.ready()
     sending.kill()
@@ -447,23 +447,23 @@ def test_a_byte_now_and_then_does_not_outlive_the_timeout(line: Line, target: in
 
 def test_a_slow_client_at_the_least_rate_goes_on(line: Line, target: int) -> None:
     dribble(line, [b"x" * 50] * 20, 0.02)
-    assert receiver(least_rate=500).receive(SocketBody(line.inbox, 1000, 0.1), target, limit=1000) == 1000
+    assert receiver(least_rate=500).receive(SocketBody(line.receive_buffer, 1000, 0.1), target, limit=1000) == 1000
 
 
 def test_time_that_the_server_needs_is_not_the_clients(line: Line, target: int) -> None:
-    class SlowDisk(Disk):
+    class SlowDisk(FileCalls):
         def write(self, fd: int, data: memoryview) -> int:
             gevent.sleep(0.1)
             return super().write(fd, data[:10])
 
     line.send(b"x" * 100)
-    slow = Receiver(SlowDisk(Offload(1)), chunk_size=65536, least_rate=1_000_000)
-    assert slow.receive(SocketBody(line.inbox, 100, 0.05), target, limit=100) == 100
+    slow = Receiver(SlowDisk(ThreadOffload(1)), chunk_size=65536, least_rate=1_000_000)
+    assert slow.receive(SocketBody(line.receive_buffer, 100, 0.05), target, limit=100) == 100
 
 
 def test_a_rate_limit_below_the_least_rate_ends_no_upload(line: Line, target: int) -> None:
     line.send(b"x" * 100)
-    body = SocketBody(line.inbox, 100, 0.05)
+    body = SocketBody(line.receive_buffer, 100, 0.05)
     assert receiver(rate=200, least_rate=1024).receive(body, target, limit=100) == 100
     assert body.least_rate == 100
 
@@ -472,12 +472,12 @@ def test_a_rate_limit_below_the_least_rate_ends_no_upload(line: Line, target: in
     st.integers(10_000, 10**9), st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 0.5)), min_size=1, max_size=60)
 )
 def test_the_pace_holds_over_any_stretch(rate: int, steps: list[tuple[int, float]]) -> None:
-    pace, now = Pace(rate, 0.0), 0.0
+    throttle, now = Throttle(rate, 0.0), 0.0
     moved: list[tuple[float, int]] = []
     for size, delay in steps:
-        count = min(size, pace.piece)
+        count = min(size, throttle.piece)
         moved.append((now, count))
-        now += pace.rest(count, now) + delay
+        now += throttle.delay(count, now) + delay
     for index, (start, _) in enumerate(moved):
         total = 0
         for when, count in moved[index:]:
@@ -486,16 +486,21 @@ def test_the_pace_holds_over_any_stretch(rate: int, steps: list[tuple[int, float
 
 
 @pytest.mark.parametrize(
-    ("failure", "error"), [(ConnectionResetError(errno.ECONNRESET, ""), BodyCutShort), (WireTimeout(), Stalled)]
+    ("failure", "error"),
+    [(ConnectionResetError(errno.ECONNRESET, ""), IncompleteBody), (TransportTimeout(), PeerTimeout)],
 )
 @pytest.mark.parametrize("length", [5, None])
 def test_a_client_that_left_before_it_was_invited_has_cut_its_body(
     line: Line, target: int, length: int | None, failure: OSError, error: type[HmacfsError]
 ) -> None:
-    def invite() -> None:
+    def send_continue() -> None:
         raise failure
 
-    body: Body = ChunkedBody(line.inbox, 5, invite) if length is None else SocketBody(line.inbox, length, 5, invite)
+    body: Body = (
+        ChunkedBody(line.receive_buffer, 5, send_continue)
+        if length is None
+        else SocketBody(line.receive_buffer, length, 5, send_continue)
+    )
     with pytest.raises(error):
         receiver().receive(body, target, limit=5)
 
@@ -506,7 +511,7 @@ def test_what_was_read_with_the_head_is_throttled_too(
 ) -> None:
     data = os.urandom(150_000)
     body = path(monkeypatch, line, data)
-    line.inbox.push(data[:70_000])
+    line.receive_buffer.push(data[:70_000])
     line.send(data[70_000:])
     rate = 200_000
     grown: list[tuple[float, int]] = []
@@ -521,10 +526,10 @@ def test_what_was_read_with_the_head_is_throttled_too(
 
 
 def test_the_pace_is_not_slower_than_asked() -> None:
-    pace, now, total = Pace(1_000_000, 0.0), 0.0, 0
+    throttle, now, total = Throttle(1_000_000, 0.0), 0.0, 0
     while now < 10:
-        total += pace.piece
-        now += pace.rest(pace.piece, now) + 0.001  # each rest is a little late
+        total += throttle.piece
+        now += throttle.delay(throttle.piece, now) + 0.001  # each rest is a little late
     assert total >= 9_900_000
 
 
@@ -540,7 +545,7 @@ def test_files_are_sent_whole_in_part_and_slowly(line: Line, tmp_path: Path) -> 
             rate=rate,
             on_close=lambda part, closed=closed: closed.append(part.sent),  # type: ignore[misc]
         )
-        sending = gevent.spawn(part.send_over, line.wire, 5)
+        sending = gevent.spawn(part.send_over, line.transport, 5)
         received = b""
         while len(received) < count:
             received += line.far.recv(1 << 20)
@@ -557,7 +562,7 @@ def test_a_file_for_other_servers(tmp_path: Path) -> None:
     assert b"".join(part) == b"23456"
     part.close()
     short = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 0, 50)
-    with pytest.raises(FileShorter):
+    with pytest.raises(FileTruncated):
         list(short)
     short.close()
 
@@ -565,8 +570,8 @@ def test_a_file_for_other_servers(tmp_path: Path) -> None:
 def test_a_truncated_file_ends_the_connection(line: Line, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 10)
     part = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 0, 100)
-    with pytest.raises(FileShorter):
-        part.send_over(line.wire, 5)
+    with pytest.raises(FileTruncated):
+        part.send_over(line.transport, 5)
     part.close()
 
 
@@ -574,15 +579,15 @@ def test_a_stalled_reader_is_dropped(line: Line, tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file:
         file.truncate(50_000_000)
     part = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 0, 50_000_000)
-    with pytest.raises(Stalled):
-        part.send_over(line.wire, 0.2)
+    with pytest.raises(PeerTimeout):
+        part.send_over(line.transport, 0.2)
     assert 0 < part.sent < part.count
     part.close()
 
 
 def test_a_slow_disk_is_noticed_and_forgotten() -> None:
     now = [0.0]
-    disk = Disk(Offload(1), clock=lambda: now[0], processor_wait=lambda: 0.0)
+    disk = FileCalls(ThreadOffload(1), clock=lambda: now[0], processor_wait=lambda: 0.0)
 
     def slow_after(seconds: float) -> bool:
         def call() -> str:
@@ -603,7 +608,7 @@ def test_a_slow_disk_is_noticed_and_forgotten() -> None:
 
 def test_busy_processors_do_not_make_a_disk_slow() -> None:
     now, waited = [0.0], [0.0]
-    disk = Disk(Offload(1), clock=lambda: now[0], processor_wait=lambda: waited[0])
+    disk = FileCalls(ThreadOffload(1), clock=lambda: now[0], processor_wait=lambda: waited[0])
 
     def wait_for_processor() -> None:
         now[0] += SLOW_CALL_SECONDS * 2
@@ -616,7 +621,7 @@ def test_busy_processors_do_not_make_a_disk_slow() -> None:
 
 def test_a_doubt_passes() -> None:
     now = [0.0]
-    disk = Disk(Offload(1), clock=lambda: now[0], processor_wait=lambda: 0.0)
+    disk = FileCalls(ThreadOffload(1), clock=lambda: now[0], processor_wait=lambda: 0.0)
 
     def slow() -> None:
         now[0] += SLOW_CALL_SECONDS * 2

@@ -13,22 +13,23 @@ from typing import Any
 import pytest
 
 from hmacfs.errors import BadName, NameTaken, NotFound
-from hmacfs.naming import StoredName
-from hmacfs.offload import Disk, Offload
+from hmacfs.protocol.names import StoredName
 from hmacfs.retry import Retry
-from hmacfs.storage import beneath, links, publish, tree
-from hmacfs.storage.beneath import open_without_links
-from hmacfs.storage.local import LocalStorage
+from hmacfs.stores.local import beneath, publish, tree
+from hmacfs.stores.local import symlinks as links
+from hmacfs.stores.local.beneath import open_without_links
+from hmacfs.stores.local.store import LocalFileStore
+from hmacfs.system.threads import FileCalls, ThreadOffload
 
 NAME = StoredName("a/file.txt")
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path, durable=True, disk=Disk(Offload(1)), retry=Retry(0, 0.0))
+def storage(tmp_path: Path) -> LocalFileStore:
+    return LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
 
 
-def store(storage: LocalStorage, name: str) -> None:
+def store(storage: LocalFileStore, name: str) -> None:
     with storage.stage() as staged:
         staged.publish(StoredName(name), None)
 
@@ -38,7 +39,7 @@ def store(storage: LocalStorage, name: str) -> None:
 @pytest.mark.parametrize("there", range(4))
 @pytest.mark.parametrize("hooked", ["mkdir", "link"])
 def test_a_link_in_the_place_of_a_new_folder_gets_nothing(
-    storage: LocalStorage,
+    storage: LocalFileStore,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     *,
@@ -83,7 +84,7 @@ def test_a_link_in_the_place_of_a_new_folder_gets_nothing(
     )
 
 
-def test_folders_and_files_are_for_this_user_and_the_group(storage: LocalStorage) -> None:
+def test_folders_and_files_are_for_this_user_and_the_group(storage: LocalFileStore) -> None:
     before = os.umask(0)
     try:
         for name in ("file", "a/file", "a/b/c/file"):
@@ -95,7 +96,7 @@ def test_folders_and_files_are_for_this_user_and_the_group(storage: LocalStorage
             assert stat.S_IMODE(path.stat().st_mode) == (0o750 if path.is_dir() else 0o640), path
 
 
-def test_deep_paths_are_opened_level_by_level(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_paths_are_opened_level_by_level(storage: LocalFileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not each from the top again, which costs the square of the depth."""
     looked_up = 0
 
@@ -121,7 +122,7 @@ def test_deep_paths_are_opened_level_by_level(storage: LocalStorage, monkeypatch
     assert looked_up <= 3 * 64
 
 
-def test_a_path_that_could_be_made_but_not_opened_is_refused(storage: LocalStorage) -> None:
+def test_a_path_that_could_be_made_but_not_opened_is_refused(storage: LocalFileStore) -> None:
     name = "/".join(["s" * 255] * 15 + ["s" * 127, "s" * 128])
     assert len(name) == 4096
     for call in (lambda: storage.exists(StoredName(name)), lambda: store(storage, name)):
@@ -132,7 +133,7 @@ def test_a_path_that_could_be_made_but_not_opened_is_refused(storage: LocalStora
     os.close(storage.open(StoredName(name[:-1])).fd)
 
 
-def test_links_are_followed_so_far_and_no_farther(storage: LocalStorage) -> None:
+def test_links_are_followed_so_far_and_no_farther(storage: LocalFileStore) -> None:
     for link, target in {
         "deep": "/".join(["y"] * 65), "long": "x/../" * 600 + "x", "wide": "x", "x": ".", "back": "x/../..", "own": "x/.hmacfs",
     }.items():  # fmt: skip
@@ -147,7 +148,7 @@ def test_links_are_followed_so_far_and_no_farther(storage: LocalStorage) -> None
 
 
 @pytest.fixture(params=["at once", "step by step", "without openat2"])
-def walking(request: pytest.FixtureRequest, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> LocalStorage:
+def walking(request: pytest.FixtureRequest, storage: LocalFileStore, monkeypatch: pytest.MonkeyPatch) -> LocalFileStore:
     """The ways to open a path: the second one where a name may have several spellings."""
     storage.folders.root.walks = request.param != "at once"
     if request.param == "without openat2":
@@ -155,7 +156,7 @@ def walking(request: pytest.FixtureRequest, storage: LocalStorage, monkeypatch: 
     return storage
 
 
-def test_paths_are_the_same_in_whichever_way_they_are_opened(walking: LocalStorage) -> None:
+def test_paths_are_the_same_in_whichever_way_they_are_opened(walking: LocalFileStore) -> None:
     for name in ("file", "a/file", "a/b/c/d/file"):
         store(walking, name)
         assert walking.exists(StoredName(name))
@@ -172,7 +173,7 @@ def test_paths_are_the_same_in_whichever_way_they_are_opened(walking: LocalStora
             walking.exists(StoredName(taken))
 
 
-def test_our_own_folders_stay_private_where_they_are_moved_to(walking: LocalStorage) -> None:
+def test_our_own_folders_stay_private_where_they_are_moved_to(walking: LocalFileStore) -> None:
     (walking.root / ".hmacfs" / "secret").touch()
     (walking.root / ".hmacfs").rename(walking.root / "moved")
     walking.look()
@@ -206,9 +207,9 @@ def test_spellings_that_the_file_system_takes_for_one_are_found_at_the_start(
     for name in ("open_on_one_mount", "open_without_links"):
         call = getattr(beneath, name)
         monkeypatch.setattr(tree, name, lambda at, path, flags, call=call: call(at, folded(path), flags))
-    storage = LocalStorage(tmp_path, durable=True, disk=Disk(Offload(1)), retry=Retry(0, 0.0))
-    assert storage.abilities.spellings == ("HMACFS~1",)
-    assert any("'HMACFS~1' for .hmacfs" in remark for remark in storage.abilities.remarks())
+    storage = LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
+    assert storage.capabilities.spellings == ("HMACFS~1",)
+    assert any("'HMACFS~1' for .hmacfs" in remark for remark in storage.capabilities.remarks())
     with pytest.raises(NotFound):
         storage.open(StoredName("HMACFS~1/secret"))
     for name in ("HMACFS~1/secret", "HMACFS~1/new", "HMACFS~1/new/new"):
@@ -222,7 +223,7 @@ def test_spellings_that_the_file_system_takes_for_one_are_found_at_the_start(
     os.close(storage.open(NAME).fd)
 
 
-def test_paths_are_opened_at_once_after_a_purge(storage: LocalStorage) -> None:
+def test_paths_are_opened_at_once_after_a_purge(storage: LocalFileStore) -> None:
     for _ in range(3):
         shutil.rmtree(storage.root / ".hmacfs")
         storage.look()
@@ -236,6 +237,6 @@ def test_a_link_as_our_own_folder_is_refused(tmp_path: Path, link: str, target: 
     (tmp_path / link).parent.mkdir(exist_ok=True)
     (tmp_path / link).symlink_to("../" * link.count("/") + target)
     with pytest.raises(OSError, match="a link") as caught:
-        LocalStorage(tmp_path, durable=True, disk=Disk(Offload(1)), retry=Retry(0, 0.0))
+        LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
     assert caught.value.errno in (errno.ELOOP, errno.ENOTDIR)
     assert list((tmp_path / target).iterdir()) == []

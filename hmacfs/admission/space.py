@@ -1,0 +1,284 @@
+"""The guard over free space: an upload that cannot fit is refused before its body is sent.
+
+What running uploads have yet to write counts as used, over all workers: each announces its sum in a small table that
+they share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol, Self
+
+from hmacfs.addresses import NetworkShares
+from hmacfs.admission.shares import ClientShares
+from hmacfs.errors import NoSpace, StorageFailed
+from hmacfs.system import processes
+from hmacfs.system.descriptors import allocate
+from hmacfs.system.shared_file import SharedFile
+
+log = logging.getLogger("hmacfs.stores")
+
+#: A measurement that left plenty is good for so long; near the limit each upload measures anew.
+FRESH_SECONDS = 0.5
+#: Plenty: more than could be written meanwhile.
+PLENTY_BYTES = 8 * 1024**3
+#: What a file system that does not tell its size is taken to have.
+UNKNOWN_BYTES = 2**62
+#: How much more than has come is set aside for a body whose length nobody knows.
+STEP_BYTES = 1024 * 1024
+#: How often a worker announces how far its uploads are.
+ANNOUNCE_SECONDS = 1.0
+
+
+class Counted(Protocol):
+    """A body that knows how many bytes of it were received, and its client's address. ``is_here``: all of it has
+    arrived."""
+
+    @property
+    def received(self) -> int: ...
+
+    @property
+    def is_here(self) -> bool: ...
+
+    @property
+    def client(self) -> str: ...
+
+
+class SharedSums:
+    """A number for each process, in a file that all processes of this machine map. Those of dead ones do not count.
+
+    Raises ``StorageFailed`` if there are more processes than places.
+    """
+
+    PLACES = 4096
+    ENTRY = struct.Struct("=qqq")  # process: id and start; number
+    NUMBER = struct.Struct("=q")
+
+    def __init__(self, path: Path) -> None:
+        self._process = processes.current()
+        self._path = path
+        self._open()
+
+    def _open(self) -> None:
+        size = self.PLACES * self.ENTRY.size
+        file = SharedFile(self._path)
+        with _locked(file):
+            used = os.fstat(file.fd).st_size
+            if used != size:
+                os.ftruncate(file.fd, min(size, used))
+                allocate(file.fd, size)
+            mapped = mmap.mmap(file.fd, size)
+            self._file, self._map, self._position = file, mapped, self._claim(mapped)
+
+    def look(self) -> None:
+        """If the file was removed, share another with the processes that look as well. Raises ``OSError``,
+        ``StorageFailed``."""
+        if self._file.is_current():
+            return
+        (number,) = self.NUMBER.unpack_from(self._map, self._position + self.ENTRY.size - self.NUMBER.size)
+        self._open()
+        self.announce(number)
+        log.warning("%s was removed: made again", self._path)
+
+    def _claim(self, mapped: mmap.mmap) -> int:
+        for position in range(0, len(mapped), self.ENTRY.size):
+            pid, started, _ = self.ENTRY.unpack_from(mapped, position)
+            process = processes.Process(pid, started)
+            if pid <= 0 or process == self._process or not process.is_alive:
+                self.ENTRY.pack_into(mapped, position, *self._process, 0)
+                return position
+        raise StorageFailed
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keeps other processes from announcing under a lock too. Nothing in this context may yield to others."""
+        return _locked(self._file)
+
+    def announce(self, number: int) -> None:
+        """This process's number from now on."""
+        self.ENTRY.pack_into(self._map, self._position, *self._process, number)
+
+    def of_others(self) -> int:
+        """The sum of all other processes' numbers."""
+        total = 0
+        for position in range(0, len(self._map), self.ENTRY.size):
+            pid, started, number = self.ENTRY.unpack_from(self._map, position)
+            if pid == 0:  # each takes the first place that is free: nobody was ever behind this one
+                break
+            process = processes.Process(pid, started)
+            if number > 0 < pid and process != self._process and process.is_alive:
+                total += number
+        return total
+
+
+@contextlib.contextmanager
+def _locked(file: SharedFile) -> Iterator[None]:
+    fcntl.flock(file.fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file.fd, fcntl.LOCK_UN)
+
+
+class SpaceGuard:
+    """Reserves space for uploads; knows of all that this process is receiving.
+
+    free_bytes: what the store may still take, ``None`` if nobody knows: then all fits. least_free: what must stay free,
+    as a function, since it may be a share of the file system's size. shares: what each client may have of it, but for
+    bodies that are here already; ``None`` for no limit.
+    """
+
+    def __init__(
+        self,
+        free_bytes: Callable[[], int | None],
+        least_free: Callable[[], int],
+        shared: SharedSums,
+        clock: Callable[[], float] = time.monotonic,
+        shares: ClientShares | None = None,
+    ) -> None:
+        self._free_bytes = free_bytes
+        self._least_free = least_free
+        self._shared = shared
+        self._clock = clock
+        self._shares = shares
+        self._running: set[Reservation] = set()
+        self._reserved = 0
+        self._free = 0
+        self._others = 0
+        self._spare = 0
+        self._measured = float("-inf")
+
+    def reserve(self, count: int | None, body: Counted | None = None) -> Reservation:
+        """Set ``count`` bytes aside as a context; with a body, those that it has not received yet. ``None``: see
+        ``Reservation.cover``. Entering it raises ``NoSpace`` if less than the minimum would stay free, and
+        ``TooMuchReserved`` if the body's client would have more than its share."""
+        return Reservation(self, count, body)
+
+    @property
+    def uploads(self) -> int:
+        """How many uploads are in progress in this process."""
+        return len(self._running)
+
+    def begin(self, reservation: Reservation, count: int | None) -> None:
+        body = reservation.body
+        is_here = body is not None and body.is_here
+        # A body that is here has some kilobytes, and is written at once: where there is plenty, nobody need know of it.
+        if not (is_here and self._has_plenty(0)):
+            if self._shares is not None and body is not None and not is_here:
+                reservation.networks = self._shares.networks(body.client)
+            if count is not None:
+                self.extend(reservation, count, count)
+        self._running.add(reservation)
+
+    def _has_plenty(self, besides: int) -> bool:
+        is_fresh = self._clock() - self._measured <= FRESH_SECONDS
+        return is_fresh and self._spare - self._reserved - besides >= PLENTY_BYTES
+
+    def extend(self, reservation: Reservation, least: int, most: int, unwritten: int = 0) -> None:
+        """Set between ``least`` and ``most`` further bytes aside. ``unwritten``: bytes that have been received and are
+        not yet in the file."""
+        if self._has_plenty(most):
+            self._admit(reservation, least, most)
+            return
+        with self._shared.lock():
+            room = self._measure() - unwritten
+            if room < least:
+                raise NoSpace
+            self._admit(reservation, least, min(most, room))
+
+    def check(self) -> None:
+        """Raises ``NoSpace``, with a sentence for operators, while less is free than must stay so."""
+        free, least = self._free_bytes(), self._least_free()
+        if free is not None and free < least:
+            raise NoSpace(f"{_in_words(free, least)}: uploads are refused.")
+
+    def describe(self) -> str:
+        """How much is free, as far as it is known, and how much must stay so."""
+        return _in_words(self._free_bytes(), self._least_free())
+
+    def describe_shares(self) -> str:
+        """The same, and how much of it one client may have."""
+        share = 0 if self._shares is None else self._shares.of(self._free)
+        return f"{self.describe()}, one client may reserve {share} (MaxReservedPerClient)"
+
+    def _measure(self) -> int:
+        free = self._free_bytes()
+        self._free = UNKNOWN_BYTES if free is None else max(0, free - self._least_free())
+        self._others = self._shared.of_others()
+        self._spare = UNKNOWN_BYTES if free is None else self._free - self._others
+        self._measured = self._clock()
+        return self._spare - sum(running.left for running in self._running)
+
+    def _admit(self, reservation: Reservation, least: int, most: int) -> None:
+        if reservation.networks and self._shares is not None:
+            most = self._shares.take(reservation, least, most, self._free, self._reserved + self._others)
+        reservation.count += most
+        self._reserved += most
+        self._shared.announce(self._reserved)
+
+    def end(self, reservation: Reservation) -> None:
+        self._running.discard(reservation)
+        if not reservation.count:
+            return
+        if reservation.networks and self._shares is not None:
+            self._shares.give_back(reservation)
+        self._reserved -= reservation.count
+        self._shared.announce(self._reserved)
+
+    def announce_forever(self) -> None:
+        """Tell the other workers now and then how much of what was reserved is used by now."""
+        while True:
+            time.sleep(ANNOUNCE_SECONDS)
+            if self._running:
+                self._shared.announce(sum(running.left for running in self._running))
+            if self._shares is not None:
+                self._shares.tell()
+
+
+class Reservation:
+    """Bytes that are set aside for as long as the context lasts. ``networks``: see ``shares``."""
+
+    __slots__ = ("_announced", "_guard", "body", "count", "networks", "told")
+
+    def __init__(self, guard: SpaceGuard, count: int | None, body: Counted | None) -> None:
+        self._guard = guard
+        self._announced = count
+        self.body = body
+        self.count = 0
+        self.networks: NetworkShares = ()
+        self.told = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes still to come."""
+        return max(0, self.count - self.body.received) if self.body is not None else self.count
+
+    def cover(self, received: int, written: int) -> int:
+        """For a body of unknown length: have at least the ``received`` bytes set aside, and up to ``STEP_BYTES`` more.
+        How many that are in all. ``written``: so many of those the file system knows of. Raises ``NoSpace``,
+        ``TooMuchReserved``."""
+        if received > self.count:
+            least = received - self.count
+            self._guard.extend(self, least, least + STEP_BYTES, self.count - written)
+        return self.count
+
+    def __enter__(self) -> Self:
+        self._guard.begin(self, self._announced)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._guard.end(self)
+
+
+def _in_words(free: int | None, least: int) -> str:
+    if free is None:
+        return "the file system has no room, and does not tell how much it has"
+    return f"{free} bytes are free, {least} must stay free (MinFreeSpace)"

@@ -1,0 +1,359 @@
+"""The request body: one object owns it, counts it, and says once how it ended.
+
+Every kind of body is a raw byte stream (``io.RawIOBase``), so any WSGI application can read it, and keeps two promises
+that a WSGI server's own ``wsgi.input`` does not: the end of the stream means that the *whole* body arrived (a body that
+ends early raises ``IncompleteBody``), and no read waits longer than the read timeout (``PeerTimeout``). Nor may a
+client make the server wait again and again with a byte now and then: see ``Body.least_rate``.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+import gevent
+
+from hmacfs.errors import BadBody, HmacfsError, IncompleteBody, PeerTimeout, TooLarge
+from hmacfs.net.transport import ReceiveBuffer, TransportTimeout
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Body(io.RawIOBase):
+    """What all kinds share. ``length`` is the declared number of bytes (``None``: unknown until the end), ``received``
+    how many have been read so far; ``client`` whose it is, an address or empty; ``timeout`` how long one read may wait,
+    in seconds.
+
+    ``least_rate``: bytes per second of the time spent waiting for the client, averaged over ``timeout``; a body that
+    stays below it is ``PeerTimeout``. What the server itself needs (a slow disk, a rate limit) does not count. 0: none.
+    ``waiting_since``: the monotonic time since when the client is waited for, 0.0 while it is not.
+    """
+
+    client = ""
+    least_rate = 0
+    waiting_since = 0.0
+    _waited = 0.0
+    _judged_at = 0
+
+    def __init__(self, length: int | None, timeout: float) -> None:
+        super().__init__()
+        self.length = length
+        self.timeout = timeout
+        self.received = 0
+        self.is_interrupted = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the end was reached: nothing of this body is left on the connection."""
+        return self.received == self.length
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it has arrived, as far as that can be known without a read."""
+        return self.is_complete
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if not view or self.is_complete:
+            return 0
+        try:
+            count = self._read_some(view)
+        except TransportTimeout as error:
+            raise PeerTimeout from error
+        self.received += count
+        return count
+
+    def wait_for_data(self) -> None:
+        """Wait until the next read can make progress, so that no buffer is held meanwhile. It may return early."""
+
+    def yield_if_due(self) -> None:
+        """Let other greenlets run if this transfer has kept the loop for long enough."""
+        gevent.sleep(1e-6)
+
+    def discard(self, at_most: int) -> int | None:
+        """Take a body that nobody has asked for off the connection, without waiting: how many bytes are still to come.
+
+        ``None`` if that cannot be known or relied on, or if it is more than ``at_most``: nothing was taken then, and no
+        next request can be found after the body.
+        """
+        del at_most
+        return None
+
+    def interrupt(self) -> None:
+        """Have whoever reads this body find its end now, before its time: ``IncompleteBody``."""
+        self.is_interrupted = True
+
+    def _waiting(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The result of ``operation``, which waits for the client. Raises ``PeerTimeout`` if the client was too slow
+        until now: judged here and not at the end of a wait, so that all that has arrived was counted."""
+        if self._waited >= self.timeout:
+            if self.received - self._judged_at < self.least_rate * self._waited:
+                raise PeerTimeout("The data arrived too slowly.")
+            self._waited, self._judged_at = 0.0, self.received
+        self.waiting_since = began = time.monotonic()
+        try:
+            return operation(*args, **kwargs)
+        finally:
+            self.waiting_since = 0.0
+            self._waited += time.monotonic() - began
+
+    def _read_some(self, view: memoryview) -> int:
+        """At least one byte into ``view``, or 0 at the body's proper end; raises ``IncompleteBody`` at any other
+        end."""
+        raise NotImplementedError
+
+
+class _OwnBody(Body):
+    """A body on a socket of ours.
+
+    ``on_first_read`` is called once before the first byte is asked for: the server sends its ``100 Continue`` there, so
+    the client is only invited to send what all checks have let pass.
+    """
+
+    def __init__(
+        self,
+        receive_buffer: ReceiveBuffer,
+        length: int | None,
+        timeout: float,
+        on_first_read: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(length, timeout)
+        self.receive_buffer = receive_buffer
+        self._on_first_read = on_first_read
+        self._was_asked_for = False
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether all of it is on the connection or still to come, and no wait for it has failed."""
+        return not self._was_asked_for and not self.received
+
+    def send_continue(self) -> None:
+        """Tell the client to go ahead, if it waits for that. Raises ``PeerTimeout``, ``IncompleteBody``."""
+        self._was_asked_for = True
+        if self._on_first_read is None:
+            return
+        send_continue, self._on_first_read = self._on_first_read, None
+        try:
+            send_continue()
+        except TransportTimeout as error:
+            raise PeerTimeout from error
+        except OSError as error:  # it has gone; nobody must take this for a failure of the disk
+            raise IncompleteBody from error
+
+    def wait_for_data(self) -> None:
+        if self.receive_buffer.count:
+            return
+        self.send_continue()
+        try:
+            self._waiting(self.receive_buffer.transport.wait_readable, self.timeout)
+        except TransportTimeout as error:
+            raise PeerTimeout from error
+
+    def _read(self, view: memoryview) -> int:
+        if self.receive_buffer.count:
+            return self.receive_buffer.read_into(view, self.timeout)
+        return self._waiting(self.receive_buffer.read_into, view, self.timeout)
+
+    def yield_if_due(self) -> None:
+        self.receive_buffer.transport.yield_if_due()
+
+    def interrupt(self) -> None:
+        super().interrupt()
+        self.receive_buffer.transport.stop_reading()
+
+
+class SocketBody(_OwnBody):
+    """A body of declared length."""
+
+    length: int
+
+    @property
+    def left(self) -> int:
+        """Bytes that have not been read yet."""
+        return self.length - self.received
+
+    @property
+    def is_here(self) -> bool:
+        return self.length - self.received <= self.receive_buffer.count
+
+    def take_ahead(self, at_most: int | None) -> memoryview:
+        """The part of the body that has been read ahead already, or ``at_most`` so many bytes of it."""
+        data = self.receive_buffer.take(self.left if at_most is None else min(self.left, at_most))
+        self.received += len(data)
+        return data
+
+    def discard(self, at_most: int) -> int | None:
+        if not self.is_untouched:
+            return None
+        to_come = max(0, self.length - self.receive_buffer.count)
+        # A client that waits for "100 Continue" need not send its body after another answer (RFC 9110 section 10.1.1).
+        if to_come > at_most or (to_come and self._on_first_read is not None):
+            return None
+        self.receive_buffer.take(self.length)
+        return to_come
+
+    def _read_some(self, view: memoryview) -> int:
+        self.send_continue()
+        count = self._read(view[: self.left])
+        if count == 0:
+            raise IncompleteBody
+        return count
+
+
+class _Arrived(ReceiveBuffer):
+    """What has been read ahead, as if the stream ended there."""
+
+    __slots__ = ()
+
+    def __init__(self, data: bytes) -> None:
+        self.count, self._data, self._start = len(data), data, 0
+
+    def more(self, timeout: float | None) -> bool:
+        del timeout
+        return False
+
+    def read_into(self, view: memoryview, timeout: float | None) -> int:
+        del timeout
+        data = self.take(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+class ChunkedBody(_OwnBody):
+    """A body in chunked transfer coding (RFC 9112 section 7.1). Trailers are read and dropped."""
+
+    #: A chunk's size line, extensions included. RFC 9112 asks for a limit and leaves it open.
+    LINE_LIMIT = 4096
+    TRAILER_LIMIT = 64
+    #: Of a chunk's size, in hexadecimal, zeros in front aside: more than any file has.
+    DIGITS_LIMIT = 15
+    #: How many chunks are parsed at once to discard a body. More of them are no small body.
+    DISCARDED_CHUNKS = 64
+
+    def __init__(
+        self, receive_buffer: ReceiveBuffer, timeout: float, on_first_read: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(receive_buffer, None, timeout, on_first_read)
+        self._chunk_left = 0
+        self._started = False
+
+    def discard(self, at_most: int) -> int | None:
+        del at_most  # how much is still to come is not known
+        if not self.is_untouched:
+            return None
+        ahead = self.receive_buffer.ahead
+        arrived = _Arrived(ahead)
+        body = ChunkedBody(arrived, self.timeout)
+        scratch = bytearray(len(ahead) or 1)
+        try:
+            for _ in range(self.DISCARDED_CHUNKS):
+                body.readinto(scratch)
+        except HmacfsError:  # its end is not here, or it is malformed
+            return None
+        if not body.is_complete:
+            return None
+        self.receive_buffer.take(len(ahead) - arrived.count)
+        return 0
+
+    def _read_some(self, view: memoryview) -> int:
+        self.send_continue()
+        if self._chunk_left == 0:
+            self._chunk_left = self._next_chunk()
+            if self._chunk_left == 0:
+                self._skip_trailers()
+                self.length = self.received
+                return 0
+        count = self._read(view[: self._chunk_left])
+        if count == 0:
+            raise IncompleteBody
+        self._chunk_left -= count
+        return count
+
+    def _next_chunk(self) -> int:
+        if self._started and self._line() != b"":
+            raise BadBody
+        self._started = True
+        digits, _, _ = self._line().partition(b";")
+        digits = digits.rstrip(b" \t")
+        # int() alone would take "+5", "0x5", "5_0" and spaces, which another parser on the way may read differently.
+        if not digits or digits.strip(b"0123456789abcdefABCDEF"):
+            raise BadBody
+        if len(digits.lstrip(b"0")) > self.DIGITS_LIMIT:
+            raise TooLarge
+        return int(digits, 16)
+
+    def _skip_trailers(self) -> None:
+        for _ in range(self.TRAILER_LIMIT):
+            if self._line() == b"":
+                return
+        raise BadBody
+
+    def _line(self) -> bytes:
+        while (end := self.receive_buffer.find(b"\n")) < 0:
+            if self.receive_buffer.count > self.LINE_LIMIT:
+                raise BadBody
+            if not self._waiting(self.receive_buffer.more, self.timeout):
+                raise IncompleteBody
+        line = bytes(self.receive_buffer.take(end + 1))
+        if not line.endswith(b"\r\n") or len(line) > self.LINE_LIMIT or b"\r" in line[:-2]:
+            raise BadBody
+        return line[:-2]
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class WsgiBody(Body):
+    """A body behind another server's ``wsgi.input``: TLS or HTTP/2 in gunicorn, another WSGI server, a test client.
+
+    The read timeout is left to that server's socket where it shows one (``gunicorn.socket``); reading goes on in
+    pieces that block for as long as the stream does.
+    """
+
+    def __init__(self, stream: _Stream, length: int | None, timeout: float, sock: Any = None) -> None:
+        super().__init__(length, timeout)
+        self._stream = stream
+        self._ended = False
+        if sock is not None and hasattr(sock, "settimeout"):
+            sock.settimeout(timeout)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._ended or self.received == self.length
+
+    def _read_some(self, view: memoryview) -> int:
+        want = len(view) if self.length is None else min(len(view), self.length - self.received)
+        try:
+            data = self._waiting(self._stream.read, want)
+        except TimeoutError as error:
+            raise PeerTimeout from error
+        except OSError as error:  # gunicorn's parser errors are OSErrors too, as are resets
+            raise IncompleteBody from error
+        if not data:
+            if self.length is not None:
+                raise IncompleteBody
+            self._ended = True
+        view[: len(data)] = data
+        return len(data)
+
+
+def body_of(environ: dict[str, Any], timeout: float) -> Body:
+    """The request's body: the server's own object where it is one of ours, else a ``WsgiBody`` over its stream."""
+    stream = environ["wsgi.input"]
+    if isinstance(stream, Body):
+        return stream
+    declared = environ.get("CONTENT_LENGTH", "")
+    length = int(declared) if declared.isascii() and declared.isdigit() else None
+    if length is None and not environ.get("wsgi.input_terminated"):
+        length = 0
+    return WsgiBody(stream, length, timeout, environ.get("gunicorn.socket"))

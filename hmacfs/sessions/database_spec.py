@@ -1,0 +1,72 @@
+"""What the SQL store needs to know of a database: how to reach it, and where its dialects differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+#: Where systems keep the certificates of the authorities that they trust.
+_SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+#: Seconds. A healthy database answers in milliseconds; one that does not within this counts as unreachable.
+DATABASE_TIMEOUT = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DatabaseSpec:
+    """One database.
+
+    name: for logs and metrics. begin, end: statements between which no other process upgrades the tables; losing the
+    connection in between lets go. is_passing: whether an error of the driver says that the very same statement may
+    succeed if it is repeated now (a deadlock's victim). timeout: seconds after which a statement or a connection
+    attempt is given up. connections: how many at most. identity: what the database is at the moment, asked before each
+    operation; when it changes, connections to what it was are given up. Raises ``OSError`` if there is none.
+    """
+
+    name: str
+    engine: sa.Engine
+    begin: tuple[str, ...]
+    end: tuple[str, ...]
+    is_passing: Callable[[BaseException], bool]
+    timeout: float
+    connections: int
+    identity: Callable[[], object] = lambda: None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tls:
+    """How to reach a database. mode: ``FallbackDBTLS``. ca: the file of trusted certificates, with ``verify-full``."""
+
+    mode: str = ""
+    ca: str = ""
+
+
+DRIVERS_OWN = Tls()
+
+
+def tls_of(mode: str, ca: Path | None) -> Tls:
+    """The settings' values; without a ``ca`` the system's. Raises ``ValueError`` if there is none."""
+    if mode != "verify-full":
+        return Tls(mode)
+    files = [str(ca)] if ca is not None else [path for path in _SYSTEM_CAS if os.path.isfile(path)]
+    if not files:
+        raise ValueError("this system has no certificates to trust; name a file in FallbackDBTLSCA")
+    return Tls(mode, files[0])
+
+
+def make_engine(url: sa.URL, **arguments: object) -> sa.Engine:
+    """An engine whose every statement is a transaction of its own, one round trip each. It pools nothing: the store
+    keeps its connections itself."""
+    return sa.create_engine(
+        url,
+        poolclass=NullPool,
+        pool_reset_on_return=None,
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,  # tokens are capabilities: not for messages
+        connect_args=arguments,
+    )

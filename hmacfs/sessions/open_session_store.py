@@ -1,0 +1,217 @@
+"""The session store that the settings describe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from hmacfs.config import Secret
+from hmacfs.config.values import shown
+from hmacfs.errors import ConfigError
+from hmacfs.masking import mask
+from hmacfs.protocol.names import RESERVED_FOLDER
+from hmacfs.redis_address import RedisSettings, parse_redis_address
+from hmacfs.sessions.replica import Replica
+from hmacfs.sessions.replicated import ReplicatedSessionStore
+from hmacfs.system.ownership import reason, unreadable
+from hmacfs.system.threads import ThreadOffload
+
+if TYPE_CHECKING:
+    from hmacfs.sessions.database_spec import DatabaseSpec
+
+_DATABASE_FILE = "sessions.sqlite3"
+#: The drivers are extras of this package: what each type needs, and what the extra is called.
+_DRIVERS = {"postgres": "psycopg2", "mysql": "MySQLdb"}
+#: mysqlclient has no wheels for Linux.
+_COMPILED = " (it is compiled; on Debian that needs gcc, pkg-config, python3-dev and default-libmysqlclient-dev)"
+_TITLES = {"postgres": "PostgreSQL", "mysql": "MySQL"}
+_HOST = re.compile(r"(?P<path>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]@/?#=%\s\"']+))(?::(?P<port>[0-9]{1,5}))?")
+
+
+class SessionStoreSettings(RedisSettings, Protocol):
+    """The part of ``hmacfs.config.Settings`` that says where sessions are kept."""
+
+    @property
+    def origins(self) -> Mapping[str, str]: ...
+    @property
+    def hidden(self) -> Sequence[str]: ...
+    @property
+    def store_dir(self) -> Path: ...
+    @property
+    def max_retries(self) -> int: ...
+    @property
+    def retry_delay(self) -> float: ...
+    @property
+    def session_ttl(self) -> float: ...
+    @property
+    def fallback_enabled(self) -> bool: ...
+    @property
+    def fallback_db_type(self) -> str: ...
+    @property
+    def fallback_db_host(self) -> str: ...
+    @property
+    def fallback_db_user(self) -> str: ...
+    @property
+    def fallback_db_password(self) -> Secret | None: ...
+    @property
+    def fallback_db_name(self) -> str: ...
+    @property
+    def fallback_db_tls(self) -> str: ...
+    @property
+    def fallback_db_tls_ca(self) -> Path | None: ...
+
+
+def check_settings(settings: SessionStoreSettings) -> None:
+    """Raises ``ConfigError`` if an address cannot be understood or a driver is not installed. Connects to nothing and
+    imports no driver, so a process that has yet to fork or to be patched may ask."""
+    key = "RedisAddr"
+    try:
+        if settings.redis_addr:
+            parse_redis_address(settings.redis_addr)
+            _need("redis", "hmac-file-server[redis]")
+        if settings.fallback_enabled:
+            key = "FallbackDBHost"
+            _host_and_port(settings.fallback_db_host)
+            key = "FallbackDBType"
+            kind = settings.fallback_db_type
+            _need(_DRIVERS[kind], f"hmac-file-server[{kind}]", hint=_COMPILED if kind == "mysql" else "")
+            key = "FallbackDBTLSCA"
+            _check_ca(settings.fallback_db_tls_ca)
+    except ValueError as error:
+        raise ConfigError(f"{settings.origins[key]}: {error}") from None
+
+
+def _check_ca(path: Path | None) -> None:
+    try:
+        if path is not None:
+            path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {unreadable(path or Path(), error)}") from None
+
+
+def remote_stores(settings: SessionStoreSettings) -> list[str]:
+    """The names of the servers that sessions are kept in, in the order they are asked; none for SQLite."""
+    stores = ["Redis"] if settings.redis_addr else []
+    return stores + ([_TITLES[settings.fallback_db_type]] if settings.fallback_enabled else [])
+
+
+def unreachable(settings: SessionStoreSettings) -> Iterator[str]:
+    """Connects to each of those servers and changes nothing there; a sentence about each that does not answer within
+    its timeout."""
+    check_settings(settings)
+    tries = ([_try_redis] if settings.redis_addr else []) + ([_try_database] if settings.fallback_enabled else [])
+    for name, attempt in zip(remote_stores(settings), tries, strict=True):
+        if problem := attempt(settings):
+            yield mask(f"{name} does not serve: {problem}", settings.hidden)
+
+
+def _try_redis(settings: SessionStoreSettings) -> str:
+    import redis  # an extra
+
+    from hmacfs.redis_client import connect_as_set
+
+    client = connect_as_set(settings, max_connections=1)
+    try:
+        client.ping()
+    except (redis.RedisError, OSError) as error:
+        return _first_line(error)
+    finally:
+        client.close()
+    return ""
+
+
+def _try_database(settings: SessionStoreSettings) -> str:
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        with _fallback(settings).engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+    except DBAPIError as error:
+        return _first_line(error.orig or error)
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def open_session_store(settings: SessionStoreSettings) -> ReplicatedSessionStore:
+    """Redis if it is configured, with the fallback database behind it if that is enabled; the database alone; or SQLite
+    inside the store's folder. To be called once in each worker, after its fork.
+
+    A server that does not answer now delays this by its timeout once and is looked for in the background. Raises
+    ``ConfigError``.
+    """
+    check_settings(settings)
+    stores: list[Replica] = []
+    if settings.redis_addr:
+        stores.append(_redis(settings))
+    if settings.fallback_enabled or not stores:
+        stores.append(_database(settings))
+    return ReplicatedSessionStore(stores, ttl=settings.session_ttl, retry_delay=settings.retry_delay)
+
+
+def _redis(settings: SessionStoreSettings) -> Replica:
+    from hmacfs.redis_client import connect_as_set  # an extra
+    from hmacfs.sessions import redis_store
+
+    client = connect_as_set(settings, max_connections=redis_store.CONNECTIONS)
+    return redis_store.RedisStore(client, timeout=settings.redis_timeout, ttl=settings.session_ttl)
+
+
+def _database(settings: SessionStoreSettings) -> Replica:
+    from hmacfs.sessions.sql import SqlStore  # SQLAlchemy costs 20 MB, which Redis alone does not need
+
+    database = _fallback(settings) if settings.fallback_enabled else _embedded(settings.store_dir)
+    return SqlStore(database, ThreadOffload(database.connections), repeats=settings.max_retries)
+
+
+def _embedded(store_dir: Path) -> DatabaseSpec:
+    from hmacfs.sessions.sqlite import open_sqlite
+
+    path = store_dir / RESERVED_FOLDER / _DATABASE_FILE
+    try:
+        return open_sqlite(path)
+    except OSError as error:
+        raise ConfigError(f"StoreDir: {path} cannot be written: {reason(path, error)}") from None
+
+
+def _fallback(settings: SessionStoreSettings) -> DatabaseSpec:
+    host, port = _host_and_port(settings.fallback_db_host)
+    credentials = settings.fallback_db_user, _revealed(settings.fallback_db_password), settings.fallback_db_name
+    from hmacfs.sessions.database_spec import tls_of  # SQLAlchemy
+
+    try:
+        tls = tls_of(settings.fallback_db_tls, settings.fallback_db_tls_ca)
+    except ValueError as error:
+        raise ConfigError(f"{settings.origins['FallbackDBTLS']}: {error}") from None
+    if settings.fallback_db_type == "mysql":
+        from hmacfs.sessions.mysql import open_mysql  # an extra
+
+        return open_mysql(host, port, *credentials, tls=tls)
+    from hmacfs.sessions.postgres import open_postgres  # an extra
+
+    return open_postgres(host, port, *credentials, tls=tls)
+
+
+def _revealed(password: Secret | None) -> str:
+    return "" if password is None else password.reveal().decode()
+
+
+def _host_and_port(text: str) -> tuple[str, int | None]:
+    match = _HOST.fullmatch(text or "localhost")
+    port = int(match["port"]) if match and match["port"] else None
+    if match is None or (port is not None and not 1 <= port <= 65535):
+        raise ValueError(
+            f'{shown(text)} is not allowed; allowed is a host with an optional port, such as "localhost:5432" or '
+            '"[::1]:3306", or the path of a Unix socket'
+        )
+    return match["path"] or match["v6"] or match["host"], port
+
+
+def _need(module: str, package: str, hint: str = "") -> None:
+    if find_spec(module) is None:
+        raise ValueError(f"its driver is not installed: pip install '{package}'{hint}")

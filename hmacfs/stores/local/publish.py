@@ -1,0 +1,269 @@
+"""The one ritual by which a file becomes visible: complete, synced, linked exclusively, folder synced."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+from typing import NamedTuple, Self
+
+from hmacfs.errors import NameTaken
+from hmacfs.protocol.media_types import type_by_name
+from hmacfs.protocol.names import StoredName
+from hmacfs.stores.local.beneath import FOLDER_FLAGS
+from hmacfs.stores.local.capabilities import TYPE_ATTRIBUTE, Capabilities, link_anonymous, rename_exclusively
+from hmacfs.stores.local.tree import Folder, Root, check_length
+from hmacfs.system.descriptors import close
+from hmacfs.system.ownership import STORE_FOLDER_MODE
+
+#: Somebody may remove a folder between our making it and our linking into it: an upload that failed cleans up the
+#: folders it made, and another one may have been about to use them.
+_ATTEMPTS = 10
+
+#: A proxy that serves the store itself knows types by extension only. It must not be able to read a file whose type is
+#: another, so that it asks this server for it.
+_TYPE_IS_IN_ATTRIBUTE = 0o600
+
+#: A folder is synced by a descriptor that may read it.
+_SYNCED_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+#: A part of the path is a file, or a link that leads in circles or outside the store.
+NO_FOLDER_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
+
+
+class FileInfo(NamedTuple):
+    """Of a stored file. ``content_type`` is the recorded one, ``None`` if there is none."""
+
+    size: int
+    mtime: float
+    content_type: str | None
+
+    @property
+    def etag(self) -> str:
+        """A strong entity tag (RFC 9110 section 8.8.3), in nginx's format, so that it is the same when nginx serves the
+        file. It holds because a stored name never changes its content."""
+        return f'"{int(self.mtime):x}-{self.size:x}"'
+
+
+@dataclasses.dataclass(slots=True)
+class StagedInode:
+    """A complete file that nobody sees: its descriptor, what its file system can do, and its temporary name if it has
+    one, with the folder of that."""
+
+    fd: int
+    capabilities: Capabilities
+    temporary: bytes | None = None
+    folder: Folder | None = None
+    is_linked: bool = False
+
+
+class OtherFileSystem(OSError):
+    """The file cannot be linked to that name, which is on another file system, or on another mount of the same."""
+
+
+class LeadsAway(NameTaken):
+    """A part of the path is a file, or a link, which may lead to another folder of the store."""
+
+
+def publish(
+    root: Root, staged_inode: StagedInode, name: StoredName, content_type: str | None, *, durable: bool
+) -> FileInfo:
+    """Make ``staged_inode`` visible as ``name`` below ``root``. It blocks.
+
+    Raises ``NameTaken`` if the name exists (the stored file is not touched, whoever is first wins), ``LeadsAway`` if
+    its folder cannot be reached, ``OtherFileSystem`` if it is on another one, and ``OSError`` if the disk fails.
+    Nothing is visible then, and no folder that was made for it is left. A candidate with a temporary name may be this
+    very file, published by a process that ended before it could say so: then only the rest is done.
+    """
+    if content_type is not None and staged_inode.capabilities.attributes:
+        os.setxattr(staged_inode.fd, TYPE_ATTRIBUTE, content_type.encode("latin-1"))
+        if content_type != type_by_name(name.filename):
+            os.fchmod(staged_inode.fd, _TYPE_IS_IN_ATTRIBUTE)
+    if durable:
+        _sync(staged_inode.fd)
+    for attempt in range(_ATTEMPTS):
+        try:
+            _link_into_place(root, staged_inode, name, durable=durable)
+            break
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    status = os.fstat(staged_inode.fd)
+    return FileInfo(status.st_size, status.st_mtime, content_type)
+
+
+def _sync(fd: int) -> None:
+    """fsync, whose failure no caller may take for a passing one: the kernel tells of lost writes once, and the next
+    fsync of the same file succeeds."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(errno.EIO, f"fsync: {error.strerror}") from error
+
+
+def _link_into_place(root: Root, staged_inode: StagedInode, name: StoredName, *, durable: bool) -> None:
+    with _Target(root, name, durable=durable) as place:
+        try:
+            is_known = False
+            if not staged_inode.is_linked:
+                is_known = not _link(staged_inode, place.filename, place.folder)
+                staged_inode.is_linked = True
+            if durable:
+                place.sync()
+                if is_known:  # who knows what the process that linked it has synced
+                    _sync_all_above(root, name)
+        except BaseException as error:
+            if staged_inode.is_linked:
+                os.unlink(place.filename, dir_fd=place.folder)
+                staged_inode.is_linked = False
+            place.take_back()
+            if isinstance(error, FileExistsError):
+                raise NameTaken from error
+            if isinstance(error, OSError) and error.errno == errno.EXDEV:
+                raise OtherFileSystem(*error.args) from error
+            raise
+
+
+def _link(staged_inode: StagedInode, filename: bytes, parent: int) -> bool:
+    """False if it is linked there already. Raises ``FileExistsError`` if another file is."""
+    if staged_inode.temporary is None:
+        link_anonymous(staged_inode.fd, filename, parent)
+        return True
+    assert staged_inode.folder is not None
+    source = (staged_inode.temporary, staged_inode.folder.fd)
+    if not staged_inode.capabilities.hard_links:
+        rename_exclusively(*source, filename, parent)
+        return True
+    try:
+        os.link(source[0], filename, src_dir_fd=source[1], dst_dir_fd=parent, follow_symlinks=False)
+    except FileExistsError:
+        present = os.stat(filename, dir_fd=parent, follow_symlinks=False)
+        if not os.path.samestat(present, os.fstat(staged_inode.fd)):
+            raise
+        return False
+    return True
+
+
+class _Target:
+    """Where to link a file: ``filename`` in ``folder`` (a descriptor), as a context.
+
+    The folders for it are made if need be, each opened from the one above and worked with by that descriptor alone:
+    whoever puts a link in the place of one finds that nothing is made where it leads. Raises ``LeadsAway`` where a file
+    or a link is in the way.
+    """
+
+    __slots__ = ("_made", "_opened", "_root", "filename")
+
+    def __init__(self, root: Root, name: StoredName, *, durable: bool) -> None:
+        check_length(name.raw)
+        *parents, self.filename = name.raw.split(b"/")
+        self._root = root
+        #: From the deepest folder that was there to the file's.
+        self._opened: list[int] = []
+        #: The names of all but the first of those: they are new.
+        self._made: list[bytes] = []
+        if not parents:
+            self._opened.append(root.fd)
+            return
+        try:
+            self._reach(parents, _SYNCED_FLAGS if durable else FOLDER_FLAGS)
+        except BaseException as error:
+            self.take_back()
+            self.__exit__()
+            if isinstance(error, OSError) and error.errno in NO_FOLDER_ERRNOS:
+                raise LeadsAway("A part of the path is no folder.") from error
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._opened:
+            if fd != self._root.fd:
+                close(fd)
+        self._opened.clear()
+
+    @property
+    def folder(self) -> int:
+        return self._opened[-1]
+
+    def sync(self) -> None:
+        """Sync the folder that got the file, and each folder that got a new folder."""
+        for fd in reversed(self._opened):
+            _sync(fd)
+
+    def take_back(self) -> None:
+        """Remove the folders that were made; those that others use by now stay."""
+        with contextlib.suppress(OSError):
+            for above, name in reversed(list(zip(self._opened, self._made, strict=False))):
+                os.rmdir(name, dir_fd=above)
+
+    def _reach(self, parents: list[bytes], flags: int) -> None:
+        root = self._root
+        if len(parents) == 1:  # XMPP servers give each upload a folder of its own: most often there is none yet
+            name = parents[0]
+            try:
+                os.mkdir(name, STORE_FOLDER_MODE, dir_fd=root.fd)
+            except FileExistsError:
+                pass
+            else:
+                self._opened, self._made = [root.fd], [name]
+                self._opened.append(os.open(name, flags | os.O_NOFOLLOW, dir_fd=root.fd))
+                return
+        try:
+            self._opened.append(root.open(b"/".join(parents), flags))
+        except FileNotFoundError:
+            self._opened.append(root.fd)
+            for name in parents:
+                self._step(name, flags)
+
+    def _step(self, name: bytes, flags: int) -> None:
+        """Go on to the folder ``name``, made if need be."""
+        above = self._opened[-1]
+        if not self._made:
+            try:
+                below = self._root.open(name, flags, above)
+            except FileNotFoundError:
+                pass
+            else:
+                self._opened[-1] = below
+                if above != self._root.fd:
+                    close(above)
+                return
+        self._made.append(name)
+        with contextlib.suppress(FileExistsError):  # another upload was faster
+            os.mkdir(name, STORE_FOLDER_MODE, dir_fd=above)
+        self._opened.append(self._root.open(name, flags, above))
+
+
+def _sync_all_above(root: Root, name: StoredName) -> None:
+    """Sync every folder on the way to a file."""
+    here = os.dup(root.fd)
+    try:
+        _sync(here)
+        for parent in name.raw.split(b"/")[:-1]:
+            below = root.open(parent, _SYNCED_FLAGS, here)
+            close(here)
+            here = below
+            _sync(here)
+    finally:
+        close(here)
+
+
+def remove_empty_folders(root: Root, name: StoredName) -> None:
+    """Remove the folders of a file that did not get there, from the last one up, as far as they are empty."""
+    *parents, _ = name.raw.split(b"/")
+    opened = [root.fd]
+    try:
+        with contextlib.suppress(OSError):
+            for parent in parents[:-1]:
+                opened.append(root.open(parent, FOLDER_FLAGS, opened[-1]))
+        with contextlib.suppress(OSError):
+            for above, parent in reversed(list(zip(opened, parents, strict=False))):
+                os.rmdir(parent, dir_fd=above)
+    finally:
+        for fd in opened[1:]:
+            close(fd)

@@ -1,0 +1,136 @@
+"""Running calls that block (fsync, a slow disk) without stopping the event loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from gevent import monkey
+from gevent.threadpool import ThreadPool
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+#: A call that took longer than this has stalled every other transfer of the worker: a network disk, a full write-back
+#: queue. Ordinary writes to the page cache take well under a millisecond, and some tens where processors are scarce.
+SLOW_CALL_SECONDS = 0.05
+#: How long a disk counts as slow after its last slow call. One that stays slow says so again in every call.
+SLOW_FOR_SECONDS = 5.0
+
+
+class ThreadOffload:
+    """Runs calls in native threads, so that the greenlets of this process go on meanwhile.
+
+    Outside a gevent worker (the command line, a thread-based server) a call simply runs where it is made.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool: ThreadPool | None = None
+
+    def __call__(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The result of ``call``, or its exception. It has ended when this returns or raises, even if the greenlet
+        is killed while it waits: the call may use a descriptor that the caller is about to close."""
+        if not monkey.is_module_patched("socket"):
+            return call(*args, **kwargs)
+        if self._pool is None:
+            self._pool = ThreadPool(self._threads)
+        pending: Any = self._pool.spawn(_outcome, lambda: call(*args, **kwargs))
+        interruption: BaseException | None = None
+        while not pending.ready():
+            try:
+                pending.wait()
+            except BaseException as error:  # a kill or a timeout: it is raised once the thread is done
+                interruption = interruption or error
+        if interruption is not None:
+            raise interruption
+        result, failure = pending.get()
+        if failure is not None:
+            raise failure
+        value: R = result
+        return value
+
+
+def _outcome(call: Callable[[], R]) -> tuple[R | None, BaseException | None]:
+    """A call's result or error, as a value: gevent prints the traceback of every error that a thread raises."""
+    try:
+        return call(), None
+    except BaseException as error:
+        return None, error
+
+
+class FileCalls:
+    """Calls to the file system that are quick on a healthy disk and must not stop the loop on a slow one.
+
+    The first slow call raises a doubt, the second one settles it: from then on all calls go through threads until the
+    disk has been quick for ``SLOW_FOR_SECONDS``. A healthy disk pays nothing for this (a trip through a thread costs
+    about 80 us, a write to the page cache 5), and a machine whose processors are busy is not taken for one whose disk
+    is slow: while in doubt, the time that a call waited for a processor does not count.
+    """
+
+    def __init__(
+        self,
+        offload: ThreadOffload,
+        clock: Callable[[], float] = time.monotonic,
+        processor_wait: Callable[[], float] | None = None,
+    ) -> None:
+        self._offload = offload
+        self._clock = clock
+        self._processor_wait = processor_wait or seconds_waited_for_processor
+        self._doubtful_until = 0.0
+        self._slow_until = 0.0
+
+    @property
+    def is_slow(self) -> bool:
+        return self._slow_until > 0.0 and self._clock() < self._slow_until
+
+    def __call__(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        before = self._clock()
+        if before < self._slow_until:
+            return self._offload(lambda: self._measured(call, *args, **kwargs))
+        if before < self._doubtful_until:
+            return self._measured(call, *args, **kwargs)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            if self._clock() - before > SLOW_CALL_SECONDS:
+                self._doubtful_until = self._clock() + SLOW_FOR_SECONDS
+
+    def always_blocking(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """For calls that wait for the device by their nature (fsync): through a thread in any case."""
+        return self._offload(call, *args, **kwargs)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """``os.write``: the bytes written, which may be fewer than given."""
+        return self(os.write, fd, data)
+
+    def inline(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make the call here even on a slow disk (and notice whether it was slow): for sequences that must not be
+        interrupted by another greenlet. The caller looks at ``is_slow`` first."""
+        return self(call, *args, **kwargs) if not self.is_slow else self._measured(call, *args, **kwargs)
+
+    def _measured(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        waited, before = self._processor_wait(), self._clock()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            after = self._clock()
+            lasted = after - before - (self._processor_wait() - waited)
+            if lasted > SLOW_CALL_SECONDS:
+                if self._slow_until < before:
+                    log.info("the store's disk is slow (a call took %.0f ms): using threads for it", lasted * 1e3)
+                self._slow_until = after + SLOW_FOR_SECONDS
+
+
+def seconds_waited_for_processor() -> float:
+    """How long this thread was ready to run and did not, so far; 0 where the kernel does not tell (Linux does)."""
+    try:
+        with open("/proc/thread-self/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -1,0 +1,136 @@
+"""How a stored file is served: type, disposition, validators, caching (PROTOCOL section 4)."""
+
+from __future__ import annotations
+
+import email.utils
+import functools
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+from hmacfs.caching import bounded_cache
+from hmacfs.errors import PreconditionFailed, RangeNotSatisfiable
+from hmacfs.net.send import FileSlice
+from hmacfs.protocol.conditions import evaluate_conditions
+from hmacfs.protocol.media_types import is_inline, type_by_name
+from hmacfs.protocol.names import StoredName
+from hmacfs.stores.local.publish import FileInfo
+from hmacfs.stores.local.store import OpenFile
+from hmacfs.system.descriptors import close
+from hmacfs.web.destinations import VARY
+from hmacfs.web.messages import Headers, Request, Response
+
+#: Hostile files are the normal case: no browser may run them, in whatever type they come.
+_NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+_POLICY = "Content-Security-Policy"
+#: What is to be saved and never shown.
+_OF_ATTACHMENTS = (_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox")
+#: What is shown. Chrome makes a page around a video or sound that is opened by its own URL: a player that loads this
+#: very URL again, with styles inside. In a sandbox, or without media-src, it plays nothing.
+_OF_SHOWN = (_POLICY, "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+#: nginx's internal location of the store.
+X_ACCEL_PREFIX = "/hmacfs-internal/"
+_ACCEPT_RANGES = ("Accept-Ranges", "bytes")
+_PUBLIC = "public, max-age=31536000, immutable"
+_YEAR_1, _YEAR_9999 = -62135596800, 253402300799
+_PRIVATE = "private, max-age=31536000, immutable"
+
+
+class FileView:
+    """Answers GET and HEAD from the store.
+
+    rate: bytes per second, 0 for no limit. x_accel: let nginx send the bytes, from its internal location
+    ``X_ACCEL_PREFIX``, unless the request says that nginx cannot read the file. clock: gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        open_file: Callable[[StoredName], OpenFile],
+        *,
+        rate: int = 0,
+        x_accel: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._open = open_file
+        self._rate = rate
+        self._x_accel = x_accel
+        self._clock = clock
+
+    def __call__(self, request: Request, *, private: bool) -> Response:
+        """The answer; ``private`` if it took a signature to get it. Raises ``NotFound``, ``PreconditionFailed``,
+        ``RangeNotSatisfiable``."""
+        name = request.name
+        file = self._open(name)
+        keep_open = False
+        try:
+            facts = file.facts
+            content_type = facts.content_type or type_by_name(name.filename)
+            # RFC 9110 section 8.8.2.1: a time in the future (another machine's, a clock that was set) becomes now.
+            modified = min(int(facts.mtime), int(self._clock()))
+            headers = _common_headers(facts, modified, content_type, private=private)
+            if self._x_accel and request.header("X_ACCEL_OFFLOAD") != "off":
+                return _by_nginx(name, headers, content_type)
+            chosen = evaluate_conditions(request.environ, facts.etag, modified, facts.size)
+            if chosen.status is HTTPStatus.PRECONDITION_FAILED:
+                raise PreconditionFailed(facts.etag)
+            if chosen.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise RangeNotSatisfiable(facts.size, facts.etag)
+            if chosen.status is HTTPStatus.NOT_MODIFIED:
+                return Response(chosen.status, headers)
+            headers += type_headers(content_type)
+            headers.append(("Content-Length", str(chosen.length)))
+            if chosen.status is HTTPStatus.PARTIAL_CONTENT:
+                last = chosen.offset + chosen.length - 1
+                headers.append(("Content-Range", f"bytes {chosen.offset}-{last}/{facts.size}"))
+            if request.method == "HEAD":
+                return Response(chosen.status, headers)
+            keep_open = True
+            return Response(chosen.status, headers, FileSlice(file.fd, chosen.offset, chosen.length, rate=self._rate))
+        finally:
+            if not keep_open:
+                close(file.fd)
+
+    def facts(self, name: StoredName) -> FileInfo:
+        """Of a stored file. Raises ``NotFound``."""
+        file = self._open(name)
+        close(file.fd)
+        return file.facts
+
+
+def _by_nginx(name: StoredName, headers: Headers, content_type: str) -> Response:
+    """Conditions and ranges are nginx's then."""
+    headers = headers + type_headers(content_type)
+    headers.remove(_ACCEPT_RANGES)  # nginx says so itself
+    return Response(HTTPStatus.OK, [*headers, ("X-Accel-Redirect", name.url_path(X_ACCEL_PREFIX))])
+
+
+def _common_headers(facts: FileInfo, modified: int, content_type: str, *, private: bool) -> Headers:
+    """Those of 304, too: a browser takes them over into what it has stored."""
+    headers = [
+        ("ETag", facts.etag),
+        ("Last-Modified", http_date(modified)),
+        ("Cache-Control", _PRIVATE if private else _PUBLIC),
+        _ACCEPT_RANGES,
+        _NO_SNIFFING,
+    ]
+    # What is shown needs no Vary: its type and "nosniff" keep browsers from running it, wherever it comes from.
+    headers += [_OF_SHOWN] if is_shown(content_type) else [_OF_ATTACHMENTS, VARY]
+    return headers
+
+
+#: Whether a browser may show a file of this type, remembered for the types that are asked for.
+is_shown = bounded_cache(256)(is_inline)
+
+
+@bounded_cache(256)
+def type_headers(content_type: str) -> Headers:
+    """The type, and whether a browser may show the file or must save it."""
+    if is_shown(content_type):
+        return [("Content-Type", content_type)]
+    return [("Content-Type", content_type), ("Content-Disposition", "attachment")]
+
+
+@functools.lru_cache(maxsize=256)
+def http_date(seconds: int) -> str:
+    """A Unix time as an HTTP date (RFC 9110 section 5.6.7), whose years have four digits; file systems know more."""
+    return email.utils.formatdate(min(max(seconds, _YEAR_1), _YEAR_9999), usegmt=True)

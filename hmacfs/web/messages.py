@@ -1,0 +1,162 @@
+"""A request and its answer, as the views see them: thin, lazy, and the same with and without Flask's dispatch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from hmacfs.cut import FIELD_LIMIT, cut_escaped
+from hmacfs.net.body import Body, body_of
+from hmacfs.net.send import FileSlice
+from hmacfs.protocol.names import RESERVED_FOLDER
+
+if TYPE_CHECKING:
+    from hmacfs.protocol.names import StoredName
+    from hmacfs.protocol.signing import Verified
+
+Headers = list[tuple[str, str]]
+
+#: An id that a proxy or client gives is taken over if it cannot upset a log line.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+#: Where unfinished tus uploads are below the mount point: no stored file's name begins with the reserved folder.
+#: Whoever knows the token behind it may write the upload; so much of it tells uploads apart in a log.
+TUS_PATH = f"{RESERVED_FOLDER}/tus/"
+_TOKEN_SHOWN = 8
+
+#: Hex digits of a request's id: 128 random bits, so that no two are alike, whichever processes made them.
+_ID_DIGITS = 32
+#: How many ids one system call makes.
+_IDS_AT_ONCE = 256
+_ids: list[str] = []
+# A child with its parent's ids would give them out a second time.
+os.register_at_fork(after_in_child=_ids.clear)
+
+
+def new_request_id() -> str:
+    """An id that no other request of any process has. It tells neither the process nor how many requests there were."""
+    try:
+        return _ids.pop()
+    except IndexError:
+        digits = os.urandom(_IDS_AT_ONCE * _ID_DIGITS // 2).hex()
+        _ids.extend([digits[begin : begin + _ID_DIGITS] for begin in range(0, len(digits), _ID_DIGITS)])
+        return _ids.pop()
+
+
+class Request:
+    """One request. ``name`` and ``verified`` are set by the guards that a view is decorated with, ``rate_headers`` by
+    its rate limits: the answer gets them, whatever it is."""
+
+    __slots__ = (
+        "_body",
+        "_read_timeout",
+        "client",
+        "environ",
+        "is_folder",
+        "method",
+        "name",
+        "rate_headers",
+        "request_id",
+        "started",
+        "verified",
+    )
+
+    name: StoredName
+    is_folder: bool
+    verified: Verified | None
+
+    def __init__(self, environ: dict[str, Any], client: str, read_timeout: float) -> None:
+        self.started = time.monotonic()
+        self.environ = environ
+        self.method: str = environ["REQUEST_METHOD"]
+        self.client = client
+        self._read_timeout = read_timeout
+        self._body: Body | None = None
+        self.verified = None
+        self.rate_headers: Headers | None = None
+        given = environ.get("HTTP_X_REQUEST_ID")
+        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
+
+    def header(self, name: str) -> str | None:
+        """A request header by its name in the environ's spelling without prefix (``RANGE``, ``IF_NONE_MATCH``)."""
+        value: str | None = self.environ.get(f"HTTP_{name}")
+        return value
+
+    @property
+    def content_type(self) -> str | None:
+        """The Content-Type as sent; ``None`` if there is none."""
+        return self.environ.get("CONTENT_TYPE") or None
+
+    @property
+    def length(self) -> int | None:
+        """The declared length of the body in bytes, ``None`` without one."""
+        declared = self.environ.get("CONTENT_LENGTH", "")
+        return int(declared) if declared.isascii() and declared.isdigit() else None
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body comes in chunked coding, its length unknown until its end."""
+        return "HTTP_TRANSFER_ENCODING" in self.environ
+
+    @property
+    def body(self) -> Body:
+        """The request's body. Asking for it does not read it."""
+        if self._body is None:
+            self._body = body_of(self.environ, self._read_timeout)
+            self._body.client = self.client
+        return self._body
+
+    @property
+    def received(self) -> int:
+        """Bytes of the body that were read."""
+        return self._body.received if self._body is not None else 0
+
+    def elapsed(self) -> float:
+        """Seconds since the request's head was there."""
+        return time.monotonic() - self.started
+
+    @property
+    def log_path(self) -> str:
+        """The path as it was sent, in printable ASCII, without what gives rights: the query, and the greater part of an
+        unfinished upload's token. One that is very long is cut: see ``cut``."""
+        raw: str | None = self.environ.get("RAW_URI")
+        before, reserved, token = self.environ.get("PATH_INFO", "").partition(TUS_PATH)
+        if reserved:
+            path, safe = f"{before}{reserved}{token[:_TOKEN_SHOWN]}...", "/."
+        elif (at := before.lower().find(RESERVED_FOLDER)) >= 0:  # misspelt, with a token behind it all the same
+            path, safe = f"{before[: at + len(RESERVED_FOLDER)]}...", "/."
+        elif raw:
+            path, safe = raw.partition("?")[0], "/%!$&'()*+,;=:@-._~"
+            if path.isascii() and len(path) <= FIELD_LIMIT:
+                return path
+        else:
+            path, safe = self.environ.get("PATH_INFO", ""), "/"
+        return cut_escaped(quote(path[:FIELD_LIMIT], safe=safe, encoding="latin-1"), len(path))
+
+
+class Status(NamedTuple):
+    """A status that ``HTTPStatus`` does not have."""
+
+    value: int
+    phrase: str
+
+
+@dataclasses.dataclass(slots=True)
+class Response:
+    """An answer. ``reason`` is the word of a refusal or failure (see ``errors``), empty for success; ``stored`` says
+    that the request made a file visible."""
+
+    status: HTTPStatus | Status
+    headers: Headers
+    body: bytes | FileSlice = b""
+    reason: str = ""
+    stored: bool = False
+
+
+View = Callable[[Request], Response]

@@ -1,0 +1,108 @@
+"""Whether the process is up, and whether it can serve (PROTOCOL section 7)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+
+from hmacfs.errors import HmacfsError, StorageFailed
+from hmacfs.web.dispatch import RequestHandler, TransferBlueprint
+from hmacfs.web.messages import Request, Response
+
+log = logging.getLogger("hmacfs.web")
+
+_HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
+
+#: The routes that monitors ask.
+PROBES = ("/healthz", "/readyz")
+WELCOME = "/"
+#: What keeps the server from serving is logged when it changes, and again after so long.
+REMINDER_SECONDS = 60.0
+#: How long what was found counts: a flood of questions costs the disk and the session store one look in that time.
+LOOK_SECONDS = 1.0
+
+
+class Readiness:
+    """What ``readyz`` looks at: named checks, each of which raises ``HmacfsError`` if its part cannot serve."""
+
+    def __init__(
+        self, checks: Sequence[tuple[str, Callable[[], None]]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._checks = checks
+        self._clock = clock
+        self._logged: dict[str, tuple[str, float]] = {}
+        self._found: list[str] = []
+        #: When the last look began, and how many there have been.
+        self._looked, self._looks = -math.inf, 0
+        self._looking = threading.Lock()
+        self.is_draining = False
+
+    def reasons(self) -> list[str]:
+        """Why this process should get no requests now; empty if it can serve. As it was less than ``LOOK_SECONDS`` ago;
+        who comes while another one looks waits for what that finds, however long it takes."""
+        looks = self._looks
+        if not self._is_recent():
+            with self._looking:
+                if looks == self._looks:
+                    began = self._clock()
+                    self._found = self._look()
+                    self._looked = began
+                    self._looks += 1
+        return [*(["draining: the server is stopping"] if self.is_draining else []), *self._found]
+
+    def _is_recent(self) -> bool:
+        return self._clock() - self._looked < LOOK_SECONDS
+
+    def _look(self) -> list[str]:
+        reasons: list[str] = []
+        for name, check in self._checks:
+            try:
+                check()
+            except HmacfsError as error:
+                self._log(name, error)
+                reasons.append(f"{name}: {error}")
+            else:
+                if self._logged.pop(name, None):
+                    log.info("ready again: %s", name)
+        return reasons
+
+    def _log(self, name: str, error: HmacfsError) -> None:
+        before, since = self._logged.get(name, ("", 0.0))
+        problem = f"{error.reason} {error.__cause__}"  # without the sentence, which may hold numbers
+        if problem != before or self._clock() - since >= REMINDER_SECONDS:
+            self._logged[name] = problem, self._clock()
+            text = error.for_log() if isinstance(error, StorageFailed) else _with_cause(error)
+            log.warning("not ready: %s: %s", name, text)
+
+
+def _with_cause(error: HmacfsError) -> str:
+    sentence = str(error).rstrip(".")
+    return f"{sentence}: {error.__cause__}" if error.__cause__ is not None else sentence
+
+
+def health(handler: RequestHandler, state: Readiness) -> TransferBlueprint:
+    """The blueprint of ``/healthz`` and ``/readyz``, and of ``/``, where people look who wonder what this is."""
+    blueprint = TransferBlueprint("health", __name__, handler)
+
+    @blueprint.transfer(WELCOME, "GET", "HEAD")
+    def welcome(_: Request) -> Response:
+        text = "This is an HMAC file server: it takes files at signed URLs and gives them out again.\n"
+        return Response(HTTPStatus.OK, [*_HEADERS], text.encode())
+
+    @blueprint.transfer(PROBES[0], "GET", "HEAD")
+    def healthz(_: Request) -> Response:
+        return Response(HTTPStatus.OK, [*_HEADERS], b"ok\n")
+
+    @blueprint.transfer(PROBES[1], "GET", "HEAD")
+    def readyz(_: Request) -> Response:
+        reasons = state.reasons()
+        if not reasons:
+            return Response(HTTPStatus.OK, [*_HEADERS], b"ready\n")
+        text = "".join(f"{reason}\n" for reason in reasons)
+        return Response(HTTPStatus.SERVICE_UNAVAILABLE, [*_HEADERS], text.encode(), reason="not-ready")
+
+    return blueprint

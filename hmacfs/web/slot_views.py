@@ -1,0 +1,237 @@
+"""Uploads in pieces on the slot URL itself: Content-Range and numbered chunks (PROTOCOL sections 6.1 and 6.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import TypedDict
+
+from hmacfs.dialects.content_range import NAME as RANGE
+from hmacfs.dialects.content_range import RangePiece, range_piece
+from hmacfs.dialects.numbered import NAME as NUMBERED
+from hmacfs.dialects.numbered import NumberedChunk, numbered_chunk
+from hmacfs.errors import BadRequest, LengthRequired, OffsetMismatch, SessionConflict, SessionUnknown
+from hmacfs.net.body import Body
+from hmacfs.protocol.digests import Digests, digests_of_body, digests_of_file
+from hmacfs.protocol.signing import Scheme
+from hmacfs.stores.local.publish import FileInfo
+from hmacfs.uploads.creation import Plan
+from hmacfs.uploads.progress import Progress
+from hmacfs.uploads.resumable import ResumableUploads
+from hmacfs.uploads.session import Session, State
+from hmacfs.uploads.tokens import is_of
+from hmacfs.web.locations import Locations
+from hmacfs.web.messages import Headers, Request, Response
+from hmacfs.web.owners import owner_of
+
+Piece = RangePiece | NumberedChunk
+
+
+def piece_of(environ: Mapping[str, str]) -> Piece | None:
+    """What part of a file a PUT carries; ``None`` if it carries a whole one. Raises ``BadRequest``."""
+    by_range, by_number = range_piece(environ), numbered_chunk(environ)
+    if by_range is not None and by_number is not None:
+        raise BadRequest("Content-Range and X-Chunk-ID are two ways to say the same: use one.")
+    return by_range or by_number
+
+
+def signed_length(request: Request, *, accept_unsized_chunks: bool) -> int | None:
+    """The length that a PUT's signature covers: the whole file's where it comes in pieces. Raises ``BadRequest``.
+
+    A numbered chunk that does not tell the whole file's length has a signature over its own, which is good for every
+    chunk of that length: then nothing that was signed bounds the file. ``accept_unsized_chunks`` allows it.
+    """
+    piece = piece_of(request.environ)
+    if piece is None:
+        return request.length
+    if piece.total is None and not accept_unsized_chunks:
+        raise BadRequest("X-File-Size is missing: the signature covers the whole file's size.")
+    return request.length if piece.total is None else piece.total
+
+
+class SlotViews:
+    """Views of uploads in pieces."""
+
+    def __init__(self, uploads: ResumableUploads[Body, FileInfo], locations: Locations) -> None:
+        self._uploads = uploads
+        self._locations = locations
+
+    def put(self, request: Request, piece: Piece, content_type: str | None) -> Response:
+        """Store a piece. The signature was checked."""
+        if request.length is None:
+            raise LengthRequired
+        if isinstance(piece, RangePiece):
+            return self._put_range(request, piece, content_type)
+        return self._put_chunk(request, piece, content_type)
+
+    def _put_range(self, request: Request, piece: RangePiece, content_type: str | None) -> Response:
+        claims = _claims(request)
+        session = self._session(request, RANGE)
+        if session is None:
+            begins = piece.first == 0
+            session = self._create(request, piece.total, content_type, RANGE, begins=begins)
+        if session.length != piece.total:
+            raise SessionConflict
+        if session.state is State.FINISHED and piece.end == piece.total:
+            return self._stored_before(request, session)
+        progress = self._uploads.append(session, piece.first, request.body, request.length, **claims)
+        return self._answer(request, progress)
+
+    def _put_chunk(self, request: Request, chunk: NumberedChunk, content_type: str | None) -> Response:
+        if chunk.total is None and request.verified is not None and request.verified.scheme is Scheme.BEARER:
+            raise BadRequest("X-File-Size is missing: a bearer token is good for one file of its size.")
+        claims = _claims(request)
+        session = self._session(request, NUMBERED)
+        if session is None:
+            begins = chunk.number == 1
+            session = self._create(request, chunk.total, content_type, NUMBERED, begins=begins, count=chunk.chunks)
+        elif session.state is State.OPEN:
+            session = self._uploads.up_to_date(session, _boundary(session))
+        boundary = _boundary(session)
+        _check_numbers(session, chunk)
+        if session.state is State.FINISHED:
+            return self._stored_before(request, session)
+        if chunk.number <= session.chunks:
+            return Response(HTTPStatus.OK, self._progress_headers(session, boundary))
+        if chunk.number > session.chunks + 1:
+            raise OffsetMismatch(boundary)
+
+        def after(session: Session, stored: int) -> Session:
+            return dataclasses.replace(session, chunks=chunk.number, metadata=str(stored))
+
+        progress = self._uploads.append(
+            session,
+            boundary,
+            request.body,
+            request.length,
+            is_last=chunk.is_last,
+            after=after,
+            restart=True,
+            **claims,
+        )
+        return self._answer(request, progress)
+
+    def _session(self, request: Request, dialect: str) -> Session | None:
+        """The slot's session, which is open or has become the file that is stored there now; the one of
+        ``X-Session-Token`` if that is given. Raises ``SessionUnknown`` if that belongs to another slot, or nothing is
+        left of it, and ``SessionConflict`` if the session is of another dialect."""
+        token = request.header("X_SESSION_TOKEN")
+        if token is None:
+            session = self._uploads.find(request.name)
+            if session is None:
+                return self._uploads.find_finished(request.name, dialect)
+        else:
+            session = self._uploads.get(token)
+            if session.path != request.name.path or session.slot is None:
+                raise SessionUnknown
+            if session.state is State.FINISHED and not self._uploads.is_stored(session):
+                raise SessionUnknown
+        _check_dialect(session, dialect)
+        return session
+
+    def _create(
+        self,
+        request: Request,
+        length: int | None,
+        content_type: str | None,
+        dialect: str,
+        *,
+        begins: bool,
+        count: int = 0,
+    ) -> Session:
+        """A new session for a piece that ``begins`` the file; any other has nothing to go on from. Raises
+        ``OffsetMismatch``, ``NameTaken``, and ``SessionConflict`` if another dialect was faster. ``count``: chunks."""
+        if not begins:
+            self._uploads.check_name(request.name)
+            raise OffsetMismatch(0)
+        session = self._uploads.create(
+            Plan(
+                request.name,
+                length,
+                content_type,
+                owner_of(request),
+                by_slot=True,
+                dialect=dialect,
+                chunk_count=count,
+                metadata="0" if dialect == NUMBERED else "",
+            )
+        )
+        _check_dialect(session, dialect)
+        return session
+
+    def _answer(self, request: Request, progress: Progress[FileInfo]) -> Response:
+        headers = self._progress_headers(progress.session, progress.offset)
+        if progress.facts is None:
+            return Response(HTTPStatus.ACCEPTED, headers)
+        headers += [("Location", self._locations.of_file(request.name)), ("ETag", progress.facts.etag)]
+        return Response(HTTPStatus.CREATED, headers, stored=True)
+
+    def _stored_before(self, request: Request, session: Session) -> Response:
+        """To a piece of an upload that is complete: its client has not heard so."""
+        headers = self._progress_headers(session, session.length or 0)
+        headers.append(("Location", self._locations.of_file(request.name)))
+        if session.etag:
+            headers.append(("ETag", session.etag))
+        return Response(HTTPStatus.OK, headers)
+
+    def _progress_headers(self, session: Session, offset: int) -> Headers:
+        token = self._uploads.token_of(session)
+        return [("Upload-Offset", str(offset)), *([("X-Session-Token", token)] if token is not None else [])]
+
+    def unfinished(self, request: Request, may_know: Callable[[Session], bool]) -> Session | None:
+        """The open session of a slot that is probed with HEAD; ``None`` if there is none that can go on, or none that
+        the client ``may_know`` of. Raises ``SessionExpired``."""
+        session = self._uploads.find(request.name, may_know)
+        return None if session is not None and self._uploads.has_lost(session) else session
+
+    def knows_token(self, request: Request, session: Session) -> bool:
+        """Whether the request proves its right by the session's token."""
+        token = request.header("X_SESSION_TOKEN")
+        return token is not None and is_of(session, token)
+
+    def probe(self, session: Session) -> Response:
+        """How far an upload is, for the client to go on from there."""
+        progress = self._uploads.progress(session)
+        offset = progress.offset
+        if session.dialect == NUMBERED and not progress.is_finished:
+            # What arrived of a chunk that is not complete is sent anew: the client goes on at the chunk's beginning.
+            offset = _boundary(self._uploads.up_to_date(session, _boundary(session)))
+        headers = [*self._progress_headers(session, offset), ("Cache-Control", "no-store")]
+        if session.length is not None:
+            headers.append(("Upload-Length", str(session.length)))
+        return Response(HTTPStatus.OK, headers)
+
+
+class _Claims(TypedDict):
+    digest: Digests | None
+    file_digest: Digests | None
+
+
+def _claims(request: Request) -> _Claims:
+    """What the request claims of its piece, and of the whole file. Raises ``BadRequest``."""
+    return {"digest": digests_of_body(request.environ), "file_digest": digests_of_file(request.environ)}
+
+
+def _boundary(session: Session) -> int:
+    """Where the next numbered chunk begins in the file: that is what such a session keeps as its ``metadata``."""
+    return int(session.metadata or 0)
+
+
+def _check_dialect(session: Session, dialect: str) -> None:
+    """What one dialect has acknowledged would be news to the other: a chunk that is not complete is sent anew, and a
+    range lies between no chunks. Raises ``SessionConflict``, without an offset, at which this piece would not fit."""
+    if session.dialect != dialect:
+        raise SessionConflict(
+            "This upload was begun with Content-Range: go on with that."
+            if session.dialect == RANGE
+            else "This upload was begun in numbered chunks: go on with those."
+        )
+
+
+def _check_numbers(session: Session, chunk: NumberedChunk) -> None:
+    """All chunks say the same of the whole file. Raises ``SessionConflict``."""
+    if session.chunk_count not in (0, chunk.chunks):
+        raise SessionConflict(f"X-Total-Chunks was {session.chunk_count} before.")
+    if chunk.total != session.length and not (chunk.total is None and session.state is State.FINISHED):
+        raise SessionConflict("X-File-Size was another before.")

@@ -1,0 +1,250 @@
+"""The chain over stores in memory, for what cannot be timed with real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from hmacfs.errors import SessionStoreBusy, SessionStoreUnavailable
+from hmacfs.sessions.codec import supersedes
+from hmacfs.sessions.replicated import ReplicatedSessionStore
+from hmacfs.uploads.session import Session, State
+from tests.servers import wait_until
+
+
+class Store:
+    """A replica with what the chain needs of it here. While it is ``away`` it cannot be reached; a write waits for
+    ``may_write`` before it is there to be read."""
+
+    timeout, concurrency, is_durable = 5.0, 100, True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.away = False
+        self.records: dict[str, Session] = {}
+        self.writing = 0
+        self.may_write = threading.Event()
+        self.may_write.set()
+
+    def _check(self) -> None:
+        if self.away:
+            raise SessionStoreUnavailable
+
+    def ping(self) -> None:
+        self._check()
+
+    def get(self, key: str) -> Session | None:
+        self._check()
+        return self.records.get(key)
+
+    def put(self, session: Session) -> Session:
+        self._check()
+        self.writing += 1
+        self.may_write.wait(10)
+        stored = self.records.get(session.key)
+        if stored is None or supersedes(session, stored):
+            stored = self.records[session.key] = session
+        return stored
+
+    def create(self, session: Session) -> bool:
+        return self.put(session) == session
+
+    def keys_since(self, touched: float) -> list[str]:
+        self._check()
+        return [key for key, session in self.records.items() if session.touched >= touched]
+
+    def find_finished(self, slot: str) -> Session | None:
+        self._check()
+        found = (one for one in self.records.values() if one.slot == slot and one.state is State.FINISHED)
+        return next(found, None)
+
+    def is_complete(self) -> bool:
+        return True
+
+    def mark_complete(self) -> None:
+        pass
+
+    def on_loss(self, callback: Callable[[], None]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Pair:
+    def __init__(self) -> None:
+        self.first, self.second = Store("redis"), Store("postgres")
+        stores: Any = (self.first, self.second)
+        self.chain = ReplicatedSessionStore(stores, ttl=3600, retry_delay=0.01)
+
+    def lose_first(self) -> None:
+        self.first.away = True
+        self.chain.ping()
+        assert self.chain.status().active == "postgres"
+
+    def first_comes_back(self) -> None:
+        """And is brought up to date."""
+        self.first.away = False
+        first = self.chain._links[0]
+        wait_until(lambda: first.is_healthy and first.behind is None, what="the first store's return")
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.chain.close()
+
+
+def session() -> Session:
+    now = time.time()
+    return Session("key", "a", "a", 10, None, "192.0.2.1", now, now)
+
+
+@pytest.mark.parametrize("operation", ["create", "save"])
+def test_what_was_written_while_a_store_came_back_is_in_it(pair: Pair, operation: str) -> None:
+    """It came back too late to be written to, and was brought up to date too early to be given it."""
+    written = session()
+    if operation == "save":
+        assert pair.chain.create(written)
+        written = dataclasses.replace(written, chunks=1)
+    pair.lose_first()
+    pair.second.may_write.clear()
+    already = pair.second.writing
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(getattr(pair.chain, operation), written)
+        wait_until(lambda: pair.second.writing > already, what="the write to the second store")
+        pair.first_comes_back()
+        pair.second.may_write.set()
+        result = writing.result(10)
+    stored = pair.second.records["key"]
+    assert result is True if operation == "create" else result == stored
+    assert pair.first.records["key"] == stored
+    assert pair.chain.get("key") == stored
+
+
+def test_a_newer_copy_is_not_given_up_for_an_older_one_because_its_store_was_lost(pair: Pair) -> None:
+    """Between the reading of the copy and the comparison with the other store's."""
+    older = session()
+    assert pair.chain.create(older)
+    newer = pair.first.put(dataclasses.replace(older, chunks=1, revision=5))
+    pair.lose_first()
+    assert pair.chain._newest(newer) == newer
+
+
+def test_a_finished_session_that_one_store_has_forgotten_is_found_in_the_other(pair: Pair) -> None:
+    ended = dataclasses.replace(session(), state=State.FINISHED, revision=1)
+    pair.second.records["key"] = ended
+    assert pair.chain.find_finished("a") == ended
+    assert pair.first.records["key"] == ended, "and put back"
+    assert pair.chain.find_finished("b") is None
+    pair.lose_first()
+    assert pair.chain.find_finished("a") == ended
+    pair.second.away = True
+    with pytest.raises(SessionStoreUnavailable):
+        pair.chain.find_finished("a")
+
+
+def test_a_finished_session_that_went_on_in_the_other_store_is_none(pair: Pair) -> None:
+    """The slot's index of a store that was away is behind."""
+    assert pair.chain.create(session())
+    pair.lose_first()
+    gone = pair.chain.save(dataclasses.replace(session(), state=State.ABORTED))
+    pair.first.records["key"] = dataclasses.replace(session(), state=State.FINISHED)
+    pair.first.away = False
+    first = pair.chain._links[0]
+    wait_until(lambda: first.is_healthy, what="the first store's return")
+    assert pair.chain.find_finished("a") is None
+    assert pair.first.records["key"].revision <= gone.revision
+
+
+class Slow(Store):
+    """One operation at a time, each of which waits for ``may_answer``."""
+
+    timeout, concurrency = 0.5, 1
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.may_answer = threading.Semaphore(0)
+        self.asked = 0
+
+    def get(self, key: str) -> Session | None:
+        self.asked += 1
+        assert self.may_answer.acquire(timeout=10)
+        return super().get(key)
+
+
+def ask(chain: ReplicatedSessionStore, key: str = "any") -> str:
+    try:
+        chain.get(key)
+    except SessionStoreBusy:
+        return "busy"
+    except SessionStoreUnavailable:
+        return "lost"
+    return "answered"
+
+
+def keep_answering(store: Slow, stop: threading.Event) -> None:
+    while not stop.wait(0.05):
+        store.may_answer.release()
+
+
+@pytest.fixture
+def slow() -> Iterator[tuple[Slow, ReplicatedSessionStore]]:
+    store = Slow("postgres")
+    stores: Any = [store]
+    chain = ReplicatedSessionStore(stores, ttl=3600, retry_delay=60)
+    yield store, chain
+    store.may_answer.release(1000)
+    chain.close()
+
+
+def test_a_crowd_is_no_failure_of_a_store_that_answers(slow: tuple[Slow, ReplicatedSessionStore]) -> None:
+    store, chain = slow
+    stop = threading.Event()
+    with ThreadPoolExecutor(41) as pool:
+        pool.submit(keep_answering, store, stop)
+        outcomes = list(pool.map(lambda _: ask(chain), range(40)))
+        stop.set()
+    assert {"busy", "answered"} == set(outcomes)
+    assert chain.status().active == "postgres"
+
+
+def test_a_store_that_answers_nobody_is_lost_however_many_wait(slow: tuple[Slow, ReplicatedSessionStore]) -> None:
+    store, chain = slow
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, chain) for _ in range(8)]
+        wait_until(lambda: chain.status().active == "", what="the loss")
+        store.may_answer.release(8)
+        outcomes = [one.result() for one in asked]
+    assert "busy" not in outcomes
+    assert "lost" in outcomes
+
+
+def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> None:
+    first, second = Store("redis"), Slow("postgres")
+    stores: Any = [first, second]
+    chain = ReplicatedSessionStore(stores, ttl=3600, retry_delay=60)
+    link, stop = chain._links[1], threading.Event()
+    written = Session("t" * 43, "path", "path", 5, None, "", 0.0, 0.0)
+    with ThreadPoolExecutor(50) as pool:
+        crowd = [pool.submit(link.call, lambda store: store.get("any")) for _ in range(40)]
+        wait_until(lambda: second.asked == 1, what="the crowd")
+        writing = pool.submit(chain.save, written)
+        wait_until(lambda: bool(first.records), what="the first write")
+        pool.submit(keep_answering, second, stop)
+        writing.result()
+        stop.set()
+        second.may_answer.release(100)
+        for one in crowd:
+            one.exception()
+    assert second.records.keys() == first.records.keys()
+    assert link.is_healthy
+    assert link.behind is None
+    chain.close()
