@@ -278,3 +278,12 @@ def test_the_shipped_nginx_configuration_can_be_measured() -> None:
     assert len(re.findall(r"^ +location /upload/ {", site, re.MULTILINE)) == 1
     with pytest.raises(Unavailable, match="does not look as expected"):
         shipped_site(text.replace("listen 80;", "listen 8080;"), port=81, socket=Path("/s"), store=Path("/d"))
+
+
+def test_the_calls_of_small_requests_are_counted() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.calls"], capture_output=True, text=True, check=True)
+    lines = [line.partition(":") for line in done.stdout.splitlines()]
+    assert [name for name, _, _ in lines] == [
+        "PUT 1 KiB", "GET 1 KiB", "PATCH 1 KiB, not the last", "PATCH 1 KiB, the last"
+    ]  # fmt: skip
+    assert all(20 < int(text.split()[0]) < 1000 for _, _, text in lines)
