@@ -27,7 +27,7 @@ class HmacfsError(Exception):
 
 
 class BadName(HmacfsError):
-    """The path is no legal name of a stored file (PROTOCOL.md section 1)."""
+    """The path is no legal name of a stored file (docs/protocol.md, section 1)."""
 
     reason = "bad-name"
     sentence = "The path is not a legal file name."

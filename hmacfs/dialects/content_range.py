@@ -1,4 +1,4 @@
-"""Pieces as ``Content-Range`` on the slot URL (PROTOCOL section 6.1). Pure."""
+"""Pieces as ``Content-Range`` on the slot URL (docs/protocol.md, section 6.1). Pure."""
 
 from __future__ import annotations
 

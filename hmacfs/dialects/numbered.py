@@ -1,4 +1,4 @@
-"""Numbered chunks with the original's headers on the slot URL (PROTOCOL section 6.2). Pure."""
+"""Numbered chunks with the original's headers on the slot URL (docs/protocol.md, section 6.2). Pure."""
 
 from __future__ import annotations
 

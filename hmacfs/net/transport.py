@@ -26,7 +26,7 @@ R = TypeVar("R")
 _READ, _WRITE = 1, 2
 
 #: How long a transfer that never has to wait may keep the event loop. Yielding goes through the poller: a plain
-#: ``sleep(0)`` only queues a callback, and other sockets are not looked at for dozens of them (FACTS, section 3).
+#: ``sleep(0)`` only queues a callback, and other sockets are not polled for dozens of them (docs/facts.md, section 3).
 QUANTUM_SECONDS = 0.003
 #: The same for a peer on this machine that has its next small request here before the last answer is done with. With
 #: 32 such connections 3 ms make the slowest of a hundred requests take 40 ms, this 14; it costs 3 to 6 % of the rate.

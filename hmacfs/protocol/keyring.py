@@ -1,4 +1,4 @@
-"""The server's secrets, and the MACs of PROTOCOL section 2 made with them. Pure."""
+"""The server's secrets, and the MACs of docs/protocol.md, section 2 made with them. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a URL path to the name of a stored file: the one gate for every name from outside (PROTOCOL section 1)."""
+"""From a URL path to the name of a stored file: the gate for every name from outside (docs/protocol.md, section 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judging a request by its signature (PROTOCOL section 2). Pure: secrets and the time are arguments."""
+"""Judging a request by its signature (docs/protocol.md, section 2). Pure: secrets and the time are arguments."""
 
 from __future__ import annotations
 

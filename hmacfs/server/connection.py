@@ -1,9 +1,9 @@
 """One client connection: requests in, answers out, until either side has had enough.
 
 gunicorn's own loop for gevent costs more than everything else a small request needs, stalls the whole worker when a
-client keeps sending what was refused, and hides the socket from the code that moves bytes (FACTS, sections 2, 3, 12).
-This one is PEP 3333 for a single application whose dynamic answers are small: bodies other than ``FileSlice`` are
-joined before they are sent.
+client keeps sending what was refused, and hides the socket from the code that moves bytes (docs/facts.md, sections 2, 3
+and 12). This one is PEP 3333 for a single application whose dynamic answers are small: bodies other than ``FileSlice``
+are joined before they are sent.
 """
 
 from __future__ import annotations

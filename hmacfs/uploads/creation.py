@@ -1,4 +1,4 @@
-"""Beginning an upload, and how many may be open at once (PROTOCOL section 6).
+"""Beginning an upload, and how many may be open at once (docs/protocol.md, section 6).
 
 A signature is the right to one file, so the uploads of one path share it: beyond ``MaxSessionsPerPath`` a new one ends
 the one that was silent longest, and of those that have ended as many are remembered. What is left to bound is how many

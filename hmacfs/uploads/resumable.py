@@ -1,4 +1,4 @@
-"""The use cases of an upload session: create, append, probe, finish, abort, expire (PROTOCOL section 6).
+"""The use cases of an upload session: create, append, probe, finish, abort, expire (docs/protocol.md, section 6).
 
 One core for all dialects. What is stored is the truth about the offset; the session's record only says what the upload
 is to become.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.uploads.session import Session
 
-#: No signed path or method begins with NUL, so no signature of PROTOCOL section 2 is ever a token.
+#: No signed path or method begins with NUL, so no signature of docs/protocol.md, section 2 is ever a token.
 _PURPOSE = b"\0hmacfs session token\0"
 _TOKEN = re.compile(r"s[A-Za-z0-9_-]{43}")
 #: Those of 1.0.0, whose records and files have the token itself for a key. Today's keys have another length, so none of

@@ -139,9 +139,9 @@ class UploadFile(Generic[BodyT, FactsT]):
 
         length: what the request declares, ``None`` if it does not; binds_length: whether the signature covers it;
         digest: what the request claims of the bytes.
-        All that can be known beforehand is checked before a byte of the body is asked for, in PROTOCOL's order. Raises
-        ``LengthRequired``, ``TooLarge``, ``NameTaken``, ``UploadRunning``, ``NoSpace``,
-        ``TooMuchReserved``, ``StorageFailed``, ``TakenOver``, and what the body and the digest raise.
+        All that can be known beforehand is checked before a byte of the body is asked for, in the order of
+        docs/protocol.md, section 3. Raises ``LengthRequired``, ``TooLarge``, ``NameTaken``, ``UploadRunning``,
+        ``NoSpace``, ``TooMuchReserved``, ``StorageFailed``, ``TakenOver``, and what the body and the digest raise.
         """
         if length is None and binds_length:
             raise LengthRequired

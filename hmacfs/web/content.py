@@ -1,4 +1,4 @@
-"""What a request's body is by its headers, and whether it can be stored as it comes (PROTOCOL section 3)."""
+"""What a request's body is by its headers, and whether it can be stored as it comes (docs/protocol.md, section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a stored file is served: type, disposition, validators, caching (PROTOCOL section 4)."""
+"""How a stored file is served: type, disposition, validators, caching (docs/protocol.md, section 4)."""
 
 from __future__ import annotations
 

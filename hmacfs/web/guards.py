@@ -1,4 +1,4 @@
-"""What a request must pass before a view sees it, as decorators, in the order of PROTOCOL section 3."""
+"""What a request must pass before a view sees it, as decorators, in the order of docs/protocol.md, section 3."""
 
 from __future__ import annotations
 

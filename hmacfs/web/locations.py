@@ -1,4 +1,4 @@
-"""URL paths as clients know them, for ``Location`` (PROTOCOL section 3). Pure."""
+"""URL paths as clients know them, for ``Location`` (docs/protocol.md, section 3). Pure."""
 
 from __future__ import annotations
 

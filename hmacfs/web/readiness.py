@@ -1,4 +1,4 @@
-"""Whether the process is up, and whether it can serve (PROTOCOL section 7)."""
+"""Whether the process is up, and whether it can serve (docs/protocol.md, section 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads in pieces on the slot URL itself: Content-Range and numbered chunks (PROTOCOL sections 6.1 and 6.2)."""
+"""Uploads in pieces on the slot URL: Content-Range and numbered chunks (docs/protocol.md, sections 6.1 and 6.2)."""
 
 from __future__ import annotations
 

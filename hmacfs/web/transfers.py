@@ -1,4 +1,4 @@
-"""The upload and download routes (PROTOCOL sections 3 to 6)."""
+"""The upload and download routes (docs/protocol.md, sections 3 to 6)."""
 
 from __future__ import annotations
 

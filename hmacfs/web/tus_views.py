@@ -1,4 +1,4 @@
-"""tus 1.0.0 (PROTOCOL section 6.3): created on the slot URL, continued on a URL that is a capability of its own."""
+"""tus 1.0.0 (docs/protocol.md, section 6.3): created on the slot URL, continued on a URL that is a capability."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Clients that upload in pieces, one class for each dialect of PROTOCOL section 6, and how a sensible client goes on
-whatever happens."""
+"""Clients that upload in pieces, one class for each dialect (docs/protocol.md, section 6), and how a sensible client
+goes on whatever happens."""
 
 from __future__ import annotations
 

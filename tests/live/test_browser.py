@@ -1,4 +1,4 @@
-"""What a real browser does with the files: it plays and shows what it may, and runs nothing (PROTOCOL section 4)."""
+"""What a real browser does with files: it plays and shows what it may, runs nothing (docs/protocol.md, section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GET, HEAD, OPTIONS and the other methods over real sockets (PROTOCOL sections 4, 5 and 7)."""
+"""GET, HEAD, OPTIONS and the other methods over real sockets (docs/protocol.md, sections 4, 5 and 7)."""
 
 from __future__ import annotations
 

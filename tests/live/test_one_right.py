@@ -1,4 +1,4 @@
-"""What one slot is good for, whatever is tried with it: attacks on upload sessions (PROTOCOL section 6)."""
+"""What one slot is good for, whatever is tried with it: attacks on upload sessions (docs/protocol.md, section 6)."""
 
 from __future__ import annotations
 

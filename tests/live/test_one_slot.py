@@ -1,4 +1,4 @@
-"""A slot that is used in several ways, and answers that were lost (PROTOCOL sections 6.1 and 6.2)."""
+"""A slot that is used in several ways, and answers that were lost (docs/protocol.md, sections 6.1 and 6.2)."""
 
 from __future__ import annotations
 

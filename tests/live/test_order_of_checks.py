@@ -1,4 +1,4 @@
-"""In which order a request that has several faults hears of them (PROTOCOL section 3), in every dialect."""
+"""In which order a request that has several faults hears of them (docs/protocol.md, section 3), in every dialect."""
 
 from __future__ import annotations
 

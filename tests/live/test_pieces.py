@@ -1,4 +1,4 @@
-"""Uploads in pieces on the wire (PROTOCOL section 6), answered by any of several workers."""
+"""Uploads in pieces on the wire (docs/protocol.md, section 6), answered by any of several workers."""
 
 from __future__ import annotations
 

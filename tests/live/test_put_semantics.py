@@ -1,4 +1,4 @@
-"""What a PUT's headers ask for is done or refused, never ignored (PROTOCOL section 3)."""
+"""What a PUT's headers ask for is done or refused, never ignored (docs/protocol.md, section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one slot and one client can take by uploads that are running (PROTOCOL section 3, "One right, one share")."""
+"""What one slot and one client can take by running uploads (docs/protocol.md, section 3, "One right, one share")."""
 
 from __future__ import annotations
 

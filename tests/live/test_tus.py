@@ -1,5 +1,5 @@
 """tus beyond one upload's way through: types that a signature covers, lengths that are told later, and what an upload's
-own URL gives before, after and instead of its completion (PROTOCOL section 6.3)."""
+own URL gives before, after and instead of its completion (docs/protocol.md, section 6.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PUT over real sockets (PROTOCOL sections 1 to 3)."""
+"""PUT over real sockets (docs/protocol.md, sections 1 to 3)."""
 
 from __future__ import annotations
 

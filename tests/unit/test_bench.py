@@ -22,7 +22,7 @@ from bench.works import Entry, Work, select
 from bench.wrk import WrkResult
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-# PROTOCOL.md, scheme v
+# docs/protocol.md, section 2, scheme v
 VECTOR_SECRET = "a-horse-is-a-horse-even-is-a-jet"
 VECTOR_NAME = "9f1c2d3e-4b5a-4c6d-8e7f-0a1b2c3d4e5f/photo.jpg"
 VECTOR_MAC = "325f6a670a2eadef1a1642aa8ac29e9fc0b8ba8e00ac365207dda882702e2594"

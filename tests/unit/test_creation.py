@@ -1,4 +1,4 @@
-"""How many uploads may be open at once, and for how long (PROTOCOL section 6)."""
+"""How many uploads may be open at once, and for how long (docs/protocol.md, section 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each dialect's headers say, and what they may not say (PROTOCOL section 6)."""
+"""What each dialect's headers say, and what they may not say (docs/protocol.md, section 6)."""
 
 from __future__ import annotations
 

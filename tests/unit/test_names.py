@@ -1,4 +1,4 @@
-"""The gate for names (PROTOCOL section 1)."""
+"""The gate for names (docs/protocol.md, section 1)."""
 
 from __future__ import annotations
 

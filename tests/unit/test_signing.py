@@ -1,4 +1,4 @@
-"""The signature schemes, with the vectors of PROTOCOL section 2."""
+"""The signature schemes, with the vectors of docs/protocol.md, section 2."""
 
 from __future__ import annotations
 
