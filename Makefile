@@ -24,7 +24,7 @@ PACKAGING := setup.cfg setup.py pyproject.toml requirements.txt requirements-pro
 SUITE := trixie
 PORTABLE := tests/unit tests/live/test_xmpp.py tests/live/test_nginx.py tests/live/test_haproxy.py
 
-.PHONY: help setup run servers test test-debian fuzz lint bench lock hashes clean
+.PHONY: help setup run servers test test-debian fuzz lint bench changelog lock hashes clean
 .NOTPARALLEL:
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make fuzz    look for inputs that break a rule: make fuzz SECONDS=600, the same again with SEED=N, some with FUZZ=pure"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure against nginx, Go and a plain Flask view"
+	@echo "make changelog   move the files of changes/ into CHANGELOG.md"
 	@echo "make lock    pin the newest versions in requirements.txt, with their hashes in requirements-production.txt"
 	@echo "make clean   remove what these made, but for config.toml and data"
 	@echo "Another Python than python3: make PYTHON=python3.13 ..."
@@ -111,6 +112,9 @@ lint: setup $(TEST_STAMP)
 
 bench: setup servers $(BENCH_STAMP)
 	$(BIN)/python -m bench $(BENCH)
+
+changelog: setup
+	@$(BIN)/python -m tests.changelog
 
 # The hashes are the index's own, of every file of a release: with them pip takes no other, wherever it comes from.
 LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint requirements.txt \

@@ -110,7 +110,7 @@ def test_the_sdist_is_the_project(built: Path) -> None:
         *HASHED,
     ):
         assert name in found
-    for folder in ("deploy", "docs", "tests", "bench", "hmacfs"):
+    for folder in ("changes", "deploy", "docs", "tests", "bench", "hmacfs"):
         files = {
             str(p.relative_to(ROOT)) for p in (ROOT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts
         }
