@@ -58,11 +58,12 @@ class Session:
         ``Limits.deadline``.
     state: see ``State``.
     chunks: numbered chunks completed so far (0 for other dialects).
+    next_chunk_at: the byte of the file at which the next numbered chunk begins (0 for other dialects).
     chunk_count: how many numbered chunks the file will have; 0 for other dialects, and where it is not recorded.
     dialect: the name of the dialect that made it; a slot takes pieces of that one only. Opaque to the core.
     etag: the finished file's entity tag, by which it is told from another file of that name; empty until then, and
         where it is not recorded.
-    metadata: what a dialect must give back unchanged (tus: ``Upload-Metadata``); opaque to the core.
+    metadata: the ``Upload-Metadata`` of a tus upload, to be given back unchanged; empty for other dialects.
     nonce: what the token is derived from; empty for sessions of 1.0.0, whose key is their token.
     revision: raised by one at each save, so that of two copies the newer is known.
     """
@@ -84,6 +85,7 @@ class Session:
     etag: str = ""
     nonce: str = ""
     site: str = ""
+    next_chunk_at: int = 0
 
     def expires(self, ttl: float) -> float:
         """Unix seconds at which the session ends if nothing more comes; ``ttl`` in seconds since the last byte."""

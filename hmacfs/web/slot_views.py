@@ -87,8 +87,8 @@ class SlotViews:
             begins = chunk.number == 1
             session = self._create(request, chunk.total, content_type, NUMBERED, begins=begins, count=chunk.chunks)
         elif session.state is State.OPEN:
-            session = self._uploads.up_to_date(session, _boundary(session))
-        boundary = _boundary(session)
+            session = self._uploads.up_to_date(session, session.next_chunk_at)
+        boundary = session.next_chunk_at
         _check_numbers(session, chunk)
         if session.state is State.FINISHED:
             return self._stored_before(request, session)
@@ -98,7 +98,7 @@ class SlotViews:
             raise OffsetMismatch(boundary)
 
         def after(session: Session, stored: int) -> Session:
-            return dataclasses.replace(session, chunks=chunk.number, metadata=str(stored))
+            return dataclasses.replace(session, chunks=chunk.number, next_chunk_at=stored)
 
         progress = self._uploads.append(
             session,
@@ -154,7 +154,6 @@ class SlotViews:
                 by_slot=True,
                 dialect=dialect,
                 chunk_count=count,
-                metadata="0" if dialect == NUMBERED else "",
             )
         )
         _check_dialect(session, dialect)
@@ -196,7 +195,7 @@ class SlotViews:
         offset = progress.offset
         if session.dialect == NUMBERED and not progress.is_finished:
             # What arrived of a chunk that is not complete is sent anew: the client goes on at the chunk's beginning.
-            offset = _boundary(self._uploads.up_to_date(session, _boundary(session)))
+            offset = self._uploads.up_to_date(session, session.next_chunk_at).next_chunk_at
         headers = [*self._progress_headers(session, offset), ("Cache-Control", "no-store")]
         if session.length is not None:
             headers.append(("Upload-Length", str(session.length)))
@@ -211,11 +210,6 @@ class _Claims(TypedDict):
 def _claims(request: Request) -> _Claims:
     """What the request claims of its piece, and of the whole file. Raises ``BadRequest``."""
     return {"digest": digests_of_body(request.environ), "file_digest": digests_of_file(request.environ)}
-
-
-def _boundary(session: Session) -> int:
-    """Where the next numbered chunk begins in the file: that is what such a session keeps as its ``metadata``."""
-    return int(session.metadata or 0)
 
 
 def _check_dialect(session: Session, dialect: str) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.redis_address import parse_redis_address
 from hmacfs.redis_client import connect
-from hmacfs.sessions import schema
+from hmacfs.sessions import redis_store, schema, sql
 from hmacfs.sessions.codec import digest
 from hmacfs.sessions.database_spec import DatabaseSpec
 from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
@@ -472,8 +472,24 @@ def _columns_of_the_first_release(table: sa.TableClause) -> sa.TableClause:
 
 def _record_of_the_first_release(made: Session) -> str:
     fields = dataclasses.asdict(made)
-    later = {"key", "dialect", "chunk_count", "etag", "nonce", "site"}
+    later = {"key", "dialect", "chunk_count", "etag", "nonce", "site", "next_chunk_at"}
     return json.dumps({"token": made.key, **{name: fields[name] for name in fields if name not in later}})
+
+
+def test_a_record_of_the_first_release_says_where_the_next_chunk_begins(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = backend.open()
+    store.ping()
+    made = session(dialect="numbered", next_chunk_at=40_000, chunks=1)
+    with monkeypatch.context() as patched:
+        for module in (sql, redis_store):
+            older = lambda one: _record_of_the_first_release(dataclasses.replace(one, metadata="40000"))  # noqa: E731
+            patched.setattr(module, "encode", older)
+        assert store.create(made)
+    assert store.get(made.key) == store.find(made.path) == made
+    saved = store.save(dataclasses.replace(made, next_chunk_at=80_000, chunks=2))
+    assert store.get(made.key) == saved
 
 
 @pytest.mark.parametrize("is_broken_off", [False, True])
@@ -516,7 +532,8 @@ def test_the_tables_of_the_first_release_are_upgraded(
     assert upgraded.find_finished(made[1].path) is None
     assert upgraded.find_finished(made[0].path) is None
     assert upgraded.get(made[0].key) == dataclasses.replace(made[0], dialect="tus")
-    assert upgraded.get(made[1].key) == dataclasses.replace(made[1], dialect="numbered")
+    numbered = dataclasses.replace(made[1], dialect="numbered", metadata="", next_chunk_at=40_000)
+    assert upgraded.get(made[1].key) == numbered
     assert upgraded.find(made[-1].path) == dataclasses.replace(made[-1], dialect="range")
     ended = upgraded.save(dataclasses.replace(made[-1], state=State.FINISHED))
     assert upgraded.find_finished(made[-1].path) == ended

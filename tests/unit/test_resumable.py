@@ -631,7 +631,7 @@ def test_an_upload_ends_if_its_file_is_not_the_announced_one(world: World) -> No
 
 
 def counting(session: Session, stored: int) -> Session:
-    return dataclasses.replace(session, chunks=session.chunks + 1, metadata=str(stored))
+    return dataclasses.replace(session, chunks=session.chunks + 1, next_chunk_at=stored)
 
 
 def test_a_piece_starts_over_from_its_boundary(world: World) -> None:
@@ -640,7 +640,7 @@ def test_a_piece_starts_over_from_its_boundary(world: World) -> None:
         world.uploads.append(session, 30, Body(b"garbage", IncompleteBody()), 70, after=counting, restart=True)
     assert world.record(session).chunks == 1
     session = world.append(session, 30, CONTENT[30:60], after=counting, restart=True).session
-    assert (session.chunks, session.metadata) == (2, "60")
+    assert (session.chunks, session.next_chunk_at) == (2, 60)
     assert world.append(session, 60, CONTENT[60:], after=counting, restart=True).is_finished
     assert world.file() == CONTENT
 
