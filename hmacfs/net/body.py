@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import gevent
 
-from hmacfs.errors import BadBody, HmacfsError, IncompleteBody, PeerTimeout, TooLarge
+from hmacfs.errors import BadBody, IncompleteBody, PeerTimeout, TooLarge
 from hmacfs.net.transport import ReceiveBuffer, TransportTimeout
+from hmacfs.protocol.http1.chunks import ChunkParser, find_end
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -209,33 +210,9 @@ class SocketBody(_OwnBody):
         return count
 
 
-class _Arrived(ReceiveBuffer):
-    """What has been read ahead, as if the stream ended there."""
-
-    __slots__ = ()
-
-    def __init__(self, data: bytes) -> None:
-        self.count, self._data, self._start = len(data), data, 0
-
-    def more(self, timeout: float | None) -> bool:
-        del timeout
-        return False
-
-    def read_into(self, view: memoryview, timeout: float | None) -> int:
-        del timeout
-        data = self.take(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-
 class ChunkedBody(_OwnBody):
-    """A body in chunked transfer coding (RFC 9112 section 7.1). Trailers are read and dropped."""
+    """A body in chunked transfer coding. Trailers are read and dropped."""
 
-    #: A chunk's size line, extensions included. RFC 9112 asks for a limit and leaves it open.
-    LINE_LIMIT = 4096
-    TRAILER_LIMIT = 64
-    #: Of a chunk's size, in hexadecimal, zeros in front aside: more than any file has.
-    DIGITS_LIMIT = 15
     #: How many chunks are parsed at once to discard a body. More of them are no small body.
     DISCARDED_CHUNKS = 64
 
@@ -243,70 +220,35 @@ class ChunkedBody(_OwnBody):
         self, receive_buffer: ReceiveBuffer, timeout: float, on_first_read: Callable[[], None] | None = None
     ) -> None:
         super().__init__(receive_buffer, None, timeout, on_first_read)
-        self._chunk_left = 0
-        self._started = False
+        self._framing = ChunkParser()
 
     def discard(self, at_most: int) -> int | None:
         del at_most  # how much is still to come is not known
         if not self.is_untouched:
             return None
-        ahead = self.receive_buffer.ahead
-        arrived = _Arrived(ahead)
-        body = ChunkedBody(arrived, self.timeout)
-        scratch = bytearray(len(ahead) or 1)
         try:
-            for _ in range(self.DISCARDED_CHUNKS):
-                body.readinto(scratch)
-        except HmacfsError:  # its end is not here, or it is malformed
+            end = find_end(self.receive_buffer.ahead, self.DISCARDED_CHUNKS)
+        except (BadBody, TooLarge):
             return None
-        if not body.is_complete:
+        if end is None:
             return None
-        self.receive_buffer.take(len(ahead) - arrived.count)
+        self.receive_buffer.take(end)
         return 0
 
     def _read_some(self, view: memoryview) -> int:
         self.send_continue()
-        if self._chunk_left == 0:
-            self._chunk_left = self._next_chunk()
-            if self._chunk_left == 0:
-                self._skip_trailers()
+        while not self._framing.content_left:
+            if not self.receive_buffer.count and not self._waiting(self.receive_buffer.more, self.timeout):
+                raise IncompleteBody
+            self.receive_buffer.consume(self._framing.feed)
+            if self._framing.is_complete:
                 self.length = self.received
                 return 0
-        count = self._read(view[: self._chunk_left])
+        count = self._read(view[: self._framing.content_left])
         if count == 0:
             raise IncompleteBody
-        self._chunk_left -= count
+        self._framing.advance(count)
         return count
-
-    def _next_chunk(self) -> int:
-        if self._started and self._line() != b"":
-            raise BadBody
-        self._started = True
-        digits, _, _ = self._line().partition(b";")
-        digits = digits.rstrip(b" \t")
-        # int() alone would take "+5", "0x5", "5_0" and spaces, which another parser on the way may read differently.
-        if not digits or digits.strip(b"0123456789abcdefABCDEF"):
-            raise BadBody
-        if len(digits.lstrip(b"0")) > self.DIGITS_LIMIT:
-            raise TooLarge
-        return int(digits, 16)
-
-    def _skip_trailers(self) -> None:
-        for _ in range(self.TRAILER_LIMIT):
-            if self._line() == b"":
-                return
-        raise BadBody
-
-    def _line(self) -> bytes:
-        while (end := self.receive_buffer.find(b"\n")) < 0:
-            if self.receive_buffer.count > self.LINE_LIMIT:
-                raise BadBody
-            if not self._waiting(self.receive_buffer.more, self.timeout):
-                raise IncompleteBody
-        line = bytes(self.receive_buffer.take(end + 1))
-        if not line.endswith(b"\r\n") or len(line) > self.LINE_LIMIT or b"\r" in line[:-2]:
-            raise BadBody
-        return line[:-2]
 
 
 class _Stream(Protocol):

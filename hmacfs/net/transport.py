@@ -347,10 +347,13 @@ class ReceiveBuffer:
         self._start = 0
         self.count = len(self._data)
 
-    def find(self, byte: bytes) -> int:
-        """How many of the bytes read ahead come before the first ``byte``; -1 if it is not among them."""
-        position = self._data.find(byte, self._start)
-        return position - self._start if position >= 0 else -1
+    def consume(self, parse: Callable[[bytes, int], int]) -> None:
+        """Let ``parse`` take bytes off those read ahead: it gets them and the position where they begin, and returns
+        the position where what it took ends."""
+        self._start = parse(self._data, self._start)
+        self.count = len(self._data) - self._start
+        if not self.count:
+            self._data, self._start = b"", 0
 
     def take(self, count: int) -> memoryview:
         """At most ``count`` bytes of those read ahead."""
