@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 from typing import Any
 
 from hmacfs.config import Settings, TcpAddress, UnixAddress
+
+#: Linux's, which Python does not name; and an interface that no machine has.
+_SO_BINDTOIFINDEX = 62
+_NO_INTERFACE = 2**31 - 1
 
 
 def bind_address(settings: Settings) -> str:
@@ -29,6 +34,19 @@ def address_of(listener: Any) -> str:
         return address
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def refuse_connections(listener: Any) -> None:
+    """Have the kernel refuse new connections, in all processes that share the listener, and go on with those that it
+    has begun: they can still be accepted. Nothing happens for a Unix socket, or where the kernel does not allow it.
+
+    To accept until nothing waits and to close then is not enough: a client's connection and its request may arrive
+    between the two, and the close resets them. Bound to an interface that does not exist, the listener is not found
+    for a new connection.
+    """
+    if listener.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):  # Linux before 5.7, for want of CAP_NET_RAW
+            listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
 
 
 def address_problem(origin: str, address: TcpAddress | UnixAddress) -> str:

@@ -29,7 +29,7 @@ from hmacfs.config import (
     warnings,
 )
 from hmacfs.errors import ConfigError
-from hmacfs.server.listening import address_of, address_problem, bind_address
+from hmacfs.server.listening import address_of, address_problem, bind_address, refuse_connections
 from hmacfs.server.metrics_endpoint import MetricsEndpoint, drop_gauges, metrics_folder
 from hmacfs.server.service_manager import pass_on_sockets
 from hmacfs.server.worker import BREAK_OFF_SECONDS, TransferWorker, connection_counts, manager, peers, shutdown_state
@@ -385,7 +385,15 @@ def _stop(server: Any, frame: FrameType | None) -> None:
         log.info("stopping at once")
     else:
         log.info("stopping: transfers may go on for up to %g s", current_settings().graceful_shutdown_timeout)
+    if _owns_listeners(server):
+        for listener in server.LISTENERS:
+            refuse_connections(listener)
     server.signal(signal.SIGQUIT if shutdown_state.is_hurried else signal.SIGTERM, frame)
+
+
+def _owns_listeners(server: Any) -> bool:
+    """Whether no service manager, and no other server after SIGUSR2, goes on with them."""
+    return not manager.is_activated and server.reexec_pid == server.master_pid == 0
 
 
 def _features(settings: Settings) -> list[str]:

@@ -335,6 +335,7 @@ def test_connections_that_nobody_had_accepted_yet_are_served(start_server: Start
         client.send(b"12345")
     server.daemon.process.send_signal(signal.SIGTERM)
     wait_until(lambda: all(has_pending(worker.pid, signal.SIGTERM) for worker in found), what="the master's signal")
+    assert not accepts_connections(server.port)  # none can come between the last accept and the close
     for worker in found:
         worker.resume()
     for client in clients[5:]:
@@ -345,6 +346,16 @@ def test_connections_that_nobody_had_accepted_yet_are_served(start_server: Start
         client.close()
     assert server.daemon.process.wait(20) == 0
     assert server.complaints() == []
+
+
+def test_a_stop_leaves_the_listener_to_a_successor(start_server: StartServer) -> None:
+    """After SIGUSR2 it is the same: to refuse connections would be for both."""
+    server = start_server()
+    os.kill(server.pid, signal.SIGUSR2)
+    wait_until(lambda: server.log().count("listening at") == 2, what="the successor")
+    os.kill(server.pid, signal.SIGTERM)
+    assert server.daemon.process.wait(20) == 0
+    assert put(server, "afterwards", b"x").status == 201
 
 
 def has_pending(pid: int, number: int) -> bool:
