@@ -11,8 +11,10 @@ from urllib.parse import unquote
 
 import pytest
 
+from hmacfs.config.settings import SETTINGS
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.protocol.signing import Scheme, SignedRequest, verify
+from hmacfs.telemetry import labels
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -204,6 +206,16 @@ def test_the_bearer_token_of_the_protocol_holds() -> None:
     verified = verify(request, Keyring([b"a-horse-is-a-horse-even-is-a-jet"]), 1799999999)
     assert verified.scheme is Scheme.BEARER
     assert (verified.content_type, verified.expires, verified.sub) == ("image/jpeg", 1800604800, "alice@example.org")
+
+
+def test_the_protocol_names_settings_and_reasons_that_there_are() -> None:
+    text = prose(DOCS / "protocol.md")
+    settings = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z]\w*)+)[` ]", text)) - {"CamelCase"}
+    assert len(settings) > 15
+    assert settings <= {setting.key for setting in SETTINGS}
+    reasons = set(re.findall(r"\b[45][0-9]{2} \(`([a-z-]+)`", text))
+    assert len(reasons) > 10
+    assert reasons <= labels.upload_reasons() | labels.DOWNLOAD_REASONS
 
 
 def test_reserved_parameters_are_ignored_as_the_protocol_says() -> None:
