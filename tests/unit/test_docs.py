@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 
 from hmacfs.config.settings import SETTINGS
+from hmacfs.dialects import tus
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.protocol.signing import Scheme, SignedRequest, verify
 from hmacfs.telemetry import labels
@@ -215,7 +216,7 @@ def test_the_protocol_names_settings_and_reasons_that_there_are() -> None:
     assert settings <= {setting.key for setting in SETTINGS}
     reasons = set(re.findall(r"\b[45][0-9]{2} \(`([a-z-]+)`", text))
     assert len(reasons) > 10
-    assert reasons <= labels.upload_reasons() | labels.DOWNLOAD_REASONS
+    assert reasons <= labels.upload_reasons() | labels.DOWNLOAD_REASONS | {tus.UnsupportedVersion.reason}
 
 
 def test_reserved_parameters_are_ignored_as_the_protocol_says() -> None:
