@@ -25,7 +25,6 @@ from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.limiting import WindowRateLimiter
 from hmacfs.rates.open_counter import open_counter
 from hmacfs.sessions.open_session_store import open_session_store
-from hmacfs.stores.local.partial import LocalPartialUploads
 from hmacfs.stores.open_file_store import open_file_store
 from hmacfs.system.runtime_folder import RuntimeClaim
 from hmacfs.system.shared_rows import SharedRows
@@ -91,7 +90,7 @@ class Core:
     """Storage, sessions and the use cases: what there is without the web. For one process."""
 
     def __init__(self, settings: Settings) -> None:
-        self.storage = open_file_store(settings)
+        self.store = open_file_store(settings)
         self.sessions = open_session_store(settings)
         self.keyring = Keyring([settings.secret.reveal(), *(secret.reveal() for secret in settings.previous_secrets)])
         self.limits = UploadLimits(
@@ -101,47 +100,42 @@ class Core:
             settings.max_sessions_per_path,
         )
         receiver = Receiver(
-            self.storage.disk,
+            self.store.file_calls,
             chunk_size=settings.chunk_size,
             rate=settings.max_bytes_per_second,
             least_rate=settings.min_bytes_per_second,
-            early_writeback=self.storage.durable,
+            early_writeback=self.store.durable,
         )
         self.reserved = SharedSums(settings.runtime_dir / "reserved")
         self.rows = SharedRows(settings.runtime_dir / "running")
         self.space = SpaceGuard(
-            self.storage.free_bytes,
-            lambda: settings.min_free_space.of(self.storage.total_bytes()),
+            self.store.free_bytes,
+            lambda: settings.min_free_space.of(self.store.total_bytes()),
             self.reserved,
             shares=_shares(settings, self.rows),
         )
         self.running = RunningUploads(self.rows)
-        self.upload_file = UploadFile(
-            self.storage, receiver, self.running, self.space, max_size=settings.upload_max_size
-        )
-        self.partials = LocalPartialUploads(self.storage)
+        self.upload_file = UploadFile(self.store, receiver, self.running, self.space, max_size=settings.upload_max_size)
         self.resumable = ResumableUploads(
             self.sessions,
-            self.partials,
+            self.store,
             receiver,
             self.space,
-            self.storage.exists,
-            self.storage.facts,
             self.limits,
             time.time,
             SessionTokens(self.keyring),
         )
         self.runtime = RuntimeClaim(settings.runtime_dir)
-        self.sweeper = Sweeper(self._sweep, self.storage.reserved / "sweep.lock", settings.sweep_interval)
+        self.sweeper = Sweeper(self._sweep, self.store.reserved / "sweep.lock", settings.sweep_interval)
 
     def _sweep(self) -> SweepResult:
-        self.storage.folders.touch()
+        self.store.folders.touch()
         self.runtime.touch()
         return self.resumable.sweep()
 
     def check_store(self) -> None:
         """Raises ``StoreMissing``, ``StorageFailed``, ``NoSpace`` if no file can be stored now."""
-        self.storage.check_writable()
+        self.store.check_writable()
         self.space.check()
 
 
@@ -175,7 +169,7 @@ def create_app(settings: Settings) -> flask.Flask:
         AccessLog(probes=PROBES),
         RefusalLog({"no-space": core.space.describe, "too-much-reserved": core.space.describe_shares}),
     ]
-    looks = [core.storage.look, core.runtime.look, core.reserved.look, core.rows.look, counter.look]
+    looks = [core.store.look, core.runtime.look, core.reserved.look, core.rows.look, counter.look]
     pulse = None
     if settings.metrics_enabled:
         metrics, values = _metrics(app, settings)
@@ -201,7 +195,7 @@ def _rates(limiter: WindowRateLimiter, settings: Settings) -> RateLimits:
 
 def _services(settings: Settings, core: Core, handler: RequestHandler, rates: RateLimits, cors: Cors) -> Services:
     locations = Locations(settings.url_prefix, settings.public_url)
-    unproven = UnprovenLookups(core.sessions.concurrency, lambda key: core.partials.length(key) is not None)
+    unproven = UnprovenLookups(core.sessions.concurrency, lambda key: core.store.partials.length(key) is not None)
     return Services(
         handler=handler,
         guards=Guards(
@@ -214,7 +208,7 @@ def _services(settings: Settings, core: Core, handler: RequestHandler, rates: Ra
         cors=cors,
         upload_file=core.upload_file,
         file_view=FileView(
-            core.storage.open,
+            core.store,
             rate=settings.download_max_bytes_per_second,
             x_accel=settings.download_offload == "x-accel",
         ),

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import gevent
 
 from hmacfs.errors import IncompleteBody, Superseded, TooLarge
-from hmacfs.net.body import Body, SocketBody
+from hmacfs.net.body import SocketBody
 from hmacfs.net.splice import Splicer, SpliceUnsupported, start_writeback
 from hmacfs.net.throttle import Throttle
 from hmacfs.system.threads import FileCalls
+from hmacfs.uploads.contracts.requests import Hash, RequestBody
 
 #: Bodies below this go through a buffer: a pipe costs two system calls more than it saves copying.
 SPLICE_FROM_BYTES = 128 * 1024
@@ -35,12 +35,6 @@ WRITEBACK_BYTES = 8 * 1024 * 1024
 WATCH_SECONDS = 0.2
 
 
-class Digest(Protocol):
-    """What ``hashlib`` objects offer."""
-
-    def update(self, data: memoryview, /) -> None: ...
-
-
 class Receiver:
     """Moves bodies into files. One per worker: it keeps the buffers and the pipe that its transfers share.
 
@@ -50,24 +44,30 @@ class Receiver:
     """
 
     def __init__(
-        self, disk: FileCalls, *, chunk_size: int, rate: int = 0, least_rate: int = 0, early_writeback: bool = False
+        self,
+        file_calls: FileCalls,
+        *,
+        chunk_size: int,
+        rate: int = 0,
+        least_rate: int = 0,
+        early_writeback: bool = False,
     ) -> None:
-        self._disk = disk
+        self._file_calls = file_calls
         self._chunk_size = chunk_size
         self._rate = rate
         # A client that is slowed down here has to wait for room in the kernel's buffers: that is no fault of its own.
         self._least_rate = min(least_rate, rate // 2) if rate else least_rate
         self._early_writeback = early_writeback
         self._buffers: list[bytearray] = []
-        self._splicer: Splicer | None = Splicer.if_supported(disk)
+        self._splicer: Splicer | None = Splicer.if_supported(file_calls)
 
     def receive(
         self,
-        body: Body,
+        body: RequestBody,
         fd: int,
         *,
         limit: int,
-        digest: Digest | None = None,
+        digest: Hash | None = None,
         is_wanted: Callable[[], bool] | None = None,
         cover: Callable[[int, int], int] | None = None,
     ) -> int:
@@ -96,7 +96,7 @@ class Receiver:
             if watcher is not None:
                 watcher.kill(block=False)
 
-    def _receive(self, job: _Transfer, digest: Digest | None) -> int:
+    def _receive(self, job: _Transfer, digest: Hash | None) -> int:
         body = job.body
         if isinstance(body, SocketBody):
             body.send_continue()
@@ -114,7 +114,7 @@ class Receiver:
         self._write_buffered(job, body)
         transport, count = body.receive_buffer.transport, GATHER_BYTES
         try:
-            while self._splicer and not body.is_complete and not self._disk.is_slow:
+            while self._splicer and not body.is_complete and not self._file_calls.is_slow:
                 if job.throttle is None and (count >= GATHER_BYTES or transport.has_low_watermark):
                     transport.set_low_watermark(min(GATHER_BYTES, body.left))
                 body.wait_for_data()
@@ -133,7 +133,7 @@ class Receiver:
             self._write(job.fd, ahead)
             self._after_piece(job, len(ahead))
 
-    def _copy(self, job: _Transfer, digest: Digest | None) -> None:
+    def _copy(self, job: _Transfer, digest: Hash | None) -> None:
         body = job.body
         size = self._piece_size(job)
         while not body.is_complete:
@@ -157,7 +157,7 @@ class Receiver:
 
     def _write(self, fd: int, view: memoryview) -> None:
         while view:
-            view = view[self._disk.write(fd, view) :]
+            view = view[self._file_calls.write(fd, view) :]
 
     @contextlib.contextmanager
     def _buffer(self, size: int) -> Iterator[memoryview]:
@@ -174,7 +174,7 @@ class Receiver:
     def _after_piece(self, job: _Transfer, count: int) -> None:
         job.moved += count
         if self._early_writeback and job.moved - job.handed_to_disk >= WRITEBACK_BYTES:
-            self._disk.always_blocking(start_writeback, job.fd, job.moved - job.handed_to_disk)
+            self._file_calls.always_blocking(start_writeback, job.fd, job.moved - job.handed_to_disk)
             job.handed_to_disk = job.moved
         if job.body.is_interrupted:
             raise Superseded
@@ -184,7 +184,7 @@ class Receiver:
             job.body.yield_if_due()
 
 
-def _watch(body: Body, is_wanted: Callable[[], bool]) -> None:
+def _watch(body: RequestBody, is_wanted: Callable[[], bool]) -> None:
     while not is_wanted():
         gevent.sleep(WATCH_SECONDS)
     body.interrupt()
@@ -196,7 +196,7 @@ class _Transfer:
     __slots__ = ("_allowed", "_cover", "_limit", "body", "fd", "handed_to_disk", "moved", "throttle")
 
     def __init__(
-        self, body: Body, fd: int, limit: int, cover: Callable[[int, int], int] | None, throttle: Throttle | None
+        self, body: RequestBody, fd: int, limit: int, cover: Callable[[int, int], int] | None, throttle: Throttle | None
     ) -> None:
         self.body = body
         self.fd = fd

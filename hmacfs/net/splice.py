@@ -35,13 +35,13 @@ class Splicer:
     always empty when another transfer takes its turn.
     """
 
-    def __init__(self, disk: FileCalls) -> None:
-        self._disk = disk
+    def __init__(self, file_calls: FileCalls) -> None:
+        self._file_calls = file_calls
         self._source, self._sink = self._new_pipe()
 
     @classmethod
-    def if_supported(cls, disk: FileCalls) -> Splicer | None:
-        return cls(disk) if hasattr(os, "splice") else None
+    def if_supported(cls, file_calls: FileCalls) -> Splicer | None:
+        return cls(file_calls) if hasattr(os, "splice") else None
 
     @staticmethod
     def _new_pipe() -> tuple[int, int]:
@@ -74,7 +74,7 @@ class Splicer:
         left = count
         try:
             while left:
-                left -= self._disk.inline(os.splice, self._source, fd, left, flags=os.SPLICE_F_MOVE)
+                left -= self._file_calls.inline(os.splice, self._source, fd, left, flags=os.SPLICE_F_MOVE)
         except OSError as error:
             if error.errno == errno.EINVAL and left == count:
                 self._copy_out(fd, left)

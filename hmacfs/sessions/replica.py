@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from hmacfs.uploads.contracts import SessionRecords
+from hmacfs.uploads.contracts.sessions import SessionRecords
 from hmacfs.uploads.session import Session
 
 

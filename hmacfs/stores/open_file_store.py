@@ -26,7 +26,7 @@ def open_file_store(settings: Settings) -> LocalFileStore:
         return LocalFileStore(
             root,
             durable=settings.durability == "fsync",
-            disk=FileCalls(ThreadOffload(FSYNC_THREADS)),
+            file_calls=FileCalls(ThreadOffload(FSYNC_THREADS)),
             retry=Retry(settings.max_retries, settings.retry_delay),
         )
     except OSError as error:

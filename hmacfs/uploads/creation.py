@@ -12,18 +12,17 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from hmacfs.addresses import WIDE_SHARES
 from hmacfs.errors import NameTaken, SessionStoreBusy, SessionStoreUnavailable, TooLarge, TooManySessions, WriterBusy
 from hmacfs.protocol.names import StoredName
-from hmacfs.uploads.contracts import Facts, PartialUploads, SessionStore
+from hmacfs.uploads.contracts.requests import Space
+from hmacfs.uploads.contracts.sessions import SessionStore
+from hmacfs.uploads.contracts.stores import FileStore
 from hmacfs.uploads.progress import UploadLimits
 from hmacfs.uploads.session import CountedBy, Owner, Session, State
 from hmacfs.uploads.tokens import SessionTokens
-from hmacfs.uploads.whole import Space
-
-FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
 
 #: When a client with too many unfinished uploads may come again, in seconds: one of them may be done then.
 _RETRY_AFTER = 60
@@ -54,25 +53,24 @@ class _Limit(NamedTuple):
     most: int
 
 
-class Creation(Generic[FactsT]):
-    """``exists`` says whether a name is taken; ``end`` ends an open upload, whoever writes it: it raises ``WriterBusy``
+class Creation:
+    """``end`` ends an open upload, whoever writes it: it raises ``WriterBusy``
     if a writer does not let go, and ``SessionStoreUnavailable``."""
 
     def __init__(
         self,
         sessions: SessionStore,
-        partials: PartialUploads[FactsT],
+        store: FileStore,
         space: Space,
-        exists: Callable[[StoredName], bool],
         limits: UploadLimits,
         clock: Callable[[], float],
         tokens: SessionTokens,
         end: Callable[[Session], None],
     ) -> None:
         self._sessions = sessions
-        self._partials = partials
+        self._store = store
+        self._partials = store.partials
         self._space = space
-        self._exists = exists
         self._limits = limits
         self._clock = clock
         self._tokens = tokens
@@ -102,7 +100,7 @@ class Creation(Generic[FactsT]):
 
     def check_name(self, name: StoredName) -> None:
         """Raises ``NameTaken``."""
-        if self._exists(name):
+        if self._store.exists(name):
             raise NameTaken
 
     def _session(self, plan: Plan) -> Session:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Generic, TypeVar
 
 from hmacfs.errors import BadRequest, TooLarge
-from hmacfs.uploads.contracts import Facts
+from hmacfs.uploads.files import FileInfo
 from hmacfs.uploads.session import TRANSITIONS, Session, State
-
-FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
 
 #: How many times ``SessionTTL`` an upload lives in all.
 _LIFETIMES = 7
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Progress(Generic[FactsT]):
-    """How far an upload is. ``facts`` are the finished file's, ``None`` until then."""
+class Progress:
+    """How far an upload is. ``info`` is the finished file's, ``None`` until then."""
 
     session: Session
     offset: int
-    facts: FactsT | None = None
+    info: FileInfo | None = None
 
     @property
     def is_finished(self) -> bool:
-        return self.facts is not None or self.session.state is State.FINISHED
+        return self.info is not None or self.session.state is State.FINISHED
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,13 +77,11 @@ def transition(session: Session, state: State) -> Session:
     return dataclasses.replace(session, state=state)
 
 
-def became(session: Session, facts: Facts) -> bool:
+def became(session: Session, info: FileInfo) -> bool:
     """Whether this is the file that a finished upload became, as far as its record tells."""
-    return session.etag in ("", facts.etag) and session.length == facts.size
+    return session.etag in ("", info.etag) and session.length == info.size
 
 
-def of_file(session: Session, facts: Facts) -> Session:
+def of_file(session: Session, info: FileInfo) -> Session:
     """The session of an upload that became this file, though that could not be recorded."""
-    return dataclasses.replace(
-        session, length=facts.size if session.length is None else session.length, etag=facts.etag
-    )
+    return dataclasses.replace(session, length=info.size if session.length is None else session.length, etag=info.etag)

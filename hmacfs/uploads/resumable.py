@@ -10,7 +10,6 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Generic, TypeVar
 
 from hmacfs.errors import (
     DeletionForbidden,
@@ -29,16 +28,15 @@ from hmacfs.errors import (
     WriterBusy,
 )
 from hmacfs.protocol.names import StoredName
-from hmacfs.uploads.contracts import Facts, PartialUploads, PieceReceiver, SessionStore, Writer
+from hmacfs.uploads.contracts.requests import Digest, Receiver, RequestBody, Space
+from hmacfs.uploads.contracts.sessions import SessionStore
+from hmacfs.uploads.contracts.stores import FileStore, PartialUpload
 from hmacfs.uploads.creation import Creation, Plan
+from hmacfs.uploads.files import FileMetadata
 from hmacfs.uploads.progress import Progress, SweepResult, UploadLimits, became, of_file, transition
 from hmacfs.uploads.session import Session, State
 from hmacfs.uploads.sweep import sweep
 from hmacfs.uploads.tokens import SessionTokens, key_of
-from hmacfs.uploads.whole import Counted, Digest, Space
-
-BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
-FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
 
 log = logging.getLogger("hmacfs.uploads")
 
@@ -47,32 +45,28 @@ log = logging.getLogger("hmacfs.uploads")
 _TOUCH_SECONDS, _TOUCH_SHARE = 60.0, 0.1
 
 
-class ResumableUploads(Generic[BodyT, FactsT]):
-    """The use cases. ``exists`` says whether a name is taken, ``facts`` describes the file that has it (``None`` if
-    that is no file); ``clock`` gives Unix seconds."""
+class ResumableUploads:
+    """The use cases. ``clock`` gives Unix seconds."""
 
     def __init__(
         self,
         sessions: SessionStore,
-        partials: PartialUploads[FactsT],
-        receiver: PieceReceiver[BodyT],
+        store: FileStore,
+        receiver: Receiver,
         space: Space,
-        exists: Callable[[StoredName], bool],
-        facts: Callable[[StoredName], FactsT | None],
         limits: UploadLimits,
         clock: Callable[[], float],
         tokens: SessionTokens,
     ) -> None:
         self._sessions = sessions
-        self._partials = partials
+        self._store = store
+        self._partials = store.partials
         self._receiver = receiver
         self._space = space
-        self._exists = exists
-        self._facts = facts
         self.limits = limits
         self._clock = clock
         self._tokens = tokens
-        self._creation = Creation(sessions, partials, space, exists, limits, clock, tokens, self._end)
+        self._creation = Creation(sessions, store, space, limits, clock, tokens, self._end)
 
     def create(self, plan: Plan) -> Session:
         """Begin an upload. Two requests that begin the same slot at once get the same session, be it of another
@@ -80,7 +74,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         """
         session = self._creation(plan) or self.find(plan.name)
         if session is None:  # it ended meanwhile
-            raise NameTaken if self._exists(plan.name) else SessionConflict
+            raise NameTaken if self._store.exists(plan.name) else SessionConflict
         return session
 
     def check_name(self, name: StoredName) -> None:
@@ -106,15 +100,15 @@ class ResumableUploads(Generic[BodyT, FactsT]):
     def find_finished(self, name: StoredName, dialect: str) -> Session | None:
         """The slot's upload of that dialect that became the stored file; ``None`` if there is no file, or it came in
         another way. Raises ``SessionStoreUnavailable``."""
-        facts = self._facts(name)
-        session = self._sessions.find_finished(name.path) if facts is not None else None
-        if session is None or facts is None or session.dialect != dialect or not became(session, facts):
+        info = self._store.stat(name)
+        session = self._sessions.find_finished(name.path) if info is not None else None
+        if session is None or info is None or session.dialect != dialect or not became(session, info):
             return None
         return session
 
     def has_lost(self, session: Session) -> bool:
         """Whether the name of an unfinished upload is another file's: it will fail with its next piece."""
-        return self._exists(StoredName.from_text(session.path)) and (
+        return self._store.exists(StoredName.from_text(session.path)) and (
             self._partials.length(session.key) not in (None, session.length)
         )
 
@@ -151,7 +145,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             if written is None or now >= written + self.limits.ttl:
                 raise SessionExpired
 
-    def progress(self, session: Session) -> Progress[FactsT]:
+    def progress(self, session: Session) -> Progress:
         """How far it is. An upload that has all its bytes and was not finished (its process was killed, no session
         store could be reached) is finished now: its client has nothing more to send.
 
@@ -169,7 +163,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         except SessionUnknown:  # its writer has just finished it
             return self._ended(session)
 
-    def _ended(self, session: Session) -> Progress[FactsT]:
+    def _ended(self, session: Session) -> Progress:
         """The progress of an upload whose bytes are elsewhere. Raises ``SessionUnknown`` if they are nowhere, and
         ``SessionEnded`` if another file has its name."""
         if session.state is State.OPEN:  # when it was read
@@ -177,22 +171,22 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         if session.state is State.ABORTED:
             raise SessionEnded
         if session.state is State.OPEN:
-            facts = self._facts(StoredName.from_text(session.path))
-            if facts is None:
+            info = self._store.stat(StoredName.from_text(session.path))
+            if info is None:
                 raise SessionUnknown
-            session = transition(of_file(session, facts), State.FINISHED)
+            session = transition(of_file(session, info), State.FINISHED)
         return Progress(session, session.length or 0)
 
     def is_stored(self, session: Session) -> bool:
         """Whether the file that a finished upload became is (still) there."""
-        facts = self._facts(StoredName.from_text(session.path))
-        return facts is not None and became(session, facts)
+        info = self._store.stat(StoredName.from_text(session.path))
+        return info is not None and became(session, info)
 
     def append(
         self,
         session: Session,
         offset: int,
-        body: BodyT,
+        body: RequestBody,
         size: int | None,
         *,
         digest: Digest | None = None,
@@ -201,7 +195,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         after: Callable[[Session, int], Session] | None = None,
         restart: bool = False,
         length: int | None = None,
-    ) -> Progress[FactsT]:
+    ) -> Progress:
         """Append ``body`` (``size`` bytes if it says so) at ``offset``, and finish the upload if that completes it.
 
         digest: nothing of the piece is kept unless what this claims of it holds. file_digest: the same of the whole
@@ -260,7 +254,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         told = self.limits.with_length(session, length, offset, size)
         return session if told == session else self._sessions.save(told)
 
-    def _append_to_ended(self, session: Session, offset: int, size: int | None) -> Progress[FactsT]:
+    def _append_to_ended(self, session: Session, offset: int, size: int | None) -> Progress:
         progress = self._ended(session)
         if offset != progress.offset:
             raise OffsetMismatch(progress.offset)
@@ -269,7 +263,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         return progress
 
     @contextmanager
-    def _writer(self, session: Session, offset: int, *, restart: bool) -> Iterator[Writer[FactsT]]:
+    def _writer(self, session: Session, offset: int, *, restart: bool) -> Iterator[PartialUpload]:
         """The writer, for whom a present one gives way; a loser learns the offset."""
         asked_at = (self._partials.length(session.key) or 0) if restart else offset
         try:
@@ -283,17 +277,17 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         except SessionUnknown:  # its writer has finished it while this one waited
             raise OffsetMismatch(self._ended(session).offset) from None
 
-    def _is_published(self, session: Session, writer: Writer[FactsT]) -> bool:
+    def _is_published(self, session: Session, writer: PartialUpload) -> bool:
         """Whether the name is this upload's already. Raises ``NameTaken`` if it is another's, which ends this one."""
         name = StoredName.from_text(session.path)
-        if not self._exists(name):
+        if not self._store.exists(name):
             return False
         if not writer.is_published(name):
             self._abort_name_taken(session, writer)
             raise NameTaken
         return True
 
-    def _restart(self, session: Session, writer: Writer[FactsT], offset: int) -> None:
+    def _restart(self, session: Session, writer: PartialUpload, offset: int) -> None:
         """Drop what an earlier attempt stored behind ``offset``. Raises ``SessionConflict`` if the session was read
         before another writer went on with it: then those bytes are acknowledged."""
         known = self._sessions.newest(session.key)
@@ -305,8 +299,8 @@ class ResumableUploads(Generic[BodyT, FactsT]):
     def _receive(
         self,
         session: Session,
-        writer: Writer[FactsT],
-        body: BodyT,
+        writer: PartialUpload,
+        body: RequestBody,
         digest: Digest | None,
         limit: int,
         cover: Callable[[int, int], int] | None,
@@ -344,7 +338,7 @@ class ResumableUploads(Generic[BodyT, FactsT]):
         except SessionStoreUnavailable:
             log.debug("that a part of a piece arrived could not be recorded")
 
-    def _finish(self, session: Session, writer: Writer[FactsT], digest: Digest | None = None) -> Progress[FactsT]:
+    def _finish(self, session: Session, writer: PartialUpload, digest: Digest | None = None) -> Progress:
         """The file is what counts: once it is visible, the upload succeeded, whether or not that can be recorded. If
         another ``digest`` is claimed of it, the upload ends: which bytes are wrong cannot be known."""
         stored = writer.length
@@ -352,14 +346,14 @@ class ResumableUploads(Generic[BodyT, FactsT]):
             if digest is not None:
                 writer.feed(digest)
                 digest.check()
-            facts = writer.publish(StoredName.from_text(session.path), session.content_type)
+            info = writer.publish(StoredName.from_text(session.path), FileMetadata(session.content_type))
         except (NameTaken, DigestMismatch):
             self._abort_name_taken(session, writer)
             raise
-        finished = dataclasses.replace(session, length=stored, touched=self._clock(), etag=facts.etag)
-        return Progress(self._record_end(finished, State.FINISHED), stored, facts)
+        finished = dataclasses.replace(session, length=stored, touched=self._clock(), etag=info.etag)
+        return Progress(self._record_end(finished, State.FINISHED), stored, info)
 
-    def _abort_name_taken(self, session: Session, writer: Writer[FactsT]) -> None:
+    def _abort_name_taken(self, session: Session, writer: PartialUpload) -> None:
         """End an upload whose name is taken, or whose bytes are not the announced ones. Its bytes go only once that is
         recorded, else it would seem that they are the file."""
         self._sessions.save(transition(session, State.ABORTED))
@@ -376,11 +370,11 @@ class ResumableUploads(Generic[BodyT, FactsT]):
 
     def _end_without_bytes(self, session: Session) -> None:
         """It was finished, or its bytes were lost with the disk: either way it cannot go on."""
-        facts = self._facts(StoredName.from_text(session.path))
-        if facts is None:
+        info = self._store.stat(StoredName.from_text(session.path))
+        if info is None:
             self._record_end(session, State.ABORTED)
         else:
-            self._record_end(of_file(session, facts), State.FINISHED)
+            self._record_end(of_file(session, info), State.FINISHED)
 
     def _end(self, session: Session) -> None:
         """End an upload for another one, whoever writes it. Raises ``WriterBusy``, ``SessionStoreUnavailable``."""

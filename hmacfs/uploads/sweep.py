@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
-from hmacfs.uploads.contracts import Facts, PartialUploads, SessionStore
+from hmacfs.uploads.contracts.sessions import SessionStore
+from hmacfs.uploads.contracts.stores import PartialUploads
 from hmacfs.uploads.progress import SweepResult, UploadLimits
 from hmacfs.uploads.session import Session
 
 
 def sweep(
-    sessions: SessionStore, partials: PartialUploads[Facts], limits: UploadLimits, now: float, batch: int
+    sessions: SessionStore, partials: PartialUploads, limits: UploadLimits, now: float, batch: int
 ) -> SweepResult:
     """Remove sessions without a sign of life for as long as they live with their bytes, those that are older than any
     may be, and bytes as old that no session knows. An upload that is being written is never touched. Raises

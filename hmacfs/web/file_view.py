@@ -14,9 +14,9 @@ from hmacfs.net.send import FileSlice
 from hmacfs.protocol.conditions import evaluate_conditions
 from hmacfs.protocol.media_types import is_inline, type_by_name
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.local.publish import FileInfo
-from hmacfs.stores.local.store import OpenFile
 from hmacfs.system.descriptors import close
+from hmacfs.uploads.contracts.stores import FileStore
+from hmacfs.uploads.files import FileInfo
 from hmacfs.web.destinations import VARY
 from hmacfs.web.messages import Headers, Request, Response
 
@@ -45,13 +45,13 @@ class FileView:
 
     def __init__(
         self,
-        open_file: Callable[[StoredName], OpenFile],
+        store: FileStore,
         *,
         rate: int = 0,
         x_accel: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._open = open_file
+        self._store = store
         self._rate = rate
         self._x_accel = x_accel
         self._clock = clock
@@ -60,28 +60,28 @@ class FileView:
         """The answer; ``private`` if it took a signature to get it. Raises ``NotFound``, ``PreconditionFailed``,
         ``RangeNotSatisfiable``."""
         name = request.name
-        file = self._open(name)
+        file = self._store.open(name)
         keep_open = False
         try:
-            facts = file.facts
-            content_type = facts.content_type or type_by_name(name.filename)
+            info = file.info
+            content_type = info.metadata.content_type or type_by_name(name.filename)
             # RFC 9110 section 8.8.2.1: a time in the future (another machine's, a clock that was set) becomes now.
-            modified = min(int(facts.mtime), int(self._clock()))
-            headers = _common_headers(facts, modified, content_type, private=private)
+            modified = min(int(info.modified), int(self._clock()))
+            headers = _common_headers(info, modified, content_type, private=private)
             if self._x_accel and request.header("X_ACCEL_OFFLOAD") != "off":
                 return _by_nginx(name, headers, content_type)
-            chosen = evaluate_conditions(request.environ, facts.etag, modified, facts.size)
+            chosen = evaluate_conditions(request.environ, info.etag, modified, info.size)
             if chosen.status is HTTPStatus.PRECONDITION_FAILED:
-                raise PreconditionFailed(facts.etag)
+                raise PreconditionFailed(info.etag)
             if chosen.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise RangeNotSatisfiable(facts.size, facts.etag)
+                raise RangeNotSatisfiable(info.size, info.etag)
             if chosen.status is HTTPStatus.NOT_MODIFIED:
                 return Response(chosen.status, headers)
             headers += type_headers(content_type)
             headers.append(("Content-Length", str(chosen.length)))
             if chosen.status is HTTPStatus.PARTIAL_CONTENT:
                 last = chosen.offset + chosen.length - 1
-                headers.append(("Content-Range", f"bytes {chosen.offset}-{last}/{facts.size}"))
+                headers.append(("Content-Range", f"bytes {chosen.offset}-{last}/{info.size}"))
             if request.method == "HEAD":
                 return Response(chosen.status, headers)
             keep_open = True
@@ -90,11 +90,9 @@ class FileView:
             if not keep_open:
                 close(file.fd)
 
-    def facts(self, name: StoredName) -> FileInfo:
-        """Of a stored file. Raises ``NotFound``."""
-        file = self._open(name)
-        close(file.fd)
-        return file.facts
+    def stat(self, name: StoredName) -> FileInfo | None:
+        """Of a stored file; ``None`` if there is none."""
+        return self._store.stat(name)
 
 
 def _by_nginx(name: StoredName, headers: Headers, content_type: str) -> Response:
@@ -104,10 +102,10 @@ def _by_nginx(name: StoredName, headers: Headers, content_type: str) -> Response
     return Response(HTTPStatus.OK, [*headers, ("X-Accel-Redirect", name.url_path(X_ACCEL_PREFIX))])
 
 
-def _common_headers(facts: FileInfo, modified: int, content_type: str, *, private: bool) -> Headers:
+def _common_headers(info: FileInfo, modified: int, content_type: str, *, private: bool) -> Headers:
     """Those of 304, too: a browser takes them over into what it has stored."""
     headers = [
-        ("ETag", facts.etag),
+        ("ETag", info.etag),
         ("Last-Modified", http_date(modified)),
         ("Cache-Control", _PRIVATE if private else _PUBLIC),
         _ACCEPT_RANGES,

@@ -12,10 +12,8 @@ from hmacfs.dialects.content_range import RangePiece, range_piece
 from hmacfs.dialects.numbered import NAME as NUMBERED
 from hmacfs.dialects.numbered import NumberedChunk, numbered_chunk
 from hmacfs.errors import BadRequest, LengthRequired, OffsetMismatch, SessionConflict, SessionUnknown
-from hmacfs.net.body import Body
 from hmacfs.protocol.digests import Digests, digests_of_body, digests_of_file
 from hmacfs.protocol.signing import Scheme
-from hmacfs.stores.local.publish import FileInfo
 from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.progress import Progress
 from hmacfs.uploads.resumable import ResumableUploads
@@ -53,7 +51,7 @@ def signed_length(request: Request, *, accept_unsized_chunks: bool) -> int | Non
 class SlotViews:
     """Views of uploads in pieces."""
 
-    def __init__(self, uploads: ResumableUploads[Body, FileInfo], locations: Locations) -> None:
+    def __init__(self, uploads: ResumableUploads, locations: Locations) -> None:
         self._uploads = uploads
         self._locations = locations
 
@@ -159,11 +157,11 @@ class SlotViews:
         _check_dialect(session, dialect)
         return session
 
-    def _answer(self, request: Request, progress: Progress[FileInfo]) -> Response:
+    def _answer(self, request: Request, progress: Progress) -> Response:
         headers = self._progress_headers(progress.session, progress.offset)
-        if progress.facts is None:
+        if progress.info is None:
             return Response(HTTPStatus.ACCEPTED, headers)
-        headers += [("Location", self._locations.of_file(request.name)), ("ETag", progress.facts.etag)]
+        headers += [("Location", self._locations.of_file(request.name)), ("ETag", progress.info.etag)]
         return Response(HTTPStatus.CREATED, headers, stored=True)
 
     def _stored_before(self, request: Request, session: Session) -> Response:

@@ -21,12 +21,11 @@ from hmacfs.errors import (
     TokenExpired,
     UploadUnfinished,
 )
-from hmacfs.net.body import Body
 from hmacfs.protocol.conditions import fails_change, has_change_conditions
 from hmacfs.protocol.digests import digests_of_whole
 from hmacfs.protocol.methods import allow, methods_of
 from hmacfs.protocol.signing import Scheme, schemes_in
-from hmacfs.stores.local.publish import FileInfo
+from hmacfs.uploads.files import FileMetadata
 from hmacfs.uploads.session import Session
 from hmacfs.uploads.whole import UploadFile
 from hmacfs.web.content import check_body, recordable_type, type_to_record
@@ -54,7 +53,7 @@ class Services:
     guards: Guards
     rates: RateLimits
     cors: Cors
-    upload_file: UploadFile[Body, FileInfo]
+    upload_file: UploadFile
     file_view: FileView
     slots: SlotViews
     tus: TusViews
@@ -105,17 +104,17 @@ def _add_uploads(blueprint: TransferBlueprint, services: Services) -> None:
             return services.slots.put(request, piece, content_type)
         if request.length is None and not request.is_chunked:
             raise LengthRequired  # HTTP/1.1 takes it for an empty body, HTTP/1.0 for one that ends with the connection
-        facts = services.upload_file(
+        info = services.upload_file(
             request.name,
             request.body,
             request.length,
-            content_type,
+            FileMetadata(content_type),
             binds_length=verified.binds_length,
             digest=digests_of_whole(request.environ),
         )
         return Response(
             HTTPStatus.CREATED,
-            [("Location", services.locations.of_file(request.name)), ("ETag", facts.etag)],
+            [("Location", services.locations.of_file(request.name)), ("ETag", info.etag)],
             stored=True,
         )
 
@@ -124,14 +123,12 @@ def _check_conditions(request: Request, services: Services) -> None:
     """Judge the conditions under which the request wants to change a file. Raises ``PreconditionFailed``."""
     if not has_change_conditions(request.environ):
         return
-    try:
-        facts = services.file_view.facts(request.name)
-    except NotFound:
+    info = services.file_view.stat(request.name)
+    if info is None:
         if fails_change(request.environ, None, 0):
-            raise PreconditionFailed(None, "There is no file that the If-Match could name.") from None
-    else:
-        if fails_change(request.environ, facts.etag, int(facts.mtime)):
-            raise PreconditionFailed(facts.etag)
+            raise PreconditionFailed(None, "There is no file that the If-Match could name.")
+    elif fails_change(request.environ, info.etag, int(info.modified)):
+        raise PreconditionFailed(info.etag)
 
 
 def _add_downloads(blueprint: TransferBlueprint, services: Services) -> None:

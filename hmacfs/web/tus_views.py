@@ -16,11 +16,9 @@ from hmacfs.errors import (
     UploadUnfinished,
     WriterBusy,
 )
-from hmacfs.net.body import Body
 from hmacfs.protocol.digests import Claim, digests_of_body, digests_of_file
 from hmacfs.protocol.media_types import DEFAULT
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.local.publish import FileInfo
 from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.progress import Progress
 from hmacfs.uploads.resumable import ResumableUploads
@@ -37,7 +35,7 @@ class TusViews:
 
     def __init__(
         self,
-        uploads: ResumableUploads[Body, FileInfo],
+        uploads: ResumableUploads,
         prefix: str,
         locations: Locations,
         unproven: UnprovenLookups,
@@ -69,7 +67,7 @@ class TusViews:
             self._uploads.abort(session)  # the client was not told its URL and cannot go on
             raise
         return Response(
-            HTTPStatus.CREATED, [location, *self._offset_headers(progress)], stored=progress.facts is not None
+            HTTPStatus.CREATED, [location, *self._offset_headers(progress)], stored=progress.info is not None
         )
 
     def head(self, request: Request) -> Response:
@@ -89,7 +87,7 @@ class TusViews:
         session = self._session(request)
         length = tus.told_length(request.environ)
         progress = self._append(request, session, tus.upload_offset(request.environ), length)
-        return Response(HTTPStatus.NO_CONTENT, self._offset_headers(progress), stored=progress.facts is not None)
+        return Response(HTTPStatus.NO_CONTENT, self._offset_headers(progress), stored=progress.info is not None)
 
     def delete(self, request: Request) -> Response:
         tus.check_version(request.environ)
@@ -110,7 +108,7 @@ class TusViews:
             raise NotFound
         return StoredName.from_text(session.path)
 
-    def _append(self, request: Request, session: Session, offset: int, length: int | None = None) -> Progress[FileInfo]:
+    def _append(self, request: Request, session: Session, offset: int, length: int | None = None) -> Progress:
         if request.length is None and not request.is_chunked and request.method != "POST":  # which has no body then
             raise LengthRequired
         checksum = tus.checksum(request.environ)
@@ -138,7 +136,7 @@ class TusViews:
             raise SessionUnknown
         return session
 
-    def _offset_headers(self, progress: Progress[FileInfo]) -> Headers:
+    def _offset_headers(self, progress: Progress) -> Headers:
         headers = [("Upload-Offset", str(progress.offset))]
         if not progress.is_finished:
             headers.append(self._expires(progress.session))

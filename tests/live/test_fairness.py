@@ -157,7 +157,7 @@ def test_a_flood_after_a_refusal_is_bounded_and_costs_others_little(start_server
 
 SLOW_DISK = """
 import ctypes, os, sys, time
-import hmacfs.stores.local.store, hmacfs.net.splice
+import hmacfs.stores.local.writing, hmacfs.net.splice
 # Stands in for a disk whose write-back queue is full: whatever writes file bytes takes a second, without the
 # interpreter's lock, as the kernel would keep it.
 real_write, real_splice = os.write, os.splice

@@ -99,7 +99,7 @@ def test_killed_while_a_copy_is_published(mounted: Mounted, tmp_path: Path, at: 
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import os\n"
         "if os.path.exists(os.environ.get('KILL', '')):\n"
-        "    from hmacfs.stores.local import store as local\n"
+        "    from hmacfs.stores.local import writing as local\n"
         "    publish = local.publish\n"
         "    def killed(root, candidate, *args, **more):\n"
         "        if candidate.temporary is not None:\n"

@@ -36,15 +36,17 @@ from hmacfs.errors import (
     TooManySessions,
     WriterBusy,
 )
+from hmacfs.net import body as net
 from hmacfs.protocol.digests import Claim, Digests
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.protocol.names import StoredName
+from hmacfs.uploads.contracts.requests import Hash, RequestBody
 from hmacfs.uploads.creation import Plan
+from hmacfs.uploads.files import FileInfo, FileMetadata
 from hmacfs.uploads.progress import Progress, SweepResult, UploadLimits
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.session import CountedBy, Owner, Session, State
 from hmacfs.uploads.tokens import SessionTokens
-from hmacfs.uploads.whole import Digest
 
 NAME = StoredName.from_text("slot/photo.jpg")
 CONTENT = bytes(range(100))
@@ -52,15 +54,15 @@ TTL = 1000.0
 OWNER = "192.0.2.1"
 
 
-class Body:
+class Body(net.Body):
     """Bytes that arrive, and the error that they end with."""
 
+    is_here = False
+
     def __init__(self, data: bytes, failure: BaseException | None = None) -> None:
+        super().__init__(None, 1.0)
         self.data = data
         self.failure = failure
-        self.received = 0
-        self.is_here = False
-        self.client = ""
 
 
 class Sessions:
@@ -152,9 +154,8 @@ class File:
         self.content_type: str | None = None
         self.etag = f'"{next(_numbers)}"'
 
-    @property
-    def size(self) -> int:
-        return len(self.data)
+    def info(self) -> FileInfo:
+        return FileInfo(len(self.data), self.touched, self.etag, FileMetadata(self.content_type))
 
 
 class Writer:
@@ -179,20 +180,20 @@ class Writer:
     def discard(self) -> None:
         del self._disk.partials[self._token]
 
-    def feed(self, digest: Digest) -> None:
+    def feed(self, digest: Hash) -> None:
         digest.update(memoryview(bytes(self.file.data)))
 
     def is_published(self, name: StoredName) -> bool:
         return self._disk.files.get(name.path) is self.file
 
-    def publish(self, name: StoredName, content_type: str | None) -> File:
+    def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
         if self._disk.failure is not None:
             raise self._disk.failure
         if self._disk.files.setdefault(name.path, self.file) is not self.file:
             raise NameTaken
-        self.file.content_type = content_type
+        self.file.content_type = metadata.content_type
         del self._disk.partials[self._token]
-        return self.file
+        return self.file.info()
 
 
 class Disk:
@@ -257,14 +258,15 @@ class Disk:
 
     def receive(
         self,
-        body: Body,
+        body: RequestBody,
         fd: int,
         *,
         limit: int,
-        digest: Digest | None = None,
+        digest: Hash | None = None,
         is_wanted: Callable[[], bool] | None = None,
         cover: Callable[[int, int], int] | None = None,
     ) -> int:
+        assert isinstance(body, Body)
         assert is_wanted is not None
         assert not is_wanted()
         file = self._open[fd]
@@ -295,6 +297,25 @@ class Disk:
         return self.spare
 
 
+class Store:
+    """What the use cases are given of it."""
+
+    durable = False
+
+    def __init__(self, disk: Disk) -> None:
+        self.partials = disk
+        self.exists = disk.exists
+
+    def stat(self, name: StoredName) -> FileInfo | None:
+        file = self.partials.files.get(name.path)
+        return file.info() if file is not None else None
+
+    def stage(self, name: StoredName) -> NoReturn:
+        raise NotImplementedError
+
+    open = stage
+
+
 class World:
     """The use cases, and all around them that a test changes."""
 
@@ -303,13 +324,11 @@ class World:
         self.sessions = Sessions()
         self.disk = Disk(lambda: self.now)
         limits = UploadLimits(max_size=1000, ttl=TTL, per_client=per_client, per_path=per_path)
-        self.uploads: ResumableUploads[Body, File] = ResumableUploads(
+        self.uploads = ResumableUploads(
             self.sessions,
+            Store(self.disk),
             self.disk,
             self.disk,
-            self.disk,
-            self.disk.exists,
-            lambda name: self.disk.files.get(name.path),
             limits,
             lambda: self.now,
             SessionTokens(Keyring([b"a secret of the unit tests"])),
@@ -328,7 +347,7 @@ class World:
         """By its token, as a client knows it."""
         return self.uploads.get(self.uploads.token_of(session) or "")
 
-    def append(self, session: Session, offset: int, data: bytes, **options: object) -> Progress[File]:
+    def append(self, session: Session, offset: int, data: bytes, **options: object) -> Progress:
         return self.uploads.append(session, offset, Body(data), len(data), **options)  # type: ignore[arg-type]
 
     def stored(self, session: Session) -> bytes:
@@ -457,7 +476,7 @@ def test_pieces_become_the_file(sizes: list[int]) -> None:
         assert world.record(session).touched == world.now
         session = progress.session
         world.now += TTL / 2
-    assert progress.facts is not None
+    assert progress.info is not None
     assert world.file() == CONTENT
     assert world.disk.files[NAME.path].content_type == "image/jpeg"
     assert world.disk.partials == {}

@@ -20,13 +20,14 @@ from hmacfs.stores.local.journal import DirectoryJournal
 from hmacfs.stores.local.store import LocalFileStore
 from hmacfs.stores.local.tree import Folder, Root
 from hmacfs.system.threads import FileCalls, ThreadOffload
+from hmacfs.uploads.files import FileMetadata
 
 NAME = StoredName("a/file.txt")
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalFileStore:
-    return LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(3, 0.0))
+    return LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(3, 0.0))
 
 
 def failing_once(call: Callable[..., object], number: int) -> Callable[..., object]:
@@ -48,7 +49,7 @@ def test_a_failed_fsync_is_never_repeated(
 ) -> None:
     monkeypatch.setattr(os, "fsync", failing_once(os.fsync, number))
     with pytest.raises(error), storage.stage() as staged:
-        staged.publish(NAME, None)
+        staged.publish(NAME, FileMetadata())
     assert not storage.exists(NAME)
     assert not (storage.root / "a").exists()
 
@@ -58,11 +59,11 @@ def test_reading_is_tried_again_after_a_passing_failure(
 ) -> None:
     with storage.stage() as staged:
         os.write(staged.fd, b"hello")
-        staged.publish(NAME, None)
+        staged.publish(NAME, FileMetadata())
     monkeypatch.setattr(Root, "open", failing_once(Root.open, errno.EMFILE))
     file = storage.open(NAME)
     os.close(file.fd)
-    assert file.facts.size == 5
+    assert file.info.size == 5
 
 
 @pytest.mark.parametrize("in_time", [True, False])
@@ -74,9 +75,9 @@ def test_a_stop_while_a_file_is_published(
             call()
         raise ShuttingDown
 
-    monkeypatch.setattr(storage.disk, "always_blocking", interrupted)
+    monkeypatch.setattr(storage.file_calls, "always_blocking", interrupted)
     with storage.stage() as staged, contextlib.nullcontext() if in_time else pytest.raises(ShuttingDown):
-        assert staged.publish(NAME, None).size == 0
+        assert staged.publish(NAME, FileMetadata()).size == 0
     assert storage.exists(NAME) == in_time
 
 
@@ -86,13 +87,14 @@ import os, signal, sys
 from pathlib import Path
 from hmacfs.protocol.names import StoredName
 from hmacfs.system.threads import FileCalls, ThreadOffload
+from hmacfs.uploads.files import FileMetadata
 from hmacfs.retry import Retry
 from hmacfs.stores.local import publish
 from hmacfs.stores.local.store import LocalFileStore
 publish._link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-storage = LocalFileStore(Path(sys.argv[1]), durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
+storage = LocalFileStore(Path(sys.argv[1]), durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
 with storage.stage() as staged:
-    staged.publish(StoredName(sys.argv[2]), None)
+    staged.publish(StoredName(sys.argv[2]), FileMetadata())
 """
     (tmp_path / "kept").mkdir()
     for name in ("a/file", "kept/file", "kept/b/c/file", "file"):
@@ -100,7 +102,7 @@ with storage.stage() as staged:
         assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "kept" / "b" / "c").is_dir()
     (tmp_path / "kept" / "another").touch()
-    storage = LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
+    storage = LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
     storage.remove_leftovers()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hmacfs", "kept"]
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["another"]

@@ -46,7 +46,23 @@ def test_adapters_do_not_know_one_another_nor_the_web(module: str) -> None:
 
 @pytest.mark.parametrize("module", [module for module in MODULES if package(module) in PURE])
 def test_pure_parts_do_no_input_or_output(module: str) -> None:
-    assert {name.split(".")[0] for name in imports(MODULES[module])} & INPUT_OUTPUT == set()
+    found = {name.split(".")[0] for name in imports(MODULES[module])} & INPUT_OUTPUT
+    assert found == set(), (
+        f"{module} does input or output with {', '.join(sorted(found))}: take values (the time, bytes) or a contract of "
+        "hmacfs.uploads.contracts as an argument, and let app.py give it the class that does it"
+    )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_app_and_what_opens_a_store_know_local_classes(module: str) -> None:
+    """The start of the server and ``check`` open the configured store, through ``stores.open_file_store``."""
+    if module.startswith("hmacfs.stores.") or module in ("hmacfs.stores", "hmacfs.app"):
+        return
+    known = {name for name in imports(MODULES[module]) if name.startswith("hmacfs.stores.local")}
+    assert known == set(), (
+        f"{module} imports a class of local storage: take a FileStore as an argument instead, and the values and "
+        "contracts from hmacfs.uploads.files and hmacfs.uploads.contracts; app.py says which store it is"
+    )
 
 
 def test_only_the_entries_import_the_app() -> None:

@@ -80,7 +80,7 @@ def receiver(**changes: Any) -> Receiver:
 
 
 def no_splice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Splicer, "if_supported", classmethod(lambda cls, disk: None))
+    monkeypatch.setattr(Splicer, "if_supported", classmethod(lambda cls, file_calls: None))
 
 
 Path3 = Callable[[pytest.MonkeyPatch, Line, bytes], Body]

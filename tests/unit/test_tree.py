@@ -20,18 +20,19 @@ from hmacfs.stores.local import symlinks as links
 from hmacfs.stores.local.beneath import open_without_links
 from hmacfs.stores.local.store import LocalFileStore
 from hmacfs.system.threads import FileCalls, ThreadOffload
+from hmacfs.uploads.files import FileMetadata
 
 NAME = StoredName("a/file.txt")
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalFileStore:
-    return LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
+    return LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
 
 
 def store(storage: LocalFileStore, name: str) -> None:
     with storage.stage() as staged:
-        staged.publish(StoredName(name), None)
+        staged.publish(StoredName(name), FileMetadata())
 
 
 @pytest.mark.parametrize("durable", [True, False], ids=["durable", "not"])
@@ -207,7 +208,7 @@ def test_spellings_that_the_file_system_takes_for_one_are_found_at_the_start(
     for name in ("open_on_one_mount", "open_without_links"):
         call = getattr(beneath, name)
         monkeypatch.setattr(tree, name, lambda at, path, flags, call=call: call(at, folded(path), flags))
-    storage = LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
+    storage = LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
     assert storage.capabilities.spellings == ("HMACFS~1",)
     assert any("'HMACFS~1' for .hmacfs" in remark for remark in storage.capabilities.remarks())
     with pytest.raises(NotFound):
@@ -237,6 +238,6 @@ def test_a_link_as_our_own_folder_is_refused(tmp_path: Path, link: str, target: 
     (tmp_path / link).parent.mkdir(exist_ok=True)
     (tmp_path / link).symlink_to("../" * link.count("/") + target)
     with pytest.raises(OSError, match="a link") as caught:
-        LocalFileStore(tmp_path, durable=True, disk=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
+        LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
     assert caught.value.errno in (errno.ELOOP, errno.ENOTDIR)
     assert list((tmp_path / target).iterdir()) == []

@@ -15,15 +15,18 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from hmacfs.errors import NameTaken, NotFound, SessionUnknown, WriterBusy
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.local.publish import FileInfo, StagedInode
-from hmacfs.stores.local.store import LocalFileStore, translate, translated
+from hmacfs.stores.local.publish import StagedInode
+from hmacfs.stores.local.translation import translate, translated
 from hmacfs.stores.local.tree import Folder
+from hmacfs.stores.local.writing import StoreWriter
 from hmacfs.system.descriptors import close
 from hmacfs.system.ownership import STORED_FILE_MODE
+from hmacfs.uploads.contracts.requests import Hash
+from hmacfs.uploads.files import FileInfo, FileMetadata
 
 R = TypeVar("R")
 
@@ -43,16 +46,10 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _FED_AT_ONCE, _FED_PIECE = 16 * 1024 * 1024, 256 * 1024
 
 
-class Digest(Protocol):
-    """What is told of a file's bytes."""
-
-    def update(self, data: memoryview, /) -> None: ...
-
-
 class LocalPartialUploads:
     """The unfinished uploads of a store, each under the key of its session: anything that is no key is unknown."""
 
-    def __init__(self, storage: LocalFileStore) -> None:
+    def __init__(self, storage: StoreWriter) -> None:
         self._storage = storage
         self._where = storage.reserved / os.fsdecode(_FOLDER)
         storage.folders.own(_FOLDER)
@@ -64,7 +61,7 @@ class LocalPartialUploads:
     def _again(self, operation: Callable[[int], R]) -> R:
         """``operation`` in the folder; once more if that was removed and made again since it was opened. Raises
         ``OSError``."""
-        return self._storage.in_own(_FOLDER, lambda folder: self._storage.disk(operation, folder.fd))
+        return self._storage.in_own(_FOLDER, lambda folder: self._storage.file_calls(operation, folder.fd))
 
     def _place(self, key: str) -> tuple[object, ...]:
         """For messages: the whole key of an upload that began under 1.0.0 is the right to write it."""
@@ -180,7 +177,7 @@ class LocalPartialUploads:
     def untouched_since(self, before: float) -> list[str]:
         """The keys of all uploads whose last byte came before that Unix time, and of notes that were left then."""
         with translated(self._where):
-            return self._storage.disk.always_blocking(self._list_untouched, before)
+            return self._storage.file_calls.always_blocking(self._list_untouched, before)
 
     def _list_untouched(self, before: float) -> list[str]:
         found: set[str] = set()
@@ -197,7 +194,7 @@ class LocalPartialUploads:
             os.unlink(name, dir_fd=self._folder)
 
 
-def _feed(fd: int, digest: Digest, begin: int, end: int) -> None:
+def _feed(fd: int, digest: Hash, begin: int, end: int) -> None:
     """Tell of the bytes of a file from ``begin`` to before ``end``."""
     buffer = memoryview(bytearray(_FED_PIECE))
     while begin < end:
@@ -222,7 +219,7 @@ def _try_lock(fd: int) -> bool:
 class PartialWriter:
     """The right to write one upload. Write to ``fd`` at its position, which is the end of what is stored."""
 
-    def __init__(self, storage: LocalFileStore, folder: Folder, key: str, fd: int) -> None:
+    def __init__(self, storage: StoreWriter, folder: Folder, key: str, fd: int) -> None:
         self._storage = storage
         self._folder = folder
         self._key = key
@@ -247,11 +244,11 @@ class PartialWriter:
         self.length = os.fstat(self.fd).st_size
         return self.length
 
-    def feed(self, digest: Digest) -> None:
+    def feed(self, digest: Hash) -> None:
         """Tell ``digest`` of all bytes stored, in threads: other greenlets run meanwhile, and so do other calls."""
         for begin in range(0, self.length, _FED_AT_ONCE):
             end = min(self.length, begin + _FED_AT_ONCE)
-            self._storage.disk.always_blocking(_feed, self.fd, digest, begin, end)
+            self._storage.file_calls.always_blocking(_feed, self.fd, digest, begin, end)
 
     def discard(self) -> None:
         """Remove the upload. Who waits for it finds that it is gone."""
@@ -274,19 +271,19 @@ class PartialWriter:
         finally:
             close(visible)
 
-    def publish(self, name: StoredName, content_type: str | None) -> FileInfo:
+    def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
         """Make the complete file visible. Raises ``NameTaken``. The unfinished upload is gone afterwards."""
         raw = self._key.encode()
         staged_inode = StagedInode(self.fd, self._storage.capabilities, raw, self._folder)
         try:
-            facts = self._storage.publish(staged_inode, name, content_type, self._note_copy)
+            info = self._storage.publish(staged_inode, name, metadata, self._note_copy)
         except NameTaken:
-            known = self._storage.facts(name) if self.is_published(name) else None
+            known = self._storage.stat(name) if self.is_published(name) else None
             if known is None:
                 raise
-            facts = known
+            info = known
         self.discard()
-        return facts
+        return info
 
     def _note_copy(self, fd: int) -> None:
         """Write down which file will be visible: a process that is killed between publishing a copy and removing the
@@ -296,7 +293,7 @@ class PartialWriter:
         try:
             os.write(note, _mark_of(fd))
             if self._storage.durable:
-                self._storage.disk.always_blocking(os.fsync, note)
+                self._storage.file_calls.always_blocking(os.fsync, note)
         finally:
             close(note)
 

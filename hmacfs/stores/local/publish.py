@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import os
-from typing import NamedTuple, Self
+from typing import Self
 
 from hmacfs.errors import NameTaken
 from hmacfs.protocol.media_types import type_by_name
@@ -16,6 +16,7 @@ from hmacfs.stores.local.capabilities import TYPE_ATTRIBUTE, Capabilities, link_
 from hmacfs.stores.local.tree import Folder, Root, check_length
 from hmacfs.system.descriptors import close
 from hmacfs.system.ownership import STORE_FOLDER_MODE
+from hmacfs.uploads.files import FileInfo, FileMetadata
 
 #: Somebody may remove a folder between our making it and our linking into it: an upload that failed cleans up the
 #: folders it made, and another one may have been about to use them.
@@ -32,18 +33,11 @@ _SYNCED_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NO_FOLDER_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 
 
-class FileInfo(NamedTuple):
-    """Of a stored file. ``content_type`` is the recorded one, ``None`` if there is none."""
-
-    size: int
-    mtime: float
-    content_type: str | None
-
-    @property
-    def etag(self) -> str:
-        """A strong entity tag (RFC 9110 section 8.8.3), in nginx's format, so that it is the same when nginx serves the
-        file. It holds because a stored name never changes its content."""
-        return f'"{int(self.mtime):x}-{self.size:x}"'
+def info_of(status: os.stat_result, metadata: FileMetadata) -> FileInfo:
+    """The ETag is in nginx's format, so that it is the same when nginx serves the file. It is a strong one, since a
+    stored name never changes its content."""
+    size, modified = status.st_size, status.st_mtime
+    return FileInfo(size, modified, f'"{int(modified):x}-{size:x}"', metadata)
 
 
 @dataclasses.dataclass(slots=True)
@@ -67,7 +61,7 @@ class LeadsAway(NameTaken):
 
 
 def publish(
-    root: Root, staged_inode: StagedInode, name: StoredName, content_type: str | None, *, durable: bool
+    root: Root, staged_inode: StagedInode, name: StoredName, metadata: FileMetadata, *, durable: bool
 ) -> FileInfo:
     """Make ``staged_inode`` visible as ``name`` below ``root``. It blocks.
 
@@ -76,6 +70,7 @@ def publish(
     Nothing is visible then, and no folder that was made for it is left. A candidate with a temporary name may be this
     very file, published by a process that ended before it could say so: then only the rest is done.
     """
+    content_type = metadata.content_type
     if content_type is not None and staged_inode.capabilities.attributes:
         os.setxattr(staged_inode.fd, TYPE_ATTRIBUTE, content_type.encode("latin-1"))
         if content_type != type_by_name(name.filename):
@@ -89,8 +84,7 @@ def publish(
         except FileNotFoundError:
             if attempt == _ATTEMPTS - 1:
                 raise
-    status = os.fstat(staged_inode.fd)
-    return FileInfo(status.st_size, status.st_mtime, content_type)
+    return info_of(os.fstat(staged_inode.fd), metadata)
 
 
 def _sync(fd: int) -> None:

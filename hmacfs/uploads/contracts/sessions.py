@@ -1,30 +1,10 @@
-"""What the upload use cases need of the outside, and what they promise in return."""
+"""What the use cases need of a session store."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.session import CountedBy, Session
-from hmacfs.uploads.whole import Counted, Digest
-
-BodyT = TypeVar("BodyT", bound=Counted, contravariant=True)
-
-
-class Facts(Protocol):
-    """Of a stored file: its bytes, and what tells it from any other that was ever stored under its name."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def etag(self) -> str: ...
-
-
-FactsT = TypeVar("FactsT", bound=Facts, covariant=True)
 
 
 class SessionRecords(Protocol):
@@ -87,64 +67,3 @@ class SessionStore(SessionRecords, Protocol):
 
     def newest(self, key: str) -> Session | None:
         """The newest copy of a session that any of them has, as far as they can be reached; ``None`` if none has it."""
-
-
-class Writer(Protocol[FactsT]):
-    """The right to write one unfinished upload, at ``fd``'s position: the end of the ``length`` bytes it has.
-
-    ``is_wanted`` says whether another writer asked for it; ``stored`` measures anew; ``discard`` removes the upload;
-    ``feed`` tells a digest of all bytes stored;
-    ``publish`` makes the file visible and removes the unfinished upload, or raises ``NameTaken``. If its process ends
-    between the two, what is written here would change the visible file: then ``is_published`` is true, and ``publish``
-    does the rest.
-    """
-
-    fd: int
-    length: int
-
-    def is_wanted(self) -> bool: ...
-
-    def truncate(self, length: int) -> None: ...
-
-    def stored(self) -> int: ...
-
-    def discard(self) -> None: ...
-
-    def feed(self, digest: Digest) -> None: ...
-
-    def is_published(self, name: StoredName) -> bool: ...
-
-    def publish(self, name: StoredName, content_type: str | None) -> FactsT: ...
-
-
-class PartialUploads(Protocol[FactsT]):
-    """The unfinished uploads. ``writer`` raises ``SessionUnknown`` and ``WriterBusy``; it asks a present writer to let
-    go if the stored bytes end at ``offset``, or in any case without one. ``touched`` is the Unix time of the last byte.
-    ``discard`` refuses (False) while somebody writes, and where a byte came since ``untouched_since``."""
-
-    def create(self, key: str) -> None: ...
-
-    def length(self, key: str) -> int | None: ...
-
-    def touched(self, key: str) -> float | None: ...
-
-    def writer(self, key: str, offset: int | None) -> AbstractContextManager[Writer[FactsT]]: ...
-
-    def discard(self, key: str, untouched_since: float = math.inf) -> bool: ...
-
-    def untouched_since(self, before: float) -> list[str]: ...
-
-
-class PieceReceiver(Protocol[BodyT]):
-    """Moves a request body into a file, as for whole uploads; stops with ``TakenOver`` once ``is_wanted`` says so."""
-
-    def receive(
-        self,
-        body: BodyT,
-        fd: int,
-        *,
-        limit: int,
-        digest: Digest | None = None,
-        is_wanted: Callable[[], bool] | None = None,
-        cover: Callable[[int, int], int] | None = None,
-    ) -> int: ...
