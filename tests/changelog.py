@@ -59,9 +59,12 @@ def read_change(path: Path) -> Change:
 
 def collected(changelog: str, changes: Iterable[Change], version: str) -> str:
     """The changelog with ``changes`` at the ends of their lists in its newest section, which is ``version``'s if the
-    newest one there is released."""
+    newest one there is released. Raises ``ChangeError`` if that one has been released already."""
     begin = changelog.index("\n## ") + 1
-    if not changelog[begin:].partition("## ")[2].partition("\n")[0].endswith(UNRELEASED.strip()):
+    title = changelog[begin:].partition("\n")[0].removeprefix("## ")
+    if title == version:
+        raise ChangeError(f"{version} has been released: raise __version__ first")
+    if not title.endswith(UNRELEASED.strip()):
         changelog = f"{changelog[:begin]}## {version}{UNRELEASED}\n{changelog[begin:]}"
     end = changelog.find("\n## ", begin)
     end = len(changelog) if end < 0 else end + 1
@@ -92,10 +95,10 @@ def main() -> None:
     files = change_files(CHANGES)
     try:
         changes = [read_change(path) for path in files]
+        text = collected(CHANGELOG.read_text(encoding="utf-8"), changes, hmacfs.__version__)
     except ChangeError as error:
-        sys.exit(f"changes/{error}")
-    text = CHANGELOG.read_text(encoding="utf-8")
-    CHANGELOG.write_text(collected(text, changes, hmacfs.__version__), encoding="utf-8")
+        sys.exit(f"changes: {error}")
+    CHANGELOG.write_text(text, encoding="utf-8")
     for path in files:
         path.unlink()
     print(f"{len(files)} changes moved into {CHANGELOG.name}")

@@ -64,6 +64,11 @@ def test_after_a_release_a_new_section_begins() -> None:
     assert text.endswith(released.partition("## 1.1.0\n")[2])
 
 
+def test_a_released_section_gets_no_more() -> None:
+    with pytest.raises(ChangeError, match="raise __version__"):
+        collected(LOG.replace(" (unreleased)", ""), [change("store", "Deeper.")], "1.1.0")
+
+
 def test_the_only_section_may_be_the_last_of_the_file() -> None:
     text = collected(LOG.partition("\n## 1.0.0")[0], [change("running", "Faster.")], "1.1.0")
     assert text.endswith("- The second.\n- Faster.\n\n")
