@@ -335,7 +335,8 @@ class TooManySessions(RateLimited):
 
 
 class SessionStoreUnavailable(HmacfsError):
-    """No session store can be reached. It never means that a session does not exist."""
+    """No session store can answer now: none is reachable, or this process asks too much of it. It never means that a
+    session does not exist."""
 
     reason = "session-store-unavailable"
     sentence = "Resumable uploads are unavailable for the moment."
@@ -343,6 +344,10 @@ class SessionStoreUnavailable(HmacfsError):
     def __init__(self, message: str | None = None, retry_after: int = 5) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class SessionStoreUnreachable(SessionStoreUnavailable):
+    """A session store's backend does not serve: another store may."""
 
 
 class SessionStoreBusy(SessionStoreUnavailable):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-import threading
 import time
 
+from hmacfs.circuit_breaker import CircuitBreaker
 from hmacfs.rates.table import WindowTable
 from hmacfs.rates.window import RemoteCounter, Unreachable, Window
 
 log = logging.getLogger("hmacfs.rates")
 
-#: Seconds until the first look whether the lost place is back; each further pause is twice the last.
-FIRST_PAUSE = 0.1
-#: Seconds that the two ends of a window may differ; the local one is the later one, or a request right behind the
+#: Seconds that the two ends of a window may differ; the local one is the later one, or a request right after the
 #: shared window's end would still be refused by it.
 _SLACK = 0.05
 _UP, _DOWN = 0, 1
@@ -36,34 +35,35 @@ class FailoverCounter:
     clients of one machine.
 
     A loss is noticed by the requests under way at that moment, which wait for ``remote.timeout`` at most; all others
-    don't ask before a background probe has found the place again.
+    are counted here alone until the circuit breaker's probe has found the place again. So is a request that finds no
+    turn because this process has too many others.
 
-    longest_pause: seconds between two looks of the probe; the first come sooner.
-
-    Threads here are greenlets in a gevent worker and real ones elsewhere.
+    longest_pause: the breaker's back-off, in seconds at most (``RetryDelay``).
     """
 
     def __init__(self, table: WindowTable, remote: RemoteCounter | None, *, longest_pause: float) -> None:
         self._table = table
-        self._remote = remote
-        self._longest_pause = max(longest_pause, FIRST_PAUSE)
-        self._is_up = remote is not None
-        self._since = time.time()
-        self._generation = 0
-        self._edges = threading.Lock()
-        self._closed = threading.Event()
+        self._created = time.time()
+        self._breaker: CircuitBreaker[RemoteCounter] | None = None
         if remote is not None:
-            self._turns = threading.BoundedSemaphore(remote.concurrency)
-            self._answered = 0
-            self._look(remote)
+            self._breaker = CircuitBreaker(
+                remote,
+                failure=Unreachable,
+                overload=Unreachable,
+                longest_pause=longest_pause,
+                on_transition=self._report,
+            )
+            self._report(self._breaker.start())
 
     def take(self, key: str, limit: float, period: float, amount: int = 1) -> Window:
         """Count ``amount`` requests, which are within the limit if the window's count is."""
         mine = self._table.hit(key, period, amount)
-        if self._remote is None or not self._is_up or mine.hits > limit:
+        breaker = self._breaker
+        if breaker is None or not breaker.is_closed or mine.hits > limit:
             return mine
-        shared = self._ask(self._remote, key, mine.ends, amount)
-        if shared is None:
+        try:
+            shared = breaker.call(lambda remote: remote.hit(key, mine.ends - time.time(), amount))
+        except Unreachable:
             return mine
         if shared.hits > mine.hits or not 0 <= mine.ends - shared.ends < _SLACK:
             self._table.merge(key, shared)
@@ -76,12 +76,9 @@ class FailoverCounter:
     def clear(self, key: str) -> None:
         """Forget a key, here and, if it can be reached, in the shared place."""
         self._table.clear(key)
-        if self._remote is not None and self._is_up:
-            generation = self._generation
-            try:
-                self._remote.forget(key)
-            except Unreachable as error:
-                self._lose(generation, error)
+        if self._breaker is not None:
+            with contextlib.suppress(Unreachable):
+                self._breaker.call(lambda remote: remote.forget(key))
 
     def reset(self) -> int:
         """Forget all keys of this machine. How many there were."""
@@ -92,74 +89,23 @@ class FailoverCounter:
         self._table.look()
 
     def status(self) -> RateStatus:
-        shared = self._remote is not None
-        return RateStatus("redis" if shared and self._is_up else "local", self._is_up or not shared, self._since)
+        breaker = self._breaker
+        if breaker is None:
+            return RateStatus("local", is_healthy=True, since=self._created)
+        return RateStatus("redis" if breaker.is_closed else "local", breaker.is_closed, breaker.since)
 
     def close(self) -> None:
         """End the probe and release the table."""
-        self._closed.set()
+        if self._breaker is not None:
+            self._breaker.close()
         self._table.close()
 
-    def _ask(self, remote: RemoteCounter, key: str, ends: float, amount: int) -> Window | None:
-        """``None``: count here alone. So it is, too, for a request that finds no turn because this process has too many
-        others; the shared place is lost if none of those had an answer meanwhile."""
-        generation, answered = self._generation, self._answered
-        if not self._turns.acquire(timeout=remote.timeout):
-            if answered == self._answered:
-                stuck = TimeoutError(f"{remote.concurrency} requests had no answer in {remote.timeout:g} s")
-                self._lose(generation, stuck)
-            return None
-        try:
-            if generation != self._generation:  # lost while this one waited
-                return None
-            window = remote.hit(key, ends - time.time(), amount)
-            self._answered += 1
-            return window
-        except Unreachable as error:
-            self._lose(generation, error)
-            return None
-        finally:
-            self._turns.release()
-
-    def _look(self, remote: RemoteCounter) -> None:
-        """For the first time."""
-        try:
-            remote.ping()
-        except Unreachable as error:
-            self._lose(self._generation, error)
-        else:
-            self._tell_return()
-
-    def _lose(self, generation: int, cause: BaseException) -> None:
-        if not self._pass_edge(generation, is_up=False):
+    def _report(self, cause: BaseException | None) -> None:
+        """One line for each transition is enough: all processes of the machine come here."""
+        flag = _UP if cause is None else _DOWN
+        if self._table.exchange_flag(flag) == flag:
             return
-        if self._table.exchange_flag(_DOWN) != _DOWN:  # one line is enough: all processes of the machine come here
-            log.warning("rate limits are counted on this machine alone, Redis cannot be reached: %s", cause)
-        threading.Thread(target=self._probe, args=(generation + 1,), daemon=True).start()
-
-    def _pass_edge(self, generation: int, *, is_up: bool) -> bool:
-        """Whether this is the first to find it out since ``generation``."""
-        with self._edges:
-            if generation != self._generation:
-                return False
-            self._generation += 1
-            self._is_up = is_up
-            self._since = time.time()
-            return True
-
-    def _probe(self, generation: int) -> None:
-        pause = FIRST_PAUSE
-        assert self._remote is not None
-        while not self._closed.wait(pause):
-            try:
-                self._remote.ping()
-            except Unreachable:
-                pause = min(2 * pause, self._longest_pause)
-                continue
-            if self._pass_edge(generation, is_up=True):
-                self._tell_return()
-            return
-
-    def _tell_return(self) -> None:
-        if self._table.exchange_flag(_UP) != _UP:
+        if cause is None:
             log.warning("rate limits are counted in Redis again")
+        else:
+            log.warning("rate limits are counted on this machine alone, Redis cannot be reached: %s", cause)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hmacfs.dialects import content_range, numbered, tus
-from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.uploads.session import Session, State
 
 #: What can be a key at all. Anything else comes from a URL that somebody made up and is no store's business.
@@ -86,4 +86,4 @@ def save_with(put: Callable[[Session], Session], session: Session) -> Session:
         if stored == wanted:
             return wanted
         wanted = dataclasses.replace(session, revision=stored.revision + 1)
-    raise SessionStoreUnavailable
+    raise SessionStoreUnreachable

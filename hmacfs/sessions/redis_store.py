@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import redis
 
-from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.sessions import redis_scripts
 from hmacfs.sessions.codec import decode, digest, encode, is_key, save_with
 from hmacfs.uploads.session import CountedBy, Session, State
@@ -30,7 +30,7 @@ _ALL = 1_000_000
 
 class RedisStore:
     """A ``Replica`` in Redis. Whatever Redis answers but what was asked for (it is loading, a replica, out of memory,
-    cannot save, wants a password) is ``SessionStoreUnavailable``.
+    cannot save, wants a password) is ``SessionStoreUnreachable``.
 
     ttl: ``SessionTTL`` in seconds.
     """
@@ -218,4 +218,4 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OSError) as error:
-        raise SessionStoreUnavailable from error
+        raise SessionStoreUnreachable from error

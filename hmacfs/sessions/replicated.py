@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from hmacfs.errors import SessionStoreBusy, SessionStoreUnavailable
+from hmacfs.errors import SessionStoreBusy, SessionStoreUnreachable
 from hmacfs.sessions.codec import save_with, supersedes
 from hmacfs.sessions.connection import SessionStoreStatus, StoreConnection
 from hmacfs.sessions.replica import Replica
@@ -64,7 +64,9 @@ class ReplicatedSessionStore:
     """
 
     def __init__(self, stores: Sequence[Replica], *, ttl: float, retry_delay: float) -> None:
-        self._links = [StoreConnection(store, longest_pause=retry_delay, on_edge=self._report) for store in stores]
+        self._links = [
+            StoreConnection(store, longest_pause=retry_delay, on_transition=self._report) for store in stores
+        ]
         self._ttl = ttl
         self._copying = threading.Lock()
         self._removals: dict[str, set[str]] = {link.name: set() for link in self._links}
@@ -81,7 +83,7 @@ class ReplicatedSessionStore:
     @property
     def concurrency(self) -> int:
         """How many operations all its stores take at once."""
-        return min(link.store.concurrency for link in self._links)
+        return min(link.server.concurrency for link in self._links)
 
     # -- the contract ---------------------------------------------------------------------------------
 
@@ -90,9 +92,7 @@ class ReplicatedSessionStore:
         for link in self._reachable():
             try:
                 is_new = link.call(lambda store: store.create(session), insist=bool(holding))
-            except SessionStoreBusy:
-                raise
-            except SessionStoreUnavailable:
+            except SessionStoreUnreachable:
                 continue
             if not is_new:
                 for other in holding:
@@ -100,7 +100,7 @@ class ReplicatedSessionStore:
                 return False
             holding.append(link)
         if not holding:
-            raise SessionStoreUnavailable
+            raise SessionStoreUnreachable
         self._give_those_that_came_back(holding, session)
         return True
 
@@ -137,12 +137,12 @@ class ReplicatedSessionStore:
     def remove(self, key: str) -> None:
         done = [self._remove_from(link, key) for link in self._links]
         if not any(done):
-            raise SessionStoreUnavailable
+            raise SessionStoreUnreachable
 
     def stale(self, touched_before: float, limit: int) -> list[Session]:
         answers = list(self._ask_all(lambda store: store.stale(touched_before, limit)))
         if len(answers) < len(self._links) and any(self._may_lack(link) for link, _ in answers):
-            raise SessionStoreUnavailable  # the other may know that they were touched since
+            raise SessionStoreUnreachable  # the other may know that they were touched since
         found = {session.key: session for _, sessions in answers for session in sessions}
         if len(answers) > 1:
             found = {key: self._newest(session) for key, session in found.items()}
@@ -167,10 +167,10 @@ class ReplicatedSessionStore:
                 link.call(lambda store: store.ping())
             except SessionStoreBusy:
                 return  # it answers others
-            except SessionStoreUnavailable:
+            except SessionStoreUnreachable:
                 continue
             return
-        raise SessionStoreUnavailable
+        raise SessionStoreUnreachable
 
     def close(self) -> None:
         for link in self._links:
@@ -179,11 +179,11 @@ class ReplicatedSessionStore:
     # -- reading --------------------------------------------------------------------------------------
 
     def _reachable(self) -> list[StoreConnection]:
-        return [link for link in self._links if link.is_healthy]
+        return [link for link in self._links if link.is_closed]
 
     def _other(self, link: StoreConnection) -> StoreConnection | None:
         """The store that stands in for this one, if it can be reached."""
-        return next((other for other in self._links if other is not link and other.is_healthy), None)
+        return next((other for other in self._links if other is not link and other.is_closed), None)
 
     def _ask_all(
         self, operation: Callable[[Replica], R], *, writes: bool = False
@@ -193,14 +193,12 @@ class ReplicatedSessionStore:
         for link in self._links:
             try:
                 answer = link.call(operation, insist=writes and answered)
-            except SessionStoreBusy:
-                raise
-            except SessionStoreUnavailable:
+            except SessionStoreUnreachable:
                 continue
             answered = True
             yield link, answer
         if not answered:
-            raise SessionStoreUnavailable
+            raise SessionStoreUnreachable
 
     def _look_up(self, operation: Callable[[Replica], Session | None], *, must_know: bool) -> Session | None:
         """must_know: do not take the word of a store alone that may have evicted the session."""
@@ -209,40 +207,36 @@ class ReplicatedSessionStore:
             if session is not None:
                 for other in silent:
                     self._copy_to(other, session)
-                return self._newest(session) if link.behind is not None else session
+                return self._newest(session) if link.stale_since is not None else session
             silent.append(link)
         if len(silent) < len(self._links):
             for link in silent:
-                if self._may_lack(link) or (must_know and not link.store.is_durable):
-                    raise SessionStoreUnavailable
+                if self._may_lack(link) or (must_know and not link.server.is_durable):
+                    raise SessionStoreUnreachable
         return None
 
     def _may_lack(self, link: StoreConnection) -> bool:
         """Whether sessions that live still may be known to the other store only. Whatever a process was started after
         it cannot know of, so it believes what it finds."""
-        return bool(link.behind) and time.time() - (link.behind or 0.0) < self._ttl
+        return bool(link.stale_since) and time.time() - (link.stale_since or 0.0) < self._ttl
 
     def _newest(self, session: Session) -> Session:
         """The newest copy of a session that was read a moment ago."""
         try:
             newest = self.newest(session.key)
-        except SessionStoreBusy:
-            raise
-        except SessionStoreUnavailable:
+        except SessionStoreUnreachable:
             return session
         return newest if newest is not None and supersedes(newest, session) else session
 
     def _ask_fullest(self, operation: Callable[[Replica], R]) -> R:
         """A durable store knows of all sessions; one that was behind, or forgets, may not."""
-        by_worth = sorted(self._links, key=lambda link: (link.behind is not None, not link.store.is_durable))
+        by_worth = sorted(self._links, key=lambda link: (link.stale_since is not None, not link.server.is_durable))
         for link in by_worth:
             try:
                 return link.call(operation)
-            except SessionStoreBusy:
-                raise
-            except SessionStoreUnavailable:
+            except SessionStoreUnreachable:
                 continue
-        raise SessionStoreUnavailable
+        raise SessionStoreUnreachable
 
     # -- writing --------------------------------------------------------------------------------------
 
@@ -264,14 +258,14 @@ class ReplicatedSessionStore:
     def _copy_to(link: StoreConnection, session: Session) -> None:
         try:
             link.call(lambda store: store.put(session), insist=True)
-        except SessionStoreUnavailable:
+        except SessionStoreUnreachable:
             log.debug("session store %s was lost before it got its copy of a session", link.name)
 
     def _remove_from(self, link: StoreConnection, key: str) -> bool:
         """Whether it is done; if not, it will be once the store is back."""
         try:
             link.call(lambda store: store.remove(key), insist=True)
-        except SessionStoreUnavailable:
+        except SessionStoreUnreachable:
             pending = self._removals[link.name]
             if len(pending) < REMOVALS_LIMIT:
                 pending.add(key)
@@ -281,7 +275,7 @@ class ReplicatedSessionStore:
     # -- edges ----------------------------------------------------------------------------------------
 
     def _active(self) -> str:
-        return next((link.name for link in self._links if link.is_healthy), "")
+        return next((link.name for link in self._links if link.is_closed), "")
 
     def _report(self, link: StoreConnection, cause: BaseException | None) -> None:
         active = self._active()
@@ -296,18 +290,18 @@ class ReplicatedSessionStore:
 
     def _watch(self, link: StoreConnection) -> None:
         """Compare a store that forgets with the other one, now and whenever it may have forgotten something."""
-        link.store.on_loss(lambda: self._doubt(link))
+        link.server.on_loss(lambda: self._doubt(link))
         try:
             if not link.call(lambda store: store.is_complete(), insist=True):
-                link.behind = 0.0
+                link.stale_since = 0.0
                 self._catch_up_in_background()
-        except SessionStoreUnavailable:
+        except SessionStoreUnreachable:
             log.debug("session store %s was lost at once", link.name)
 
     def _doubt(self, link: StoreConnection) -> None:
-        if link.is_healthy:  # else it is behind already, and compared once it is back
+        if link.is_closed:  # else it is behind already, and compared once it is back
             log.info("session store %s was started anew: comparing it with the other", link.name)
-            link.doubt()
+            link.mark_stale()
             self._catch_up_in_background()
 
     def _catch_up_in_background(self) -> None:
@@ -318,21 +312,21 @@ class ReplicatedSessionStore:
         with self._copying:
             for link in self._links:
                 source = self._other(link)
-                if link.behind is None or source is None:
+                if link.stale_since is None or source is None:
                     continue
                 try:
                     self._copy_missed(source, link)
-                except SessionStoreUnavailable:
+                except SessionStoreUnreachable:
                     log.debug("session store %s could not be brought up to date yet", link.name)
                 except Exception:
                     log.exception("session store %s could not be brought up to date", link.name)
 
     def _copy_missed(self, source: StoreConnection, target: StoreConnection) -> None:
-        generation, behind = target.generation, target.behind or 0.0
+        generation, behind = target.generation, target.stale_since or 0.0
         pending = self._removals[target.name]
         for key in list(pending):
             if not self._remove_from(target, key):
-                raise SessionStoreUnavailable
+                raise SessionStoreUnreachable
             pending.discard(key)
         is_complete = target.call(lambda store: store.is_complete(), insist=True)
         since = behind - CLOCK_MARGIN if is_complete else 0.0
@@ -341,7 +335,7 @@ class ReplicatedSessionStore:
             self._copy(source, target, key)
         target.call(lambda store: store.mark_complete(), insist=True)
         if target.generation == generation:
-            target.behind = None
+            target.stale_since = None
         log.debug("session store %s was given %d sessions that it may have missed", target.name, len(keys))
 
     @staticmethod

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from gevent import monkey
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 
-from hmacfs.errors import SessionStoreUnavailable
+from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.sessions import schema
 from hmacfs.sessions.codec import decode, digest, encode, is_key, save_with
 from hmacfs.sessions.database_spec import DatabaseSpec
@@ -55,7 +55,7 @@ _REPLACE = sa.update(_TABLE).where(
 )
 
 
-class _Replaced(SessionStoreUnavailable):
+class _Replaced(SessionStoreUnreachable):
     """The database is another one since it was prepared."""
 
 
@@ -161,11 +161,11 @@ class SqlStore:
             return self._offload(self._attempt, operation)
 
     def _look(self) -> None:
-        """Give up the connections to a database that is another one now. Raises ``SessionStoreUnavailable``."""
+        """Give up the connections to a database that is another one now. Raises ``SessionStoreUnreachable``."""
         try:
             identity = self._database.identity()
         except OSError as error:
-            raise SessionStoreUnavailable from error
+            raise SessionStoreUnreachable from error
         if identity is not self._identity:
             self._identity = identity
             self._is_prepared = False
@@ -184,7 +184,7 @@ class SqlStore:
         for statement in self._database.begin:
             result = connection.exec_driver_sql(statement)
             if result.returns_rows and result.scalar() == 0:
-                raise SessionStoreUnavailable  # MySQL's way to say that the lock is another's
+                raise SessionStoreUnreachable  # MySQL's way to say that the lock is another's
         schema.upgrade(connection)
         for statement in self._database.end:
             connection.exec_driver_sql(statement)
@@ -209,7 +209,7 @@ class SqlStore:
                 passing = error.orig is not None and self._database.is_passing(error.orig)
                 if time.monotonic() - started > self.timeout / 2 or not (is_used or (passing and repeats > 0)):
                     self._is_prepared = False  # a database that was replaced by an empty one needs its tables again
-                    raise SessionStoreUnavailable from error.orig
+                    raise SessionStoreUnreachable from error.orig
                 repeats -= passing
             except BaseException:
                 self._discard(connection)
@@ -237,7 +237,7 @@ class SqlStore:
             with contextlib.suppress(IndexError):
                 return self._idle.pop()
             _sleep(_POLL_SECONDS)
-        raise SessionStoreUnavailable from refusal.orig
+        raise SessionStoreUnreachable from refusal.orig
 
     def _discard(self, connection: sa.Connection) -> None:
         self._open.discard(connection)
@@ -304,5 +304,5 @@ def _put(connection: sa.Connection, session: Session) -> Session:
         return session
     stored = _load(connection, session.key)
     if stored is None:
-        raise SessionStoreUnavailable  # inserted and removed again by others within these statements
+        raise SessionStoreUnreachable  # inserted and removed again by others within these statements
     return stored

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from hmacfs.addresses import WIDE_SHARES
-from hmacfs.errors import NameTaken, SessionStoreBusy, SessionStoreUnavailable, TooLarge, TooManySessions, WriterBusy
+from hmacfs.errors import NameTaken, SessionStoreUnreachable, TooLarge, TooManySessions, WriterBusy
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.requests import Space
 from hmacfs.uploads.contracts.sessions import SessionStore
@@ -132,10 +132,8 @@ class Creation:
         except (TooManySessions, WriterBusy):
             self._sessions.remove(session.key)
             raise TooManySessions(_RETRY_AFTER) from None
-        except SessionStoreBusy:
-            raise  # else a crowd would be a way around the limits
-        except SessionStoreUnavailable:
-            return  # it has been begun, and can go on elsewhere
+        except SessionStoreUnreachable:
+            return  # it has been begun, and can go on elsewhere; a busy store is no way around the limits
 
     def _settle_path(self, path: str) -> None:
         """Raises ``WriterBusy``."""

@@ -117,7 +117,7 @@ class Stage:
 
     def settle(self, chain: ReplicatedSessionStore) -> None:
         """Wait until all stores are there and up to date."""
-        wait_until(lambda: all(link.is_healthy and link.behind is None for link in chain._links), what="recovery")
+        wait_until(lambda: all(link.is_closed and link.stale_since is None for link in chain._links), what="recovery")
 
     def close(self) -> None:
         logging.getLogger("hmacfs.sessions").removeHandler(self.log)

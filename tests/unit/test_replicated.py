@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hmacfs.errors import SessionStoreBusy, SessionStoreUnavailable
+from hmacfs.errors import SessionStoreBusy, SessionStoreUnreachable
 from hmacfs.sessions.codec import supersedes
 from hmacfs.sessions.replicated import ReplicatedSessionStore
 from hmacfs.uploads.session import Session, State
@@ -34,7 +34,7 @@ class Store:
 
     def _check(self) -> None:
         if self.away:
-            raise SessionStoreUnavailable
+            raise SessionStoreUnreachable
 
     def ping(self) -> None:
         self._check()
@@ -92,7 +92,7 @@ class Pair:
         """And is brought up to date."""
         self.first.away = False
         first = self.chain._links[0]
-        wait_until(lambda: first.is_healthy and first.behind is None, what="the first store's return")
+        wait_until(lambda: first.is_closed and first.stale_since is None, what="the first store's return")
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_finished_session_that_one_store_has_forgotten_is_found_in_the_other(p
     pair.lose_first()
     assert pair.chain.find_finished("a") == ended
     pair.second.away = True
-    with pytest.raises(SessionStoreUnavailable):
+    with pytest.raises(SessionStoreUnreachable):
         pair.chain.find_finished("a")
 
 
@@ -159,7 +159,7 @@ def test_a_finished_session_that_went_on_in_the_other_store_is_none(pair: Pair) 
     pair.first.records["key"] = dataclasses.replace(session(), state=State.FINISHED)
     pair.first.away = False
     first = pair.chain._links[0]
-    wait_until(lambda: first.is_healthy, what="the first store's return")
+    wait_until(lambda: first.is_closed, what="the first store's return")
     assert pair.chain.find_finished("a") is None
     assert pair.first.records["key"].revision <= gone.revision
 
@@ -185,7 +185,7 @@ def ask(chain: ReplicatedSessionStore, key: str = "any") -> str:
         chain.get(key)
     except SessionStoreBusy:
         return "busy"
-    except SessionStoreUnavailable:
+    except SessionStoreUnreachable:
         return "lost"
     return "answered"
 
@@ -245,6 +245,6 @@ def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> 
         for one in crowd:
             one.exception()
     assert second.records.keys() == first.records.keys()
-    assert link.is_healthy
-    assert link.behind is None
+    assert link.is_closed
+    assert link.stale_since is None
     chain.close()
