@@ -16,8 +16,7 @@ from hmacfs.admission.running import RunningUploads
 from hmacfs.admission.shares import ClientShares
 from hmacfs.admission.space import SharedSums, SpaceGuard
 from hmacfs.caching import bounded_cache
-from hmacfs.config import Settings
-from hmacfs.config.values import FreeSpace
+from hmacfs.config import DownloadOffload, FreeSpace, Settings
 from hmacfs.housekeeping import Sweeper, Watch
 from hmacfs.net.receive import Receiver
 from hmacfs.protocol.keyring import Keyring
@@ -185,12 +184,12 @@ def create_app(settings: Settings) -> flask.Flask:
 
 
 def _rates(limiter: WindowRateLimiter, settings: Settings) -> RateLimits:
-    texts = {
+    rates = {
         UPLOAD: settings.upload_rate_limit,
         DOWNLOAD: settings.download_rate_limit,
         SIGNATURE: settings.auth_failure_rate_limit,
     }
-    return RateLimits(limiter, texts, settings.rate_limit_exempt)
+    return RateLimits(limiter, rates, settings.rate_limit_exempt)
 
 
 def _services(settings: Settings, core: Core, handler: RequestHandler, rates: RateLimits, cors: Cors) -> Services:
@@ -210,7 +209,7 @@ def _services(settings: Settings, core: Core, handler: RequestHandler, rates: Ra
         file_view=FileView(
             core.store,
             rate=settings.download_max_bytes_per_second,
-            x_accel=settings.download_offload == "x-accel",
+            x_accel=settings.download_offload is DownloadOffload.X_ACCEL,
         ),
         slots=SlotViews(core.resumable, locations),
         tus=TusViews(core.resumable, settings.url_prefix, locations, unproven),

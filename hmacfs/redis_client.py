@@ -9,14 +9,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from hmacfs.redis_address import OneServer, RedisSettings, Sentinels, parse_redis_address
+from hmacfs.config.redis_address import RedisAddress, RedisServer, RedisSettings
 
 
 def connect_as_set(settings: RedisSettings, *, max_connections: int) -> redis.Redis:
-    """A client for the server that the settings name. Raises ``ValueError`` if the address is not understood."""
+    """A client for the server that the settings name."""
+    assert settings.redis_addr is not None
     password = settings.redis_password
     return connect(
-        parse_redis_address(settings.redis_addr),
+        settings.redis_addr,
         password=(password.reveal().decode() if password is not None else "") or None,
         database=settings.redis_db,
         timeout=settings.redis_timeout,
@@ -25,7 +26,7 @@ def connect_as_set(settings: RedisSettings, *, max_connections: int) -> redis.Re
 
 
 def connect(
-    address: OneServer | Sentinels,
+    address: RedisAddress,
     *,
     username: str | None = None,
     password: str | None,
@@ -45,7 +46,7 @@ def connect(
         "max_connections": max_connections,
         "protocol": 2,  # its handshake is shorter, and the server pushes nothing
     }
-    if isinstance(address, OneServer):
+    if isinstance(address, RedisServer):
         if address.url.startswith("rediss:") and "ssl_cert_reqs" not in address.url:
             options["ssl_check_hostname"] = True  # redis-py before its sixth release does not
         return redis.Redis.from_url(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import toml
 
-from hmacfs.config.values import tcp_address
+from hmacfs.config.parsers import tcp_address
 from hmacfs.errors import ConfigError
 from hmacfs.protocol.names import RESERVED_FOLDER
 from hmacfs.system.ownership import STORE_FOLDER_MODE, explain, make_folder, open_file

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from hmacfs.config import Settings, UnixAddress, find_config, load, parse_duration
+from hmacfs.config import Settings, UnixAddress, find_config, load
+from hmacfs.config.parsers import parse_duration
 from hmacfs.errors import BadName
 from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
 from hmacfs.protocol.names import StoredName

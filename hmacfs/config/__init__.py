@@ -1,16 +1,38 @@
-"""Settings: a TOML file and the environment, parsed once into a frozen, typed object."""
+"""Settings: a TOML file and the environment, parsed once into a frozen object of final values."""
 
+from hmacfs.config.advice import warnings
 from hmacfs.config.exposure import check_places, exposed_to_others
-from hmacfs.config.find import find_config
-from hmacfs.config.load import CONFIG_VARIABLE, load, warnings
+from hmacfs.config.load import load
 from hmacfs.config.machine import check_environment, inaccessible_files, prepare_environment
-from hmacfs.config.settings import SETTINGS, Settings, markdown_table
-from hmacfs.config.values import FreeSpace, Secret, TcpAddress, UnixAddress, parse_duration
+from hmacfs.config.settings import SETTINGS, Settings
+from hmacfs.config.sources import CONFIG_VARIABLE, find_config
+from hmacfs.config.values import (
+    DatabaseAddress,
+    DatabaseTls,
+    DatabaseType,
+    DownloadOffload,
+    Durability,
+    FreeSpace,
+    LogFormat,
+    LogLevel,
+    RequestRate,
+    Secret,
+    TcpAddress,
+    UnixAddress,
+)
 
 __all__ = [
     "CONFIG_VARIABLE",
     "SETTINGS",
+    "DatabaseAddress",
+    "DatabaseTls",
+    "DatabaseType",
+    "DownloadOffload",
+    "Durability",
     "FreeSpace",
+    "LogFormat",
+    "LogLevel",
+    "RequestRate",
     "Secret",
     "Settings",
     "TcpAddress",
@@ -21,8 +43,6 @@ __all__ = [
     "find_config",
     "inaccessible_files",
     "load",
-    "markdown_table",
-    "parse_duration",
     "prepare_environment",
     "warnings",
 ]

@@ -8,8 +8,8 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hmacfs.config.settings import SETTINGS, Settings
-from hmacfs.config.values import one_line
+from hmacfs.config.messages import one_line
+from hmacfs.config.settings import Settings
 from hmacfs.errors import ConfigError
 from hmacfs.protocol.names import RESERVED_FOLDER, is_reserved
 
@@ -65,13 +65,12 @@ def exposed_to_others(settings: Settings, config: Path | None, environ: _Environ
 def _secrets(settings: Settings, config: Path | None, environ: _Environment) -> list[tuple[str, Path]]:
     """The files that secrets come from, and which setting's."""
     found: list[tuple[str, Path]] = []
-    for setting in SETTINGS:
-        if setting.is_secret and getattr(settings, setting.field):
-            origin = settings.origins[setting.key]
-            if origin in environ:
-                found += [(origin, Path(environ[origin]))] if origin.endswith("_FILE") else []
-            elif config is not None:
-                found.append((origin, config))
+    for setting, _ in settings.secrets():
+        origin = settings.origins[setting.key]
+        if origin in environ:
+            found += [(origin, Path(environ[origin]))] if origin.endswith("_FILE") else []
+        elif config is not None:
+            found.append((origin, config))
     return found
 
 

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from hmacfs.config.messages import one_line
 from hmacfs.config.settings import Settings
-from hmacfs.config.values import UnixAddress, one_line
+from hmacfs.config.values import UnixAddress
 from hmacfs.errors import ConfigError
 from hmacfs.protocol.names import RESERVED_FOLDER
 from hmacfs.system.ownership import STORE_FOLDER_MODE, explain, make_folder, may, new_file_remedy, reason

@@ -107,15 +107,3 @@ def translations(document: Mapping[str, Any]) -> list[Translation]:
 
 def _plain(key: str) -> str:
     return key.replace("_", "").lower()
-
-
-def markdown_table() -> str:
-    """The table of README.md."""
-    names = [name for table in (*TABLES.values(), TOP_LEVEL) for name in table.values() if name]
-    lines = ["| there | here |", "|---|---|"]
-    for setting in dict.fromkeys(names):
-        theirs = [f"`[{title}] {key}`" for title, table in TABLES.items() for key in table if table[key] == setting]
-        theirs += [f"`{key}`" for key, name in TOP_LEVEL.items() if name == setting]
-        word, _, values = setting.partition(" ")
-        lines.append(f"| {', '.join(theirs)} | `{word}` {values} |".replace("`  |", "` |"))
-    return "\n".join(lines)

@@ -9,6 +9,7 @@ from limits.storage import Storage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 from limits.util import WindowStats
 
+from hmacfs.config import RequestRate
 from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.window import Window
 
@@ -53,12 +54,13 @@ class WindowRateLimiter(FixedWindowRateLimiter):
     """A strategy of ``limits``: a fixed window that the first request opens. One operation counts and tells all there
     is to tell, and the counter knows the limit, without which two places cannot be kept exact."""
 
-    def take(self, item: RateLimitItem, key: str, cost: int = 1) -> Window:
-        """Count a request. key: ``item.key_for(...)``. It is within the limit if the window's count is."""
-        return self._counter.take(key, item.amount, item.get_expiry(), cost)
+    def take(self, rate: RequestRate, key: str) -> Window:
+        """Count a request. key: ``rate.key(...)``. It is within the limit if the window's count is."""
+        return self._counter.take(key, rate.amount, rate.seconds)
 
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
-        return self.take(item, item.key_for(*identifiers), cost).hits <= item.amount
+        window = self._counter.take(item.key_for(*identifiers), item.amount, item.get_expiry(), cost)
+        return window.hits <= item.amount
 
     def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
         window = self._counter.get(item.key_for(*identifiers))

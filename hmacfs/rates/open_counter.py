@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from hmacfs.config.redis_address import RedisSettings
 from hmacfs.errors import ConfigError
 from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.table import WindowTable
 from hmacfs.rates.window import RemoteCounter
-from hmacfs.redis_address import RedisSettings
 from hmacfs.system.ownership import reason
 
 

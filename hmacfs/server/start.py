@@ -410,7 +410,7 @@ def _features(settings: Settings) -> list[str]:
         "downloads": settings.download_rate_limit,
         "wrong signatures": settings.auth_failure_rate_limit,
     }
-    features += [f"{what} limited to {rate}" for what, rate in limited.items() if rate]
+    features += [f"{what} limited to {'; '.join(map(str, rates))}" for what, rates in limited.items() if rates]
     features.append(f"upload sessions in {' and '.join(remote_stores(settings)) or 'SQLite'}")
     return features
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from hmacfs.config import DatabaseTls
+
 #: Where systems keep the certificates of the authorities that they trust.
 _SYSTEM_CAS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -42,16 +44,16 @@ class DatabaseSpec:
 class Tls:
     """How to reach a database. mode: ``FallbackDBTLS``. ca: the file of trusted certificates, with ``verify-full``."""
 
-    mode: str = ""
+    mode: DatabaseTls = DatabaseTls.DRIVER
     ca: str = ""
 
 
 DRIVERS_OWN = Tls()
 
 
-def tls_of(mode: str, ca: Path | None) -> Tls:
+def tls_of(mode: DatabaseTls, ca: Path | None) -> Tls:
     """The settings' values; without a ``ca`` the system's. Raises ``ValueError`` if there is none."""
-    if mode != "verify-full":
+    if mode is not DatabaseTls.VERIFY_FULL:
         return Tls(mode)
     files = [str(ca)] if ca is not None else [path for path in _SYSTEM_CAS if os.path.isfile(path)]
     if not files:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from hmacfs.config import Secret
-from hmacfs.config.values import shown
+from hmacfs.config import DatabaseAddress, DatabaseTls, DatabaseType, Secret
+from hmacfs.config.redis_address import RedisSettings
 from hmacfs.errors import ConfigError
 from hmacfs.masking import mask
 from hmacfs.protocol.names import RESERVED_FOLDER
-from hmacfs.redis_address import RedisSettings, parse_redis_address
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.replicated import ReplicatedSessionStore
 from hmacfs.system.ownership import reason, unreadable
@@ -24,11 +22,10 @@ if TYPE_CHECKING:
 
 _DATABASE_FILE = "sessions.sqlite3"
 #: The drivers are extras of this package: what each type needs, and what the extra is called.
-_DRIVERS = {"postgres": "psycopg2", "mysql": "MySQLdb"}
+_DRIVERS = {DatabaseType.POSTGRES: "psycopg2", DatabaseType.MYSQL: "MySQLdb"}
 #: mysqlclient has no wheels for Linux.
 _COMPILED = " (it is compiled; on Debian that needs gcc, pkg-config, python3-dev and default-libmysqlclient-dev)"
-_TITLES = {"postgres": "PostgreSQL", "mysql": "MySQL"}
-_HOST = re.compile(r"(?P<path>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]@/?#=%\s\"']+))(?::(?P<port>[0-9]{1,5}))?")
+_TITLES = {DatabaseType.POSTGRES: "PostgreSQL", DatabaseType.MYSQL: "MySQL"}
 
 
 class SessionStoreSettings(RedisSettings, Protocol):
@@ -49,9 +46,9 @@ class SessionStoreSettings(RedisSettings, Protocol):
     @property
     def fallback_enabled(self) -> bool: ...
     @property
-    def fallback_db_type(self) -> str: ...
+    def fallback_db_type(self) -> DatabaseType: ...
     @property
-    def fallback_db_host(self) -> str: ...
+    def fallback_db_host(self) -> DatabaseAddress: ...
     @property
     def fallback_db_user(self) -> str: ...
     @property
@@ -59,25 +56,22 @@ class SessionStoreSettings(RedisSettings, Protocol):
     @property
     def fallback_db_name(self) -> str: ...
     @property
-    def fallback_db_tls(self) -> str: ...
+    def fallback_db_tls(self) -> DatabaseTls: ...
     @property
     def fallback_db_tls_ca(self) -> Path | None: ...
 
 
 def check_settings(settings: SessionStoreSettings) -> None:
-    """Raises ``ConfigError`` if an address cannot be understood or a driver is not installed. Connects to nothing and
+    """Raises ``ConfigError`` if a driver is not installed or a certificate cannot be read. Connects to nothing and
     imports no driver, so a process that has yet to fork or to be patched may ask."""
     key = "RedisAddr"
     try:
         if settings.redis_addr:
-            parse_redis_address(settings.redis_addr)
             _need("redis", "hmac-file-server[redis]")
         if settings.fallback_enabled:
-            key = "FallbackDBHost"
-            _host_and_port(settings.fallback_db_host)
             key = "FallbackDBType"
             kind = settings.fallback_db_type
-            _need(_DRIVERS[kind], f"hmac-file-server[{kind}]", hint=_COMPILED if kind == "mysql" else "")
+            _need(_DRIVERS[kind], f"hmac-file-server[{kind}]", hint=_COMPILED if kind is DatabaseType.MYSQL else "")
             key = "FallbackDBTLSCA"
             _check_ca(settings.fallback_db_tls_ca)
     except ValueError as error:
@@ -180,7 +174,7 @@ def _embedded(store_dir: Path) -> DatabaseSpec:
 
 
 def _fallback(settings: SessionStoreSettings) -> DatabaseSpec:
-    host, port = _host_and_port(settings.fallback_db_host)
+    host, port = settings.fallback_db_host
     credentials = settings.fallback_db_user, _revealed(settings.fallback_db_password), settings.fallback_db_name
     from hmacfs.sessions.database_spec import tls_of  # SQLAlchemy
 
@@ -188,7 +182,7 @@ def _fallback(settings: SessionStoreSettings) -> DatabaseSpec:
         tls = tls_of(settings.fallback_db_tls, settings.fallback_db_tls_ca)
     except ValueError as error:
         raise ConfigError(f"{settings.origins['FallbackDBTLS']}: {error}") from None
-    if settings.fallback_db_type == "mysql":
+    if settings.fallback_db_type is DatabaseType.MYSQL:
         from hmacfs.sessions.mysql import open_mysql  # an extra
 
         return open_mysql(host, port, *credentials, tls=tls)
@@ -199,17 +193,6 @@ def _fallback(settings: SessionStoreSettings) -> DatabaseSpec:
 
 def _revealed(password: Secret | None) -> str:
     return "" if password is None else password.reveal().decode()
-
-
-def _host_and_port(text: str) -> tuple[str, int | None]:
-    match = _HOST.fullmatch(text or "localhost")
-    port = int(match["port"]) if match and match["port"] else None
-    if match is None or (port is not None and not 1 <= port <= 65535):
-        raise ValueError(
-            f'{shown(text)} is not allowed; allowed is a host with an optional port, such as "localhost:5432" or '
-            '"[::1]:3306", or the path of a Unix socket'
-        )
-    return match["path"] or match["v6"] or match["host"], port
 
 
 def _need(module: str, package: str, hint: str = "") -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from hmacfs.config import Settings
+from hmacfs.config import Durability, Settings
 from hmacfs.errors import ConfigError
 from hmacfs.retry import Retry
 from hmacfs.stores.local.capabilities import Capabilities, look
@@ -25,7 +25,7 @@ def open_file_store(settings: Settings) -> LocalFileStore:
     try:
         return LocalFileStore(
             root,
-            durable=settings.durability == "fsync",
+            durable=settings.durability is Durability.FSYNC,
             file_calls=FileCalls(ThreadOffload(FSYNC_THREADS)),
             retry=Retry(settings.max_retries, settings.retry_delay),
         )

@@ -27,8 +27,6 @@ request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", d
 #: Everything that could end a line, hide part of one or drive a terminal: C0 and C1 controls, DEL, line separators.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
-
 
 def escape(text: str) -> str:
     """``text`` on one line: control characters as ``\\xNN`` or ``\\uNNNN``."""
@@ -141,7 +139,7 @@ def _text(value: object) -> str:
     return text if text and not re.search(r'[\s"=\\]', text) else json.dumps(text)
 
 
-def configure(level: str, path: Path | None, form: str, hidden: Sequence[str] = ()) -> None:
+def configure(level: int, path: Path | None, form: str, hidden: Sequence[str] = ()) -> None:
     """Set up logging for this process: ``LogLevel``, ``LogFile``, ``LogFormat``; no line shows a text of ``hidden``.
     Repeating it replaces the set-up.
 
@@ -154,7 +152,7 @@ def configure(level: str, path: Path | None, form: str, hidden: Sequence[str] = 
         root.removeHandler(old)
         old.close()
     root.addHandler(handler)
-    root.setLevel(_LEVELS[level])
+    root.setLevel(level)
     logging.captureWarnings(True)
 
 

@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import flask
-import limits
 from flask_limiter import Limiter
 
 from hmacfs.addresses import Network, is_in, network_of
 from hmacfs.caching import bounded_cache
+from hmacfs.config import RequestRate
 from hmacfs.dialects.content_range import RangePiece
 from hmacfs.errors import BadSignature, BadToken, RateLimited, SlotMismatch, TokenExpired
 from hmacfs.rates.failover import FailoverCounter
@@ -67,12 +67,14 @@ def rate_limiter(app: flask.Flask, counter: FailoverCounter, clients: ClientAddr
 class RateLimits:
     """Decorators for views. A limit that is not set costs nothing: its decorator returns the view itself.
 
-    texts: the rates of each kind, in the words of ``limits``; empty for no limit. exempt: networks without limits.
+    rates: those of each kind, the shortest first; none for no limit. exempt: networks without limits.
     """
 
-    def __init__(self, limiter: WindowRateLimiter, texts: Mapping[str, str], exempt: Sequence[Network]) -> None:
+    def __init__(
+        self, limiter: WindowRateLimiter, rates: Mapping[str, Sequence[RequestRate]], exempt: Sequence[Network]
+    ) -> None:
         who = RateLimitKey(exempt)
-        self._limits = {kind: RateLimit(kind, text, limiter, who) for kind, text in texts.items() if text}
+        self._limits = {kind: RateLimit(kind, several, limiter, who) for kind, several in rates.items() if several}
 
     def uploads(self, view: View) -> View:
         """Counts the requests that begin an upload. Raises ``RateLimited``."""
@@ -151,49 +153,50 @@ class RateLimitKey:
 
 
 class RateLimit:
-    """The rates of one kind of request."""
+    """The rates of one kind of request, the shortest first: what that refuses should not use up the others."""
 
-    def __init__(self, kind: str, text: str, limiter: WindowRateLimiter, clients: RateLimitKey) -> None:
+    def __init__(
+        self, kind: str, rates: Sequence[RequestRate], limiter: WindowRateLimiter, clients: RateLimitKey
+    ) -> None:
         self._kind = kind
         self._limiter = limiter
         self._clients = clients
-        # The shortest first: what that refuses should not use up the others.
-        self._items = sorted(limits.parse_many(text), key=lambda item: item.get_expiry())
-        names = [kind] if len(self._items) == 1 else [f"{kind}-{item.get_expiry()}" for item in self._items]
-        self._names = dict(zip(self._items, names, strict=True))
-        policies = (f'"{name}";q={item.amount};w={item.get_expiry()}' for item, name in self._names.items())
+        self._rates = tuple(rates)
+        names = [kind] if len(rates) == 1 else [f"{kind}-{rate.seconds}" for rate in rates]
+        self._names = dict(zip(rates, names, strict=True))
+        policies = (f'"{name}";q={rate.amount};w={rate.seconds}' for rate, name in self._names.items())
         self._policy = ("RateLimit-Policy", ", ".join(policies))
         self._keys = bounded_cache(_CLIENTS)(self._make_keys)
 
     def count(self, request: Request) -> None:
         """Count a request and have its answer tell how many are left. Raises ``RateLimited``."""
-        tightest: tuple[int, limits.RateLimitItem, Window] | None = None
-        for item, key in self._keys(request.client):
-            window = self._limiter.take(item, key)
-            left = item.amount - window.hits
+        tightest: tuple[int, RequestRate, Window] | None = None
+        for rate, key in self._keys(request.client):
+            window = self._limiter.take(rate, key)
+            left = rate.amount - window.hits
             if left < 0:
-                request.rate_headers = self._headers(item, window)
+                request.rate_headers = self._headers(rate, window)
                 wait = math.ceil(window.ends - time.time())
                 raise RateLimited(max(1, wait), _SENTENCES[self._kind])
             if tightest is None or left < tightest[0]:
-                tightest = left, item, window
+                tightest = left, rate, window
         if tightest is not None:
             request.rate_headers = self._headers(*tightest[1:])
 
-    def _make_keys(self, client: str) -> tuple[tuple[limits.RateLimitItem, str], ...]:
+    def _make_keys(self, client: str) -> tuple[tuple[RequestRate, str], ...]:
         who = self._clients(client)
         if who is None:
             return ()
-        return tuple((item, item.key_for(self._kind, who)) for item in self._items)
+        return tuple((rate, rate.key(self._kind, who)) for rate in self._rates)
 
-    def _headers(self, item: limits.RateLimitItem, window: Window) -> Headers:
+    def _headers(self, rate: RequestRate, window: Window) -> Headers:
         """draft-ietf-httpapi-ratelimit-headers, and the older names that flask-limiter and many clients use."""
-        left = str(max(0, item.amount - window.hits))
+        left = str(max(0, rate.amount - window.hits))
         seconds = max(0, math.ceil(window.ends - time.time()))
         return [
             self._policy,
-            ("RateLimit", f'"{self._names[item]}";r={left};t={seconds}'),
-            ("X-RateLimit-Limit", str(item.amount)),
+            ("RateLimit", f'"{self._names[rate]}";r={left};t={seconds}'),
+            ("X-RateLimit-Limit", str(rate.amount)),
             ("X-RateLimit-Remaining", left),
             ("X-RateLimit-Reset", str(math.ceil(window.ends))),
         ]

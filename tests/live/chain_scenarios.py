@@ -18,8 +18,8 @@ from pathlib import Path
 
 import gevent
 
+from hmacfs.config.redis_address import parse_redis_address
 from hmacfs.errors import SessionStoreUnavailable
-from hmacfs.redis_address import parse_redis_address
 from hmacfs.redis_client import connect
 from hmacfs.sessions.postgres import open_postgres
 from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore

@@ -16,11 +16,13 @@ from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 from ruamel.yaml import YAML
 
 from hmacfs.config import load
+from hmacfs.config.redis_address import RedisServer
 from hmacfs.protocol.keyring import Keyring, sign_v
 from hmacfs.server.start import _MASTER_MARGIN_SECONDS
 from tests.live.client import request
@@ -200,8 +202,9 @@ def test_the_server_s_settings_are_good_and_it_is_given_time_to_stop(tmp_path: P
     seconds = {name: int(SERVICES[name]["stop_grace_period"].rstrip("s")) for name in ("nginx", "hmac-file-server")}
     assert min(seconds.values()) > settings.graceful_shutdown_timeout + _MASTER_MARGIN_SECONDS
     assert SERVER["ulimits"]["nofile"] > 2 * settings.max_connections + 256
-    assert settings.redis_addr.split(":")[0] in SERVICES
-    assert settings.fallback_db_host in SERVICES
+    assert isinstance(settings.redis_addr, RedisServer)
+    assert urlsplit(settings.redis_addr.url).hostname in SERVICES
+    assert settings.fallback_db_host.host in SERVICES
     postgres = SERVICES["postgres"]["environment"]
     assert (postgres["POSTGRES_USER"], postgres["POSTGRES_DB"]) == (
         settings.fallback_db_user,

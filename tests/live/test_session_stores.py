@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from hmacfs.config.redis_address import parse_redis_address
 from hmacfs.errors import SessionStoreUnavailable
-from hmacfs.redis_address import parse_redis_address
 from hmacfs.redis_client import connect
 from hmacfs.sessions import redis_store, schema, sql
 from hmacfs.sessions.codec import digest

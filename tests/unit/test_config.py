@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
 
+import limits
 import pytest
 import toml
 from hypothesis import given
@@ -15,7 +17,14 @@ from hypothesis import strategies as st
 
 from hmacfs.config import (
     SETTINGS,
+    DatabaseAddress,
+    DatabaseTls,
+    DatabaseType,
+    DownloadOffload,
+    Durability,
     FreeSpace,
+    LogFormat,
+    RequestRate,
     Secret,
     Settings,
     TcpAddress,
@@ -23,14 +32,14 @@ from hmacfs.config import (
     check_environment,
     find_config,
     load,
-    markdown_table,
     original,
     prepare_environment,
     warnings,
 )
-from hmacfs.config.settings import snake_case
-from hmacfs.config.values import duration, rate, size
+from hmacfs.config.parsers import byte_rate, duration, request_rates, size
+from hmacfs.config.redis_address import RedisServer
 from hmacfs.errors import ConfigError, ForeignConfig
+from tests.readme_tables import table_of_original_keys, table_of_settings
 
 SECRET = "0123456789abcdef-secret"
 
@@ -89,7 +98,7 @@ def test_the_originals_example_loads(tmp_path: Path) -> None:
     assert loaded.store_dir == Path("/mnt/storage/hmac-file-server")
     assert (loaded.chunk_size, loaded.upload_max_size, loaded.max_bytes_per_second) == (65536, 1 << 30, 1 << 20)
     assert (loaded.redis_addr, loaded.redis_password, loaded.fallback_db_name) == (
-        "localhost:6379",
+        RedisServer("redis://localhost:6379", ()),
         None,
         "your_db_name",
     )
@@ -111,18 +120,23 @@ def test_keys_in_any_letter_case(tmp_path: Path) -> None:
         ("ListenPort", "upload.example:80", TcpAddress("upload.example", 80)), ("UploadMaxSize", "1.5 GB", 3 << 29),
         ("UploadMaxSize", "64KiB", 65536), ("ChunkSize", "64kb", 65536), ("MaxBytesPerSecond", "1MB/s", 1 << 20),
         ("MaxBytesPerSecond", "500 kB / s", 512000), ("ReadTimeout", "30s", 30.0), ("ReadTimeout", 0.5, 0.5), ("ReadTimeout", "500ms", 0.5),
-        ("GracefulShutdownTimeout", "2m", 120.0), ("LogLevel", "WARNING", "warn"), ("MinFreeSpace", "5%", FreeSpace(percent=5.0)),
+        ("GracefulShutdownTimeout", "2m", 120.0), ("LogLevel", "WARNING", logging.WARNING), ("LogLevel", "debug", logging.DEBUG), ("MinFreeSpace", "5%", FreeSpace(percent=5.0)),
         ("MinFreeSpace", "1MB", FreeSpace(bytes=1 << 20)), ("MaxReservedPerClient", "100%", FreeSpace(percent=100.0)),
         ("MaxReservedPerClient", "2GB", FreeSpace(bytes=2 << 30)), ("MaxReservedPerClient", 0, FreeSpace()), ("AllowedOrigins", ["https://a.b"], ("https://a.b",)),
-        ("UploadSubDir", "/a/b/", "a/b"), ("Durability", "None", "none"), ("FallbackDBType", "MariaDB", "mysql"),
+        ("UploadSubDir", "/a/b/", "a/b"), ("Durability", "None", Durability.NONE), ("FallbackDBType", "MariaDB", DatabaseType.MYSQL),
         ("ListenPort", 8081, TcpAddress("", 8081)), ("MetricsPort", 9100, TcpAddress("", 9100)), ("ReadTimeout", "2m30s", 150.0),
         ("ReadTimeout", "1h15m30.5s", 4530.5), ("ReadTimeout", "1500ms", 1.5), ("ReadTimeout", "1.5h", 5400.0), ("ReadTimeout", ".5s", 0.5),
         ("ReadTimeout", "1m 30s", 90.0), ("SweepInterval", "1h0m0s", 3600.0), ("RetryDelay", "0s", 0.0), ("ReadTimeout", "250000\u00b5s", 0.25),
         ("SessionTTL", "1y", 31536000.0), ("MetricsPort", "127.0.0.1:9100", TcpAddress("127.0.0.1", 9100)), ("LogFile", "", None), ("IdleTimeout", "5s", 5.0),
+        ("FallbackDBHost", "", DatabaseAddress("localhost", None)), ("FallbackDBHost", "[::1]:3306", DatabaseAddress("::1", 3306)),
+        ("FallbackDBHost", "/run/postgresql", DatabaseAddress("/run/postgresql", None)), ("FallbackDBTLS", "", DatabaseTls.DRIVER), ("FallbackDBTLS", "Verify-Full", DatabaseTls.VERIFY_FULL),
+        ("DownloadOffload", "X-Accel", DownloadOffload.X_ACCEL), ("LogFormat", "json", LogFormat.JSON), ("UploadRateLimit", "", ()),
+        ("UploadRateLimit", "100/hour; 2 per 5 minutes", (RequestRate(2, 5, "minute", 300), RequestRate(100, 1, "hour", 3600))),
+        ("RedisAddr", "", None), ("RedisAddr", "[::1]", RedisServer("redis://[::1]:6379", ())), ("RedisAddr", "unix:///run/redis.sock", RedisServer("unix:///run/redis.sock", ())),
     ],
 )  # fmt: skip
 def test_values(tmp_path: Path, key: str, value: object, expected: object) -> None:
-    field = "listen" if key == "ListenPort" else snake_case(key)
+    (field,) = (setting.field for setting in SETTINGS if setting.key == key)
     assert getattr(settings(tmp_path, None, **{key: value}), field) == expected
 
 
@@ -145,6 +159,9 @@ def test_values(tmp_path: Path, key: str, value: object, expected: object) -> No
         ({"MetricsPort": ":8080"}, ["MetricsPort", "ListenPort", "another port"]), ({"UploadSubDir": "../x"}, ["UploadSubDir"]),
         ({"UploadSubDir": ""}, ["UploadSubDir"]), ({"AllowedOrigins": ["chat.example"]}, ["https://chat.example.org"]),
         ({"AllowedOrigins": "x"}, ["a list"]), ({"TrustedProxies": ["proxy"]}, ["192.0.2.1"]), ({"MinFreeSpace": "200%"}, ["5%"]), ({"MaxReservedPerClient": "101%"}, ['up to "100%"']),
+        ({"RedisAddr": "http://x"}, ["RedisAddr", "(not shown)", "redis+sentinel://"]), ({"RedisAddr": 6379}, ["RedisAddr", "host:port"]),
+        ({"FallbackDBHost": "a:b:c"}, ["'a:b:c'", "localhost:5432"]), ({"FallbackDBHost": "db:0"}, ["localhost:5432"]),
+        ({"UploadRateLimit": "60 a minute"}, ["60/minute"]), ({"UploadRateLimit": "1/minute;"}, ["60/minute"]),
         ({"PublicURL": "ftp://x"}, ["https://upload.example.org"]), ({"PublicURL": "http://[::1"}, ["https://upload.example.org"]),
         ({"PublicURL": "http://x:99999"}, ["https://upload.example.org"]), ({"AllowedOrigins": ["http://[::1"]}, ["https://chat.example.org"]),
         ({"StoreDir": "~no-such-user/x"}, ["StoreDir", "~no-such-user", "no user"]), ({"ListenPort": "\u00fc:80"}, ["127.0.0.1:8080"]),
@@ -203,7 +220,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
         },
     )
     assert loaded.secret.reveal() == b"a secret from a file"
-    assert (loaded.store_dir, loaded.redis_db, loaded.fallback_db_type) == (Path("/elsewhere"), 3, "mysql")
+    assert (loaded.store_dir, loaded.redis_db, loaded.fallback_db_type) == (Path("/elsewhere"), 3, DatabaseType.MYSQL)
     assert (loaded.metrics_enabled, loaded.upload_max_size) == (False, 2 << 30)
     assert loaded.allowed_origins == ("https://a.b", "https://c.d")
 
@@ -262,7 +279,7 @@ def test_metrics_are_for_the_machine_itself_unless_the_file_says_otherwise(tmp_p
 
 
 def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
-    names = [f"HMACFS_{setting.field.upper()}" for setting in SETTINGS]
+    names = [setting.variable for setting in SETTINGS]
     empty = dict.fromkeys([*names, "HMACFS_SECRET_FILE", "HMACFS_REDIS_PASSWORD_FILE", "HMACFS_CONFIG", "HMACFS_X"], "")
     loaded = settings(tmp_path, empty, Workers=3, MetricsEnabled=True, AllowedOrigins=["https://a.b"])
     assert loaded == settings(tmp_path, Workers=3, MetricsEnabled=True, AllowedOrigins=["https://a.b"])
@@ -353,7 +370,7 @@ def test_what_the_original_s_keys_are_called_here_are_settings() -> None:
         assert {name.split()[0] for name in table.values() if name} <= known
     assert not {key.lower() for key in known} & original.TOP_LEVEL.keys()
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert original.markdown_table() in readme
+    assert table_of_original_keys() in readme
 
 
 def test_secrets_never_show(tmp_path: Path) -> None:
@@ -385,11 +402,13 @@ def test_unix_sockets(tmp_path: Path) -> None:
 
 def test_every_setting_has_a_field_and_a_row() -> None:
     fields = {field.name for field in dataclasses.fields(Settings)}
-    assert {setting.field for setting in SETTINGS} - fields == {"listen_port", "unix_socket"}
-    assert fields - {setting.field for setting in SETTINGS} == {"listen", "origins", "remarks"}
-    assert markdown_table().count("\n") == len(SETTINGS) + 1
+    assert fields - {setting.field for setting in SETTINGS} == {"origins", "remarks"}
+    for setting in SETTINGS:
+        assert setting.variable == f"HMACFS_{'LISTEN_PORT' if setting.key == 'ListenPort' else setting.field.upper()}"
+        assert setting.variable.removeprefix("HMACFS_").replace("_", "").lower() == setting.key.lower()
+    assert table_of_settings().count("\n") == len(SETTINGS) + 1
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert markdown_table() in readme
+    assert table_of_settings() in readme
 
 
 def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
@@ -440,12 +459,34 @@ def test_sizes_in_all_units(number: int, unit: str) -> None:
     factor = {"": 1, "B": 1, "kb": 1 << 10, "MiB": 1 << 20, "G": 1 << 30}[unit]
     if number * factor <= 2**62:
         assert size()(f"{number}{unit}") == number * factor
-        assert rate(f"{number}{unit}/s") == number * factor
+        assert byte_rate(f"{number}{unit}/s") == number * factor
 
 
 @given(st.integers(min_value=1, max_value=10**6), st.sampled_from(["", "s", "m", "h", "d"]))
 def test_durations_in_all_units(number: int, unit: str) -> None:
     assert duration()(f"{number}{unit}") == number * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+
+
+_PERIODS = ["second", "minutes", "HOUR", "days", "month", "Years"]
+_RATES = st.builds(
+    "{}{}{}{}{}".format,
+    st.integers(0, 10**6),
+    st.sampled_from(["/", " / ", " per ", "PER"]),
+    st.sampled_from(["", "0", "1", "15", "30 "]),
+    st.sampled_from(["", " "]),
+    st.sampled_from(_PERIODS),
+)
+
+
+@given(st.lists(_RATES, min_size=1, max_size=3), st.sampled_from([";", ", ", " | "]))
+def test_request_rates_are_what_the_package_limits_makes_of_them(rates: list[str], separator: str) -> None:
+    """Also the keys, by which counts that are kept go on."""
+    text = separator.join(rates)
+    expected = sorted(limits.parse_many(text), key=lambda item: item.get_expiry())
+    found = request_rates(text)
+    assert [(rate.amount, rate.seconds) for rate in found] == [(item.amount, item.get_expiry()) for item in expected]
+    assert [rate.key("upload", "::/64") for rate in found] == [item.key_for("upload", "::/64") for item in expected]
+    assert request_rates(";".join(map(str, found))) == found
 
 
 def test_chunks_that_no_size_bounds_are_a_warning(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 import toml
 
 from hmacfs.config import SETTINGS, load, warnings
+from hmacfs.config.messages import shown
 from hmacfs.config.placeholders import can_be_guessed, is_placeholder
-from hmacfs.config.values import shown
 from hmacfs.errors import ConfigError
 from hmacfs.masking import mask, mask_value, passwords_in
 from hmacfs.sessions import open_session_store as opening

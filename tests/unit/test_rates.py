@@ -16,6 +16,7 @@ import flask
 import pytest
 from flask_limiter import Limiter
 
+from hmacfs.config.parsers import request_rates
 from hmacfs.errors import BadSignature, RateLimited
 from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.limiting import STORAGE_URI, STRATEGY
@@ -281,7 +282,8 @@ def make_rates(tmp_path: Path) -> Iterator[Callable[..., RateLimits]]:
         switch = FailoverCounter(WindowTable(tmp_path / f"rates-{len(switches)}"), None, longest_pause=1.0)
         switches.append(switch)
         limiter = rate_limiter(flask.Flask("rates"), switch, ClientAddress(()))
-        return RateLimits(limiter, texts, [ipaddress.ip_network(text) for text in exempt])
+        rates = {kind: request_rates(text) for kind, text in texts.items()}
+        return RateLimits(limiter, rates, [ipaddress.ip_network(text) for text in exempt])
 
     yield make
     for switch in switches:
