@@ -100,6 +100,7 @@ def test_the_sdist_is_the_project(built: Path) -> None:
         found = {name.partition("/")[2] for name in archive.getnames()}
     for name in (
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
         "SECURITY.md",
         "Makefile",
         "wsgi.py",
