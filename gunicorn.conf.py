@@ -3,6 +3,6 @@
 ``hmac-file-server -config FILE`` starts the very same server without this file.
 """
 
-from hmacfs.server.start import gunicorn_settings
+from hmacfs.server.settings import gunicorn_settings
 
 globals().update(gunicorn_settings())

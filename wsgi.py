@@ -1,5 +1,5 @@
 """The entry for ``gunicorn -c gunicorn.conf.py wsgi:app``; ``HMACFS_CONFIG`` names the configuration file."""
 
-from hmacfs.server.start import load_app
+from hmacfs.server.application import load_app
 
 app = load_app()

@@ -72,6 +72,7 @@ class Client:
     def __init__(self, application: Any) -> None:
         from hmacfs.net.transport import Transport
         from hmacfs.server.connection import Connection, ServerContext
+        from hmacfs.server.lifecycle import Lifecycle, MasterIntent
 
         mine, theirs = socket.socketpair()
         environ = {
@@ -86,7 +87,12 @@ class Client:
             "wsgi.version": (1, 0),
         }
         context = ServerContext(
-            application=application, idle_timeout=60, read_timeout=60, write_timeout=60, environ=environ
+            application=application,
+            lifecycle=Lifecycle(MasterIntent(), 1),
+            idle_timeout=60,
+            read_timeout=60,
+            write_timeout=60,
+            environ=environ,
         )
         connection = Connection(context, Transport(theirs), ("127.0.0.1", 1))
         gevent.spawn(connection.serve)

@@ -60,21 +60,18 @@ class AppRuntime:
     pulse: Sampler | None
     watch: Watch
 
-    def begin_stop(self) -> None:
-        """From now on the application says that it takes no new work."""
-        self.health.is_draining = True
-        self.core.sweeper.stop()
-
     def note_turned_away(self) -> None:
         """A connection was one too many of its peer."""
         if self.pulse is not None:
             self.pulse.note_turned_away()
 
-    def tasks(self, connections: Callable[[], int]) -> list[Callable[[], None]]:
-        """Endless functions, each to run in a greenlet of its own. ``connections`` tells how many are open."""
+    def tasks(self, connections: Callable[[], int], is_running: Callable[[], bool]) -> list[Callable[[], None]]:
+        """Functions, each to run in a greenlet of its own. connections: how many are open. is_running: whether
+        new work is welcome, false from the beginning of a stop."""
         core = self.core
+        self.health.is_running = is_running
         tasks: list[Callable[[], None]] = [
-            core.sweeper.run_forever,
+            lambda: core.sweeper.run_while(is_running),
             core.space.announce_forever,
             core.running.look_forever,
             self.watch.run_forever,

@@ -68,7 +68,6 @@ class Sweeper:
         self._sweep = sweep
         self._lock = lock
         self._interval = interval
-        self._is_stopped = False
 
     def run_once(self) -> SweepResult | None:
         """What was swept; ``None`` if another process is at it. Raises ``SessionStoreUnavailable``, ``NotAllowed`` if
@@ -84,15 +83,12 @@ class Sweeper:
                 return None
             return self._sweep()
 
-    def stop(self) -> None:
-        """Begin no more sweeps: a process that only finishes its transfers may be one of old settings."""
-        self._is_stopped = True
-
-    def run_forever(self) -> None:
-        """Sweep every interval, give or take a tenth, so that workers started together do not meet each time."""
+    def run_while(self, is_running: Callable[[], bool]) -> None:
+        """Sweep every interval, give or take a tenth, so that workers started together do not meet each time. A process
+        that only finishes its transfers begins no more sweeps: it may have old settings."""
         while True:
             time.sleep(self._interval * random.uniform(0.9, 1.1))  # noqa: S311 - nothing depends on its being secret
-            if self._is_stopped:
+            if not is_running():
                 return
             try:
                 swept = self.run_once()

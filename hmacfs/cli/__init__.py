@@ -113,11 +113,13 @@ def _parser(*, add_help: bool) -> argparse.ArgumentParser:
 
 def _serve(config: Path | None, *, lines: Callable[[Settings], str] | None) -> int:
     """lines: what to print once the server listens."""
-    from hmacfs.server import start  # gunicorn is not needed to sign
+    from hmacfs.server.application import GunicornApplication  # gunicorn is not needed to sign
+    from hmacfs.server.configuration import configuration
+    from hmacfs.server.hooks import hooks
 
-    start.use_config(config)
-    settings = start.current_settings()
+    configuration.use(config)
+    settings = configuration.settings
     if lines is not None:
-        start.on_ready(lambda: print(lines(settings), flush=True))
-    start.GunicornApplication().run()
+        hooks.at_ready(lambda: print(lines(settings), flush=True))
+    GunicornApplication().run()
     return 0

@@ -13,7 +13,7 @@ from hmacfs.masking import mask
 def run(config: Path | None, *, online: bool) -> int:
     """Print what there is to say. online: connect to Redis and to the database as well. The exit status, 0, since a
     server starts without them. Raises ``ConfigError``."""
-    from hmacfs.server.start import check  # gunicorn is not needed to sign
+    from hmacfs.server.preflight import check  # gunicorn is not needed to sign
     from hmacfs.sessions.open_session_store import remote_stores, unreachable
     from hmacfs.stores.open_file_store import foresee
 

@@ -1,8 +1,8 @@
 """Spreading connections evenly over the workers.
 
-All workers wait at the same listeners, and the kernel does not care who of them takes a connection: left alone, it was
-not rare that one of two had three of sixteen uploads and the other thirteen, while a processor stood idle. So a worker
-that has more connections than another gives way for a moment. An idle connection counts as much as an upload.
+All workers wait at the same listeners, and the kernel wakes any of them: left alone, it was not rare that one of two
+had three of sixteen uploads and the other thirteen, while a processor stood idle. So a worker that has more
+connections than another pauses before it accepts. An idle connection counts as much as an upload.
 """
 
 from __future__ import annotations
@@ -12,29 +12,32 @@ import mmap
 import secrets
 import socket
 import time
+from http import HTTPStatus
 from typing import Any
 
 import gevent
 from gevent.server import StreamServer
 
+from hmacfs.protocol.http1.responses import refusal
 from hmacfs.server.peer_limits import PeerBound
 
-#: How far ahead of the one with the fewest connections a worker may be: so many, and a share of those.
+#: A worker may have so many connections more than the one with the fewest, and a share of those besides.
 SLACK = 2
 SLACK_SHARE = 8
-#: How long a worker that is ahead leaves a connection to the others.
-GIVE_WAY_SECONDS = 0.001
-#: How often in vain. Then the others are stuck, and it takes what comes for so long.
-GIVE_WAY_TIMES = 5
+#: How long a worker that has more leaves a pending connection to the others.
+PAUSE_SECONDS = 0.001
+#: After this many pauses in which no worker accepted, assume that the others are stuck and accept everything for
+#: ``ALONE_SECONDS``.
+PAUSES_LIMIT = 5
 ALONE_SECONDS = 0.1
-#: Of a request on a connection that is closed at once.
-_THROWN_AWAY = 64 * 1024
+#: How much of a request is discarded on a connection that is closed at once.
+_DISCARD_BYTES = 64 * 1024
 
 
 class ConnectionCounts:
     """How many connections each worker has, in memory that they share. Workers are known by their age."""
 
-    #: If two workers whose ages are so far apart live at once, one of them does not count.
+    #: Of two workers that live at once and whose ages are a multiple of this apart, one does not count.
     PLACES = 256
 
     def __init__(self) -> None:
@@ -47,133 +50,138 @@ class ConnectionCounts:
         self._ages[place], self._counts[place] = age, connections + 1
 
     def withdraw(self, age: int) -> None:
-        """That worker takes no more connections, or has ended."""
+        """The worker of this age accepts no more connections, or has ended."""
         place = age % self.PLACES
         if self._ages[place] == age:
             self._counts[place] = 0
 
     def fewest(self) -> int:
-        """Of all workers that take connections."""
+        """How many the worker with the fewest has, of all that accept connections; 0 if none does."""
         return min((count for count in self._counts if count), default=1) - 1
 
     def note_accepted(self) -> None:
-        """Some worker took a connection."""
+        """Some worker accepted a connection."""
         self._accepted[0] += 1  # two at once may count as one
 
     @property
     def accepted(self) -> int:
-        """Another number after each connection that any worker took."""
+        """A number that differs after each connection that any worker accepted."""
         return self._accepted[0]
 
 
 class WorkerCount:
-    """One worker's part of the load. It counts from ``begin`` to ``end``."""
+    """One worker's number of connections, which the others see from ``begin`` to ``end``."""
 
-    def __init__(self, connection_counts: ConnectionCounts, age: int) -> None:
-        self._loads = connection_counts
+    def __init__(self, counts: ConnectionCounts, age: int) -> None:
+        self._all = counts
         self._age = age
         self._connections = 0
-        self._takes_part = False
+        self._is_published = False
 
     def begin(self) -> None:
-        self._takes_part = True
-        self._loads.publish(self._age, self._connections)
+        self._is_published = True
+        self._all.publish(self._age, self._connections)
 
     def end(self) -> None:
-        self._takes_part = False
-        self._loads.withdraw(self._age)
+        self._is_published = False
+        self._all.withdraw(self._age)
 
     @property
     def is_ahead(self) -> bool:
-        """Whether another worker should take the next connection."""
-        fewest = self._loads.fewest()
+        """Whether another worker should accept the next connection."""
+        fewest = self._all.fewest()
         return self._connections > fewest + SLACK + fewest // SLACK_SHARE
 
     @property
     def accepted(self) -> int:
         """See ``ConnectionCounts.accepted``."""
-        return self._loads.accepted
+        return self._all.accepted
 
     def accept(self) -> None:
-        """This worker took a connection."""
-        self._loads.note_accepted()
+        """This worker accepted a connection."""
+        self._all.note_accepted()
         self._change(1)
 
     def close(self) -> None:
-        """One of them has ended."""
+        """One of its connections has ended."""
         self._change(-1)
 
     def _change(self, by: int) -> None:
         self._connections += by
-        if self._takes_part:
-            self._loads.publish(self._age, self._connections)
+        if self._is_published:
+            self._all.publish(self._age, self._connections)
 
 
 class BalancedServer(StreamServer):
-    """gevent's server, which gives way to the other workers, and turns peers away that have too many connections.
+    """gevent's server, which leaves connections to workers that have fewer, and turns peers away that have too many.
 
-    says_why: whether those are told so, in HTTP; not over TLS, which they have not begun.
+    says_why: whether those are told so, in HTTP; not over TLS, whose handshake has not begun.
     """
 
     def __init__(
         self,
         listener: Any,
-        share: WorkerCount,
+        count: WorkerCount,
         *,
         peers: PeerBound | None = None,
         says_why: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(listener, **options)
-        self._share = share
+        self._count = count
         self._peers = peers
         self._says_why = says_why
-        self._rests = 0
+        self._pauses = 0
         self._accepted = 0
         self._alone_until = 0.0
 
     def do_read(self) -> Any:
-        """The next connection, ``None`` if there is none or another worker should take it."""
-        if self._gives_way():
+        """The next connection; ``None`` if there is none or another worker should accept it."""
+        if self._must_pause():
             self.stop_accepting()
-            gevent.spawn_later(GIVE_WAY_SECONDS, self._go_on)
+            gevent.spawn_later(PAUSE_SECONDS, self._resume)
             return None
         accepted = super().do_read()
         return accepted if accepted and self._admits(*accepted) else None
 
-    def _gives_way(self) -> bool:
-        if not self._share.is_ahead or time.monotonic() < self._alone_until:
+    def _must_pause(self) -> bool:
+        if not self._count.is_ahead or time.monotonic() < self._alone_until:
             return False
-        if self._accepted != self._share.accepted:  # the last rest was not in vain
-            self._accepted, self._rests = self._share.accepted, 0
-        if self._rests == GIVE_WAY_TIMES:
-            self._rests = 0
+        if self._accepted != self._count.accepted:  # a worker used the pause
+            self._accepted, self._pauses = self._count.accepted, 0
+        if self._pauses == PAUSES_LIMIT:
+            self._pauses = 0
             self._alone_until = time.monotonic() + ALONE_SECONDS
             return False
-        self._rests += 1
+        self._pauses += 1
         return True
 
     def _admits(self, sock: Any, address: Any) -> bool:
         if self._peers is not None and not self._peers.admit(address):
             _turn_away(sock, says_why=self._says_why)
             return False
-        self._share.accept()
+        self._count.accept()
         return True
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         if self.started:
             self.start_accepting()
 
     def do_close(self, *accepted: Any) -> None:
-        """gevent calls it once for each connection, whatever becomes of it."""
+        """gevent calls it once for each connection that was admitted, however it ended."""
         super().do_close(*accepted)
-        self._share.close()
+        self._count.close()
         if self._peers is not None:
             self._peers.leave(accepted[1])
 
-    def take_what_waits(self) -> None:
-        """Take the connections that the kernel has made already. Their clients may have sent requests; when the last
-        worker closes the listener, the kernel resets those that nobody took."""
+    @property
+    def running(self) -> list[gevent.Greenlet[..., Any]]:
+        """The greenlets that serve its connections, or will begin to in a moment."""
+        return list(self.pool or ())
+
+    def accept_pending(self) -> None:
+        """Accept the connections in the listen backlog. Their clients may have sent requests, and when the last worker
+        closes the listener, the kernel resets the connections left in it."""
         with contextlib.suppress(OSError):  # no descriptors left, or the first of them is gone again
             while not self.full() and (accepted := super().do_read()):
                 if self._admits(*accepted):
@@ -181,18 +189,19 @@ class BalancedServer(StreamServer):
 
 
 def _turn_away(sock: Any, *, says_why: bool) -> None:
-    """Close a connection that is not to be. Nothing is waited for: a request that is here already is thrown away, since
-    a close with unread data is a reset, which may overtake the answer."""
+    """Close a connection that is one too many, without waiting. A request that has arrived already is discarded: a
+    close with unread data is a reset, which may overtake the response."""
     raw = getattr(sock, "_sock", sock)
-    text = "Your address has too many connections open."
     with contextlib.suppress(OSError):
         if says_why:
             raw.send(
-                (
-                    "HTTP/1.1 429 Too Many Requests\r\nServer: hmacfs\r\nConnection: close\r\nRetry-After: 5\r\n"
-                    f"X-Request-ID: {secrets.token_hex(8)}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-                    f"Content-Length: {len(text) + 1}\r\n\r\n{text}\n"
-                ).encode()
+                refusal(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    "Your address has too many connections open.",
+                    secrets.token_hex(8),
+                    time.time(),
+                    ("Retry-After", "5"),
+                )
             )
-        raw.recv(_THROWN_AWAY, getattr(socket, "MSG_TRUNC", 0))
+        raw.recv(_DISCARD_BYTES, getattr(socket, "MSG_TRUNC", 0))
     sock.close()

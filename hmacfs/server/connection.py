@@ -1,4 +1,4 @@
-"""One client connection: requests in, answers out, until either side has had enough.
+"""One client connection: requests in, responses out, until either side ends it.
 
 gunicorn's own loop for gevent costs more than everything else a small request needs, stalls the whole worker when a
 client keeps sending what was refused, and hides the socket from the code that moves bytes (docs/facts.md, sections 2, 3
@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import math
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from email.utils import formatdate
 from typing import Any
 
 import gevent
@@ -27,14 +25,13 @@ from hmacfs.net.body import Body, ChunkedBody, SocketBody
 from hmacfs.net.send import FileSlice
 from hmacfs.net.transport import GONE_ERRNOS, REQUESTS_QUANTUM_SECONDS, ReceiveBuffer, Transport, TransportTimeout
 from hmacfs.protocol.http1.heads import BadRequestHead, RequestHead, parse_head
+from hmacfs.protocol.http1.responses import CONTINUE, Headers, refusal, server_and_date
+from hmacfs.server.lifecycle import Lifecycle
 from hmacfs.telemetry import logs
 
 log = logging.getLogger("hmacfs.server")
 
-Headers = list[tuple[str, str]]
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 #: Files up to this size are read and sent together with their head: one system call instead of two and one segment.
 SMALL_FILE_BYTES = 64 * 1024
@@ -60,16 +57,16 @@ BUSY = math.inf
 class ServerContext:
     """What all connections of a worker share. Times in seconds.
 
-    ``idle_timeout`` bounds the wait for a request as well as the time its head may take. ``is_crowded``: others want
-    the connections that there are.
+    ``idle_timeout`` bounds the wait for a request as well as the time its head may take. ``is_crowded``: nearly all
+    connections that the worker may have are taken.
     """
 
     application: Application
+    lifecycle: Lifecycle
     idle_timeout: float
     read_timeout: float
     write_timeout: float
     environ: dict[str, Any]
-    is_stopping: bool = False
     is_crowded: bool = False
     scratch: bytearray = dataclasses.field(default_factory=lambda: bytearray(_LINGER_PIECE))
 
@@ -83,14 +80,15 @@ class Connection:
     """
 
     def __init__(
-        self, site: ServerContext, transport: Transport, peer: tuple[Any, ...] | None, *, of_proxy: bool = False
+        self, context: ServerContext, transport: Transport, peer: tuple[Any, ...] | None, *, of_proxy: bool = False
     ) -> None:
-        self.site = site
+        self.context = context
         self.transport = transport
         self.receive_buffer = ReceiveBuffer(self.transport)
         self.is_idle = True
         self.of_proxy = of_proxy
         self.waits_since = self._succeeded = time.monotonic()
+        self._idle_limit = transport.limit(context.idle_timeout)
         #: Bytes of the last request's body that are still to come and belong to nobody.
         self._to_discard = 0
         self._peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
@@ -130,7 +128,7 @@ class Connection:
         keep none open for longer than it may be idle. A proxy's carries what many clients ask for."""
         if self.of_proxy:
             return True
-        return not self.site.is_crowded and time.monotonic() - self._succeeded <= self.site.idle_timeout
+        return not self.context.is_crowded and time.monotonic() - self._succeeded <= self.context.idle_timeout
 
     def _serve_request(self) -> bool:
         """Serve one request; whether another may follow."""
@@ -144,25 +142,26 @@ class Connection:
         self.is_idle = False
         self.waits_since = BUSY
         body = self._body(head)
-        answer = ResponseWriter(self, head, body)
+        response = ResponseWriter(self, head, body)
         try:
-            content = self.site.application(self._environ(head, body), answer.start)
+            environ: dict[str, Any] = {**self.context.environ, **self._peer, **head.environ, "wsgi.input": body}
+            content = self.context.application(environ, response.start)
         except Exception:
             log.exception("unexpected error")
-            answer.fail()
+            response.fail()
         else:
             try:
-                answer.send(content)
+                response.send(content)
             finally:
                 close = getattr(content, "close", None)
                 if close is not None:
                     close()
         self.waits_since = now = time.monotonic()
-        if not answer.keep_alive:
+        if not response.keep_alive:
             if not body.is_complete:
                 self._linger()
             return False
-        if answer.is_success:
+        if response.is_success:
             self._succeeded = now
         self.is_idle = not self.receive_buffer.count
         return True
@@ -174,7 +173,7 @@ class Connection:
             self.transport.yield_if_due(REQUESTS_QUANTUM_SECONDS)
             if (head := self._parse()) is not None:
                 return head
-        with self.transport.limit(self.site.idle_timeout):
+        with self._idle_limit:
             if self.transport.has_kept_loop(REQUESTS_QUANTUM_SECONDS):
                 self.transport.wait_readable(None)
             while self.receive_buffer.more(None):
@@ -204,31 +203,18 @@ class Connection:
     def _body(self, head: RequestHead) -> Body:
         send_continue = self._send_continue if head.expects_continue else None
         if head.is_chunked:
-            return ChunkedBody(self.receive_buffer, self.site.read_timeout, send_continue)
-        return SocketBody(self.receive_buffer, head.length or 0, self.site.read_timeout, send_continue)
+            return ChunkedBody(self.receive_buffer, self.context.read_timeout, send_continue)
+        return SocketBody(self.receive_buffer, head.length or 0, self.context.read_timeout, send_continue)
 
     def _send_continue(self) -> None:
         if not self.receive_buffer.count:  # else the client did not wait
-            self.transport.send(CONTINUE, self.site.write_timeout)
-
-    def _environ(self, head: RequestHead, body: Body) -> dict[str, Any]:
-        environ: dict[str, Any] = self.site.environ | self._peer
-        environ.update(head.environ)
-        environ["wsgi.input"] = body
-        return environ
+            self.transport.send(CONTINUE, self.context.write_timeout)
 
     def _refuse(self, error: BadRequestHead) -> None:
         request_id = _name_request()
         log.info("%s sent a request that is not understood: %s", self._peer["REMOTE_ADDR"] or "a local client", error)
-        text = f"{error}\n"
-        self.transport.send(
-            (
-                f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n{_server_and_date(int(time.time()))}"
-                f"Connection: close\r\nX-Request-ID: {request_id}\r\n"
-                f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(text)}\r\n\r\n{text}"
-            ).encode("latin-1"),
-            self.site.write_timeout,
-        )
+        response = refusal(error.status, str(error), request_id, time.time())
+        self.transport.send(response, self.context.write_timeout)
         self._linger()
 
     def _linger(self) -> None:
@@ -237,7 +223,7 @@ class Connection:
         discarded = 0
         with contextlib.suppress(TransportTimeout), self.transport.limit(LINGER_SECONDS):
             while discarded < LINGER_BYTES:
-                count = self.transport.discard(self.site.scratch)
+                count = self.transport.discard(self.context.scratch)
                 if count is None:
                     self.transport.wait_readable(LINGER_SILENCE_SECONDS)
                 elif count == 0:
@@ -248,9 +234,10 @@ class Connection:
 
 
 class ResponseWriter:
-    """The answer to one request: ``start`` is PEP 3333's ``start_response``."""
+    """Writes the response to one request: ``start`` is PEP 3333's ``start_response``. ``is_success``: the request was
+    neither refused, nor did it fail. ``keep_alive``: known once the response was sent."""
 
-    __slots__ = ("_body", "_connection", "_head", "_headers", "_status", "keep_alive")
+    __slots__ = ("_body", "_connection", "_head", "_headers", "_status", "is_success", "keep_alive")
 
     def __init__(self, connection: Connection, head: RequestHead, body: Body) -> None:
         self._connection = connection
@@ -258,23 +245,18 @@ class ResponseWriter:
         self._body = body
         self._status = ""
         self._headers: Headers = []
-        self.keep_alive = False
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the request was not refused, and did not fail."""
-        return self._status < "4"
+        self.is_success = self.keep_alive = False
 
     def start(self, status: str, headers: Headers, exc_info: object = None) -> Callable[[bytes], object]:
         if self._status and exc_info is None:
             raise AssertionError("start_response was called twice")
-        self._status = status
-        self._headers = headers
+        self._status, self._headers = status, headers
+        self.is_success = status < "4"
         return _no_write
 
     def send(self, content: Iterable[bytes]) -> None:
         """Send head and content. Raises ``OSError`` or ``PeerTimeout`` if the client does not take them."""
-        transport, timeout = self._connection.transport, self._connection.site.write_timeout
+        transport, timeout = self._connection.transport, self._connection.context.write_timeout
         if isinstance(content, FileSlice):
             if content.count > SMALL_FILE_BYTES or content.rate:
                 # At a rate, what is sent must not wait for what may be sent only later.
@@ -300,8 +282,9 @@ class ResponseWriter:
         """Say 500, after an unexpected error of the application or the disk, and end the connection."""
         request_id = logs.request_id.get() or _name_request()
         self._status, self._headers = "500 Internal Server Error", [("X-Request-ID", request_id)]
+        self.is_success = False
         self._head = self._head._replace(keep_alive=False)
-        self._connection.transport.send(self._render(0), self._connection.site.write_timeout)
+        self._connection.transport.send(self._render(0), self._connection.context.write_timeout)
 
     def _render(self, length: int) -> bytes:
         """The head's bytes; decides about keep-alive.
@@ -311,11 +294,11 @@ class ResponseWriter:
         connection = self._connection
         self.keep_alive = (
             self._head.keep_alive
-            and not connection.site.is_stopping
+            and connection.context.lifecycle.is_running
             and (self._body.is_complete or connection.discard(self._body))
-            and ((self._status < "4" and not connection.site.is_crowded) or connection.may_stay)
+            and ((self.is_success and not connection.context.is_crowded) or connection.may_stay)
         )
-        lines = [f"HTTP/1.1 {self._status}\r\n{_server_and_date(int(time.time()))}"]
+        lines = [f"HTTP/1.1 {self._status}\r\n{server_and_date(int(time.time()))}"]
         has_length = False
         for name, value in self._headers:
             has_length = has_length or name.lower() == "content-length"
@@ -335,11 +318,6 @@ def _name_request() -> str:
     request_id = secrets.token_hex(8)
     logs.request_id.set(request_id)
     return request_id
-
-
-@functools.lru_cache(maxsize=2)
-def _server_and_date(now: int) -> str:
-    return f"Server: hmacfs\r\nDate: {formatdate(now, usegmt=True)}\r\n"
 
 
 def _no_write(data: bytes) -> object:

@@ -1,8 +1,8 @@
 """The port where metrics are asked for: a small HTTP server in one thread of the master.
 
-Whoever reaches the port costs no more than this: ``CONNECTIONS`` descriptors, one thread, and what ``render`` takes. A
-further connection ends the one that has been waiting longest for its request, so that those that say nothing keep no
-scrape out.
+Its clients, all together, cost no more than ``CONNECTIONS`` descriptors, one thread, and the time of ``render``. A
+further connection evicts the one that has been waiting longest for its request, so that silent clients keep no scrape
+out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
 from hmacfs.protocol.http1.heads import BadRequestHead, RequestHead, parse_head
+from hmacfs.protocol.http1.responses import closing_response
 
 log = logging.getLogger("hmacfs.server")
 
@@ -185,25 +186,21 @@ class MetricsServer:
         try:
             head = parse_head(received)
         except BadRequestHead as error:
-            return _response(error.status, [("Content-Type", "text/plain")], f"{error}\n".encode())
+            return closing_response(error.status, [("Content-Type", "text/plain")], f"{error}\n".encode(), time.time())
         return None if head is None else self._answer_to(head)
 
     def _answer_to(self, head: RequestHead) -> bytes:
-        method = head.environ["REQUEST_METHOD"]
+        method, now = head.environ["REQUEST_METHOD"], time.time()
         if method not in ("GET", "HEAD"):
-            return _response(HTTPStatus.METHOD_NOT_ALLOWED, [("Allow", "GET, HEAD")], b"")
+            return closing_response(HTTPStatus.METHOD_NOT_ALLOWED, [("Allow", "GET, HEAD")], b"", now)
         if head.environ["PATH_INFO"] not in ("/", "/metrics"):
-            return _response(HTTPStatus.NOT_FOUND, [("Content-Type", "text/plain")], b"Metrics are at /metrics.\n")
+            return closing_response(
+                HTTPStatus.NOT_FOUND, [("Content-Type", "text/plain")], b"Metrics are at /metrics.\n", now
+            )
         headers, content = self._render(
             head.environ.get("HTTP_ACCEPT", ""), head.environ.get("HTTP_ACCEPT_ENCODING", "")
         )
-        return _response(HTTPStatus.OK, headers, content, is_head=method == "HEAD")
-
-
-def _response(status: HTTPStatus, headers: list[tuple[str, str]], content: bytes, *, is_head: bool = False) -> bytes:
-    lines = [f"HTTP/1.1 {status.value} {status.phrase}", "Connection: close", f"Content-Length: {len(content)}"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + (b"" if is_head else content)
+        return closing_response(HTTPStatus.OK, headers, content, now, is_head=method == "HEAD")
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

@@ -8,16 +8,16 @@ import functools
 import gc
 import heapq
 import logging
-import mmap
 import os
 import signal
 import socket
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event
@@ -28,10 +28,11 @@ from gunicorn.workers.ggevent import GeventWorker
 from hmacfs.config import Settings
 from hmacfs.errors import ShuttingDown
 from hmacfs.net.transport import TlsTransport, Transport
-from hmacfs.server.balancing import BalancedServer, ConnectionCounts, WorkerCount
+from hmacfs.server import shared
+from hmacfs.server.balancing import BalancedServer, WorkerCount
 from hmacfs.server.connection import Connection, ServerContext
-from hmacfs.server.peer_limits import PeerBound, PeerCounts
-from hmacfs.server.service_manager import ServiceManager
+from hmacfs.server.lifecycle import Lifecycle, State
+from hmacfs.server.peer_limits import PeerBound
 from hmacfs.system.shared_file import make_folder
 
 log = logging.getLogger("hmacfs.server")
@@ -51,66 +52,35 @@ BREAK_OFF_SECONDS = 2.0
 HURRIED_BREAK_OFF_SECONDS = 1.0
 
 
-class ShutdownState:
-    """What the master means to do, in memory that its workers share. SIGTERM does not say whether the server is to stop
-    or only this worker, whose place another has taken."""
-
-    def __init__(self) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, 24)).cast("q")
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the whole server is to stop."""
-        return self._numbers[0] != 0
-
-    @property
-    def is_hurried(self) -> bool:
-        """Whether it is to stop at once."""
-        return self._numbers[0] > 1
-
-    def stop(self) -> None:
-        """To be called at each signal to stop."""
-        self._numbers[0] += 1
-
-    @property
-    def superseded(self) -> int:
-        """The age of the youngest worker that a reload has replaced; those before it were replaced, too."""
-        return self._numbers[1]
-
-    def supersede(self, age: int) -> None:
-        self._numbers[1] = age
-
-    @property
-    def serving(self) -> int:
-        """The age of the youngest worker that has begun to serve; 0 if none has."""
-        return self._numbers[2]
-
-    def note_serving(self, age: int) -> None:
-        self._numbers[2] = max(self._numbers[2], age)
-
-
-#: Made before any worker is forked.
-shutdown_state = ShutdownState()
-connection_counts = ConnectionCounts()
-peers = PeerCounts()
-manager = ServiceManager()
-
-
 #: The process or the machine has no descriptors left. gevent accepts again a moment later.
 _EXHAUSTED_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def _log_unexpected(_context: object, kind: Any, error: BaseException, trace: Any) -> None:
-    """What no greenlet has caught, in the log. gevent would print it to standard error, with all there is to say about
-    where it happened."""
+    """Log an exception that no greenlet has caught. gevent would print it to standard error, with the greenlet and its
+    arguments."""
     if isinstance(error, OSError) and error.errno in _EXHAUSTED_ERRNOS:
         log.error("a connection has to wait: %s", error.strerror)
     else:
         log.error("unexpected error", exc_info=(kind, error, trace))
 
 
+class Runtime(Protocol):
+    """What a worker needs of its application: ``wsgi.extensions["hmacfs"]``."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def note_turned_away(self) -> None:
+        """A connection was one too many of its peer."""
+
+    def tasks(self, connections: Callable[[], int], is_running: Callable[[], bool]) -> list[Callable[[], None]]:
+        """Functions, each to run in a greenlet of its own. connections: how many are open. is_running: whether
+        new work is welcome, false from the beginning of a stop."""
+
+
 class Handshake:
-    """A connection over TLS that has not come as far as its first request."""
+    """A connection over TLS before its first request."""
 
     def __init__(self, sock: Any) -> None:
         self._fd = sock.fileno()  # which the TLS socket will have
@@ -133,22 +103,23 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     A stop (SIGTERM, and SIGINT too) ends idle connections after a moment, lets running transfers finish, and breaks off
     what is still running when the graceful time is over, or at once on SIGQUIT. A worker that a reload has replaced has
-    all the time that its transfers take, until the server stops.
+    all the time that its transfers take, until the server stops. See ``lifecycle``.
     """
 
     def __init__(self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Any, log: Any) -> None:
         with contextlib.suppress(OSError, TypeError):  # a purge may have taken it since the last worker began
             make_folder(Path(cfg.worker_tmp_dir))
         super().__init__(age, ppid, sockets, app, timeout, cfg, log)
-        self._sites: list[ServerContext] = []
+        self._lifecycle = Lifecycle(shared.intent, age)
+        self._signalled = Event()
         self._connections: set[Connection] = set()
         self._handshakes: set[Handshake] = set()
         self._peers: PeerBound | None = None
-        self._pools: list[Pool] = []
-        self._share = WorkerCount(connection_counts, self.age)
-        self._stop_requested = Event()
-        self._hurry = False
+        self._servers: list[BalancedServer] = []
+        self._count = WorkerCount(shared.connection_counts, age)
         self._tls: ssl.SSLContext | None = None
+
+    # -- from the start to the end ----------------------------------------------------------------
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -158,67 +129,118 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM, SIGINT: finish what is running, then end."""
         super().handle_exit(sig, frame)
-        self._stop_requested.set()
+        self._lifecycle.note_signal(at_once=False)
+        self._signalled.set()
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         """SIGQUIT, which a second signal to the master becomes: break off what is running, clean up, end."""
-        self._hurry = True
+        self._lifecycle.note_signal(at_once=True)
         self.handle_exit(sig, frame)
 
     def run(self) -> None:
+        """Serve until the end, through all states of ``lifecycle``."""
+        self._begin()
+        # A signal that came right after the fork was swallowed by the master's handlers.
+        while not self._lifecycle.must_drain:
+            self.notify()
+            self._signalled.wait(HEARTBEAT_SECONDS)
+        self._lifecycle.enter(State.DRAINING, time.monotonic())
+        self._stop_listening()
+        self._drain()
+        running = [greenlet for server in self._servers for greenlet in server.running]
+        if running:
+            self._lifecycle.enter(State.BREAKING_OFF)
+            self._break_off(running)
+        self._lifecycle.enter(State.GONE)
+
+    def _begin(self) -> None:
         gc.collect()
         gc.freeze()  # what a worker is made of stays: looking through it again and again cost 2 % of the small requests
         if self.cfg.is_ssl:
             self._tls = ssl_context(self.cfg)
             log.info("TLS: files pass through this process, which is slower; a proxy in front is faster")
-        settings = self._settings
+        runtime, settings = self._runtime, self._runtime.settings
         self._peers = PeerBound(
-            peers,
+            shared.peer_counts,
             self.age,
             settings.max_connections_per_client,
             settings.trusted_proxies,
-            on_refusal=self.wsgi.extensions["hmacfs"].note_turned_away,
+            on_refusal=runtime.note_turned_away,
         )
         gevent.get_hub().print_exception = _log_unexpected  # type: ignore[assignment, method-assign]
-        self._share.begin()
-        servers = [self._listen(listener) for listener in self.sockets]
-        for task in self.wsgi.extensions["hmacfs"].tasks(lambda: len(self._connections)):
+        self._count.begin()
+        self._servers = [self._listen(listener) for listener in self.sockets]
+        for task in runtime.tasks(lambda: len(self._connections), lambda: self._lifecycle.is_running):
             gevent.spawn(task)
         self._report_serving()
-        # A signal that came right behind the fork was swallowed by the master's handlers.
-        while self.alive and not shutdown_state.is_stopping:
-            self.notify()
-            self._stop_requested.wait(HEARTBEAT_SECONDS)
-        self.wsgi.extensions["hmacfs"].begin_stop()
-        for site in self._sites:
-            site.is_stopping = True
-        self._share.end()
-        # Whoever waits at a socket of the service manager is for the next server.
-        is_for_others = manager.is_activated and shutdown_state.is_stopping
-        for server in servers:
-            if not is_for_others:
-                server.take_what_waits()
-            server.close()
-        self._drain()
 
     def _report_serving(self) -> None:
-        """Let the master look at ``shutdown_state``: it wakes up as for any change of its children."""
-        shutdown_state.note_serving(self.age)
+        """Let the master look at its ``MasterIntent``: it wakes up as for any change of its children."""
+        shared.intent.note_serving(self.age)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.ppid, signal.SIGCHLD)
 
+    def _stop_listening(self) -> None:
+        self._count.end()
+        # At a socket of the service manager, pending connections are for the next server.
+        is_for_others = shared.service_manager.is_activated and shared.intent.is_stop
+        for server in self._servers:
+            if not is_for_others:
+                server.accept_pending()
+            server.close()
+
+    def _drain(self) -> None:
+        """Wait for what is running, up to ``GracefulShutdownTimeout`` seconds.
+
+        The servers know all of it: a connection that was accepted a moment ago is not among ``_connections`` yet.
+        """
+        lifecycle, allowed = self._lifecycle, self._runtime.settings.graceful_shutdown_timeout
+        idle_until = time.monotonic() + IDLE_GRACE_SECONDS
+        told: bool | None = None
+        while any(server.running for server in self._servers) and not lifecycle.must_break_off:
+            now = time.monotonic()
+            if lifecycle.is_overdue(now, allowed):
+                break
+            if now >= idle_until:
+                for connection in list(self._connections):
+                    connection.end_if_idle()
+            self.notify()
+            gevent.sleep(0.05)
+            is_replaced = lifecycle.is_replaced
+            if told is not is_replaced and self._tell_what_is_waited_for(is_replaced=is_replaced):
+                told = is_replaced
+
+    def _tell_what_is_waited_for(self, *, is_replaced: bool) -> bool:
+        """Whether there was something to tell: a stop that takes its time looks like one that hangs."""
+        count = sum(not connection.is_idle for connection in self._connections)
+        transfers = f"{count} transfer{'s' if count > 1 else ''}"
+        if count and is_replaced:
+            log.info("replaced by a reload: waiting for %s", transfers)
+        elif count:
+            seconds = self._runtime.settings.graceful_shutdown_timeout
+            log.info("waiting for %s, up to %g s; Ctrl-C or SIGTERM again to end at once", transfers, seconds)
+        return count > 0
+
+    def _break_off(self, running: list[gevent.Greenlet[..., Any]]) -> None:
+        log.warning("breaking off %d transfers to stop", len(running))
+        gevent.killall(running, exception=ShuttingDown, block=False)
+        # Those that are left then only wait for their clients to close a connection that was answered.
+        seconds = HURRIED_BREAK_OFF_SECONDS if self._lifecycle.must_break_off else BREAK_OFF_SECONDS
+        gevent.joinall(running, timeout=seconds)
+
     @property
-    def _settings(self) -> Settings:
-        settings: Settings = self.wsgi.extensions["hmacfs"].settings
-        return settings
+    def _runtime(self) -> Runtime:
+        runtime: Runtime = self.wsgi.extensions["hmacfs"]
+        return runtime
+
+    # -- connections ------------------------------------------------------------------------------
 
     def _listen(self, listener: Any) -> BalancedServer:
         listener.setblocking(True)
         pool = Pool(self.worker_connections)
-        handle = functools.partial(self._serve, self._site(listener), pool)
-        self._pools.append(pool)
+        handle = functools.partial(self._serve, self._context(listener), pool)
         server = BalancedServer(
-            listener, self._share, peers=self._peers, says_why=self._tls is None, handle=handle, spawn=pool
+            listener, self._count, peers=self._peers, says_why=self._tls is None, handle=handle, spawn=pool
         )
         if self.cfg.workers > 1:
             # One connection a turn, so that a burst spreads over the workers instead of filling the first to wake.
@@ -226,14 +248,16 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         server.start()
         return server
 
-    def _site(self, listener: Any) -> ServerContext:
+    def _context(self, listener: Any) -> ServerContext:
         address = listener.getsockname()
         host, port = address[:2] if isinstance(address, tuple) else ("localhost", 80)
-        site = ServerContext(
+        settings = self._runtime.settings
+        return ServerContext(
             application=self.wsgi,
-            idle_timeout=self._settings.idle_timeout,
-            read_timeout=self._settings.read_timeout,
-            write_timeout=self._settings.write_timeout,
+            lifecycle=self._lifecycle,
+            idle_timeout=settings.idle_timeout,
+            read_timeout=settings.read_timeout,
+            write_timeout=settings.write_timeout,
             environ={
                 "SERVER_NAME": host,
                 "SERVER_PORT": str(port),
@@ -247,24 +271,22 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
                 "wsgi.version": (1, 0),
             },
         )
-        self._sites.append(site)
-        return site
 
-    def _serve(self, site: ServerContext, pool: Pool, client: Any, address: Any) -> None:
+    def _serve(self, context: ServerContext, pool: Pool, client: Any, address: Any) -> None:
         reserve = self.worker_connections // ROOM_SHARE
         if pool.free_count() <= reserve:
-            site.is_crowded = True
+            context.is_crowded = True
             self._make_room()
         try:
-            if (transport := self._wire(client, site.idle_timeout)) is not None:
-                self._serve_over(transport, site, address if isinstance(address, tuple) else None)
+            if (transport := self._open_transport(client, context.idle_timeout)) is not None:
+                self._serve_over(transport, context, address if isinstance(address, tuple) else None)
         finally:
-            if site.is_crowded and pool.free_count() >= reserve:  # it does not count this one's end yet
-                site.is_crowded = False
+            if context.is_crowded and pool.free_count() >= reserve:  # it does not count this one's end yet
+                context.is_crowded = False
 
-    def _serve_over(self, transport: Transport, site: ServerContext, peer: tuple[Any, ...] | None) -> None:
+    def _serve_over(self, transport: Transport, context: ServerContext, peer: tuple[Any, ...] | None) -> None:
         of_proxy = peer is None or (self._peers is not None and self._peers.is_trusted(peer[0]))
-        connection = Connection(site, transport, peer, of_proxy=of_proxy)
+        connection = Connection(context, transport, peer, of_proxy=of_proxy)
         self._connections.add(connection)
         try:
             connection.serve()
@@ -281,7 +303,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         for connection in oldest:
             connection.end_if_waiting()
 
-    def _wire(self, client: Any, timeout: float) -> Transport | None:
+    def _open_transport(self, client: Any, timeout: float) -> Transport | None:
         """``None`` for a client that does not get as far as its first request."""
         if self._tls is None:
             return Transport(client)
@@ -301,44 +323,3 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             transport.close()
             transport.sock.close()
         return None
-
-    def _tell_what_is_waited_for(self, *, is_replaced: bool) -> bool:
-        """Whether there was something to tell: a stop that takes its time looks like one that hangs."""
-        count = sum(not connection.is_idle for connection in self._connections)
-        transfers = f"{count} transfer{'s' if count > 1 else ''}"
-        if count and is_replaced:
-            log.info("replaced by a reload: waiting for %s", transfers)
-        elif count:
-            seconds = self._settings.graceful_shutdown_timeout
-            log.info("waiting for %s, up to %g s; Ctrl-C or SIGTERM again to end at once", transfers, seconds)
-        return count > 0
-
-    def _drain(self) -> None:
-        """Wait for what is running, up to ``GracefulShutdownTimeout`` seconds; then break it off.
-
-        The pools know of it: a connection that was accepted a moment ago has not told of itself yet.
-        """
-        began = limited_since = time.monotonic()
-        told: bool | None = None
-        while any(self._pools) and not (self._hurry or shutdown_state.is_hurried):
-            now = time.monotonic()
-            waited = now - began
-            if self.age <= shutdown_state.superseded and not shutdown_state.is_stopping:
-                limited_since = now
-            if now - limited_since >= self._settings.graceful_shutdown_timeout:
-                break
-            if waited >= IDLE_GRACE_SECONDS:
-                for connection in list(self._connections):
-                    connection.end_if_idle()
-            self.notify()
-            gevent.sleep(0.05)
-            is_replaced = self.age <= shutdown_state.superseded and not shutdown_state.is_stopping
-            if told is not is_replaced and self._tell_what_is_waited_for(is_replaced=is_replaced):
-                told = is_replaced
-        running = [greenlet for pool in self._pools for greenlet in pool]
-        if running:
-            log.warning("breaking off %d transfers to stop", len(running))
-            seconds = HURRIED_BREAK_OFF_SECONDS if self._hurry or shutdown_state.is_hurried else BREAK_OFF_SECONDS
-            gevent.killall(running, exception=ShuttingDown, block=False)
-            # Who is left then only waits for its client to close a connection that was answered.
-            gevent.joinall(running, timeout=seconds)

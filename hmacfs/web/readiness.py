@@ -39,7 +39,8 @@ class Readiness:
         #: When the last look began, and how many there have been.
         self._looked, self._looks = -math.inf, 0
         self._looking = threading.Lock()
-        self.is_draining = False
+        #: Whether new work is welcome; the worker says so once it serves.
+        self.is_running: Callable[[], bool] = lambda: True
 
     def reasons(self) -> list[str]:
         """Why this process should get no requests now; empty if it can serve. As it was less than ``LOOK_SECONDS`` ago;
@@ -52,7 +53,7 @@ class Readiness:
                     self._found = self._look()
                     self._looked = began
                     self._looks += 1
-        return [*(["draining: the server is stopping"] if self.is_draining else []), *self._found]
+        return [*([] if self.is_running() else ["draining: the server is stopping"]), *self._found]
 
     def _is_recent(self) -> bool:
         return self._clock() - self._looked < LOOK_SECONDS

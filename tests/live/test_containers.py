@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from hmacfs.config import load
 from hmacfs.config.redis_address import RedisServer
 from hmacfs.protocol.keyring import Keyring, sign_v
-from hmacfs.server.start import _MASTER_MARGIN_SECONDS
+from hmacfs.server.hooks import MASTER_MARGIN_SECONDS
 from tests.live.client import request
 from tests.servers import Daemon, accepts_connections, folder_of, free_port, require, require_binary, wait_until
 from tests.servers.nginx import wrapped
@@ -200,7 +200,7 @@ def test_the_server_s_settings_are_good_and_it_is_given_time_to_stop(tmp_path: P
         environment[name] = str(file)
     settings = load(None, environment)
     seconds = {name: int(SERVICES[name]["stop_grace_period"].rstrip("s")) for name in ("nginx", "hmac-file-server")}
-    assert min(seconds.values()) > settings.graceful_shutdown_timeout + _MASTER_MARGIN_SECONDS
+    assert min(seconds.values()) > settings.graceful_shutdown_timeout + MASTER_MARGIN_SECONDS
     assert SERVER["ulimits"]["nofile"] > 2 * settings.max_connections + 256
     assert isinstance(settings.redis_addr, RedisServer)
     assert urlsplit(settings.redis_addr.url).hostname in SERVICES

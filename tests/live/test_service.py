@@ -52,10 +52,10 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
 
 def test_it_is_given_time_to_stop() -> None:
     from hmacfs.config import load
-    from hmacfs.server.start import _MASTER_MARGIN_SECONDS
+    from hmacfs.server.hooks import MASTER_MARGIN_SECONDS
 
     settings = load(DEPLOY / "config.toml", {"HMACFS_SECRET": "of sixteen bytes"})
-    assert float(directives("TimeoutStopSec")[0]) > settings.graceful_shutdown_timeout + _MASTER_MARGIN_SECONDS
+    assert float(directives("TimeoutStopSec")[0]) > settings.graceful_shutdown_timeout + MASTER_MARGIN_SECONDS
     assert float(directives("LimitNOFILE")[0]) > 2 * settings.max_connections + 256
 
 

@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gevent.pool import Pool
 
-from hmacfs.server.balancing import GIVE_WAY_TIMES, SLACK, BalancedServer, ConnectionCounts, WorkerCount
+from hmacfs.server.balancing import PAUSES_LIMIT, SLACK, BalancedServer, ConnectionCounts, WorkerCount
 
 
 def test_the_fewest_is_of_those_that_take_connections() -> None:
@@ -143,12 +143,12 @@ def test_what_the_others_leave_is_taken_and_soon_without_a_rest(
     monkeypatch.setattr(gevent, "spawn_later", rest)
     workers.connect(20)
     workers.wait_for(lambda: workers.taken[1] == 21)
-    assert len(rests) <= GIVE_WAY_TIMES  # and even those only if this took longer than it may be alone
+    assert len(rests) <= PAUSES_LIMIT  # and even those only if this took longer than it may be alone
 
 
 def test_a_connection_that_nobody_serves_does_not_count_for_ever(workers: Workers) -> None:
     workers.loads.publish(2, 0)
-    share = workers.start(1, connections=3)._share
+    share = workers.start(1, connections=3)._count
     assert share.is_ahead
     workers.connect(5)
     workers.wait_for(lambda: workers.taken[1] == 5)
@@ -161,6 +161,6 @@ def test_at_the_end_all_are_taken_at_once(workers: Workers) -> None:
     workers.loads.publish(2, 0)
     server = workers.start(1, connections=100)
     workers.connect(20)
-    server.take_what_waits()
+    server.accept_pending()
     server.close()
     workers.wait_for(lambda: workers.taken[1] == 20)

@@ -22,7 +22,20 @@ from hmacfs.errors import PeerTimeout
 from hmacfs.net.send import FileSlice
 from hmacfs.net.transport import Transport
 from hmacfs.server.connection import SMALL_BODY_BYTES, Connection, ServerContext
+from hmacfs.server.lifecycle import Lifecycle, MasterIntent, State
 from hmacfs.telemetry.logs import request_id
+
+
+def context(
+    application: Callable[..., Iterable[bytes]],
+    *,
+    idle_timeout: float = 30,
+    read_timeout: float = 30,
+    is_crowded: bool = False,
+) -> ServerContext:
+    return ServerContext(
+        application, Lifecycle(MasterIntent(), 1), idle_timeout, read_timeout, 30, environ={}, is_crowded=is_crowded
+    )
 
 
 def answer_to(request: bytes, application: Callable[..., Iterable[bytes]]) -> bytes:
@@ -30,9 +43,8 @@ def answer_to(request: bytes, application: Callable[..., Iterable[bytes]]) -> by
     client, served = socket.socketpair()
     client.sendall(request)
     client.shutdown(socket.SHUT_WR)
-    site = ServerContext(application, idle_timeout=5, read_timeout=5, write_timeout=5, environ={})
     with client, gevent.socket.socket(fileno=served.detach()) as theirs:
-        Connection(site, Transport(theirs), None).serve()
+        Connection(context(application, idle_timeout=5, read_timeout=5), Transport(theirs), None).serve()
         theirs.shutdown(socket.SHUT_RDWR)
         return b"".join(iter(lambda: client.recv(65536), b""))
 
@@ -93,8 +105,7 @@ class Refuser:
 def converse(pieces: Iterable[bytes], application: Callable[..., Iterable[bytes]], idle_timeout: float = 5) -> bytes:
     """All that a connection answers to a client that sends these pieces, one after the other."""
     near, far = gevent.socket.socketpair()
-    site = ServerContext(application, idle_timeout=idle_timeout, read_timeout=5, write_timeout=5, environ={})
-    connection = Connection(site, Transport(near), None)
+    connection = Connection(context(application, idle_timeout=idle_timeout, read_timeout=5), Transport(near), None)
 
     def serve() -> None:
         connection.serve()
@@ -207,7 +218,7 @@ def test_however_requests_are_cut_each_is_answered_once(bodies: list[bytes], cut
 @pytest.mark.parametrize("sent", [b"", b"part", b"x" * 50 + b"GET / HT"])
 def test_a_body_that_never_comes_holds_no_longer_than_an_idle_connection(sent: bytes) -> None:
     near, far = gevent.socket.socketpair()
-    connection = Connection(ServerContext(Refuser(), 0.3, 30, 30, {}), Transport(near), None)
+    connection = Connection(context(Refuser(), idle_timeout=0.3), Transport(near), None)
     serving = gevent.spawn(connection.serve)
     with near, far:
         far.sendall(head("/refused", "Content-Length: 50") + sent)
@@ -219,7 +230,7 @@ def test_a_body_that_never_comes_holds_no_longer_than_an_idle_connection(sent: b
 
 def test_a_body_that_never_comes_does_not_hold_up_a_stop() -> None:
     near, far = gevent.socket.socketpair()
-    connection = Connection(ServerContext(Refuser(), 30, 30, 30, {}), Transport(near), None)
+    connection = Connection(context(Refuser()), Transport(near), None)
     serving = gevent.spawn(connection.serve)
     with near, far:
         far.sendall(head("/refused", "Content-Length: 50"))
@@ -240,7 +251,7 @@ def test_after_a_read_that_failed_the_connection_ends() -> None:
         return [b"slow"]
 
     near, far = gevent.socket.socketpair()
-    connection = Connection(ServerContext(application, 30, 0.1, 30, {}), Transport(near), None)
+    connection = Connection(context(application, read_timeout=0.1), Transport(near), None)
     with near, far:
         serving = gevent.spawn(connection.serve)
         far.sendall(head("/stalled", "Content-Length: 5"))
@@ -248,6 +259,20 @@ def test_after_a_read_that_failed_the_connection_ends() -> None:
         far.shutdown(socket.SHUT_WR)
         serving.join(10)
         assert serving.ready()
+
+
+def test_from_the_beginning_of_a_stop_each_answer_ends_its_connection() -> None:
+    def application(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        shared.lifecycle.enter(State.DRAINING)
+        start_response("200 OK", [])
+        return [b"served"]
+
+    shared = context(application)
+    near, far = gevent.socket.socketpair()
+    with near, far:
+        far.sendall(NEXT)
+        Connection(shared, Transport(near), None).serve()
+        assert b"\r\nConnection: close\r\n" in far.recv(1000)
 
 
 # -- who may keep a connection --------------------------------------------------------------------
@@ -276,8 +301,8 @@ def test_a_connection_goes_on_after_a_success_or_while_others_do_not_want_it(
         return [b"said"]
 
     near, far = gevent.socket.socketpair()
-    site = ServerContext(application, idle_timeout, 30, 30, {}, is_crowded=is_crowded)
-    connection = Connection(site, Transport(near), None, of_proxy=of_proxy)
+    shared = context(application, idle_timeout=idle_timeout, is_crowded=is_crowded)
+    connection = Connection(shared, Transport(near), None, of_proxy=of_proxy)
     with far:
         far.sendall(head("/", protocol="HTTP/1.1") * 3)
         far.shutdown(socket.SHUT_WR)
@@ -298,7 +323,7 @@ def test_what_waits_can_be_ended_and_what_is_served_cannot() -> None:
         return [b"served"]
 
     near, far = gevent.socket.socketpair()
-    connection = Connection(ServerContext(application, 30, 30, 30, {}), Transport(near), None)
+    connection = Connection(context(application), Transport(near), None)
     serving = gevent.spawn(connection.serve)
     with near, far:
         far.sendall(head("/"))

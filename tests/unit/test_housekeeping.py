@@ -33,10 +33,11 @@ def test_it_ends_when_it_is_stopped_whatever_a_sweep_comes_to(tmp_path: Path) ->
         raise ZeroDivisionError
 
     sweeper = Sweeper(sweep, tmp_path / "lock", 0.001)
-    thread = threading.Thread(target=sweeper.run_forever, daemon=True)
+    stopped = threading.Event()
+    thread = threading.Thread(target=sweeper.run_while, args=[lambda: not stopped.is_set()], daemon=True)
     thread.start()
     assert all(sweeps.acquire(timeout=10) for _ in range(3))
-    sweeper.stop()
+    stopped.set()
     thread.join(10)
     assert not thread.is_alive()
 

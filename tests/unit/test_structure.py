@@ -67,7 +67,7 @@ def test_only_the_app_and_what_opens_a_store_know_local_classes(module: str) -> 
 
 def test_only_the_entries_import_the_app() -> None:
     users = {module for module, path in MODULES.items() if "hmacfs.app" in imports(path)}
-    assert users == {"hmacfs.server.start", "hmacfs.cli.sweep"}
+    assert users == {"hmacfs.server.application", "hmacfs.cli.sweep"}
 
 
 def test_only_the_web_knows_flask_and_only_the_server_gunicorn() -> None:

@@ -1,0 +1,39 @@
+"""The two entries to the server: gunicorn's application class for the ``hmac-file-server`` command, and the WSGI
+application for ``wsgi.py``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gunicorn.app.base import BaseApplication
+
+from hmacfs.server.configuration import configuration
+from hmacfs.server.metrics_endpoint import metrics_folder
+from hmacfs.server.settings import gunicorn_settings
+
+if TYPE_CHECKING:
+    import flask
+
+
+def load_app() -> flask.Flask:
+    """The WSGI application of this server.
+
+    Imported here and not above: the master never needs Flask, and gevent's patches in the workers must come before
+    ssl is imported.
+    """
+    from hmacfs.app import create_app
+
+    settings = configuration.settings
+    metrics_folder(settings)
+    return create_app(settings)
+
+
+class GunicornApplication(BaseApplication):  # type: ignore[misc]  # gunicorn has no type hints
+    """The server as the ``hmac-file-server`` command starts it."""
+
+    def load_config(self) -> None:
+        for name, value in gunicorn_settings().items():
+            self.cfg.set(name, value)
+
+    def load(self) -> flask.Flask:
+        return load_app()
