@@ -24,16 +24,18 @@ PACKAGING := setup.cfg setup.py pyproject.toml requirements.txt requirements-pro
 SUITE := trixie
 PORTABLE := tests/unit tests/live/test_xmpp.py tests/live/test_nginx.py tests/live/test_haproxy.py
 
-.PHONY: help setup run servers test test-debian fuzz lint bench changelog lock hashes clean
+.PHONY: help setup run servers test coverage mysqlclient test-debian fuzz lint hooks bench changelog lock hashes clean
 .NOTPARALLEL:
 
 help:
 	@echo "make setup   the virtual environment in $(VENV)"
 	@echo "make run     start the server: files in ./data, settings in ./config.toml"
-	@echo "make test    install what the tests need and run them all, or those named: make test TESTS=tests/unit"
+	@echo "make test    install what the tests need and run them all, or those named: make test TESTS=tests/unit ARGS='-m \"not slow\"'"
+	@echo "make coverage   run those that need no machine of their own, two at a time, and say which lines they left out"
 	@echo "make test-debian   run a part of them on a fresh Debian 13, in a folder, as an ordinary user"
 	@echo "make fuzz    look for inputs that break a rule: make fuzz SECONDS=600, the same again with SEED=N, some with FUZZ=pure"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy, and whether the configuration of the hooks is valid"
+	@echo "make hooks   run ruff and mypy before each commit here, and the unit tests before each push"
 	@echo "make bench   measure against nginx, Go and a plain Flask view"
 	@echo "make changelog   move the files of changes/ into CHANGELOG.md"
 	@echo "make lock    pin the newest versions in requirements.txt, with their hashes in requirements-production.txt"
@@ -89,11 +91,21 @@ servers:
 	@PYTHON='$(PYTHON)' tests/install-servers $(SERVERS)
 
 # mysqlclient is compiled, against headers that tests/install-servers installs where it may.
-test: setup servers $(TEST_STAMP) $(NODE_STAMP)
+mysqlclient: $(TEST_STAMP)
 	@if $(BIN)/python -c 'import MySQLdb' 2>/dev/null; then :; \
 	elif { pkg-config --exists libmariadb || pkg-config --exists mysqlclient; } 2>/dev/null; then $(PIP) mysqlclient; \
 	else echo "not installed, for want of the MySQL client's headers: mysqlclient"; fi
-	$(BIN)/python -m pytest $(TESTS)
+
+test: setup servers $(TEST_STAMP) mysqlclient $(NODE_STAMP)
+	$(BIN)/python -m pytest $(ARGS) $(TESTS)
+
+# Tracing costs up to as much processor time again, and the tests mostly wait: so two of them run at a time. The folder is
+# everybody's, since some servers run as another user.
+coverage: setup servers $(TEST_STAMP) mysqlclient $(NODE_STAMP)
+	@rm -rf build/coverage && mkdir -p build && mkdir -m 1777 build/coverage
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile -m 'not alone' $(ARGS) $(TESTS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
 
 # Other versions of the servers, another Python, a user who is not root.
 test-debian: setup $(TEST_STAMP)
@@ -109,6 +121,10 @@ lint: setup $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pre-commit validate-config
+
+hooks: setup $(TEST_STAMP)
+	$(BIN)/pre-commit install --hook-type pre-commit --hook-type pre-push
 
 bench: setup servers $(BENCH_STAMP)
 	$(BIN)/python -m bench $(BENCH)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from tests import markers, times
 from tests.servers import raise_descriptor_limit, reaper
 from tests.servers.hmacfs import HmacFileServer
 
@@ -18,6 +19,28 @@ hypothesis_settings.register_profile("any machine", deadline=None, suppress_heal
 hypothesis_settings.load_profile("any machine")
 
 raise_descriptor_limit()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    markers.mark(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    markers.enter(item)
+    try:
+        return (yield)
+    finally:
+        markers.enter(None)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    times.note(report)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    times.show(terminalreporter)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,7 +71,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., HmacFileServer]]:
 
     yield start
     for server in started:
-        server.daemon.kill()
+        server.end()
 
 
 @pytest.fixture

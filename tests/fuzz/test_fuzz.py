@@ -10,6 +10,8 @@ from tests.fuzz import guided, protocol, smuggling
 from tests.live.client import Client
 from tests.servers import folder_of, wait_until
 
+pytestmark = pytest.mark.alone
+
 SEED = 1
 
 

@@ -21,6 +21,8 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 
+pytestmark = pytest.mark.alone
+
 StartServer = Callable[..., HmacFileServer]
 
 #: Connections of the crowd, and the addresses that they share.

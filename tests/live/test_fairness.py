@@ -21,6 +21,8 @@ from tests.servers import descriptor_limit, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.machine import Duration
 
+pytestmark = pytest.mark.alone
+
 StartServer = Callable[..., HmacFileServer]
 MIB = 1024 * 1024
 

@@ -10,6 +10,8 @@ from tests.live.test_systemd import PACKAGES
 from tests.servers import debian
 from tests.servers.debian import Machine
 
+pytestmark = pytest.mark.alone
+
 #: They bring services, a socket and an init script.
 SERVICES = ["redis-server", "erlang-base"]
 

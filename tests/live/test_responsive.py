@@ -23,6 +23,8 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 
+pytestmark = pytest.mark.alone
+
 StartServer = Callable[..., HmacFileServer]
 
 CLIENTS = 9

@@ -24,6 +24,8 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 
+pytestmark = pytest.mark.alone
+
 StartServer = Callable[..., HmacFileServer]
 Database = PostgresServer | MariaDBServer
 

@@ -15,6 +15,8 @@ import pytest
 from tests.live.chain_scenarios import FAILED, PASSED
 from tests.servers import folder_of, require, require_binary
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 
 _RUN = """

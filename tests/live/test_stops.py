@@ -20,6 +20,8 @@ from tests.live.client import Client, put
 from tests.servers import accepts_connections, free_port, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
+pytestmark = pytest.mark.alone
+
 StartServer = Callable[..., HmacFileServer]
 
 #: Throttled to that many bytes a second, a transfer of five times as many takes five seconds.

@@ -13,6 +13,8 @@ import pytest
 
 from tests.servers import debian, wait_until
 
+pytestmark = pytest.mark.alone
+
 PACKAGES = (
     *("systemd", "dbus", "sudo", "python3-venv", "nginx-light", "haproxy", "logrotate", "openssl", "curl", "iproute2"),
 )

@@ -476,6 +476,7 @@ def test_every_answer_has_a_request_id_and_the_log_has_it_too(server: HmacFileSe
     assert get(server, "id/file", x_request_id='x" forged').headers["X-Request-ID"] != 'x" forged'
 
 
+@pytest.mark.alone
 def test_two_gibibytes_go_through_in_constant_memory(start_server: StartServer) -> None:
     server = start_server(UploadMaxSize="3GB", Durability="none")
     size, piece = 2 * 1024**3, os.urandom(4 * 1024**2)

@@ -19,6 +19,8 @@ from tests.servers import folder_of, require_binary
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.xmpp import DOMAIN, Ejabberd, Prosody, XmppServer
 
+pytestmark = pytest.mark.needs_xmpp
+
 PROJECT = Path(__file__).parents[2]
 MAX_SIZE = 1024**3
 

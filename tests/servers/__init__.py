@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests import markers
 from tests.servers import reaper
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ def require(found: T | None, what: str) -> T:
 
 def require_binary(name: str) -> str:
     """The path of a program."""
+    markers.check_program(name)
     path = os.pathsep.join([os.environ.get("PATH", ""), *_MORE_FOLDERS])
     return require(shutil.which(name, path=path), name)
 

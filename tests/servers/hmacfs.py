@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -103,6 +104,14 @@ class HmacFileServer:
         """The exit status."""
         return self.daemon.stop(number, timeout=timeout)
 
+    def end(self) -> None:
+        """What closes a test that is done with it: at once, but for a server whose coverage is measured. That is stopped,
+        since a process that is killed does not say which lines it ran."""
+        if "COVERAGE_PROCESS_CONFIG" in os.environ:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop(signal.SIGQUIT, timeout=5.0)
+        self.daemon.kill()
+
     def sweep(self) -> str:
         """Run ``hmacfs sweep`` beside it: what that prints."""
         run = [sys.executable, "-W", "error", "-m", "hmacfs", "sweep", "-config", str(self.config)]
@@ -120,7 +129,7 @@ class HmacFileServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.daemon.kill()
+        self.end()
 
     def path(self, name: str) -> str:
         """The escaped URL path of a stored name."""

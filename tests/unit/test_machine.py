@@ -14,6 +14,8 @@ import pytest
 
 from tests.servers.machine import Duration, OwnClock, ProcessorWaits, _with_descendants
 
+pytestmark = pytest.mark.alone
+
 SPIN = "while True: pass"
 COUNTS = Path("/proc/self/schedstat").exists()
 

@@ -88,7 +88,7 @@ def test_a_fold_that_was_broken_off_counts_nothing_twice(tmp_path: Path, *, is_c
     assert [path.name for path in tmp_path.glob("counter_*")] == ["counter_0.db"]
 
 
-@pytest.mark.parametrize("where", ["0", DEAD])
+@pytest.mark.parametrize("where", ["0", DEAD], ids=["the sum", "a dead process"])
 @pytest.mark.parametrize("damage", [b"", b"\xff\xff", struct.pack("ii", 4000, 0), b"\0" * 4096, b"\x7f" * 70000])
 def test_a_damaged_file_costs_its_own_counts_only(tmp_path: Path, where: str, damage: bytes) -> None:
     (tmp_path / f"counter_{where}.db").write_bytes(damage)

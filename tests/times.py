@@ -1,0 +1,58 @@
+"""How long the tests took: a table by marker at the end of a run, and the list of the slow ones.
+
+With ``RECORD_SLOW`` in the environment the run writes ``tests/slow.txt`` from what it measured. Tests that it did not run
+keep their place there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+
+import pytest
+
+from tests.markers import FOLDERS, ROOT, SLOW_LIST, SLOW_SECONDS
+
+_longest: dict[str, float] = {}  # by test, its slowest parameters
+_by_marker: defaultdict[str, float] = defaultdict(float)
+_tests: Counter[str] = Counter()
+_each: defaultdict[str, float] = defaultdict(float)
+
+
+def note(report: pytest.TestReport) -> None:
+    """One phase of a test: setup, call, teardown."""
+    _each[report.nodeid] += report.duration
+    if report.when == "teardown":
+        seconds = _each.pop(report.nodeid)
+        name = report.nodeid.partition("[")[0].partition("@")[0]
+        _longest[name] = max(seconds, _longest.get(name, 0.0))
+        for marker in {*_markers(report), "all"}:
+            _by_marker[marker] += seconds
+            _tests[marker] += 1
+
+
+def _markers(report: pytest.TestReport) -> set[str]:
+    return {word for word in report.keywords if word in (*FOLDERS, "alone", "slow") or word.startswith("needs_")}
+
+
+def show(reporter: pytest.TerminalReporter) -> None:
+    """A line for each marker, if more than one test was run."""
+    if _tests["all"] < 2:
+        return
+    reporter.section("seconds by marker")
+    for marker, seconds in sorted(_by_marker.items(), key=lambda pair: -pair[1]):
+        reporter.line(f"{seconds:8.1f} s  {_tests[marker]:5d} tests  {marker}")
+    if os.environ.get("RECORD_SLOW"):
+        record()
+
+
+def record() -> None:
+    """Write the list of slow tests."""
+    kept = {name for name in SLOW_LIST.read_text(encoding="utf-8").split() if name not in _longest and _exists(name)}
+    slow = {name for name, seconds in _longest.items() if seconds >= SLOW_SECONDS}
+    SLOW_LIST.write_text("".join(f"{name}\n" for name in sorted(kept | slow)), encoding="utf-8")
+
+
+def _exists(name: str) -> bool:
+    path, _, function = name.partition("::")
+    return (ROOT / path).exists() and f"def {function}(" in (ROOT / path).read_text(encoding="utf-8")
