@@ -36,18 +36,15 @@ class Body(io.RawIOBase):
     ``waiting_since``: the monotonic time since when the client is waited for, 0.0 while it is not.
     """
 
+    length: int | None
+    timeout: float
+    received = 0
     client = ""
     least_rate = 0
     waiting_since = 0.0
+    is_interrupted = False
     _waited = 0.0
     _judged_at = 0
-
-    def __init__(self, length: int | None, timeout: float) -> None:
-        super().__init__()
-        self.length = length
-        self.timeout = timeout
-        self.received = 0
-        self.is_interrupted = False
 
     @property
     def is_complete(self) -> bool:
@@ -127,7 +124,9 @@ class _OwnBody(Body):
         timeout: float,
         on_first_read: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(length, timeout)
+        super().__init__()
+        self.length = length
+        self.timeout = timeout
         self.receive_buffer = receive_buffer
         self._on_first_read = on_first_read
         self._was_asked_for = False
@@ -188,7 +187,8 @@ class SocketBody(_OwnBody):
 
     def take_ahead(self, at_most: int | None) -> memoryview:
         """The part of the body that has been read ahead already, or ``at_most`` so many bytes of it."""
-        data = self.receive_buffer.take(self.left if at_most is None else min(self.left, at_most))
+        left = self.length - self.received
+        data = self.receive_buffer.take(left if at_most is None else min(left, at_most))
         self.received += len(data)
         return data
 
@@ -263,7 +263,9 @@ class WsgiBody(Body):
     """
 
     def __init__(self, stream: _Stream, length: int | None, timeout: float, sock: Any = None) -> None:
-        super().__init__(length, timeout)
+        super().__init__()
+        self.length = length
+        self.timeout = timeout
         self._stream = stream
         self._ended = False
         if sock is not None and hasattr(sock, "settimeout"):

@@ -1,4 +1,4 @@
-"""The two ends of a client's connection as this project needs them: cooperative, with time limits, on descriptors.
+"""A client's connection: cooperative, with time limits, on the descriptor.
 
 gevent's socket methods copy or loop in small pieces where the kernel offers better (``readv`` into one buffer,
 ``splice``, ``sendfile``), so the paths that carry file bytes work on the descriptor and wait through the hub.
@@ -28,12 +28,12 @@ _READ, _WRITE = 1, 2
 #: How long a transfer that never has to wait may keep the event loop. Yielding goes through the poller: a plain
 #: ``sleep(0)`` only queues a callback, and other sockets are not polled for dozens of them (docs/facts.md, section 3).
 QUANTUM_SECONDS = 0.003
-#: The same for a peer on this machine that has its next small request here before the last answer is done with. With
-#: 32 such connections 3 ms make the slowest of a hundred requests take 40 ms, this 14; it costs 3 to 6 % of the rate.
+#: Time slice for pipelined or back-to-back small requests, as of a peer on this machine. With 32 such connections 3 ms
+#: make the slowest of a hundred requests take 40 ms, this 14; it costs 3 to 6 % of the rate.
 REQUESTS_QUANTUM_SECONDS = 0.001
 
 
-#: How long a wait for several bytes may last. A peer on a local network sends what is worth gathering in less.
+#: How long a wait for the low watermark may last. A fast peer on a local network reaches it in less.
 GATHER_SECONDS = 0.01
 
 
@@ -79,11 +79,11 @@ class ReusableTimeout:
 class Transport:
     """A connected stream socket that gevent has put into non-blocking mode.
 
-    One greenlet at a time uses a wire. ``close`` must be called before the socket is closed: the watchers are
-    registered with the poller under the descriptor's number.
+    For one greenlet at a time. ``close`` must be called before the socket is closed: the watchers are registered with
+    the poller under the descriptor's number.
     """
 
-    __slots__ = ("_gathered", "_hub", "_limits", "_raw", "_readable", "_turn_began", "_writable", "fd", "sock")
+    __slots__ = ("_hub", "_limits", "_low_watermark", "_raw", "_readable", "_turn_began", "_writable", "fd", "sock")
 
     #: Whether the bytes on the descriptor are the peer's own, so that the kernel may move them.
     is_plain = True
@@ -98,56 +98,57 @@ class Transport:
         self._writable: Any = None
         self._limits: dict[float, ReusableTimeout] = {}
         self._turn_began = 0.0
-        self._gathered = 1
+        self._low_watermark = 1
 
     def set_low_watermark(self, count: int) -> None:
-        """From now on let waits for reading go on until so many bytes are there, or the stream has ended; 1 ends that.
-        For fast peers: once the bytes don't come within ``GATHER_SECONDS``, no wait is for more than one byte."""
-        if count != self._gathered and hasattr(socket, "SO_RCVLOWAT"):
-            self._gathered = count
+        """From now on let waits for reading go on until so many bytes are there, or the stream has ended (SO_RCVLOWAT);
+        1 ends that. For fast peers: once the bytes do not come within ``GATHER_SECONDS``, it is 1 again."""
+        if count != self._low_watermark and hasattr(socket, "SO_RCVLOWAT"):
+            self._low_watermark = count
             with contextlib.suppress(OSError):
                 self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     @property
     def has_low_watermark(self) -> bool:
         """Whether waits go on until several bytes are there."""
-        return self._gathered > 1
+        return self._low_watermark > 1
 
     def wait_readable(self, timeout: float | None) -> None:
         """Wait until a read makes progress (data, end or error); ``TransportTimeout`` after ``timeout`` seconds."""
-        if self.has_low_watermark:
+        if self._low_watermark > 1:
             try:
                 self._wait(self._readable, GATHER_SECONDS)
             except TransportTimeout:
                 self.set_low_watermark(1)
             else:
                 return
-        self._wait(self._readable, timeout)
+        if timeout is not None:
+            self._wait(self._readable, timeout)
+        else:
+            self._hub.wait(self._readable)
+            self._turn_began = 0.0
 
-    def wait_writable(self, timeout: float | None) -> None:
+    def wait_writable(self, timeout: float) -> None:
         """Wait until a write makes progress; ``TransportTimeout`` after ``timeout`` seconds."""
         if self._writable is None:
             self._writable = self._hub.loop.io(self.fd, _WRITE)
         self._wait(self._writable, timeout)
 
-    def _wait(self, watcher: Any, timeout: float | None) -> None:
-        if timeout is None:
+    def _wait(self, watcher: Any, timeout: float) -> None:
+        with self.limit(timeout):
             self._hub.wait(watcher)
-        else:
-            with self.limit(timeout):
-                self._hub.wait(watcher)
         self._turn_began = 0.0
 
     def limit(self, seconds: float) -> ReusableTimeout:
-        """A context that ends with ``TransportTimeout`` after so many seconds; not one within another of as many, nor
-        around waits that gather. Each figure is remembered: let there be few."""
+        """A context that ends with ``TransportTimeout`` after so many seconds. Contexts of equal seconds must not nest,
+        and none may hold waits for a low watermark. One timer is kept for each figure: let there be few."""
         limit = self._limits.get(seconds)
         if limit is None:
             limit = self._limits[seconds] = ReusableTimeout(seconds)
         return limit
 
     def has_kept_loop(self, seconds: float) -> bool:
-        """Whether no other greenlet has run for so long, as far as this wire knows."""
+        """Whether this connection has not waited for so long, so that other greenlets may wait for their turn."""
         now = time.monotonic()
         if self._turn_began == 0.0:
             self._turn_began = now
@@ -155,7 +156,10 @@ class Transport:
 
     def yield_if_due(self, quantum: float = QUANTUM_SECONDS) -> None:
         """Let other greenlets run if this one has kept the loop for a quantum. Call it between two pieces."""
-        if self.has_kept_loop(quantum):
+        now = time.monotonic()
+        if self._turn_began == 0.0:
+            self._turn_began = now
+        elif now - self._turn_began >= quantum:
             gevent.sleep(1e-6)
             self._turn_began = time.monotonic()
 
@@ -185,7 +189,7 @@ class Transport:
         except OSError:
             return 0
 
-    def send(self, data: bytes, timeout: float | None) -> None:
+    def send(self, data: bytes, timeout: float) -> None:
         """Send all of ``data``. ``TransportTimeout`` if the peer takes no byte for ``timeout`` seconds, ``OSError`` if
         it is gone."""
         rest = memoryview(data)
@@ -314,14 +318,14 @@ class TlsTransport(Transport):
 
 
 class ReceiveBuffer:
-    """What a peer has sent: first the ``count`` bytes that were read ahead (behind a request's head), then the socket.
+    """The bytes that a peer sends: first the ``count`` that were read ahead (after a request's head), then the socket.
 
     Bytes read ahead are not copied again: a small file goes to the disk from where they were read to.
     """
 
     __slots__ = ("_data", "_start", "count", "transport")
 
-    #: Enough for the head of an ordinary request and a thumbnail behind it in one system call.
+    #: Enough for the head of an ordinary request and a thumbnail after it in one system call.
     READ_AHEAD = 72 * 1024
 
     def __init__(self, transport: Transport) -> None:
@@ -336,16 +340,12 @@ class ReceiveBuffer:
         return self._data[self._start :] if self._start else self._data
 
     def more(self, timeout: float | None) -> bool:
-        """Read once from the socket, behind what was read ahead; False at the end of the stream."""
+        """Read once from the socket, to follow the bytes read ahead; False at the end of the stream."""
         data = self.transport.read(self.READ_AHEAD, timeout)
-        self.push(data)
-        return bool(data)
-
-    def push(self, data: bytes) -> None:
-        """Let ``data`` follow the bytes read ahead."""
         self._data = self.ahead + data if self.count else data
         self._start = 0
         self.count = len(self._data)
+        return bool(data)
 
     def consume(self, parse: Callable[[bytes, int], int]) -> None:
         """Let ``parse`` take bytes off those read ahead: it gets them and the position where they begin, and returns
@@ -365,8 +365,8 @@ class ReceiveBuffer:
         return taken
 
     def read_into(self, view: memoryview, timeout: float | None) -> int:
-        """Like ``Transport.read_into``, after the bytes read ahead. What has arrived behind those comes with them, so
-        that a body of some dozen kilobytes is written to its file at once."""
+        """Like ``Transport.read_into``, after the bytes read ahead. Bytes that have arrived after those come with them,
+        so that a body of some dozen kilobytes is written to its file at once."""
         if not self.count:
             return self.transport.read_into(view, timeout)
         data = self.take(len(view))

@@ -60,7 +60,8 @@ class Body(net.Body):
     is_here = False
 
     def __init__(self, data: bytes, failure: BaseException | None = None) -> None:
-        super().__init__(None, 1.0)
+        super().__init__()
+        self.length, self.timeout = None, 1.0
         self.data = data
         self.failure = failure
 

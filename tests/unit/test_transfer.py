@@ -43,6 +43,12 @@ class Line:
         self.transport = Transport(near)
         self.receive_buffer = ReceiveBuffer(self.transport)
 
+    def read_ahead(self, data: bytes) -> None:
+        """Have these bytes in the buffer, as if they had come with a request's head."""
+        self.send(data)
+        while self.receive_buffer.count < len(data):
+            self.receive_buffer.more(5)
+
     def send(self, data: bytes, *, then_close: bool = False) -> gevent.Greenlet[..., Any]:
         def sending() -> None:
             self.far.sendall(data)
@@ -207,7 +213,7 @@ def test_a_tail_does_not_wait_for_a_full_segment(line: Line) -> None:
 @pytest.mark.parametrize("ahead", [0, 1, 1000, 200_000, 300_000])
 def test_bytes_read_ahead_come_first_and_the_next_request_stays(line: Line, target: int, ahead: int) -> None:
     data = os.urandom(300_000)
-    line.receive_buffer.push(data[:ahead] + (b"next" if ahead == len(data) else b""))
+    line.read_ahead(data[:ahead] + (b"next" if ahead == len(data) else b""))
     line.send(data[ahead:])
     receiver().receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data))
     assert content(target) == data
@@ -358,7 +364,7 @@ def test_short_writes_are_continued(line: Line, target: int, monkeypatch: pytest
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:1000]))
     no_splice(monkeypatch)
     data = os.urandom(50_000)
-    line.receive_buffer.push(data)
+    line.read_ahead(data)
     receiver().receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data))
     assert content(target) == data
 
@@ -511,7 +517,7 @@ def test_what_was_read_with_the_head_is_throttled_too(
 ) -> None:
     data = os.urandom(150_000)
     body = path(monkeypatch, line, data)
-    line.receive_buffer.push(data[:70_000])
+    line.read_ahead(data[:70_000])
     line.send(data[70_000:])
     rate = 200_000
     grown: list[tuple[float, int]] = []

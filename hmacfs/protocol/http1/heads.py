@@ -19,12 +19,12 @@ from hmacfs.errors import TooLarge
 from hmacfs.protocol.names import PATH_LIMIT_BYTES
 
 #: Method, target, version and all fields together. A path of 4,096 bytes fits even if every byte is escaped, with a
-#: token behind it.
+#: token after it.
 HEAD_LIMIT = 32 * 1024
 FIELDS_LIMIT = 100
 #: Bytes of a path that are decoded: those of the longest name, each of them escaped, and the mount point's.
 _UNESCAPED_LIMIT = 3 * PATH_LIMIT_BYTES + 1024
-#: A Connection field that is longer names options of nobody's.
+#: A Connection field that is longer names no option that anybody uses.
 _CONNECTION_LIMIT = 256
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~\x80-\xff]+) HTTP/1\.([01])")
@@ -113,7 +113,10 @@ def _request_line(line: str) -> dict[str, str]:
             raise BadRequestHead(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "This server speaks HTTP/1.1.")
         raise BadRequestHead(HTTPStatus.BAD_REQUEST, "The request line is malformed.")
     method, target, minor = match.groups()
-    path, query = _split_target(method, target)
+    if target[0] == "/" and "#" not in target:
+        path, _, query = target.partition("?")
+    else:
+        path, query = _split_target(method, target)
     return {
         "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
@@ -125,29 +128,26 @@ def _request_line(line: str) -> dict[str, str]:
 
 
 def _unescaped(path: str) -> str:
-    """The path decoded, once. What stands behind ``_UNESCAPED_LIMIT`` stays as it is: the path is too long for a name
-    in any case."""
+    """The path decoded, once. Its part after ``_UNESCAPED_LIMIT`` stays as it is: the path is too long for a name in
+    any case."""
     data = path.encode("latin-1")
     return (unquote_to_bytes(data[:_UNESCAPED_LIMIT]) + data[_UNESCAPED_LIMIT:]).decode("latin-1")
 
 
 def _split_target(method: str, target: str) -> tuple[str, str]:
-    """Path and query of a request target: origin form, absolute form, or the asterisk of OPTIONS (RFC 9112 3.2)."""
-    if target.startswith("/"):
-        path, _, query = target.partition("?")
-    elif target == "*" and method == "OPTIONS":
+    """Path and query of a request target that is not just a path: absolute form, or the asterisk of OPTIONS (RFC 9112
+    section 3.2)."""
+    if target == "*" and method == "OPTIONS":
         return "*", ""
-    else:
-        try:
-            parts = urlsplit(target)
-        except ValueError:
-            parts = urlsplit("")
-        if parts.scheme.lower() not in ("http", "https") or not parts.netloc:
-            raise BadRequestHead(HTTPStatus.BAD_REQUEST, "The request target is malformed.")
-        path, query = parts.path or "/", parts.query
     if "#" in target:
         raise BadRequestHead(HTTPStatus.BAD_REQUEST, "The request target has a fragment.")
-    return path, query
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme.lower() not in ("http", "https") or not parts.netloc:
+        raise BadRequestHead(HTTPStatus.BAD_REQUEST, "The request target is malformed.")
+    return parts.path or "/", parts.query
 
 
 def _with_framing(environ: dict[str, str], size: int) -> RequestHead:
@@ -168,11 +168,12 @@ def _with_framing(environ: dict[str, str], size: int) -> RequestHead:
     expectation = environ.get("HTTP_EXPECT", "").lower()
     if expectation and expectation != "100-continue":
         raise BadRequestHead(HTTPStatus.EXPECTATION_FAILED, "Only 100-continue can be expected.")
+    connection = environ.get("HTTP_CONNECTION", "")
     return RequestHead(
         environ,
         length,
         coding is not None,
-        _keep_alive(environ.get("HTTP_CONNECTION", ""), is_1_1=is_1_1) and environ["REQUEST_METHOD"] != "CONNECT",
+        (_keep_alive(connection, is_1_1=is_1_1) if connection else is_1_1) and environ["REQUEST_METHOD"] != "CONNECT",
         is_1_1 and bool(expectation),
         size,
     )
@@ -189,8 +190,6 @@ def _length(declared: str) -> int:
 
 
 def _keep_alive(connection: str, *, is_1_1: bool) -> bool:
-    if not connection:
-        return is_1_1
     if len(connection) > _CONNECTION_LIMIT:
         return False
     options = {option.strip().lower() for option in connection.split(",")}
