@@ -1,4 +1,4 @@
-"""Repeating an operation that failed for a passing reason (``MaxRetries``, ``RetryDelay``)."""
+"""Repeating an operation after a transient failure (``MaxRetries``, ``RetryDelay``)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-#: What may be gone a moment later: a table or memory that is full for now, a network file system that fails over.
-PASSING_ERRNOS = frozenset(
+#: Failures that may be gone a moment later: a table or memory that is full, a network file system that fails over.
+TRANSIENT_ERRNOS = frozenset(
     {
         errno.EAGAIN,
         errno.EBUSY,
@@ -38,13 +38,13 @@ class Retry:
     delay: float
 
     def __call__(self, operation: Callable[[], R]) -> R:
-        """The result of ``operation``, which must be safe to repeat. An ``OSError`` that will not pass by itself, or
-        the last one, passes through."""
+        """The result of ``operation``, which must be safe to repeat. An ``OSError`` that is not
+        transient, or the last one, is raised."""
         for attempt in range(self.attempts):
             try:
                 return operation()
             except OSError as error:
-                if error.errno not in PASSING_ERRNOS:
+                if error.errno not in TRANSIENT_ERRNOS:
                     raise
                 log.warning(
                     "a storage operation failed (%s): trying again in %g s (%d of %d)",

@@ -1,4 +1,4 @@
-"""Turns at something that only so many can use at once, in the order of their coming."""
+"""A semaphore that serves its waiters in their order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import deque
 
 
 class FairSemaphore:
-    """A semaphore that is fair. ``threading``'s lets whoever runs take what was just released; a greenlet that calls a
-    store again and again would keep all others waiting until their time is over."""
+    """First come, first served. ``threading.Semaphore`` gives a released turn to any caller that runs at the moment: a
+    greenlet that calls a store in a loop would keep all others waiting until their timeout."""
 
     def __init__(self, count: int) -> None:
         self._free = count
@@ -16,8 +16,8 @@ class FairSemaphore:
         self._lock = threading.Lock()
 
     def acquire(self, timeout: float, *, first: bool = False) -> bool:
-        """Whether a turn came within ``timeout`` seconds; ``first``: before all that wait now. Whoever got one gives it
-        back with ``release``."""
+        """Whether a turn came within ``timeout`` seconds; the caller gives it back with ``release``. ``first``: before
+        all that wait now."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -45,7 +45,7 @@ class FairSemaphore:
             return True
 
     def release(self) -> None:
-        """Pass the turn to whoever waits longest."""
+        """Pass the turn to the longest waiter."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()

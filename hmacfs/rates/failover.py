@@ -1,4 +1,4 @@
-"""Counts on this machine and, while it can be reached, in a place that all machines share."""
+"""Counts on this machine and, while it can be reached, in a counter that all machines share."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _UP, _DOWN = 0, 1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RateStatus:
-    """Where limits are counted at this moment ("redis": on all machines together, "local": on this one), whether
-    that is where they should be, and since which Unix time."""
+    """Where limits are counted now ("redis": for all machines together, "local": for this one), whether that is as
+    configured, and since which Unix time."""
 
     counted_in: str
     is_healthy: bool
@@ -30,13 +30,13 @@ class RateStatus:
 
 
 class FailoverCounter:
-    """Every request is counted in the machine's table first, and there alone once that is full. So the table knows at
-    any moment what this machine has let through: a shared place that is lost, and comes back empty, changes nothing for
-    clients of one machine.
+    """Every request is counted in the machine's table first, and there alone once the limit is exceeded. So the table
+    knows at any moment what this machine has let through: losing the shared counter, or getting it back empty, changes
+    nothing for clients of one machine.
 
-    A loss is noticed by the requests under way at that moment, which wait for ``remote.timeout`` at most; all others
-    are counted here alone until the circuit breaker's probe has found the place again. So is a request that finds no
-    turn because this process has too many others.
+    A loss is noticed by the requests in progress, which wait for ``remote.timeout`` at most; all others are counted
+    here alone until the circuit breaker's probe has found the shared counter again. So is a request that finds no turn
+    because this process has too many others.
 
     longest_pause: the breaker's back-off, in seconds at most (``RetryDelay``).
     """
@@ -74,7 +74,7 @@ class FailoverCounter:
         return self._table.get(key)
 
     def clear(self, key: str) -> None:
-        """Forget a key, here and, if it can be reached, in the shared place."""
+        """Forget a key, here and, if it can be reached, in the shared counter."""
         self._table.clear(key)
         if self._breaker is not None:
             with contextlib.suppress(Unreachable):

@@ -31,7 +31,7 @@ return {count, left}
 
 
 class RedisWindows:
-    """A ``RemoteWindows``. Whatever Redis answers but what was asked for is ``Unreachable``."""
+    """A ``RemoteCounter``. Every error that Redis answers with is ``Unreachable``."""
 
     concurrency = CONCURRENCY
 
@@ -41,7 +41,7 @@ class RedisWindows:
 
     def hit(self, key: str, left: float, amount: int) -> Window:
         with _translated():
-            # Not by the script's hash: a Redis that was restarted does not know it.
+            # Not by the script's hash: a Redis that was restarted does not know the script.
             answer = self._redis.eval(_HIT, 1, _PREFIX + key, str(amount), str(max(1, round(left * 1000))))
             count, milliseconds = cast("list[int]", answer)
         return Window(count, time.time() + milliseconds / 1000)

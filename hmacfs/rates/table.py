@@ -1,11 +1,11 @@
 """Windows that all processes of a machine count in: a table in a file that they map.
 
-The table's size is fixed. A key lives in one of ``PROBES`` places behind the one that its hash names; a place whose
-window has ended is free. Where none is, the key with the fewest requests has to go, so that nobody who is held back can
-free himself by a flood of other keys.
+A hash table of fixed size with linear probing: a key is kept in one of the ``PROBES`` places from the one that its hash
+names on; a place whose window has ended is free. If none is, the key with the fewest requests is evicted, so that a
+client over its limit cannot free itself by a flood of other keys.
 
-A file lock is held around each operation. The kernel releases it when a process dies, whose unfinished operation costs
-at most the count of the one key it was about.
+A file lock is held around each operation. The kernel releases it when a process crashes; the unfinished operation costs
+at most the count of its one key.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CLOCK_SLACK = 1.0
 
 
 class WindowTable:
-    """Counts exactly over all processes (and threads) that opened ``path``; each has to open it for itself, after its
+    """Counts exactly over all processes (and threads) that opened ``path``; each process opens it for itself, after its
     fork. A file that is not such a table (cut short, overwritten, of another version) is replaced.
 
     clock: Unix time in seconds. Raises ``OSError`` if there can be no such file.
@@ -140,7 +140,7 @@ class WindowTable:
         self._map.close()
 
     def _hash(self, key: str) -> bytes:
-        # With a secret of the table's own, so that nobody can choose keys that share their places.
+        # Keyed with the table's own secret, so that nobody can choose keys that collide.
         return hashlib.blake2b(key.encode(), digest_size=16, key=self._salt).digest()
 
     def _first(self, digest: bytes) -> int:
@@ -158,7 +158,7 @@ class WindowTable:
         return None
 
     def _room(self, digest: bytes, now: float) -> int:
-        """Where a record of a new key can be written."""
+        """Where a record of a new key can be written: a free place, or that of the evicted key."""
         first = self._first(digest)
         best, least = first, (float("inf"), float("inf"))
         for at in range(first, first + PROBES * _RECORD.size, _RECORD.size):
@@ -171,7 +171,7 @@ class WindowTable:
 
 
 class _Lock:
-    """Keeps out the other threads and, by the file, the other processes."""
+    """Excludes other threads and, by the file, other processes."""
 
     def __init__(self, file: SharedFile) -> None:
         self.file = file
@@ -191,5 +191,5 @@ class _Lock:
 
 
 def _file_size(places: int) -> int:
-    """The last place has others behind it as well, so that no search has to begin again at the front."""
+    """The last hash has ``PROBES`` places too, so that no search wraps around."""
     return _HEADER.size + (places + PROBES - 1) * _RECORD.size

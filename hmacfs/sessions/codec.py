@@ -1,4 +1,4 @@
-"""How a session is written down, the same in every store, and which of two copies is the newer. Pure.
+"""The records of sessions, the same in every store, and which of two copies is the newer. Pure.
 
 A record is one JSON text of ASCII characters, so that no character set, collation or length limit of a database can
 change it. A field that this release does not know is left out; one that is missing has its default, or what 1.0.0
@@ -22,18 +22,13 @@ from hmacfs.dialects import content_range, numbered, tus
 from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.uploads.session import Session, State
 
-#: What can be a key at all. Anything else comes from a URL that somebody made up and is no store's business.
-_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: A match if the text can be a key at all. Any other comes from a URL that somebody made up, and no store is asked.
+is_key: Callable[[str], object] = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Session))
-#: In the record's order, which matters to nobody but who reads it.
 _STORED_AS_THEY_ARE = tuple(field.name for field in dataclasses.fields(Session) if field.name != "key")
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 #: Only one writer saves a session at a time, so already the second attempt finds the number right.
 _SAVE_ATTEMPTS = 3
-
-
-def is_key(text: str) -> bool:
-    return _KEY.fullmatch(text) is not None
 
 
 def digest(text: str) -> str:
@@ -78,12 +73,12 @@ def supersedes(one: Session, other: Session) -> bool:
 
 
 def save_with(put: Callable[[Session], Session], session: Session) -> Session:
-    """``SessionStore.save`` by means of ``Replica.put``. Whoever saves holds the writer lock, so what it knows is the
-    last word: a copy with a higher revision, left from a time when stores were apart, is overwritten."""
+    """``SessionStore.save`` by means of ``Replica.put``. The caller holds the writer lock, so its copy is the newest: a
+    copy with a higher revision, left from a time when stores were apart, is overwritten."""
     wanted = dataclasses.replace(session, revision=session.revision + 1)
     for _ in range(_SAVE_ATTEMPTS):
         stored = put(wanted)
-        if stored == wanted:
+        if stored is wanted or stored == wanted:
             return wanted
         wanted = dataclasses.replace(session, revision=stored.revision + 1)
     raise SessionStoreUnreachable

@@ -1,4 +1,4 @@
-"""What the SQL store needs to know of a database: how to reach it, and where its dialects differ."""
+"""What the SQL store needs to know of a database: how to connect, and where the kinds of databases differ."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ DATABASE_TIMEOUT = 5.0
 class DatabaseSpec:
     """One database.
 
-    name: for logs and metrics. begin, end: statements between which no other process upgrades the tables; losing the
-    connection in between lets go. is_passing: whether an error of the driver says that the very same statement may
-    succeed if it is repeated now (a deadlock's victim). timeout: seconds after which a statement or a connection
-    attempt is given up. connections: how many at most. identity: what the database is at the moment, asked before each
-    operation; when it changes, connections to what it was are given up. Raises ``OSError`` if there is none.
+    name: for logs and metrics. begin, end: statements that take and release the lock under which tables are upgraded;
+    so does a lost connection. is_transient: whether an error of the driver says that the same statement may succeed if
+    it is repeated at once (a deadlock's victim). timeout: seconds after which a statement or a connection attempt is
+    given up. connections: how many at most. identity: a value for the database as it is at the moment, asked before
+    each operation; when it changes, connections to the former one are closed. Raises ``OSError`` if there is none.
     """
 
     name: str
     engine: sa.Engine
     begin: tuple[str, ...]
     end: tuple[str, ...]
-    is_passing: Callable[[BaseException], bool]
+    is_transient: Callable[[BaseException], bool]
     timeout: float
     connections: int
     identity: Callable[[], object] = lambda: None
@@ -49,6 +49,20 @@ class Tls:
 
 
 DRIVERS_OWN = Tls()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DatabaseAddress:
+    """Where a database is, and who asks. host: a name, an address, or the path of a Unix socket (MySQL) or of its
+    folder (PostgreSQL). port: ``None`` for the usual one. timeout: see ``DatabaseSpec``."""
+
+    host: str
+    port: int | None
+    user: str
+    password: str = dataclasses.field(repr=False)
+    database: str
+    tls: Tls = DRIVERS_OWN
+    timeout: float = DATABASE_TIMEOUT
 
 
 def tls_of(mode: DatabaseTls, ca: Path | None) -> Tls:

@@ -11,7 +11,7 @@ import MySQLdb.converters  # type: ignore[import-untyped]
 import MySQLdb.cursors  # type: ignore[import-untyped]
 import sqlalchemy as sa
 
-from hmacfs.sessions.database_spec import DATABASE_TIMEOUT, DRIVERS_OWN, DatabaseSpec, Tls, make_engine
+from hmacfs.sessions.database_spec import DatabaseAddress, DatabaseSpec, make_engine
 
 _CONNECTIONS = 8
 _DEADLOCK = 1213
@@ -20,33 +20,21 @@ _ENCRYPTED = ("require", "verify-full")
 _SSL_MODES = {"disable": "DISABLED", "require": "REQUIRED", "verify-full": "VERIFY_IDENTITY"}
 
 
-def open_mysql(
-    host: str,
-    port: int | None,
-    user: str,
-    password: str,
-    database: str,
-    *,
-    tls: Tls = DRIVERS_OWN,
-    timeout: float = DATABASE_TIMEOUT,
-) -> DatabaseSpec:
-    """A database; nothing is connected yet. ``host`` may be the path of a Unix socket; the driver takes ``localhost``
-    without a port for the usual one."""
-    seconds = math.ceil(timeout)
-    if host == "localhost" and port is not None:
-        host = "127.0.0.1"
-    address = {"unix_socket": host} if host.startswith("/") else {"host": host, "port": port or 3306}
+def open_mysql(address: DatabaseAddress) -> DatabaseSpec:
+    """The database at that address; nothing is connected yet. To the driver, ``localhost`` without a port is the usual
+    Unix socket."""
+    seconds = math.ceil(address.timeout)
     # The lock's name counts for the whole server, the tables for one database.
     lock = f"CONCAT('hmacfs.', SHA1(DATABASE())), {seconds}"
     engine = make_engine(
         sa.URL.create("mysql+mysqldb"),
-        **address,
-        user=user,
-        password=password,
-        database=database,
+        **_host(address),
+        user=address.user,
+        password=address.password,
+        database=address.database,
         charset="utf8mb4",
-        **({"ssl_mode": _SSL_MODES[tls.mode]} if tls.mode else {}),
-        **({"ssl": {"ca": tls.ca}} if tls.ca else {}),
+        **({"ssl_mode": _SSL_MODES[address.tls.mode]} if address.tls.mode else {}),
+        **({"ssl": {"ca": address.tls.ca}} if address.tls.ca else {}),
         connect_timeout=seconds,
         read_timeout=seconds,
         write_timeout=seconds,
@@ -54,17 +42,24 @@ def open_mysql(
         init_command=f"SET SESSION innodb_lock_wait_timeout={seconds}, lock_wait_timeout={seconds}, "
         "sql_mode=CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')",
     )
-    if tls.mode in _ENCRYPTED:
+    if address.tls.mode in _ENCRYPTED:
         sa.event.listen(engine, "connect", lambda connection, _: _check_encrypted(connection))
     return DatabaseSpec(
         name="mysql",
         engine=engine,
         begin=(f"SELECT GET_LOCK({lock})",),
         end=("SELECT RELEASE_LOCK(CONCAT('hmacfs.', SHA1(DATABASE())))",),
-        is_passing=lambda error: bool(error.args) and error.args[0] == _DEADLOCK,
-        timeout=timeout,
+        is_transient=lambda error: bool(error.args) and error.args[0] == _DEADLOCK,
+        timeout=address.timeout,
         connections=_CONNECTIONS,
     )
+
+
+def _host(address: DatabaseAddress) -> dict[str, Any]:
+    if address.host.startswith("/"):
+        return {"unix_socket": address.host}
+    is_local = address.host == "localhost" and address.port is not None
+    return {"host": "127.0.0.1" if is_local else address.host, "port": address.port or 3306}
 
 
 def _check_encrypted(connection: Any) -> None:

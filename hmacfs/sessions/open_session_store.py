@@ -67,11 +67,12 @@ def check_settings(settings: SessionStoreSettings) -> None:
     key = "RedisAddr"
     try:
         if settings.redis_addr:
-            _need("redis", "hmac-file-server[redis]")
+            _require_driver("redis", "hmac-file-server[redis]")
         if settings.fallback_enabled:
             key = "FallbackDBType"
             kind = settings.fallback_db_type
-            _need(_DRIVERS[kind], f"hmac-file-server[{kind}]", hint=_COMPILED if kind is DatabaseType.MYSQL else "")
+            hint = _COMPILED if kind is DatabaseType.MYSQL else ""
+            _require_driver(_DRIVERS[kind], f"hmac-file-server[{kind}]", hint=hint)
             key = "FallbackDBTLSCA"
             _check_ca(settings.fallback_db_tls_ca)
     except ValueError as error:
@@ -93,16 +94,17 @@ def remote_stores(settings: SessionStoreSettings) -> list[str]:
 
 
 def unreachable(settings: SessionStoreSettings) -> Iterator[str]:
-    """Connects to each of those servers and changes nothing there; a sentence about each that does not answer within
-    its timeout."""
+    """A sentence about each of those servers that does not answer within its timeout. Connects to each, and changes
+    nothing there."""
     check_settings(settings)
-    tries = ([_try_redis] if settings.redis_addr else []) + ([_try_database] if settings.fallback_enabled else [])
-    for name, attempt in zip(remote_stores(settings), tries, strict=True):
-        if problem := attempt(settings):
+    checks = [_redis_problem] if settings.redis_addr else []
+    checks += [_database_problem] if settings.fallback_enabled else []
+    for name, problem_of in zip(remote_stores(settings), checks, strict=True):
+        if problem := problem_of(settings):
             yield mask(f"{name} does not serve: {problem}", settings.hidden)
 
 
-def _try_redis(settings: SessionStoreSettings) -> str:
+def _redis_problem(settings: SessionStoreSettings) -> str:
     import redis  # an extra
 
     from hmacfs.redis_client import connect_as_set
@@ -117,7 +119,7 @@ def _try_redis(settings: SessionStoreSettings) -> str:
     return ""
 
 
-def _try_database(settings: SessionStoreSettings) -> str:
+def _database_problem(settings: SessionStoreSettings) -> str:
     from sqlalchemy.exc import DBAPIError
 
     try:
@@ -133,10 +135,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def open_session_store(settings: SessionStoreSettings) -> ReplicatedSessionStore:
-    """Redis if it is configured, with the fallback database behind it if that is enabled; the database alone; or SQLite
+    """Redis if it is configured, replicated to the fallback database if that is enabled; the database alone; or SQLite
     inside the store's folder. To be called once in each worker, after its fork.
 
-    A server that does not answer now delays this by its timeout once and is looked for in the background. Raises
+    A server that does not answer now delays this by its timeout once and is probed in the background. Raises
     ``ConfigError``.
     """
     check_settings(settings)
@@ -174,27 +176,31 @@ def _embedded(store_dir: Path) -> DatabaseSpec:
 
 
 def _fallback(settings: SessionStoreSettings) -> DatabaseSpec:
-    host, port = settings.fallback_db_host
-    credentials = settings.fallback_db_user, _revealed(settings.fallback_db_password), settings.fallback_db_name
-    from hmacfs.sessions.database_spec import tls_of  # SQLAlchemy
+    from hmacfs.sessions.database_spec import DatabaseAddress, tls_of  # SQLAlchemy
 
+    host, port = settings.fallback_db_host
+    password = settings.fallback_db_password
     try:
         tls = tls_of(settings.fallback_db_tls, settings.fallback_db_tls_ca)
     except ValueError as error:
         raise ConfigError(f"{settings.origins['FallbackDBTLS']}: {error}") from None
+    address = DatabaseAddress(
+        host,
+        port,
+        settings.fallback_db_user,
+        "" if password is None else password.reveal().decode(),
+        settings.fallback_db_name,
+        tls,
+    )
     if settings.fallback_db_type is DatabaseType.MYSQL:
         from hmacfs.sessions.mysql import open_mysql  # an extra
 
-        return open_mysql(host, port, *credentials, tls=tls)
+        return open_mysql(address)
     from hmacfs.sessions.postgres import open_postgres  # an extra
 
-    return open_postgres(host, port, *credentials, tls=tls)
+    return open_postgres(address)
 
 
-def _revealed(password: Secret | None) -> str:
-    return "" if password is None else password.reveal().decode()
-
-
-def _need(module: str, package: str, hint: str = "") -> None:
+def _require_driver(module: str, package: str, hint: str = "") -> None:
     if find_spec(module) is None:
         raise ValueError(f"its driver is not installed: pip install '{package}'{hint}")

@@ -12,58 +12,49 @@ import psycopg2.extras  # type: ignore[import-untyped]
 import sqlalchemy as sa
 from gevent import monkey
 
-from hmacfs.sessions.database_spec import DATABASE_TIMEOUT, DRIVERS_OWN, DatabaseSpec, Tls, make_engine
+from hmacfs.sessions.database_spec import DATABASE_TIMEOUT, DatabaseAddress, DatabaseSpec, make_engine
 
-#: Any number that other users of the same database are unlikely to take for theirs.
+#: The number of an advisory lock, which other users of the same database are unlikely to choose.
 _LOCK = 0x686D616366730001
 _CONNECTIONS = 8
 
 # These calls are made in native threads, where gevent's version would start an event loop of its own.
 _poll = monkey.get_original("select", "poll")
 
-_PASSING = (psycopg2.errors.DeadlockDetected, psycopg2.errors.SerializationFailure)
+_TRANSIENT = (psycopg2.errors.DeadlockDetected, psycopg2.errors.SerializationFailure)
 
 
 class _ImpatientConnection(psycopg2.extensions.connection):  # type: ignore[misc]
-    """A connection that waits at most ``patience`` milliseconds for its server's next word."""
+    """A connection that waits at most ``patience`` milliseconds for each answer of its server."""
 
     patience = int(DATABASE_TIMEOUT * 1000)
 
 
-def open_postgres(
-    host: str,
-    port: int | None,
-    user: str,
-    password: str,
-    database: str,
-    *,
-    tls: Tls = DRIVERS_OWN,
-    timeout: float = DATABASE_TIMEOUT,
-) -> DatabaseSpec:
-    """A database; nothing is connected yet. ``host`` may be the folder of a Unix socket."""
+def open_postgres(address: DatabaseAddress) -> DatabaseSpec:
+    """The database at that address; nothing is connected yet."""
     psycopg2.extensions.set_wait_callback(_wait)
-    factory = type("Connection", (_ImpatientConnection,), {"patience": int(timeout * 1000)})
+    factory = type("Connection", (_ImpatientConnection,), {"patience": int(address.timeout * 1000)})
     engine = make_engine(
         sa.URL.create("postgresql+psycopg2"),
-        host=host,
-        port=port or 5432,
-        user=user,
-        password=password,
-        dbname=database,
+        host=address.host,
+        port=address.port or 5432,
+        user=address.user,
+        password=address.password,
+        dbname=address.database,
         application_name="hmac-file-server",
         connection_factory=factory,
         # libpq's own default encrypts where it can; without a file it would look for certificates in the home folder.
-        **({"sslmode": tls.mode} if tls.mode else {}),
-        **({"sslrootcert": tls.ca} if tls.ca else {}),
+        **({"sslmode": address.tls.mode} if address.tls.mode else {}),
+        **({"sslrootcert": address.tls.ca} if address.tls.ca else {}),
     )
-    sa.event.listen(engine, "connect", lambda connection, _: _limit_statements(connection, timeout))
+    sa.event.listen(engine, "connect", lambda connection, _: _limit_statements(connection, address.timeout))
     return DatabaseSpec(
         name="postgres",
         engine=engine,
         begin=("BEGIN", f"SELECT pg_advisory_xact_lock({_LOCK})"),
         end=("COMMIT",),
-        is_passing=lambda error: isinstance(error, _PASSING),
-        timeout=timeout,
+        is_transient=lambda error: isinstance(error, _TRANSIENT),
+        timeout=address.timeout,
         connections=_CONNECTIONS,
     )
 

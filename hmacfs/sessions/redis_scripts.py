@@ -1,10 +1,10 @@
-"""Redis's part of the Redis store: Lua, which Redis runs as one indivisible step.
+"""The Redis store's scripts: Lua, which Redis runs atomically.
 
 A session is a hash ``hmacfs:session:<key>``. Beside it stand indexes: the slot's key with the key of its open session,
 another key with that of the session of the slot that finished last, sets of the open sessions of an owner and of a site
 and of all sessions of a path, and for each state a set sorted by ``touched``. Redis may evict any key, so no index is
 believed before its session was seen, and every write of a session restores all of them. Every key expires, long after
-the session has, so that nothing stays for ever if no sweep ever comes.
+the session does, so that nothing stays for ever without a sweep.
 """
 
 from __future__ import annotations

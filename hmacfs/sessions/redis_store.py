@@ -16,9 +16,9 @@ from hmacfs.uploads.session import CountedBy, Session, State
 _PREFIX = "hmacfs:session:"
 _STATES = tuple(map(str, State))
 _STATE_KEYS = [f"hmacfs:state:{state}" for state in _STATES]
-#: Holds the identity of the server whose data were last known to be complete. Not there, or another's: a server that
-#: started empty, from an old snapshot, or was a replica that lagged behind.
-_WHOLE_KEY = "hmacfs:whole"
+#: Holds the identity of the server whose data were last known to be complete. If it is missing, or another server's,
+#: this one started empty, from an old snapshot, or was a replica that lagged.
+_COMPLETE_KEY = "hmacfs:whole"
 _PING_KEY = "hmacfs:ping"
 
 #: Operations at once; each has a connection of its own. The probe and the copying of sessions come on top.
@@ -29,8 +29,8 @@ _ALL = 1_000_000
 
 
 class RedisStore:
-    """A ``Replica`` in Redis. Whatever Redis answers but what was asked for (it is loading, a replica, out of memory,
-    cannot save, wants a password) is ``SessionStoreUnreachable``.
+    """A ``Replica`` in Redis. Every error that Redis answers with (it is loading, a replica, out of memory, cannot
+    save, wants a password) is ``SessionStoreUnreachable``.
 
     ttl: ``SessionTTL`` in seconds.
     """
@@ -98,7 +98,7 @@ class RedisStore:
         return sorted(found, key=lambda session: (session.touched, session.key))[:limit]
 
     def _oldest(self, index: str, touched_before: float, limit: int) -> list[Session]:
-        """The oldest sessions of a state's set; what the set holds beyond them is cleared away on the way."""
+        """The oldest sessions of a state's set. Members without a session are removed from it."""
         found: list[Session] = []
         while len(found) < limit:
             keys = self._redis.zrange(
@@ -160,23 +160,23 @@ class RedisStore:
 
     def is_complete(self) -> bool:
         with _translated():
-            declared = self._redis.get(_WHOLE_KEY)
+            declared = self._redis.get(_COMPLETE_KEY)
         return bool(self._server) and declared == self._server
 
     def mark_complete(self) -> None:
         with _translated():
-            self._redis.set(_WHOLE_KEY, self._server)
+            self._redis.set(_COMPLETE_KEY, self._server)
 
     def on_loss(self, callback: Callable[[], None]) -> None:
         self._lost = callback
 
     def _greet(self, connection: Any) -> None:
-        """Begin a connection as redis-py does, and look whose it is: each start of a server has an identity."""
+        """Begin a connection as redis-py does, and ask for the server's identity, which changes at each start."""
         try:
             connection.on_connect()
             server = self._ask_identity(connection)
         except BaseException:
-            connection.disconnect()  # half a greeting must not be taken for an answer by whoever has it next
+            connection.disconnect()  # or the rest of the greeting would be read as the next operation's answer
             raise
         before, self._server = self._server, server
         if before and before != server:
@@ -184,7 +184,7 @@ class RedisStore:
 
     @staticmethod
     def _ask_identity(connection: Any) -> str:
-        """Empty if the server does not tell."""
+        """Empty if the server tells none."""
         connection.send_command("INFO", "server")
         try:
             answer = connection.read_response()
@@ -209,7 +209,7 @@ class RedisStore:
 
 
 def _index(kind: str, text: str | None) -> str:
-    """The key of what leads to sessions with this text; empty if there is none."""
+    """The key of the index of sessions with this text; empty if there is none."""
     return "" if text is None else f"hmacfs:{kind}:{digest(text)}"
 
 

@@ -1,4 +1,4 @@
-"""What the chain needs of the stores that stand in for each other."""
+"""What the replicated store needs of the stores that stand in for each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from hmacfs.uploads.session import Session
 
 
 class Replica(SessionRecords, Protocol):
-    """A store that can be brought up to date from another."""
+    """A store that can be resynchronised from another.
+
+    Its "cannot tell" (see ``SessionRecords``) is ``SessionStoreUnreachable``, by which its circuit opens.
+    """
 
     @property
     def name(self) -> str:
@@ -26,8 +29,8 @@ class Replica(SessionRecords, Protocol):
 
     @property
     def is_durable(self) -> bool:
-        """Whether what it has answered to have stored outlives its server. If not, that it has no record of a session
-        does not prove that there is none."""
+        """True if acknowledged writes survive a restart of the backend, and nothing is evicted. If not, a missing
+        record proves nothing."""
 
     def put(self, session: Session) -> Session:
         """Store the record as it is, unless a newer copy is there; return the one that is there afterwards.
@@ -42,8 +45,8 @@ class Replica(SessionRecords, Protocol):
         """Whether nothing has been lost since ``mark_complete``, as far as the store can know."""
 
     def mark_complete(self) -> None:
-        """From now on the store holds all that it should."""
+        """Record that the store has everything that it should, until its backend loses something."""
 
     def on_loss(self, callback: Callable[[], None]) -> None:
-        """Call back, from whichever operation finds it, when the backend turns out to be another one, or to have been
-        started anew: then it may have lost what it had."""
+        """Call back, from the operation that finds it, when the backend turns out to be another one, or to have been
+        restarted: then it may have lost what it had."""

@@ -1,20 +1,20 @@
-"""Redis with a database behind it, as one store that loses no session when either goes away.
+"""Redis and a database as one session store that loses no session when either goes away.
 
-While both can be reached, every session is written to both. Reads are answered by the first; what it does not have is
-looked up in the second and put back, so a Redis that was restarted empty or evicts costs a lookup and no session.
-A store that could not be reached for a while, or that was found to be another server than before, is *behind*: until
-the sessions of that time have been copied from the other, a record read from it is compared with the other's, and the
-higher revision counts. "No such session" is believed only where it can be known; else it is
+While both can be reached, every session is written to both. Reads are answered by the first; a record that it lacks is
+looked up in the second and put back, so a Redis that restarts empty or evicts keys costs a look-up and no session. A
+store that could not be reached for a while, or whose server turned out to have been restarted, is *stale*: until it is
+resynchronised (the sessions of that time are copied from the other), a record read from it is compared with the
+other's, and the higher revision counts. "No such session" is believed only where it can be known; else it is
 ``SessionStoreUnavailable``. A store that this process asks too much at once is not lost: that request is refused
-(``SessionStoreBusy``) and neither store counts as behind, since a write that the one has accepted waits for the other.
+(``SessionStoreBusy``) and neither store becomes stale, since a write that one has accepted waits for the other.
 
 What it cannot do:
 - Each worker finds out for itself which stores it can reach. If one worker has lost Redis and another has not (a Redis
   that hung for a second), the other's ``get`` and ``find`` may give a record from Redis that is older, until the first
   has found Redis again (``RetryDelay`` at most) and has copied what it had saved meanwhile. ``newest`` asks both, and
-  whoever sees that a file has more bytes than its record knows of uses that. If at that moment the other worker has
-  lost the database too, its client sends a chunk again that was acknowledged.
-- A slot has one open session as long as all workers reach the same store at least. If one reaches only Redis and
+  is used where a file has more bytes than its record knows of. If at that moment the other worker has lost the
+  database too, its client sends a chunk again that was acknowledged.
+- A slot has one open session as long as all workers reach at least one store in common. If one reaches only Redis and
   another only the database, both may open a session for it; afterwards the slot belongs to the one that Redis knows,
   and the other's bytes are swept when they expire.
   Likewise the uploads of a path, an owner and a site are counted in one store, which does not know of those.
@@ -25,11 +25,12 @@ What it cannot do:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hmacfs.errors import SessionStoreBusy, SessionStoreUnreachable
@@ -44,7 +45,7 @@ log = logging.getLogger("hmacfs.sessions")
 
 #: Seconds by which the clocks of machines that share the stores may differ, and a call may be under way.
 CLOCK_MARGIN = 60.0
-#: Removals remembered for a store that is away. Beyond them, the sweep removes once more.
+#: Removals remembered for a store that is away. Beyond them, the sweep removes those sessions again.
 REMOVALS_LIMIT = 10_000
 
 
@@ -59,72 +60,72 @@ class ReplicationStatus:
 class ReplicatedSessionStore:
     """A ``SessionStore`` over one store, or over two that stand in for each other; the first is preferred.
 
-    ttl: ``SessionTTL``. retry_delay: see ``StoreConnection.longest_pause``. A failed operation is not repeated here: it
-    goes to the other store at once, or to the client, who knows when to come again.
+    ttl: ``SessionTTL``. retry_delay: ``StoreConnection``'s ``longest_pause``. A failed operation is not repeated here:
+    the other store is asked at once, or the client is told when to come again.
     """
 
     def __init__(self, stores: Sequence[Replica], *, ttl: float, retry_delay: float) -> None:
-        self._links = [
+        self._connections = [
             StoreConnection(store, longest_pause=retry_delay, on_transition=self._report) for store in stores
         ]
         self._ttl = ttl
-        self._copying = threading.Lock()
-        self._removals: dict[str, set[str]] = {link.name: set() for link in self._links}
-        for link, cause in [(link, link.start()) for link in self._links]:
+        self._resynchronising = threading.Lock()
+        self._removals: dict[str, set[str]] = {one.name: set() for one in self._connections}
+        for connection, cause in [(one, one.start()) for one in self._connections]:
             if cause is not None:
-                self._report(link, cause)
-        if len(self._links) > 1:
-            self._watch(self._links[0])
+                self._report(connection, cause)
+        if len(self._connections) > 1:
+            self._watch(self._connections[0])
 
     def status(self) -> ReplicationStatus:
         """What this worker knows of its stores. Asks none of them."""
-        return ReplicationStatus(self._active(), tuple(link.status() for link in self._links))
+        return ReplicationStatus(self._active(), tuple(one.status() for one in self._connections))
 
     @property
     def concurrency(self) -> int:
-        """How many operations all its stores take at once."""
-        return min(link.server.concurrency for link in self._links)
+        """How many operations at once each of its stores takes."""
+        return min(one.server.concurrency for one in self._connections)
 
     # -- the contract ---------------------------------------------------------------------------------
 
     def create(self, session: Session) -> bool:
         holding: list[StoreConnection] = []
-        for link in self._reachable():
+        for connection in self._connections:
             try:
-                is_new = link.call(lambda store: store.create(session), insist=bool(holding))
+                is_new = connection.call(lambda store: store.create(session), insist=bool(holding))
             except SessionStoreUnreachable:
                 continue
             if not is_new:
                 for other in holding:
                     self._remove_from(other, session.key)
                 return False
-            holding.append(link)
+            holding.append(connection)
         if not holding:
             raise SessionStoreUnreachable
-        self._give_those_that_came_back(holding, session)
+        self._give_to_recovered(holding, session)
         return True
 
     def get(self, key: str) -> Session | None:
         return self._look_up(lambda store: store.get(key), must_know=True)
 
     def newest(self, key: str) -> Session | None:
-        copies = list(self._ask_all(lambda store: store.get(key)))
+        copies = self._ask_all(lambda store: store.get(key))
         newest: Session | None = None
         for _, copy in copies:
             if copy is not None and (newest is None or supersedes(copy, newest)):
                 newest = copy
         if newest is not None:
-            for link, copy in copies:
+            for connection, copy in copies:
                 if copy is None or supersedes(newest, copy):
-                    self._copy_to(link, newest)
+                    self._copy_to(connection, newest)
         return newest
 
     def find(self, slot: str) -> Session | None:
-        for _ in self._links:
+        for _ in self._connections:
             session = self._look_up(lambda store: store.find(slot), must_know=False)
             if session is None or session.state is State.OPEN:
                 return session
-            # The first store's index was behind, and is right now.
+            # The first store's index was stale, and is right now.
         return None
 
     def find_finished(self, slot: str) -> Session | None:
@@ -135,13 +136,13 @@ class ReplicatedSessionStore:
         return save_with(self._put, session)
 
     def remove(self, key: str) -> None:
-        done = [self._remove_from(link, key) for link in self._links]
+        done = [self._remove_from(connection, key) for connection in self._connections]
         if not any(done):
             raise SessionStoreUnreachable
 
     def stale(self, touched_before: float, limit: int) -> list[Session]:
-        answers = list(self._ask_all(lambda store: store.stale(touched_before, limit)))
-        if len(answers) < len(self._links) and any(self._may_lack(link) for link, _ in answers):
+        answers = self._ask_all(lambda store: store.stale(touched_before, limit))
+        if len(answers) < len(self._connections) and any(self._may_lack(one) for one, _ in answers):
             raise SessionStoreUnreachable  # the other may know that they were touched since
         found = {session.key: session for _, sessions in answers for session in sessions}
         if len(answers) > 1:
@@ -162,63 +163,63 @@ class ReplicatedSessionStore:
         return self._ask_fullest(lambda store: store.count_by_state())
 
     def ping(self) -> None:
-        for link in self._reachable():
-            try:
-                link.call(lambda store: store.ping())
-            except SessionStoreBusy:
-                return  # it answers others
-            except SessionStoreUnreachable:
-                continue
-            return
-        raise SessionStoreUnreachable
+        with contextlib.suppress(SessionStoreBusy):  # it answers others
+            self._ask_first(self._connections, lambda store: store.ping())
 
     def close(self) -> None:
-        for link in self._links:
-            link.close()
+        for connection in self._connections:
+            connection.close()
 
     # -- reading --------------------------------------------------------------------------------------
 
-    def _reachable(self) -> list[StoreConnection]:
-        return [link for link in self._links if link.is_closed]
-
-    def _other(self, link: StoreConnection) -> StoreConnection | None:
-        """The store that stands in for this one, if it can be reached."""
-        return next((other for other in self._links if other is not link and other.is_closed), None)
-
-    def _ask_all(
-        self, operation: Callable[[Replica], R], *, writes: bool = False
-    ) -> Iterator[tuple[StoreConnection, R]]:
-        """The answers of all stores that can be reached, at least one."""
-        answered = False
-        for link in self._links:
-            try:
-                answer = link.call(operation, insist=writes and answered)
-            except SessionStoreUnreachable:
-                continue
-            answered = True
-            yield link, answer
-        if not answered:
+    def _ask_all(self, operation: Callable[[Replica], R], *, writes: bool = False) -> list[tuple[StoreConnection, R]]:
+        """The answers of all stores that can be reached, at least one. writes: once one store has accepted it, the
+        other must have it too."""
+        answers: list[tuple[StoreConnection, R]] = []
+        for connection in self._connections:
+            with contextlib.suppress(SessionStoreUnreachable):
+                answers.append((connection, connection.call(operation, insist=writes and bool(answers))))
+        if not answers:
             raise SessionStoreUnreachable
+        return answers
+
+    @staticmethod
+    def _ask_first(connections: Sequence[StoreConnection], operation: Callable[[Replica], R]) -> R:
+        """The answer of the first store that can be reached."""
+        for connection in connections:
+            with contextlib.suppress(SessionStoreUnreachable):
+                return connection.call(operation)
+        raise SessionStoreUnreachable
 
     def _look_up(self, operation: Callable[[Replica], Session | None], *, must_know: bool) -> Session | None:
-        """must_know: do not take the word of a store alone that may have evicted the session."""
-        silent: list[StoreConnection] = []
-        for link, session in self._ask_all(operation):
-            if session is not None:
-                for other in silent:
-                    self._copy_to(other, session)
-                return self._newest(session) if link.stale_since is not None else session
-            silent.append(link)
-        if len(silent) < len(self._links):
-            for link in silent:
-                if self._may_lack(link) or (must_know and not link.server.is_durable):
-                    raise SessionStoreUnreachable
+        """must_know: do not believe a store alone that may have evicted the session."""
+        without: list[StoreConnection] = []
+        for connection in self._connections:
+            try:
+                session = connection.call(operation)
+            except SessionStoreUnreachable:
+                continue
+            if session is None:
+                without.append(connection)
+                continue
+            for other in without:
+                self._copy_to(other, session)
+            return session if connection.stale_since is None else self._newest(session)
+        self._check_absence(without, must_know=must_know)
         return None
 
-    def _may_lack(self, link: StoreConnection) -> bool:
-        """Whether sessions that live still may be known to the other store only. Whatever a process was started after
-        it cannot know of, so it believes what it finds."""
-        return bool(link.stale_since) and time.time() - (link.stale_since or 0.0) < self._ttl
+    def _check_absence(self, without: Sequence[StoreConnection], *, must_know: bool) -> None:
+        """Raise ``SessionStoreUnreachable`` if a session may exist though these stores, which answered, lack it."""
+        if len(without) == len(self._connections):
+            return
+        if not without or any(self._may_lack(one) or (must_know and not one.server.is_durable) for one in without):
+            raise SessionStoreUnreachable
+
+    def _may_lack(self, connection: StoreConnection) -> bool:
+        """Whether sessions that live still may be known to the other store only. A process cannot know what happened
+        before it started, so it believes what it finds."""
+        since = connection.stale_since
+        return bool(since) and time.time() - (since or 0.0) < self._ttl
 
     def _newest(self, session: Session) -> Session:
         """The newest copy of a session that was read a moment ago."""
@@ -229,107 +230,105 @@ class ReplicatedSessionStore:
         return newest if newest is not None and supersedes(newest, session) else session
 
     def _ask_fullest(self, operation: Callable[[Replica], R]) -> R:
-        """A durable store knows of all sessions; one that was behind, or forgets, may not."""
-        by_worth = sorted(self._links, key=lambda link: (link.stale_since is not None, not link.server.is_durable))
-        for link in by_worth:
-            try:
-                return link.call(operation)
-            except SessionStoreUnreachable:
-                continue
-        raise SessionStoreUnreachable
+        """A durable store knows of all sessions; one that is stale, or evicts, may not."""
+        by_worth = sorted(self._connections, key=lambda one: (one.stale_since is not None, not one.server.is_durable))
+        return self._ask_first(by_worth, operation)
 
     # -- writing --------------------------------------------------------------------------------------
 
     def _put(self, session: Session) -> Session:
-        newest, reached = session, []
-        for link, stored in self._ask_all(lambda store: store.put(session), writes=True):
-            reached.append(link)
-            newest = stored if supersedes(stored, newest) else newest
-        self._give_those_that_came_back(reached, session)
+        newest, answers = session, self._ask_all(lambda store: store.put(session), writes=True)
+        for _, stored in answers:
+            if stored is not session and supersedes(stored, newest):
+                newest = stored
+        if len(answers) < len(self._connections):
+            self._give_to_recovered([connection for connection, _ in answers], session)
         return newest
 
-    def _give_those_that_came_back(self, reached: Sequence[StoreConnection], session: Session) -> None:
-        """What came back while the others were written to was brought up to date from what they had before."""
-        for link in self._reachable():
-            if link not in reached:
-                self._copy_to(link, session)
+    def _give_to_recovered(self, reached: Sequence[StoreConnection], session: Session) -> None:
+        """A store that recovered during this write was resynchronised from the state before it: give it this record
+        too."""
+        for connection in self._connections:
+            if connection.is_closed and connection not in reached:
+                self._copy_to(connection, session)
 
     @staticmethod
-    def _copy_to(link: StoreConnection, session: Session) -> None:
+    def _copy_to(connection: StoreConnection, session: Session) -> None:
         try:
-            link.call(lambda store: store.put(session), insist=True)
+            connection.call(lambda store: store.put(session), insist=True)
         except SessionStoreUnreachable:
-            log.debug("session store %s was lost before it got its copy of a session", link.name)
+            log.debug("session store %s was lost before it got its copy of a session", connection.name)
 
-    def _remove_from(self, link: StoreConnection, key: str) -> bool:
+    def _remove_from(self, connection: StoreConnection, key: str) -> bool:
         """Whether it is done; if not, it will be once the store is back."""
         try:
-            link.call(lambda store: store.remove(key), insist=True)
+            connection.call(lambda store: store.remove(key), insist=True)
         except SessionStoreUnreachable:
-            pending = self._removals[link.name]
+            pending = self._removals[connection.name]
             if len(pending) < REMOVALS_LIMIT:
                 pending.add(key)
             return False
         return True
 
-    # -- edges ----------------------------------------------------------------------------------------
+    # -- transitions ----------------------------------------------------------------------------------
 
     def _active(self) -> str:
-        return next((link.name for link in self._links if link.is_closed), "")
+        return next((one.name for one in self._connections if one.is_closed), "")
 
-    def _report(self, link: StoreConnection, cause: BaseException | None) -> None:
+    def _report(self, connection: StoreConnection, cause: BaseException | None) -> None:
+        """One line for each transition of a circuit."""
         active = self._active()
         if cause is None:
-            log.info("session store %s is back: using %s", link.name, active)
-            self._catch_up()
+            log.info("session store %s is back: using %s", connection.name, active)
+            self._resynchronise()
             return
         reason = cause.__cause__ or cause
         told = " ".join(f"{type(reason).__name__}: {reason}".split())  # a driver's may have several lines
         consequence = f"using {active}" if active else "resumable uploads are unavailable"
-        log.warning("session store %s is lost (%s): %s", link.name, told, consequence)
+        log.warning("session store %s is lost (%s): %s", connection.name, told, consequence)
 
-    def _watch(self, link: StoreConnection) -> None:
-        """Compare a store that forgets with the other one, now and whenever it may have forgotten something."""
-        link.server.on_loss(lambda: self._doubt(link))
+    def _watch(self, connection: StoreConnection) -> None:
+        """Resynchronise a store that forgets, now and whenever it may have forgotten something."""
+        connection.server.on_loss(lambda: self._has_restarted(connection))
         try:
-            if not link.call(lambda store: store.is_complete(), insist=True):
-                link.stale_since = 0.0
-                self._catch_up_in_background()
+            if not connection.call(lambda store: store.is_complete(), insist=True):
+                connection.stale_since = 0.0
+                self._resynchronise_in_background()
         except SessionStoreUnreachable:
-            log.debug("session store %s was lost at once", link.name)
+            log.debug("session store %s was lost at once", connection.name)
 
-    def _doubt(self, link: StoreConnection) -> None:
-        if link.is_closed:  # else it is behind already, and compared once it is back
-            log.info("session store %s was started anew: comparing it with the other", link.name)
-            link.mark_stale()
-            self._catch_up_in_background()
+    def _has_restarted(self, connection: StoreConnection) -> None:
+        if connection.is_closed:  # else it is stale already, and resynchronised once it is back
+            log.info("session store %s was restarted: resynchronising it with the other", connection.name)
+            connection.mark_stale()
+            self._resynchronise_in_background()
 
-    def _catch_up_in_background(self) -> None:
-        threading.Thread(target=self._catch_up, daemon=True).start()
+    def _resynchronise_in_background(self) -> None:
+        threading.Thread(target=self._resynchronise, daemon=True).start()
 
-    def _catch_up(self) -> None:
-        """Bring stores that are behind up to date, as far as both can be reached; else the next edge comes here."""
-        with self._copying:
-            for link in self._links:
-                source = self._other(link)
-                if link.stale_since is None or source is None:
+    def _resynchronise(self) -> None:
+        """Bring stale stores up to date, as far as both can be reached; else the next transition comes here."""
+        with self._resynchronising:
+            for target in self._connections:
+                source = next((one for one in self._connections if one is not target and one.is_closed), None)
+                if target.stale_since is None or source is None:
                     continue
                 try:
-                    self._copy_missed(source, link)
+                    self._copy_missed(source, target)
                 except SessionStoreUnreachable:
-                    log.debug("session store %s could not be brought up to date yet", link.name)
+                    log.debug("session store %s could not be resynchronised yet", target.name)
                 except Exception:
-                    log.exception("session store %s could not be brought up to date", link.name)
+                    log.exception("session store %s could not be resynchronised", target.name)
 
     def _copy_missed(self, source: StoreConnection, target: StoreConnection) -> None:
-        generation, behind = target.generation, target.stale_since or 0.0
+        generation, stale_since = target.generation, target.stale_since or 0.0
         pending = self._removals[target.name]
         for key in list(pending):
             if not self._remove_from(target, key):
                 raise SessionStoreUnreachable
             pending.discard(key)
         is_complete = target.call(lambda store: store.is_complete(), insist=True)
-        since = behind - CLOCK_MARGIN if is_complete else 0.0
+        since = stale_since - CLOCK_MARGIN if is_complete else 0.0
         keys = source.call(lambda store: store.keys_since(since), insist=True)
         for key in keys:
             self._copy(source, target, key)

@@ -1,6 +1,6 @@
 """The tables of the SQL stores, and the steps that make and upgrade them.
 
-All that a query looks for stands in a column of fixed length; the rest is in the record. ``open_slot`` and
+What queries look for is in columns of fixed length; everything else is in the record. ``open_slot`` and
 ``open_owner`` are digests, and null once the session has ended: a unique index over the first says that a slot has one
 open session at most (nulls never collide), in 64 bytes where the slot itself would exceed MySQL's limit for keys.
 ``open_site`` is such a digest too, ``finished_slot`` as well, of sessions that became a file, and ``path_digest`` of

@@ -33,7 +33,7 @@ _sleep = monkey.get_original("time", "sleep")
 _TABLE = schema.sessions
 _C = _TABLE.c
 
-# What a look at a session costs is mostly the making of these, so they are made once.
+# Making these is most of what a query costs, so they are made once.
 _BY_KEY = sa.select(_C.record).where(_C.token == sa.bindparam("sought"))
 _BY_SLOT = sa.select(_C.record).where(_C.open_slot == sa.bindparam("sought"))
 _BY_FINISHED_SLOT = (
@@ -56,15 +56,15 @@ _REPLACE = sa.update(_TABLE).where(
 
 
 class _Replaced(SessionStoreUnreachable):
-    """The database is another one since it was prepared."""
+    """The database has been replaced by another since it was prepared."""
 
 
 class SqlStore:
     """A ``Replica`` in a database.
 
     offload: runs blocking calls where they don't stop the event loop; outside a gevent worker it simply calls them.
-    repeats: how often a statement is repeated at once after a failure that the driver calls a passing one
-    (``MaxRetries``). A connection that the server has closed since its last use is replaced in any case.
+    repeats: how often a statement is repeated at once after a failure that the driver calls transient (``MaxRetries``).
+    A connection that the server has closed since its last use is replaced in any case.
     """
 
     is_durable = True
@@ -88,7 +88,7 @@ class SqlStore:
         return self._run(lambda connection: _create(connection, session))
 
     def get(self, key: str) -> Session | None:
-        return self._run(lambda connection: _load(connection, key)) if is_key(key) else None
+        return self._run(lambda connection: _one(connection, _BY_KEY, key)) if is_key(key) else None
 
     def find(self, slot: str) -> Session | None:
         return self._run(lambda connection: _one(connection, _BY_SLOT, digest(slot)))
@@ -160,8 +160,8 @@ class SqlStore:
             self._prepare()
             return self._offload(self._attempt, operation)
 
-    def _look(self) -> None:
-        """Give up the connections to a database that is another one now. Raises ``SessionStoreUnreachable``."""
+    def _check_identity(self) -> None:
+        """Close the connections to a database that has been replaced by another. Raises ``SessionStoreUnreachable``."""
         try:
             identity = self._database.identity()
         except OSError as error:
@@ -173,8 +173,8 @@ class SqlStore:
                 self._discard(self._idle.pop())
 
     def _prepare(self) -> None:
-        """Alone, since SQLAlchemy's first connection hangs for ever if several threads of a gevent process make it at
-        once."""
+        """Under a lock: SQLAlchemy's first connection hangs for ever if several threads of a gevent process make it at
+        the same time."""
         with self._preparing:
             if not self._is_prepared:
                 self._offload(self._attempt, self._upgrade)
@@ -190,9 +190,9 @@ class SqlStore:
             connection.exec_driver_sql(statement)
 
     def _attempt(self, operation: Callable[[sa.Connection], R]) -> R:
-        """Run an operation, in the thread that is to wait for it. Every operation is safe to repeat. Raises
-        ``_Replaced`` if the database needs its tables first."""
-        self._look()
+        """Run an operation, in the thread that is to wait for it. Every operation is idempotent. Raises ``_Replaced``
+        if the database needs its tables first."""
+        self._check_identity()
         if not self._is_prepared and operation != self._upgrade:
             raise _Replaced
         started = time.monotonic()
@@ -206,11 +206,11 @@ class SqlStore:
                 raise
             except DBAPIError as error:
                 self._discard(connection)
-                passing = error.orig is not None and self._database.is_passing(error.orig)
-                if time.monotonic() - started > self.timeout / 2 or not (is_used or (passing and repeats > 0)):
+                is_transient = error.orig is not None and self._database.is_transient(error.orig)
+                if time.monotonic() - started > self.timeout / 2 or not (is_used or (is_transient and repeats > 0)):
                     self._is_prepared = False  # a database that was replaced by an empty one needs its tables again
                     raise SessionStoreUnreachable from error.orig
-                repeats -= passing
+                repeats -= is_transient
             except BaseException:
                 self._discard(connection)
                 raise
@@ -219,7 +219,7 @@ class SqlStore:
                 return result
 
     def _connect(self) -> tuple[sa.Connection, bool]:
-        """A connection, and whether it was in use before: then its server may have gone since."""
+        """A connection, and whether it was used before: then its server may have gone since."""
         with contextlib.suppress(IndexError):
             return self._idle.pop(), True
         try:
@@ -230,8 +230,8 @@ class SqlStore:
         return connection, False
 
     def _next_idle(self, refusal: DBAPIError) -> sa.Connection:
-        """For when the server takes no more connections: the next one to be free of those it took, unless it has given
-        them up as well."""
+        """For a server that takes no more connections: the next idle one of those that it took, unless it has closed
+        them as well."""
         deadline = time.monotonic() + self.timeout / 2
         while self._open and time.monotonic() < deadline:
             with contextlib.suppress(IndexError):

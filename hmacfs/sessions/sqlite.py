@@ -1,4 +1,4 @@
-"""SQLite: the store of a machine that was given no other, shared by its workers through the file system's locks."""
+"""SQLite: the default store, shared by the workers of a machine through the file system's locks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> DatabaseSpe
     file = SharedFile(path)  # SQLite gives its journals the mode of this file
 
     def identity() -> object:
-        """SQLite itself goes on with a file that was removed, and says nothing."""
+        """SQLite itself goes on with a file that was removed, without an error."""
         nonlocal file
         if not file.is_current():
             file = SharedFile(path)
@@ -40,7 +40,7 @@ def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> DatabaseSpe
         engine=engine,
         begin=("BEGIN IMMEDIATE",),
         end=("COMMIT",),
-        is_passing=lambda _: False,  # it has waited for the lock itself (busy_timeout)
+        is_transient=lambda _: False,  # it has waited for the lock itself (busy_timeout)
         timeout=timeout,
         connections=_THREADS,
         identity=identity,

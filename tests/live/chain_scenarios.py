@@ -21,6 +21,7 @@ import gevent
 from hmacfs.config.redis_address import parse_redis_address
 from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.redis_client import connect
+from hmacfs.sessions.database_spec import DatabaseAddress
 from hmacfs.sessions.postgres import open_postgres
 from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
@@ -85,13 +86,15 @@ class Stage:
         return RedisStore(client, timeout=REDIS_TIMEOUT, ttl=3600)
 
     def database_store(self) -> SqlStore:
-        address = "127.0.0.1", self.database.port, "hmacfs", "hmacfs", "hmacfs"
+        address = DatabaseAddress(
+            "127.0.0.1", self.database.port, "hmacfs", "hmacfs", "hmacfs", timeout=DATABASE_TIMEOUT
+        )
         if isinstance(self.database, PostgresServer):
-            database = open_postgres(*address, timeout=DATABASE_TIMEOUT)
+            database = open_postgres(address)
         else:
             from hmacfs.sessions.mysql import open_mysql  # whose driver may not be installed
 
-            database = open_mysql(*address, timeout=DATABASE_TIMEOUT)
+            database = open_mysql(address)
         return SqlStore(database, ThreadOffload(database.connections), repeats=5)
 
     @property
@@ -117,7 +120,9 @@ class Stage:
 
     def settle(self, chain: ReplicatedSessionStore) -> None:
         """Wait until all stores are there and up to date."""
-        wait_until(lambda: all(link.is_closed and link.stale_since is None for link in chain._links), what="recovery")
+        wait_until(
+            lambda: all(link.is_closed and link.stale_since is None for link in chain._connections), what="recovery"
+        )
 
     def close(self) -> None:
         logging.getLogger("hmacfs.sessions").removeHandler(self.log)
@@ -331,7 +336,7 @@ def redis_restarted_from_an_old_snapshot(stage: Stage) -> None:
     stage.settle(chain)
     assert stage.redis_store().get(made[4].key) == ended
     assert [stage.redis_store().find(f"a/{number}") for number in range(5)] == [*newest[:4], following]
-    assert any("started anew" in line for line in stage.log.lines)
+    assert any("was restarted" in line for line in stage.log.lines)
 
 
 def redis_evicts_keys(stage: Stage) -> None:

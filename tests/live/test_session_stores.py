@@ -18,7 +18,7 @@ from hmacfs.errors import SessionStoreUnavailable
 from hmacfs.redis_client import connect
 from hmacfs.sessions import redis_store, schema, sql
 from hmacfs.sessions.codec import digest
-from hmacfs.sessions.database_spec import DatabaseSpec
+from hmacfs.sessions.database_spec import DatabaseAddress, DatabaseSpec
 from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
@@ -106,6 +106,10 @@ class RedisBackend(Backend):
             return len(client.client_list()) - 1
 
 
+def address_of(server: PostgresServer | MariaDBServer, *, timeout: float) -> DatabaseAddress:
+    return DatabaseAddress("127.0.0.1", server.port, "hmacfs", "hmacfs", "hmacfs", timeout=timeout)
+
+
 class SqlBackend(Backend):
     count: str
 
@@ -137,7 +141,7 @@ class PostgresBackend(SqlBackend):
         from hmacfs.sessions.postgres import open_postgres
 
         assert isinstance(self.server, PostgresServer)
-        return open_postgres("127.0.0.1", self.server.port, "hmacfs", "hmacfs", "hmacfs", timeout=self.timeout)
+        return open_postgres(address_of(self.server, timeout=self.timeout))
 
 
 class MariaDBBackend(SqlBackend):
@@ -147,7 +151,7 @@ class MariaDBBackend(SqlBackend):
         from hmacfs.sessions.mysql import open_mysql
 
         assert isinstance(self.server, MariaDBServer)
-        return open_mysql("127.0.0.1", self.server.port, "hmacfs", "hmacfs", "hmacfs", timeout=self.timeout)
+        return open_mysql(address_of(self.server, timeout=self.timeout))
 
 
 @pytest.fixture(scope="module", params=["sqlite", "redis", "postgres", "mariadb"])
@@ -628,7 +632,7 @@ def test_a_server_that_takes_few_connections_is_not_taken_for_a_lost_one(backend
     backend.server.query("CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 2")
     backend.server.query("GRANT ALL ON SCHEMA public TO few")
     try:
-        database = open_postgres("127.0.0.1", backend.server.port, "few", "few", "hmacfs")
+        database = open_postgres(DatabaseAddress("127.0.0.1", backend.server.port, "few", "few", "hmacfs"))
         store = SqlStore(database, ThreadOffload(8), repeats=0)
         store.ping()
         for turn in range(10):

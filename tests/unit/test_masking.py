@@ -121,7 +121,7 @@ def test_a_driver_that_repeats_the_password_is_not_heard(monkeypatch: pytest.Mon
     path = tmp_path / "config.toml"
     values = {"RedisAddr": f"redis://:{ENCODED}@cache", "Secret": "0123456789abcdeX!kl", "StoreDir": str(tmp_path)}
     path.write_text(toml.dumps(values))
-    monkeypatch.setattr(opening, "_try_redis", lambda _: f"AUTH {PASSWORD} failed")
+    monkeypatch.setattr(opening, "_redis_problem", lambda _: f"AUTH {PASSWORD} failed")
     assert list(opening.unreachable(load(path, {}))) == ["Redis does not serve: AUTH *** failed"]
 
 

@@ -91,7 +91,7 @@ class Pair:
     def first_comes_back(self) -> None:
         """And is brought up to date."""
         self.first.away = False
-        first = self.chain._links[0]
+        first = self.chain._connections[0]
         wait_until(lambda: first.is_closed and first.stale_since is None, what="the first store's return")
 
 
@@ -158,7 +158,7 @@ def test_a_finished_session_that_went_on_in_the_other_store_is_none(pair: Pair) 
     gone = pair.chain.save(dataclasses.replace(session(), state=State.ABORTED))
     pair.first.records["key"] = dataclasses.replace(session(), state=State.FINISHED)
     pair.first.away = False
-    first = pair.chain._links[0]
+    first = pair.chain._connections[0]
     wait_until(lambda: first.is_closed, what="the first store's return")
     assert pair.chain.find_finished("a") is None
     assert pair.first.records["key"].revision <= gone.revision
@@ -231,7 +231,7 @@ def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> 
     first, second = Store("redis"), Slow("postgres")
     stores: Any = [first, second]
     chain = ReplicatedSessionStore(stores, ttl=3600, retry_delay=60)
-    link, stop = chain._links[1], threading.Event()
+    link, stop = chain._connections[1], threading.Event()
     written = Session("t" * 43, "path", "path", 5, None, "", 0.0, 0.0)
     with ThreadPoolExecutor(50) as pool:
         crowd = [pool.submit(link.call, lambda store: store.get("any")) for _ in range(40)]
