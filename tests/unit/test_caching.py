@@ -24,7 +24,7 @@ from hmacfs.web.file_view import is_shown, type_headers
 
 #: Caches that need no bound, since no text from outside is their key, or the caller looks at its length.
 UNBOUNDED = {
-    "config.sources": {"variables"}, "server.connection": {"_server_and_date"},
+    "config.sources": {"variables"}, "protocol.http1.responses": {"server_and_date"},
     "protocol.http1.heads": {"_environ_key"}, "stores.local.beneath": {"_how"},
     "web.file_view": {"http_date"}, "web.dispatch": {"status_line"},
 }  # fmt: skip
