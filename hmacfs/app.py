@@ -14,7 +14,7 @@ from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 from hmacfs.addresses import NetworkShares, networks_of
 from hmacfs.admission.running import RunningUploads
 from hmacfs.admission.shares import ClientShares
-from hmacfs.admission.space import SharedSums, SpaceGuard
+from hmacfs.admission.space import SpaceGuard
 from hmacfs.caching import bounded_cache
 from hmacfs.config import DownloadOffload, FreeSpace, Settings
 from hmacfs.housekeeping import Sweeper, Watch
@@ -27,6 +27,7 @@ from hmacfs.sessions.open_session_store import open_session_store
 from hmacfs.stores.open_file_store import open_file_store
 from hmacfs.system.runtime_folder import RuntimeClaim
 from hmacfs.system.shared_rows import SharedRows
+from hmacfs.system.shared_sums import SharedSums
 from hmacfs.telemetry.events import Events, RequestFinished
 from hmacfs.telemetry.logs import AccessLog, RefusalLog
 from hmacfs.telemetry.metrics import Metrics

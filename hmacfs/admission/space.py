@@ -6,26 +6,14 @@ they share.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import logging
-import mmap
-import os
-import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Protocol, Self
 
 from hmacfs.addresses import NetworkShares
 from hmacfs.admission.shares import ClientShares
-from hmacfs.errors import NoSpace, StorageFailed
-from hmacfs.system import processes
-from hmacfs.system.descriptors import allocate
-from hmacfs.system.shared_file import SharedFile
-
-log = logging.getLogger("hmacfs.stores")
+from hmacfs.errors import NoSpace
+from hmacfs.system.shared_sums import SharedSums
 
 #: A measurement that left plenty is good for so long; near the limit each upload measures anew.
 FRESH_SECONDS = 0.5
@@ -51,81 +39,6 @@ class Counted(Protocol):
 
     @property
     def client(self) -> str: ...
-
-
-class SharedSums:
-    """A number for each process, in a file that all processes of this machine map. Those of dead ones do not count.
-
-    Raises ``StorageFailed`` if there are more processes than places.
-    """
-
-    PLACES = 4096
-    ENTRY = struct.Struct("=qqq")  # process: id and start; number
-    NUMBER = struct.Struct("=q")
-
-    def __init__(self, path: Path) -> None:
-        self._process = processes.current()
-        self._path = path
-        self._open()
-
-    def _open(self) -> None:
-        size = self.PLACES * self.ENTRY.size
-        file = SharedFile(self._path)
-        with _locked(file):
-            used = os.fstat(file.fd).st_size
-            if used != size:
-                os.ftruncate(file.fd, min(size, used))
-                allocate(file.fd, size)
-            mapped = mmap.mmap(file.fd, size)
-            self._file, self._map, self._position = file, mapped, self._claim(mapped)
-
-    def look(self) -> None:
-        """If the file was removed, share another with the processes that look as well. Raises ``OSError``,
-        ``StorageFailed``."""
-        if self._file.is_current():
-            return
-        (number,) = self.NUMBER.unpack_from(self._map, self._position + self.ENTRY.size - self.NUMBER.size)
-        self._open()
-        self.announce(number)
-        log.warning("%s was removed: made again", self._path)
-
-    def _claim(self, mapped: mmap.mmap) -> int:
-        for position in range(0, len(mapped), self.ENTRY.size):
-            pid, started, _ = self.ENTRY.unpack_from(mapped, position)
-            process = processes.Process(pid, started)
-            if pid <= 0 or process == self._process or not process.is_alive:
-                self.ENTRY.pack_into(mapped, position, *self._process, 0)
-                return position
-        raise StorageFailed
-
-    def lock(self) -> AbstractContextManager[None]:
-        """Keeps other processes from announcing under a lock too. Nothing in this context may yield to others."""
-        return _locked(self._file)
-
-    def announce(self, number: int) -> None:
-        """This process's number from now on."""
-        self.ENTRY.pack_into(self._map, self._position, *self._process, number)
-
-    def of_others(self) -> int:
-        """The sum of all other processes' numbers."""
-        total = 0
-        for position in range(0, len(self._map), self.ENTRY.size):
-            pid, started, number = self.ENTRY.unpack_from(self._map, position)
-            if pid == 0:  # each takes the first place that is free: nobody was ever behind this one
-                break
-            process = processes.Process(pid, started)
-            if number > 0 < pid and process != self._process and process.is_alive:
-                total += number
-        return total
-
-
-@contextlib.contextmanager
-def _locked(file: SharedFile) -> Iterator[None]:
-    fcntl.flock(file.fd, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(file.fd, fcntl.LOCK_UN)
 
 
 class SpaceGuard:
@@ -188,7 +101,7 @@ class SpaceGuard:
         if self._has_plenty(most):
             self._admit(reservation, least, most)
             return
-        with self._shared.lock():
+        with self._shared:
             room = self._measure() - unwritten
             if room < least:
                 raise NoSpace

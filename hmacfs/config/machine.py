@@ -88,7 +88,7 @@ def _entries(folder: Path) -> list[Path]:
 def _is_needed(path: Path) -> bool:
     """Whether a worker cannot start without this entry of a folder of ours. The lock of the sweeps is not needed, nor
     is what somebody else has put there."""
-    return path.is_dir() or path.name.startswith("sessions.") or path.name in ("rates", "reserved", "running")
+    return path.is_dir() or path.name.partition(".")[0] in ("rates", "reserved", "running", "sessions")
 
 
 def _check_log(origin: str, path: Path) -> None:

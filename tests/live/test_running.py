@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hmacfs.system.shared_rows import SharedRows
 from tests.live.client import Client, request
 from tests.live.pieces import PIECE_TYPE, TUS
 from tests.servers import wait_until
@@ -157,7 +158,7 @@ def test_uploads_are_told_apart_after_a_purge_of_what_the_workers_share(start_se
     with Client(server) as client:
         client.head("PUT", server.sign_v("file", MIB), content_length=MIB, expect="100-continue")
         client.informational()
-        shared = server.folder / "run" / "running"
+        shared = SharedRows.file_of(server.folder / "run" / "running")
         shared.unlink()
 
         def is_refused() -> bool:

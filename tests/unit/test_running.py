@@ -155,11 +155,11 @@ def test_in_a_full_table_a_row_has_no_place(tmp_path: Path, caplog: pytest.LogCa
 
 def test_what_is_no_table_is_replaced_and_a_removed_one_made_again(tmp_path: Path) -> None:
     path = tmp_path / "rows"
-    path.write_bytes(b"garbage")
+    SharedRows.file_of(path).write_bytes(b"garbage")
     rows, mine = SharedRows(path, places=PLACES), Row(b"key", 5)
     with rows:
         rows.claim(mine)
-    path.unlink()
+    SharedRows.file_of(path).unlink()
     for _ in range(2):
         rows.look()
     with other(path, "key"):

@@ -15,14 +15,16 @@ import pytest
 
 from hmacfs.addresses import NetworkShares
 from hmacfs.admission.shares import ClientShares
-from hmacfs.admission.space import FRESH_SECONDS, PLENTY_BYTES, STEP_BYTES, SharedSums, SpaceGuard
+from hmacfs.admission.space import FRESH_SECONDS, PLENTY_BYTES, STEP_BYTES, SpaceGuard
 from hmacfs.errors import NoSpace, TooMuchReserved
+from hmacfs.system import processes
 from hmacfs.system.shared_rows import SharedRows
+from hmacfs.system.shared_sums import SLOT, SLOTS, SharedSums
 
 OTHER = """
 import sys
 from pathlib import Path
-from hmacfs.admission.space import SharedSums
+from hmacfs.system.shared_sums import SharedSums
 sums = SharedSums(Path(sys.argv[1]))
 sums.announce(int(sys.argv[2]))
 print("announced", flush=True)
@@ -242,13 +244,13 @@ def test_other_processes_count_while_they_live(tmp_path: Path) -> None:
     process.communicate()
 
 
-def test_places_of_the_dead_are_taken_again(tmp_path: Path) -> None:
+def test_slots_of_dead_processes_are_taken_again(tmp_path: Path) -> None:
     for _ in range(3):
         process = other(tmp_path, 5)
         process.communicate()
     sums = SharedSums(tmp_path / "sums")
-    used = [process for process, *_ in SharedSums.ENTRY.iter_unpack((tmp_path / "sums").read_bytes()) if process]
-    assert len(used) == 1
+    slots = SharedSums.file_of(tmp_path / "sums").read_bytes()[-SLOTS * SLOT.size :]
+    assert len([process for process, *_ in SLOT.iter_unpack(slots) if process]) == 1
     assert sums.of_others() == 0
 
 
@@ -256,21 +258,59 @@ def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it(tmp_pat
     mine = SharedSums(tmp_path / "sums")
     process = other(tmp_path, 800)
     assert mine.of_others() == 800
-    with (tmp_path / "sums").open("r+b") as file:
-        file.seek(SharedSums.ENTRY.size + 8)  # the second entry: when its process started
+    with SharedSums.file_of(tmp_path / "sums").open("r+b") as file:
+        file.seek((1 - SLOTS) * SLOT.size + 8, os.SEEK_END)  # the second slot: when its process started
         file.write((1).to_bytes(8, sys.byteorder))
     assert mine.of_others() == 0
     process.communicate()
 
 
 def test_a_file_of_another_size_is_put_right(tmp_path: Path) -> None:
-    (tmp_path / "sums").write_bytes(os.urandom(3))
+    SharedSums.file_of(tmp_path / "sums").write_bytes(os.urandom(3))
     sums = SharedSums(tmp_path / "sums")
     sums.announce(7)
     process = other(tmp_path, 5)
     assert sums.of_others() == 5
     process.communicate()
-    assert (tmp_path / "sums").stat().st_size == SharedSums.PLACES * 24
+
+
+def test_a_removed_table_is_made_again_with_the_numbers_of_those_that_look(tmp_path: Path) -> None:
+    mine = SharedSums(tmp_path / "sums")
+    mine.announce(7)
+    SharedSums.file_of(tmp_path / "sums").unlink()
+    mine.look()
+    process = other(tmp_path, 5)
+    assert mine.of_others() == 5
+    slots = SharedSums.file_of(tmp_path / "sums").read_bytes()[-SLOTS * SLOT.size :]
+    assert [number for *_, number in SLOT.iter_unpack(slots) if number] == [7, 5]
+    process.communicate()
+
+
+def test_servers_of_another_layout_have_a_table_of_their_own(tmp_path: Path) -> None:
+    """An update may begin while the older server still runs."""
+
+    class Newer(SharedSums):
+        VERSION = SharedSums.VERSION + 1
+
+    sums, newer = SharedSums(tmp_path / "sums"), Newer(tmp_path / "sums")
+    for table in (sums, newer):
+        table.announce(5)
+        table.look()
+    process = other(tmp_path, 800)
+    assert (sums.of_others(), newer.of_others()) == (800, 0)
+    process.communicate()
+
+
+def test_in_a_full_table_a_number_has_no_slot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    SharedSums(tmp_path / "sums")
+    parent = processes.Process(os.getppid(), 0)
+    with SharedSums.file_of(tmp_path / "sums").open("r+b") as file:
+        file.seek(-SLOTS * SLOT.size, os.SEEK_END)
+        file.write(SLOT.pack(*parent, 1) * SLOTS)
+    full = SharedSums(tmp_path / "sums")
+    assert "is full" in caplog.text
+    full.announce(7)
+    assert full.of_others() == SLOTS
 
 
 def test_what_is_said_of_free_space(tmp_path: Path) -> None:
