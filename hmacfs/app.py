@@ -123,7 +123,7 @@ class Core:
             SessionTokens(self.keyring),
         )
         self.runtime = RuntimeClaim(settings.runtime_dir)
-        self.sweeper = Sweeper(self._sweep, self.store.reserved / "sweep.lock", settings.sweep_interval)
+        self.sweeper = Sweeper(self._sweep, settings.state_dir / "sweep.lock", settings.sweep_interval)
 
     def _sweep(self) -> SweepResult:
         self.store.folders.touch()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from hmacfs.config import exposed_to_others, inaccessible_files, warnings
 from hmacfs.errors import ForeignConfig
 from hmacfs.masking import mask
 
@@ -13,8 +11,9 @@ from hmacfs.masking import mask
 def run(config: Path | None, *, online: bool) -> int:
     """Print what there is to say. online: connect to Redis and to the database as well. The exit status, 0, since a
     server starts without them. Raises ``ConfigError``."""
-    from hmacfs.server.preflight import check  # gunicorn is not needed to sign
-    from hmacfs.sessions.open_session_store import remote_stores, unreachable
+    # None of this is needed to sign.
+    from hmacfs.server.preflight import check, remarks
+    from hmacfs.sessions.open_session_store import remote_stores, sessions_to_move, unreachable
     from hmacfs.stores.open_file_store import foresee
 
     try:
@@ -22,10 +21,9 @@ def run(config: Path | None, *, online: bool) -> int:
     except ForeignConfig as error:
         print(*error.translations, sep="\n")
         raise
-    remarks = [*foresee(settings).remarks(), *warnings(settings), *inaccessible_files(settings)]
-    remarks += exposed_to_others(settings, config, os.environ)
     remote = remote_stores(settings)
-    for remark in (*remarks, *(unreachable(settings) if online else ())):
+    found = remarks(settings, foresee(settings).remarks(), config)
+    for remark in (*found, *sessions_to_move(settings), *(unreachable(settings) if online else ())):
         print(f"warning: {mask(remark, settings.hidden)}")
     if remote and not online:
         print(f"not tried: whether {' and '.join(remote)} can be reached; -check -online connects")

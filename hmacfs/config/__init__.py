@@ -1,9 +1,9 @@
 """Settings: a TOML file and the environment, parsed once into a frozen object of final values."""
 
 from hmacfs.config.advice import warnings
-from hmacfs.config.exposure import check_places, exposed_to_others
+from hmacfs.config.exposure import check_private_paths, exposed_to_others
 from hmacfs.config.load import load
-from hmacfs.config.machine import check_environment, inaccessible_files, prepare_environment
+from hmacfs.config.paths import check_paths, inaccessible_files, make_folders
 from hmacfs.config.settings import SETTINGS, Settings
 from hmacfs.config.sources import CONFIG_VARIABLE, find_config
 from hmacfs.config.values import (
@@ -37,12 +37,12 @@ __all__ = [
     "Settings",
     "TcpAddress",
     "UnixAddress",
-    "check_environment",
-    "check_places",
+    "check_paths",
+    "check_private_paths",
     "exposed_to_others",
     "find_config",
     "inaccessible_files",
     "load",
-    "prepare_environment",
+    "make_folders",
     "warnings",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from hmacfs.config.messages import one_line
 from hmacfs.config.settings import Settings
 from hmacfs.errors import ConfigError
-from hmacfs.protocol.names import RESERVED_FOLDER, is_reserved
+from hmacfs.protocol.names import is_reserved
 
 _Environment = Mapping[str, str]
 
@@ -19,13 +19,13 @@ _Environment = Mapping[str, str]
 _OF_CONTAINERS = Path("/run/secrets")
 
 
-def check_places(settings: Settings, config: Path | None, environ: _Environment) -> None:
-    """Raises ``ConfigError`` if a file of this server's own lies where everybody may download it.
+def check_private_paths(settings: Settings, config: Path | None, environ: _Environment) -> None:
+    """Raises ``ConfigError`` if a file of this server's own lies where everybody may download it, or its state where it
+    is removed.
 
     config: the configuration file, if there is one.
     """
-    store, origins = settings.store_dir.absolute(), settings.origins
-    reserved = store / RESERVED_FOLDER
+    store, reserved, origins = settings.store_dir.absolute(), settings.reserved_folder.absolute(), settings.origins
     if os.path.islink(reserved):  # false where this process may not look: that is told later, with the remedy
         raise ConfigError(
             f"{origins['StoreDir']}: {one_line(reserved)} is a link: what it leads to has another name, which could be"
@@ -33,7 +33,8 @@ def check_places(settings: Settings, config: Path | None, environ: _Environment)
         )
     if any(is_reserved(part) for part in Path(os.path.realpath(store)).parts):
         raise ConfigError(f"{origins['StoreDir']}: {one_line(store)} is inside of what a server keeps for itself")
-    private = [(origins["RuntimeDir"], settings.runtime_dir)]
+    _check_state_dir(settings)
+    private = [(origins["StateDir"], settings.state_dir), (origins["RuntimeDir"], settings.runtime_dir)]
     if settings.log_file is not None:
         private.append((origins["LogFile"], settings.log_file))
     private += _secrets(settings, config, environ)
@@ -47,11 +48,31 @@ def check_places(settings: Settings, config: Path | None, environ: _Environment)
             )
 
 
+def _check_state_dir(settings: Settings) -> None:
+    if not settings.has_own_state_dir:
+        return
+    real = Path(os.path.realpath(settings.state_dir))
+    for key, folder, sentence in (
+        (
+            "RuntimeDir",
+            settings.runtime_dir,
+            "which a reboot may empty: give it a folder of its own",
+        ),
+        ("StoreDir", settings.reserved_folder, "where the store removes what it does not know: leave StateDir out"),
+    ):
+        if Path(os.path.realpath(folder)) in (real, *real.parents):
+            raise ConfigError(
+                f"{settings.origins['StateDir']}: {one_line(settings.state_dir)} is inside of {one_line(folder)}"
+                f" ({key}), {sentence}"
+            )
+
+
 def exposed_to_others(settings: Settings, config: Path | None, environ: _Environment) -> Iterator[str]:
-    """What every user of this machine may read, a sentence each."""
-    store = settings.store_dir
-    if _others_may(store, stat.S_IROTH | stat.S_IXOTH):
-        yield f"{one_line(store)} can be read by every user of this machine: chmod o-rwx {one_line(store)}"
+    """What every user of this machine may read or change, a sentence each."""
+    for folder in dict.fromkeys((settings.store_dir, settings.state_dir)):
+        if _others_may(folder, stat.S_IROTH | stat.S_IXOTH):
+            verb = "changed" if _others_may(folder, stat.S_IWOTH) else "read"
+            yield f"{one_line(folder)} can be {verb} by every user of this machine: chmod o-rwx {one_line(folder)}"
     for origin, path in dict(_secrets(settings, config, environ)).items():
         if "KUBERNETES_SERVICE_HOST" in environ or _OF_CONTAINERS in path.parents:
             continue

@@ -60,6 +60,11 @@ def workers(number: int, _parsed: Mapping[str, Any]) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def state_dir(folder: Path | None, parsed: Mapping[str, Any]) -> Path:
+    """By default with the files: who moves or mounts those has the sessions of unfinished uploads too."""
+    return folder or Path(parsed["store_dir"], RESERVED_FOLDER)
+
+
 def runtime_dir(folder: Path | None, parsed: Mapping[str, Any]) -> Path:
     """By default one for each machine: several may share a store, but no memory."""
     host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()).lstrip(".") or "localhost"

@@ -6,6 +6,7 @@ From these declarations come the frozen object, the messages and README's table.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from hmacfs.config.values import (
     TcpAddress,
     UnixAddress,
 )
+from hmacfs.protocol.names import RESERVED_FOLDER
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,11 +241,20 @@ class Settings:
         "50%",
         "what the running uploads of one client address may reserve of what `MinFreeSpace` leaves; 0 for no limit",
     )
+    state_dir: Path = setting(
+        "StateDir",
+        parsers.optional(parsers.path),
+        "",
+        "folder of what has to survive a restart besides the files, on a local disk: sessions in SQLite, the sweep's "
+        "lock; default: `.hmacfs` in `StoreDir`",
+        resolve=resolve.state_dir,
+    )
     runtime_dir: Path = setting(
         "RuntimeDir",
         parsers.optional(parsers.path),
         "",
-        "folder of what the workers share while they run, best on a tmpfs; default: inside `StoreDir`",
+        "folder of what the workers share while they run, best on a tmpfs: a reboot may empty it; default: inside"
+        " `StoreDir`",
         resolve=resolve.runtime_dir,
     )
 
@@ -259,6 +270,16 @@ class Settings:
             if declared.is_secret and (value := getattr(self, declared.field)):
                 for secret in value if isinstance(value, tuple) else (value,):
                     yield declared, secret
+
+    @property
+    def reserved_folder(self) -> Path:
+        """The part of the store that no URL leads to."""
+        return self.store_dir / RESERVED_FOLDER
+
+    @property
+    def has_own_state_dir(self) -> bool:
+        """Whether ``StateDir`` is another folder than the store's reserved one, by whatever links."""
+        return os.path.realpath(self.state_dir) != os.path.realpath(self.reserved_folder)
 
     @property
     def url_prefix(self) -> str:

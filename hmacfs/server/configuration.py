@@ -6,10 +6,10 @@ import logging
 import os
 from pathlib import Path
 
-from hmacfs.config import CONFIG_VARIABLE, Settings, find_config, prepare_environment
+from hmacfs.config import CONFIG_VARIABLE, Settings, find_config, make_folders
 from hmacfs.errors import ConfigError
 from hmacfs.server import shared
-from hmacfs.server.preflight import check, check_changes
+from hmacfs.server.preflight import check, check_changes, check_state_stays
 
 log = logging.getLogger("hmacfs.server")
 
@@ -54,7 +54,9 @@ class Configuration:
             if running is None:  # from now on it is the same file, wherever the process may be then
                 self.use(find_config(None, os.environ))
             settings = check(self.path)
-            prepare_environment(settings)
+            if running is not None:
+                check_state_stays(running, settings)
+            make_folders(settings)
             if running is not None:
                 check_changes(running, settings)
         except ConfigError as error:

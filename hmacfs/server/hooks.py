@@ -6,21 +6,21 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import hmacfs
-from hmacfs.config import Settings, exposed_to_others, inaccessible_files, warnings
+from hmacfs.config import Settings
 from hmacfs.errors import ConfigError
 from hmacfs.server import shared
 from hmacfs.server.configuration import Configuration, configuration
 from hmacfs.server.listening import address_of, bind_address, refuse_connections
 from hmacfs.server.metrics_endpoint import MetricsEndpoint, drop_gauges, metrics_folder
-from hmacfs.server.preflight import addresses_problem, raise_descriptor_limit, refuse_to_start
+from hmacfs.server.preflight import addresses_problem, raise_descriptor_limit, refuse_to_start, remarks
 from hmacfs.server.service_manager import pass_on_sockets
 from hmacfs.server.worker import BREAK_OFF_SECONDS
-from hmacfs.sessions.open_session_store import remote_stores
+from hmacfs.sessions.open_session_store import move_sessions, remote_stores
 from hmacfs.stores.open_file_store import open_file_store
 from hmacfs.system.runtime_folder import remove_abandoned
 
@@ -76,6 +76,8 @@ class Hooks:
             storage = open_file_store(settings)
         except ConfigError as error:
             refuse_to_start(error)
+        for level, line in move_sessions(settings):
+            log.log(level, "%s", line)
         removed = storage.remove_leftovers()
         abandoned = remove_abandoned(storage.reserved / "run", settings.runtime_dir)
         self._announce(settings)
@@ -84,7 +86,7 @@ class Hooks:
         if abandoned:
             log.info("removed what servers that ended had shared while they ran: %s", ", ".join(abandoned))
         self._metrics.fold(settings)
-        for remark in (*storage.capabilities.remarks(), *self._remarks(settings)):
+        for remark in remarks(settings, storage.capabilities.remarks(), self._configuration.path):
             log.warning("%s", remark)
 
     def _announce(self, settings: Settings) -> None:
@@ -97,11 +99,6 @@ class Hooks:
             settings.upload_max_size,
         )
         log.info("features: %s", ", ".join(_features(settings)))
-
-    def _remarks(self, settings: Settings) -> Iterator[str]:
-        yield from warnings(settings)
-        yield from inaccessible_files(settings)
-        yield from exposed_to_others(settings, self._configuration.path, os.environ)
 
     def when_ready(self, server: Any) -> None:
         """In the master, once it listens."""

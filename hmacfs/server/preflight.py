@@ -1,4 +1,7 @@
-"""Checks before the server listens, or takes other settings: what gunicorn would find out late, or not at all."""
+"""Checks before the server listens, or takes other settings: what gunicorn would find out late, or not at all.
+
+Neither gunicorn nor Flask is imported: ``hmac-file-server -check`` looks at a configuration with this.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,23 @@ import logging
 import os
 import resource
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from hmacfs.config import Settings, check_environment, check_places, load
+from hmacfs.config import (
+    Settings,
+    check_paths,
+    check_private_paths,
+    exposed_to_others,
+    inaccessible_files,
+    load,
+    warnings,
+)
 from hmacfs.errors import ConfigError
 from hmacfs.server import shared
 from hmacfs.server.listening import address_problem
-from hmacfs.sessions.open_session_store import check_settings
+from hmacfs.sessions.open_session_store import check_settings, forgotten_sessions
 from hmacfs.stores.open_file_store import open_file_store
 
 log = logging.getLogger("hmacfs.server")
@@ -25,10 +37,31 @@ _SPARE_DESCRIPTORS = 256
 def check(path: Path | None) -> Settings:
     """The settings of this file and the environment, which a server can use. Raises ``ConfigError``."""
     settings = load(path, os.environ)
-    check_places(settings, path, os.environ)
-    check_environment(settings, listens=not shared.service_manager.is_activated)
+    check_private_paths(settings, path, os.environ)
+    check_paths(settings, listens=not shared.service_manager.is_activated)
     check_settings(settings)
     return settings
+
+
+def remarks(settings: Settings, of_store: Iterable[str], config: Path | None) -> list[str]:
+    """What is worth a warning, a sentence each. of_store: those about what the store can do."""
+    return [
+        *of_store,
+        *warnings(settings),
+        *inaccessible_files(settings),
+        *forgotten_sessions(settings),
+        *exposed_to_others(settings, config, os.environ),
+    ]
+
+
+def check_state_stays(running: Settings, settings: Settings) -> None:
+    """Raises ``ConfigError`` if a reload brings another ``StateDir`` for the same files: the workers that finish their
+    transfers and those that begin would remember uploads in two places."""
+    if settings.store_dir == running.store_dir and settings.state_dir != running.state_dir:
+        raise ConfigError(
+            f"{settings.origins['StateDir']}: {settings.state_dir} instead of {running.state_dir} needs a restart: in a"
+            " reload, workers with the old and with the new settings run side by side"
+        )
 
 
 def check_changes(running: Settings, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,6 @@ from hmacfs.config import DatabaseAddress, DatabaseTls, DatabaseType, Secret
 from hmacfs.config.redis_address import RedisSettings
 from hmacfs.errors import ConfigError
 from hmacfs.masking import mask
-from hmacfs.protocol.names import RESERVED_FOLDER
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.replicated import ReplicatedSessionStore
 from hmacfs.system.ownership import reason, unreadable
@@ -36,7 +36,11 @@ class SessionStoreSettings(RedisSettings, Protocol):
     @property
     def hidden(self) -> Sequence[str]: ...
     @property
-    def store_dir(self) -> Path: ...
+    def state_dir(self) -> Path: ...
+    @property
+    def has_own_state_dir(self) -> bool: ...
+    @property
+    def reserved_folder(self) -> Path: ...
     @property
     def max_retries(self) -> int: ...
     @property
@@ -135,8 +139,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def open_session_store(settings: SessionStoreSettings) -> ReplicatedSessionStore:
+<<<<<<< HEAD
     """Redis if it is configured, replicated to the fallback database if that is enabled; the database alone; or SQLite
     inside the store's folder. To be called once in each worker, after its fork.
+=======
+    """Redis if it is configured, with the fallback database behind it if that is enabled; the database alone; or SQLite
+    in ``StateDir``. To be called once in each worker, after its fork.
+>>>>>>> 5bda18e (StateDir: what the server needs for itself may be apart from the files, and -check needs no gunicorn)
 
     A server that does not answer now delays this by its timeout once and is probed in the background. Raises
     ``ConfigError``.
@@ -161,18 +170,62 @@ def _redis(settings: SessionStoreSettings) -> Replica:
 def _database(settings: SessionStoreSettings) -> Replica:
     from hmacfs.sessions.sql import SqlStore  # SQLAlchemy costs 20 MB, which Redis alone does not need
 
-    database = _fallback(settings) if settings.fallback_enabled else _embedded(settings.store_dir)
+    database = _fallback(settings) if settings.fallback_enabled else _embedded(settings)
     return SqlStore(database, ThreadOffload(database.connections), repeats=settings.max_retries)
 
 
-def _embedded(store_dir: Path) -> DatabaseSpec:
+def _embedded(settings: SessionStoreSettings) -> DatabaseSpec:
     from hmacfs.sessions.sqlite import open_sqlite
 
-    path = store_dir / RESERVED_FOLDER / _DATABASE_FILE
+    path = settings.state_dir / _DATABASE_FILE
     try:
         return open_sqlite(path)
     except OSError as error:
-        raise ConfigError(f"StoreDir: {path} cannot be written: {reason(path, error)}") from None
+        key = "StateDir" if settings.has_own_state_dir else "StoreDir"
+        raise ConfigError(f"{settings.origins[key]}: {path} cannot be written: {reason(path, error)}") from None
+
+
+def forgotten_sessions(settings: SessionStoreSettings) -> Iterator[str]:
+    """A sentence about the database that a server without ``StateDir`` has left in the store."""
+    old, new = _old_database(settings), settings.state_dir / _DATABASE_FILE
+    if old is not None and new.exists():
+        yield (
+            f"{settings.origins['StateDir']}: {old} is used no more, since sessions are in {new}: remove it, and the"
+            " files whose names begin with its name"
+        )
+
+
+def sessions_to_move(settings: SessionStoreSettings) -> Iterator[str]:
+    """A sentence about what ``move_sessions`` would do."""
+    old = _old_database(settings)
+    if old is not None and not (settings.state_dir / _DATABASE_FILE).exists():
+        yield f"{settings.origins['StateDir']}: {old} is going to be moved to {settings.state_dir} by the next start"
+
+
+def move_sessions(settings: SessionStoreSettings) -> Iterator[tuple[int, str]]:
+    """For the start of a server that has got a ``StateDir``: move the database there, unless it has one. A line for the
+    log and its level. Afterwards the unfinished uploads go on as if nothing had happened."""
+    old, new = _old_database(settings), settings.state_dir / _DATABASE_FILE
+    if old is None or new.exists():
+        return
+    import sqlite3
+
+    from hmacfs.sessions.moving import move_database
+
+    try:
+        move_database(old, new)
+    except (OSError, sqlite3.Error) as error:
+        problem = f"{old} cannot be moved to {settings.state_dir} ({_first_line(error)})"
+        remedy = "the unfinished uploads that it knows of cannot be resumed"
+        yield logging.WARNING, f"{settings.origins['StateDir']}: {problem}: {remedy}"
+    else:
+        yield logging.INFO, f"moved the sessions of unfinished uploads from {old} to {settings.state_dir}"
+
+
+def _old_database(settings: SessionStoreSettings) -> Path | None:
+    """What this server would use without ``StateDir``; ``None`` if it would or does not, or has none."""
+    path = settings.reserved_folder / _DATABASE_FILE
+    return path if settings.has_own_state_dir and not remote_stores(settings) and path.exists() else None
 
 
 def _fallback(settings: SessionStoreSettings) -> DatabaseSpec:

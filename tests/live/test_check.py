@@ -106,7 +106,7 @@ def test_a_redis_that_answers_and_one_that_wants_a_password(tmp_path: Path) -> N
         assert "wrong-word" not in done.stdout
 
 
-@pytest.mark.parametrize("place", ["RuntimeDir", "LogFile", "config", "secret", "link", "reserved"])
+@pytest.mark.parametrize("place", ["StateDir", "RuntimeDir", "LogFile", "config", "secret", "link", "reserved"])
 @pytest.mark.parametrize("arguments", [["-check"], []])
 def test_what_would_be_served_and_must_not_be_is_refused(tmp_path: Path, place: str, arguments: list[str]) -> None:
     """By whichever way its path leads into the store; not what lies in the reserved folder."""
@@ -116,7 +116,7 @@ def test_what_would_be_served_and_must_not_be_is_refused(tmp_path: Path, place: 
     lines, environ = {}, {}
     path = tmp_path / "config.toml"
     words = "is inside of StoreDir"
-    if place in ("RuntimeDir", "LogFile"):
+    if place in ("StateDir", "RuntimeDir", "LogFile"):
         lines[place] = f'"{tmp_path}/way/own/x"'
     elif place == "config":
         path = tmp_path / "way" / "config.toml"

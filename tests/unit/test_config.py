@@ -29,11 +29,12 @@ from hmacfs.config import (
     Settings,
     TcpAddress,
     UnixAddress,
-    check_environment,
+    check_paths,
+    check_private_paths,
     find_config,
     load,
+    make_folders,
     original,
-    prepare_environment,
     warnings,
 )
 from hmacfs.config.parsers import byte_rate, duration, request_rates, size
@@ -413,10 +414,10 @@ def test_every_setting_has_a_field_and_a_row() -> None:
 
 def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
     fresh = settings(tmp_path, StoreDir=str(tmp_path / "new" / "store"))
-    check_environment(fresh)
+    check_paths(fresh)
     assert not (tmp_path / "new").exists()
-    prepare_environment(fresh)
-    check_environment(fresh)
+    make_folders(fresh)
+    check_paths(fresh)
     assert (tmp_path / "new" / "store").is_dir()
     assert [path.name for path in (tmp_path / "new" / "store").iterdir()] == [".hmacfs"]
     assert (tmp_path / "new" / "store" / ".hmacfs").stat().st_mode & 0o777 == 0o700
@@ -425,6 +426,8 @@ def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
         ({"StoreDir": str(tmp_path / "file")}, "StoreDir"),
         ({"StoreDir": "/proc/none"}, "StoreDir"),
         ({"RuntimeDir": "/proc/none"}, "RuntimeDir"),
+        ({"StateDir": "/proc/none"}, "StateDir"),
+        ({"StateDir": str(tmp_path / "file")}, "StateDir"),
         ({"StoreDir": str(tmp_path), "LogFile": str(tmp_path / "none" / "log")}, "LogFile"),
         ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": str(tmp_path / "none" / "s")}, "ListenPort"),
         ({"StoreDir": str(tmp_path), "UnixSocket": True, "ListenPort": str(tmp_path / "file")}, "ListenPort"),
@@ -433,7 +436,43 @@ def test_what_only_the_machine_can_tell(tmp_path: Path) -> None:
     ]
     for values, words in cases:
         with pytest.raises(ConfigError, match=f"config.toml: {words}: "):
-            check_environment(settings(tmp_path, **values))
+            check_paths(settings(tmp_path, **values))
+
+
+def test_the_state_is_in_the_store_unless_it_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    store, elsewhere = tmp_path / "store", tmp_path / "state"
+    default = settings(tmp_path)
+    assert (default.state_dir, default.has_own_state_dir) == (store / ".hmacfs", False)
+    (tmp_path / "way").symlink_to(store)
+    for same in (store / ".hmacfs", tmp_path / "way" / ".hmacfs", store / ".." / "store" / ".hmacfs"):
+        assert not settings(tmp_path, StateDir=str(same)).has_own_state_dir
+    own = settings(tmp_path, StateDir=str(elsewhere))
+    assert (own.state_dir, own.has_own_state_dir) == (elsewhere, True)
+    check_private_paths(own, None, {})
+    check_paths(own)
+    assert not elsewhere.exists()
+    make_folders(own)
+    assert elsewhere.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("state", "runtime", "words"),
+    [
+        ("run", "run", "which a reboot may empty"), ("run/x", "run", "which a reboot may empty"),
+        ("store/.hmacfs/run/x", "run", "leave StateDir out"), ("store/x", "run", "everybody may download it"),
+        ("store", "run", "everybody may download it"),
+    ],
+)  # fmt: skip
+def test_where_the_state_would_be_lost_or_served(tmp_path: Path, state: str, runtime: str, words: str) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "run").mkdir()
+    loaded = settings(tmp_path, StateDir=str(tmp_path / state), RuntimeDir=str(tmp_path / runtime))
+    with pytest.raises(ConfigError, match=f"config.toml: StateDir: {tmp_path / state} .*{words}"):
+        check_private_paths(loaded, None, {})
+
+
+def test_a_runtime_dir_in_the_reserved_folder_is_no_matter_of_the_state(tmp_path: Path) -> None:
+    check_private_paths(settings(tmp_path, RuntimeDir=str(tmp_path / "store" / ".hmacfs")), None, {})
 
 
 _SCALARS = st.booleans() | st.integers() | st.floats() | st.text(max_size=30)

@@ -11,10 +11,10 @@ from hmacfs.config.messages import one_line
 from hmacfs.config.settings import Settings
 from hmacfs.config.values import UnixAddress
 from hmacfs.errors import ConfigError
-from hmacfs.protocol.names import RESERVED_FOLDER
 from hmacfs.system.ownership import STORE_FOLDER_MODE, explain, make_folder, may, new_file_remedy, reason
 
-_RUNTIME_MODE = 0o700
+#: Of the folders that nobody but this server has business in.
+_PRIVATE_MODE = 0o700
 #: File systems that the kernel fills by itself. Root has the right to write there, and cannot.
 _OF_THE_KERNEL = frozenset(
     {"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue"}
@@ -26,29 +26,29 @@ _NO_ANONYMOUS_FILES_ERRNOS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EI
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def check_environment(settings: Settings, *, listens: bool = True) -> None:
-    """Whether this process could use store, runtime folder and log file, or make them, and its own socket if it is to
-    have one (``listens``). Nothing is made, not even for a moment. Raises ``ConfigError``."""
+def check_paths(settings: Settings, *, listens: bool = True) -> None:
+    """Whether this process could use store, state and runtime folder and log file, or make them, and its own socket if
+    it is to have one (``listens``). Nothing is made, not even for a moment. Raises ``ConfigError``."""
     origins = settings.origins
     _check_folder(origins["StoreDir"], settings.store_dir)
-    reserved = settings.store_dir / RESERVED_FOLDER
-    if reserved.exists():
-        _check_folder(origins["StoreDir"], reserved)
-        _check_entries(origins["StoreDir"], reserved)
-    _check_folder(origins["RuntimeDir"], settings.runtime_dir)
-    if settings.runtime_dir.exists():
-        _check_entries(origins["RuntimeDir"], settings.runtime_dir)
+    folders = [("StoreDir", settings.reserved_folder)] if settings.reserved_folder.exists() else []
+    if settings.has_own_state_dir:
+        folders.append(("StateDir", settings.state_dir))
+    for key, folder in (*folders, ("RuntimeDir", settings.runtime_dir)):
+        _check_folder(origins[key], folder)
+        _check_entries(origins[key], folder, has_sessions=not settings.has_own_state_dir or key == "StateDir")
     if settings.log_file is not None:
         _check_log(origins["LogFile"], settings.log_file)
     if listens and isinstance(settings.listen, UnixAddress):
         _check_socket(origins["ListenPort"], settings.listen.path)
 
 
-def prepare_environment(settings: Settings) -> None:
-    """Make the store's and the runtime folder, and their parents, if they are missing. Raises ``ConfigError``."""
+def make_folders(settings: Settings) -> None:
+    """Make the folders of the settings, and their parents, if they are missing. Raises ``ConfigError``."""
     for key, folder, mode in (
         ("StoreDir", settings.store_dir, STORE_FOLDER_MODE),
-        ("RuntimeDir", settings.runtime_dir, _RUNTIME_MODE),
+        ("StateDir", settings.state_dir, _PRIVATE_MODE),
+        ("RuntimeDir", settings.runtime_dir, _PRIVATE_MODE),
     ):
         try:
             make_folder(folder, mode)
@@ -58,8 +58,10 @@ def prepare_environment(settings: Settings) -> None:
 
 def inaccessible_files(settings: Settings) -> Iterator[str]:
     """Files of this server that this process may not use, though it can do without them; a sentence each."""
-    for path in _entries(settings.store_dir / RESERVED_FOLDER):
-        if not _is_needed(path) and not may(path, os.R_OK | os.W_OK):
+    folders = {settings.reserved_folder, settings.state_dir}
+    for path in (path for folder in sorted(folders) for path in _entries(folder)):
+        has_sessions = path.parent == settings.state_dir
+        if not _is_needed(path, has_sessions=has_sessions) and not may(path, os.R_OK | os.W_OK):
             yield one_line(explain(path, _os_error(errno.EACCES)))
 
 
@@ -72,9 +74,10 @@ def _check_folder(origin: str, folder: Path) -> None:
         raise _unusable(origin, folder, error) from None
 
 
-def _check_entries(origin: str, folder: Path) -> None:
+def _check_entries(origin: str, folder: Path, *, has_sessions: bool) -> None:
     for path in _entries(folder):
-        if _is_needed(path) and not may(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
+        rights = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if _is_needed(path, has_sessions=has_sessions) and not may(path, rights):
             raise _unusable(origin, path, _os_error(errno.EACCES))
 
 
@@ -85,10 +88,18 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
+<<<<<<< HEAD:hmacfs/config/machine.py
 def _is_needed(path: Path) -> bool:
     """Whether a worker cannot start without this entry of a folder of ours. The lock of the sweeps is not needed, nor
     is what somebody else has put there."""
     return path.is_dir() or path.name.partition(".")[0] in ("rates", "reserved", "running", "sessions")
+=======
+def _is_needed(path: Path, *, has_sessions: bool) -> bool:
+    """Whether a worker cannot start without this entry of a folder of ours, with the sessions' database in it or not.
+    The lock of the sweeps is not needed, nor is what somebody else has put there."""
+    is_database = has_sessions and path.name.startswith("sessions.")
+    return is_database or path.is_dir() or path.name in ("rates", "reserved", "running")
+>>>>>>> 5bda18e (StateDir: what the server needs for itself may be apart from the files, and -check needs no gunicorn):hmacfs/config/paths.py
 
 
 def _check_log(origin: str, path: Path) -> None:
