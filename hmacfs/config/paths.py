@@ -88,18 +88,11 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-<<<<<<< HEAD:hmacfs/config/machine.py
-def _is_needed(path: Path) -> bool:
-    """Whether a worker cannot start without this entry of a folder of ours. The lock of the sweeps is not needed, nor
-    is what somebody else has put there."""
-    return path.is_dir() or path.name.partition(".")[0] in ("rates", "reserved", "running", "sessions")
-=======
 def _is_needed(path: Path, *, has_sessions: bool) -> bool:
     """Whether a worker cannot start without this entry of a folder of ours, with the sessions' database in it or not.
     The lock of the sweeps is not needed, nor is what somebody else has put there."""
-    is_database = has_sessions and path.name.startswith("sessions.")
-    return is_database or path.is_dir() or path.name in ("rates", "reserved", "running")
->>>>>>> 5bda18e (StateDir: what the server needs for itself may be apart from the files, and -check needs no gunicorn):hmacfs/config/paths.py
+    names = {"rates", "reserved", "running"} | ({"sessions"} if has_sessions else set())
+    return path.is_dir() or path.name.partition(".")[0] in names
 
 
 def _check_log(origin: str, path: Path) -> None:

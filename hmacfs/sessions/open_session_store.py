@@ -139,13 +139,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def open_session_store(settings: SessionStoreSettings) -> ReplicatedSessionStore:
-<<<<<<< HEAD
     """Redis if it is configured, replicated to the fallback database if that is enabled; the database alone; or SQLite
-    inside the store's folder. To be called once in each worker, after its fork.
-=======
-    """Redis if it is configured, with the fallback database behind it if that is enabled; the database alone; or SQLite
     in ``StateDir``. To be called once in each worker, after its fork.
->>>>>>> 5bda18e (StateDir: what the server needs for itself may be apart from the files, and -check needs no gunicorn)
 
     A server that does not answer now delays this by its timeout once and is probed in the background. Raises
     ``ConfigError``.
