@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import hmacfs
-from bench.chart import svg
+from bench.chart import chart
 from bench.contenders import ROOT, WORKERS, Unavailable, program
+from bench.drawing import svg
 from bench.fleet import Fleet, Place
 from bench.report import render
 from bench.results import Results
@@ -42,7 +43,7 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     results.write(path)
-    path.with_suffix(".svg").write_text(svg(results))
+    path.with_suffix(".svg").write_text(svg(chart(results)))
     print(f"{render(results)}\n\nsaved as {path} and {path.with_suffix('.svg')}")
     return 1 if results.problems else 0
 

@@ -1,54 +1,68 @@
-"""The decisive figures as bars, as an SVG picture."""
+"""The decisive figures as bars."""
 
 from __future__ import annotations
 
-from html import escape
+import textwrap
 
+from matplotlib.figure import Figure, SubFigure
+
+from bench.drawing import DPI, new_figure
 from bench.metrics import METRICS
 from bench.results import Results, WorkResult
 
 _COLUMNS = 2
-_PANEL_WIDTH = 440
-_PANEL_GAP = 24
-_MARGIN = 20
-_TITLE_HEIGHT = 26
-_BAR_HEIGHT = 15
-_BAR_STEP = 20
-_NAME_WIDTH = 120
-_VALUE_WIDTH = 96
-_OURS, _OTHERS = "#2a6fbb", "#b8bfc7"
+_PANEL_WIDTH = 464
+_TITLE_LETTERS = 56
+_LINE_HEIGHT = 17
+#: What is above and below a panel's bars, and around everything.
+_MARGINS = 56
+_PAD = 7
+_BAR_STEP = 21
+#: Space for the value to the right of the longest bar, in lengths of that bar.
+_VALUE_SHARE = 0.22
+_OURS, _OTHERS, _HINT = "#2a6fbb", "#b8bfc7", "#57606a"
 
 
-def svg(results: Results) -> str:
+def chart(results: Results) -> Figure:
     """One panel for each work, with a bar for each entry; this project's own are coloured."""
     works = [work for work in results.works if any(work.median(entry, work.columns[0]) for entry in work.samples)]
-    rows = [works[start : start + _COLUMNS] for start in range(0, len(works), _COLUMNS)]
-    panels, y = [], _MARGIN
-    for row in rows:
-        for column, work in enumerate(row):
-            panels.append(_panel(work, _MARGIN + column * (_PANEL_WIDTH + _PANEL_GAP), y))
-        y += _TITLE_HEIGHT + _BAR_STEP * max(len(work.samples) for work in row) + _PANEL_GAP
-    width = 2 * _MARGIN + _COLUMNS * _PANEL_WIDTH + (_COLUMNS - 1) * _PANEL_GAP
-    box = f'width="{width}" height="{y}"'
-    font = 'font-family="system-ui, sans-serif" font-size="12" fill="#24292f"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {box} viewBox="0 0 {width} {y}" {font}>'
-    return "\n".join([head, f'<rect {box} fill="#ffffff"/>', *panels, "</svg>\n"])
+    columns = min(_COLUMNS, len(works))
+    rows = [works[start : start + columns] for start in range(0, len(works), columns)]
+    heights = [max(map(_height, row)) for row in rows]
+    figure = new_figure(columns * _PANEL_WIDTH, sum(heights))
+    figure.set_layout_engine("constrained", w_pad=_PAD / DPI, h_pad=_PAD / DPI)
+    panels = figure.subfigures(len(rows), columns, height_ratios=heights, squeeze=False)
+    for row, places in zip(rows, panels, strict=True):
+        lines = max(len(work.samples) for work in row)
+        for work, panel in zip(row, places, strict=False):
+            _draw(work, panel, lines)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # each drawing would move things a little further
+    return figure
 
 
-def _panel(work: WorkResult, x: int, y: int) -> str:
+def _title(work: WorkResult) -> str:
+    return textwrap.fill(work.title, _TITLE_LETTERS)
+
+
+def _height(work: WorkResult) -> int:
+    return _MARGINS + _LINE_HEIGHT * len(_title(work).splitlines()) + _BAR_STEP * len(work.samples)
+
+
+def _draw(work: WorkResult, panel: SubFigure, lines: int) -> None:
+    """lines: bars for which there is room."""
     metric = METRICS[work.columns[0]]
-    values = {entry: work.median(entry, work.columns[0]) or 0.0 for entry in work.samples}
-    room = _PANEL_WIDTH - _NAME_WIDTH - _VALUE_WIDTH
+    values = [work.median(entry, work.columns[0]) or 0.0 for entry in work.samples]
+    panel.suptitle(_title(work), x=_PAD / _PANEL_WIDTH, ha="left", fontsize=12, fontweight="bold")
+    axes = panel.add_subplot()
     hint = metric.label if metric.more_is_better else f"{metric.label}, less is better"
-    lines = [f'<text x="{x}" y="{y + 12}"><tspan font-weight="bold">{escape(work.title)}</tspan> ({hint})</text>']
-    for index, (entry, value) in enumerate(values.items()):
-        top = y + _TITLE_HEIGHT + index * _BAR_STEP
-        length = max(1.0, room * value / max(values.values()))
-        fill = _OURS if "hmacfs" in entry or "store" in entry else _OTHERS
-        bar = x + _NAME_WIDTH
-        lines += [
-            f'<text x="{bar - 8}" y="{top + 12}" text-anchor="end">{escape(entry)}</text>',
-            f'<rect x="{bar}" y="{top}" width="{length:.1f}" height="{_BAR_HEIGHT}" fill="{fill}"/>',
-            f'<text x="{bar + length + 6:.1f}" y="{top + 12}">{value:,.{metric.digits}f}</text>',
-        ]
-    return "\n".join(lines)
+    axes.set_title(hint, loc="left", fontsize=11, color=_HINT)
+    colours = [_OURS if "hmacfs" in entry or "store" in entry else _OTHERS for entry in work.samples]
+    bars = axes.barh(range(len(values)), values, height=0.75, color=colours)
+    axes.bar_label(bars, [f"{value:,.{metric.digits}f}" for value in values], padding=5, fontsize=11)
+    axes.set_yticks(range(len(values)), list(work.samples), fontsize=11)
+    axes.tick_params(left=False)
+    axes.set_ylim(lines - 0.5, -0.5)
+    axes.set_xlim(0, max(values) * (1 + _VALUE_SHARE))
+    axes.xaxis.set_visible(False)
+    axes.spines[:].set_visible(False)

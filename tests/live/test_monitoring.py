@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 import urllib.error
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.dashboard import Recording
+from bench.panels import draw
+from tests.drawn_texts import drawn_texts, unreadable
 from tests.live.client import get, put, request
 from tests.servers import free_port, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
@@ -190,10 +192,19 @@ def test_every_metric_that_is_named_exists(monitored: Monitored) -> None:
     assert DASHBOARD["templating"]["list"][1]["query"]["query"].split("(")[1].split(",")[0] in known
 
 
-def test_the_picture_of_the_dashboard_shows_every_panel(monitored: Monitored) -> None:
-    script = [sys.executable, "-m", "bench.dashboard", f"http://127.0.0.1:{monitored.prometheus.port}"]
-    done = subprocess.run([*script, "--minutes", "1"], capture_output=True, text=True, check=True, cwd=DEPLOY.parent)
-    texts = [element.text for element in ET.fromstring(done.stdout).iter("{http://www.w3.org/2000/svg}text")]
+def test_the_picture_of_the_dashboard_shows_every_panel(monitored: Monitored, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{monitored.prometheus.port}"
+    script = [sys.executable, "-m", "bench.dashboard"]
+    first = drawn([*script, url, "--minutes", "1", "--save", str(tmp_path / "data")])
+    assert drawn([*script, str(tmp_path / "data")]) == first
+    recording = Recording.read(tmp_path / "data")
+    figure = draw(PANELS, recording.lines, recording.span)
+    assert list(unreadable(figure)) == []
+    texts = [one.text for one in drawn_texts(figure)]
     assert {panel["title"] for panel in PANELS} <= set(texts)
     assert "No data" not in texts
-    assert any(text and text.startswith("uploads: ") for text in texts)
+    assert any(text.startswith("uploads: ") for text in texts)
+
+
+def drawn(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=DEPLOY.parent).stdout

@@ -6,12 +6,11 @@ import os
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from bench import chart, curl, disk, processes, report, stores
+from bench import curl, disk, processes, report, stores
 from bench.contenders import Unavailable, shipped_site
 from bench.metrics import METRICS, Sample
 from bench.names import UploadList, names, signed_path
@@ -218,16 +217,6 @@ def test_a_report_says_what_was_not_measured() -> None:
         ["c", "at least 1", "-", "not measured"],
     ]
     assert "- put, go, round 1: refused" in report.render(Results({}, [work], ["put, go, round 1: refused"]))
-
-
-def test_the_picture_shows_every_measured_entry() -> None:
-    works = [work_result(hmacfs=[{"per_s": 5000.0}], go=[{"per_s": 10000.0}]), work_result(hmacfs=[{}])]
-    root = ET.fromstring(chart.svg(Results({}, works)))
-    bars = [float(bar.get("width", "")) for bar in root.iter("{http://www.w3.org/2000/svg}rect")][1:]
-    assert bars[1] == pytest.approx(2 * bars[0])
-    assert len(bars) == 2
-    texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts == ["PUT (per s)", "hmacfs", "5,000", "go", "10,000"]
 
 
 def test_rounds_take_turns_and_go_on_after_a_failure() -> None:
