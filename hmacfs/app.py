@@ -8,9 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import flask
-from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
-
 from hmacfs.addresses import NetworkShares, networks_of
 from hmacfs.admission.running import RunningUploads
 from hmacfs.admission.shares import ClientShares
@@ -37,16 +34,19 @@ from hmacfs.uploads.progress import SweepResult, UploadLimits
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.tokens import SessionTokens
 from hmacfs.uploads.whole import UploadFile
+from hmacfs.web import flask_app
 from hmacfs.web.client_address import ClientAddress
 from hmacfs.web.cors import Cors
-from hmacfs.web.dispatch import AnyPathConverter, FastPath, RequestHandler
+from hmacfs.web.dispatch import RequestHandler
 from hmacfs.web.file_view import FileView
 from hmacfs.web.guards import Guards
+from hmacfs.web.head_view import HeadView
 from hmacfs.web.locations import Locations
-from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, RateLimits, rate_limiter
-from hmacfs.web.readiness import PROBES, WELCOME, Readiness, health
+from hmacfs.web.put_view import PutView
+from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, RateLimits
+from hmacfs.web.readiness import PROBES, WELCOME, Readiness, probe_routes
 from hmacfs.web.slot_views import SlotViews
-from hmacfs.web.transfers import Services, transfers
+from hmacfs.web.transfers import Transfers
 from hmacfs.web.tus_views import TusViews
 from hmacfs.web.unproven import UnprovenLookups
 
@@ -155,9 +155,9 @@ def open_sweeper(settings: Settings) -> Sweeper:
     return Core(settings).sweeper
 
 
-def create_app(settings: Settings) -> flask.Flask:
+def create_app(settings: Settings) -> flask_app.Application:
     """The WSGI application, for one process. With metrics, ``PROMETHEUS_MULTIPROC_DIR`` names their folder."""
-    app = flask.Flask("hmacfs", static_folder=None)
+    app = flask_app.new_application()
     core = Core(settings)
     counter = open_counter(settings)
     clients = ClientAddress(settings.trusted_proxies)
@@ -174,9 +174,11 @@ def create_app(settings: Settings) -> flask.Flask:
         looks.append(lambda: values.look(metrics.touch))
         pulse = _pulse(metrics, core, counter, settings)
     handler = RequestHandler(Events(*listeners), cors, clients, read_timeout=settings.read_timeout)
-    rates = _rates(rate_limiter(app, counter, clients), settings)
+    rates = _rates(flask_app.rate_limiter(app, counter, clients), settings)
     state = Readiness([("store", core.check_store), ("session store", core.sessions.ping)])
-    _add_routes(app, _services(settings, core, handler, rates, cors), state)
+    flask_app.add_routes(
+        app, handler, transfers=_transfers(settings, core, rates, cors).routes(), others=probe_routes(state)
+    )
     app.extensions["hmacfs"] = AppRuntime(settings, state, core, pulse, Watch(looks))
     return app
 
@@ -190,40 +192,40 @@ def _rates(limiter: WindowRateLimiter, settings: Settings) -> RateLimits:
     return RateLimits(limiter, rates, settings.rate_limit_exempt)
 
 
-def _services(settings: Settings, core: Core, handler: RequestHandler, rates: RateLimits, cors: Cors) -> Services:
+def _transfers(settings: Settings, core: Core, rates: RateLimits, cors: Cors) -> Transfers:
+    guards = Guards(
+        core.keyring,
+        prefix=settings.url_prefix,
+        count_failure=rates.signatures,
+        signed_downloads=settings.require_signed_downloads,
+        accept_guessed_type=settings.accept_guessed_content_type,
+        accept_unsized_chunks=settings.accept_unsized_chunks,
+    )
     locations = Locations(settings.url_prefix, settings.public_url)
     unproven = UnprovenLookups(core.sessions.concurrency, lambda key: core.store.partials.length(key) is not None)
-    return Services(
-        handler=handler,
-        guards=Guards(
-            core.keyring,
-            prefix=settings.url_prefix,
-            accept_guessed_type=settings.accept_guessed_content_type,
-            accept_unsized_chunks=settings.accept_unsized_chunks,
-        ),
+    slots = SlotViews(core.resumable, locations)
+    file = FileView(
+        core.store,
+        rate=settings.download_max_bytes_per_second,
+        x_accel=settings.download_offload is DownloadOffload.X_ACCEL,
+    )
+    return Transfers(
+        prefix=settings.url_prefix,
+        max_size=settings.upload_max_size,
+        guards=guards,
         rates=rates,
         cors=cors,
-        upload_file=core.upload_file,
-        file_view=FileView(
-            core.store,
-            rate=settings.download_max_bytes_per_second,
-            x_accel=settings.download_offload is DownloadOffload.X_ACCEL,
-        ),
-        slots=SlotViews(core.resumable, locations),
+        put=PutView(core.upload_file, slots, locations),
+        file=file,
+        head=HeadView(file.serve, guards, slots, unproven),
         tus=TusViews(core.resumable, settings.url_prefix, locations, unproven),
-        locations=locations,
-        unproven=unproven,
-        prefix=settings.url_prefix,
-        signed_downloads=settings.require_signed_downloads,
-        max_size=settings.upload_max_size,
     )
 
 
-def _metrics(app: flask.Flask, settings: Settings) -> tuple[Metrics, ValueFiles]:
-    """The exporter's own metrics would cost a fifth of the small requests, and its labels have no bound."""
+def _metrics(app: flask_app.Application, settings: Settings) -> tuple[Metrics, ValueFiles]:
     values = ValueFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-    exporter = GunicornPrometheusMetrics(app, export_defaults=False)
-    return Metrics(exporter.registry, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME}), values
+    registry = flask_app.metrics_registry(app)
+    return Metrics(registry, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME}), values
 
 
 def _pulse(metrics: Metrics, core: Core, counter: FailoverCounter, settings: Settings) -> Sampler:
@@ -239,13 +241,3 @@ def _pulse(metrics: Metrics, core: Core, counter: FailoverCounter, settings: Set
         sessions=core.sessions.count_by_state,
         lock=settings.runtime_dir / "census.lock",
     )
-
-
-def _add_routes(app: flask.Flask, services: Services, state: Readiness) -> None:
-    blueprint = transfers(services)
-    app.url_map.merge_slashes = False  # "a//b" is refused, not redirected
-    app.url_map.converters["any_path"] = AnyPathConverter
-    app.register_blueprint(blueprint)
-    app.register_blueprint(health(services.handler, state))
-    services.handler.serve_routing_errors(app)
-    app.wsgi_app = FastPath(app.wsgi_app, blueprint, services.handler, services.prefix)  # type: ignore[method-assign]

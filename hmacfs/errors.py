@@ -7,6 +7,7 @@ as ``__cause__`` and goes to the log.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from hmacfs.cut import cut
@@ -38,6 +39,17 @@ class BadRequest(HmacfsError):
 
     reason = "bad-request"
     sentence = "The request is malformed."
+
+
+class MethodNotAllowed(HmacfsError):
+    """The path does not have this method; ``allowed`` are those that it has."""
+
+    reason = "method-not-allowed"
+    sentence = "Method Not Allowed."
+
+    def __init__(self, allowed: Sequence[str], message: str | None = None) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class LengthRequired(HmacfsError):

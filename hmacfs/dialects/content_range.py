@@ -22,6 +22,10 @@ class RangePiece(NamedTuple):
     end: int
     total: int
 
+    @property
+    def begins_file(self) -> bool:
+        return self.first == 0
+
 
 def range_piece(environ: Mapping[str, str]) -> RangePiece | None:
     """The piece that a PUT carries by its headers (WSGI environ keys), ``None`` without Content-Range.

@@ -20,6 +20,10 @@ class NumberedChunk(NamedTuple):
     total: int | None
 
     @property
+    def begins_file(self) -> bool:
+        return self.number == 1
+
+    @property
     def is_last(self) -> bool:
         return self.number == self.chunks
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from hmacfs.dialects.numerals import BEYOND_ALL, byte_count
 from hmacfs.errors import BadRequest, HmacfsError, TooLarge
+from hmacfs.protocol.media_types import DEFAULT
 
 #: As sessions record it.
 NAME = "tus"
@@ -118,6 +119,24 @@ def metadata(environ: Mapping[str, str]) -> dict[str, str]:
         except ValueError as error:  # binascii's is one, and so is that for characters beyond ASCII
             raise BadRequest("Upload-Metadata is malformed.") from error
     return found
+
+
+def filetype(environ: Mapping[str, str]) -> str | None:
+    """The file's type by ``Upload-Metadata``: a creation's ``Content-Type`` is its body's. Raises ``BadRequest``."""
+    found = metadata(environ)
+    return found.get("filetype") or found.get("type")
+
+
+def signable_types(environ: Mapping[str, str]) -> list[str]:
+    """The types that the signature of a creation may be over: the file's, if the client tells it; what it calls the
+    request's body, unless that is a piece; and what signers take where no type is known. Malformed metadata tell
+    none."""
+    body_type = environ.get("CONTENT_TYPE", "")
+    try:
+        file_type = filetype(environ)
+    except BadRequest:
+        file_type = None
+    return [each for each in (file_type, "" if is_piece_type(body_type) else body_type, DEFAULT) if each]
 
 
 def checksum(environ: Mapping[str, str]) -> Checksum | None:

@@ -32,7 +32,7 @@ def evaluate_conditions(environ: Mapping[str, str], etag: str, mtime: int, size:
     mtime: the file's, in Unix seconds; size: in bytes.
     """
     whole = Selection(HTTPStatus.OK, 0, size)
-    if not any(key in environ for key in _CONDITIONS):
+    if environ.keys().isdisjoint(_CONDITIONS):
         return whole
     if _fails_match(environ, etag, mtime):
         return Selection(HTTPStatus.PRECONDITION_FAILED, 0, 0)
@@ -53,16 +53,15 @@ _CONDITIONS = (
 )
 
 
+#: The conditions that a request which would change a file may have, as keys of a WSGI environ.
+CHANGE_CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE")
+
+
 def _fails_match(environ: Mapping[str, str], etag: str, mtime: int) -> bool:
     if (tags := environ.get("HTTP_IF_MATCH")) is not None:
         return not _lists(tags, etag, weak=False)
     since = _date(environ.get("HTTP_IF_UNMODIFIED_SINCE"))
     return since is not None and mtime > since
-
-
-def has_change_conditions(environ: Mapping[str, str]) -> bool:
-    """Whether a request that would change a file has a condition that has to be judged."""
-    return "HTTP_IF_MATCH" in environ or "HTTP_IF_UNMODIFIED_SINCE" in environ
 
 
 def fails_change(environ: Mapping[str, str], etag: str | None, mtime: int) -> bool:

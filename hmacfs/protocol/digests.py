@@ -29,6 +29,10 @@ _COMMA = re.compile(r"[ \t]*,[ \t]*")
 #: Far more than the digests of all algorithms take.
 _FIELD_LIMIT = 1024
 
+#: The fields that tell a digest of the body, and the one that tells the whole file's, as keys of a WSGI environ.
+_OF_BODY = ("HTTP_CONTENT_DIGEST", "HTTP_CONTENT_MD5", "HTTP_X_AMZ_CONTENT_SHA256")
+_OF_FILE = "HTTP_REPR_DIGEST"
+
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 
 
@@ -65,21 +69,38 @@ class Digests:
 def digests_of_body(environ: Mapping[str, str], *more: Claim) -> Digests | None:
     """Of the bytes that this request carries, with ``more`` that is claimed of them. ``None`` if nothing is claimed.
     Raises ``BadRequest``."""
-    claims = [*more, *_field(environ, "HTTP_CONTENT_DIGEST", "Content-Digest"), *_content_md5(environ)]
-    claims += _amazon(environ)
+    claims = [*more]
+    if not environ.keys().isdisjoint(_OF_BODY):
+        claims += [*_field(environ, "HTTP_CONTENT_DIGEST", "Content-Digest"), *_content_md5(environ), *_amazon(environ)]
     return Digests(claims) if claims else None
 
 
 def digests_of_file(environ: Mapping[str, str]) -> Digests | None:
     """Of the whole file, of which this request may carry a part. ``None`` if nothing is claimed. Raises
     ``BadRequest``."""
-    claims = _field(environ, "HTTP_REPR_DIGEST", "Repr-Digest")
+    if _OF_FILE not in environ:
+        return None
+    claims = _field(environ, _OF_FILE, "Repr-Digest")
     return Digests(claims) if claims else None
+
+
+class PieceDigests(NamedTuple):
+    """What a request claims of the piece that it carries, and of the whole file."""
+
+    piece: Digests | None
+    file: Digests | None
+
+
+def claims_of_piece(environ: Mapping[str, str], *more: Claim) -> PieceDigests:
+    """Both, with ``more`` that is claimed of the piece. Raises ``BadRequest``."""
+    return PieceDigests(digests_of_body(environ, *more), digests_of_file(environ))
 
 
 def digests_of_whole(environ: Mapping[str, str]) -> Digests | None:
     """The same for a request that carries the whole file: both are claimed of its body then."""
-    return digests_of_body(environ, *_field(environ, "HTTP_REPR_DIGEST", "Repr-Digest"))
+    if _OF_FILE in environ:
+        return digests_of_body(environ, *_field(environ, _OF_FILE, "Repr-Digest"))
+    return None if environ.keys().isdisjoint(_OF_BODY) else digests_of_body(environ)
 
 
 def _field(environ: Mapping[str, str], key: str, name: str) -> list[Claim]:

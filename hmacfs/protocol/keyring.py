@@ -16,7 +16,7 @@ class Keyring:
         if not secrets:
             raise ValueError("a keyring needs a secret")
         self.secrets = tuple(secrets)
-        # To be copied: making one anew for each message takes OpenSSL three times as long.
+        # To be copied: a new one for each message takes OpenSSL three times as long.
         self._keyed = tuple(hmac.new(secret, digestmod="sha256") for secret in self.secrets)
 
     def __repr__(self) -> str:
@@ -33,7 +33,10 @@ class Keyring:
     def is_signed(self, message: bytes, mac: str) -> bool:
         """Whether ``mac`` (64 hex digits) is a signature of ``message`` under any of the secrets."""
         given = bytes.fromhex(mac)
-        return any(hmac.compare_digest(_digest(keyed, message), given) for keyed in self._keyed)
+        for keyed in self._keyed:  # noqa: SIM110 - a generator would cost each upload two more calls
+            if hmac.compare_digest(_digest(keyed, message), given):
+                return True
+        return False
 
 
 def _digest(keyed: hmac.HMAC, message: bytes) -> bytes:

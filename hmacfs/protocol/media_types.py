@@ -140,17 +140,23 @@ def nginx_types() -> str:
     )
 
 
-def guess(filename: str) -> str:
-    """The media type that a file name's extension stands for, ``application/octet-stream`` if it stands for none."""
-    _, dot, extension = filename.rpartition(".")
+#: The same with the charset that nearly all text is in by now: browsers would take an old single-byte one otherwise.
+_SERVED_BY_EXTENSION: Mapping[str, str] = {
+    extension: f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
+    for extension, media_type in BY_EXTENSION.items()
+}
+
+
+def guess(path: str) -> str:
+    """The media type of the extension at the path's end, ``application/octet-stream`` if it is none of the table's."""
+    _, dot, extension = path.rpartition(".")
     return BY_EXTENSION.get(extension.lower(), DEFAULT) if dot else DEFAULT
 
 
-def type_by_name(filename: str) -> str:
-    """The ``Content-Type`` of a file that came without one: its extension's, and for text the charset that nearly all
-    text is in by now. Browsers would take it for an old single-byte charset otherwise."""
-    media_type = guess(filename)
-    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
+def type_by_name(path: str) -> str:
+    """The ``Content-Type`` of a file that came without one. Example: ``"a/b.txt"`` is ``text/plain; charset=utf-8``."""
+    _, dot, extension = path.rpartition(".")
+    return _SERVED_BY_EXTENSION.get(extension.lower(), DEFAULT) if dot else DEFAULT
 
 
 def is_media_type(text: str) -> bool:

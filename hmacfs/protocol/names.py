@@ -80,6 +80,8 @@ class StoredName:
     @classmethod
     def from_text(cls, path: str) -> StoredName:
         """From Unicode text. Raises ``BadName``."""
+        if len(path) < PATH_LIMIT_BYTES and _PLAIN.fullmatch(path):
+            return cls(path)
         try:
             size = len(path.encode("utf-8"))
         except UnicodeEncodeError as error:

@@ -12,10 +12,10 @@ from hmacfs.server.metrics_endpoint import metrics_folder
 from hmacfs.server.settings import gunicorn_settings
 
 if TYPE_CHECKING:
-    import flask
+    from hmacfs.web.flask_app import Application
 
 
-def load_app() -> flask.Flask:
+def load_app() -> Application:
     """The WSGI application of this server.
 
     Imported here and not above: the master never needs Flask, and gevent's patches in the workers must come before
@@ -35,5 +35,5 @@ class GunicornApplication(BaseApplication):  # type: ignore[misc]  # gunicorn ha
         for name, value in gunicorn_settings().items():
             self.cfg.set(name, value)
 
-    def load(self) -> flask.Flask:
+    def load(self) -> Application:
         return load_app()

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from hmacfs.addresses import Network, canonical, is_in, networks_of
 from hmacfs.caching import bounded_cache
+from hmacfs.once import Once
 
 log = logging.getLogger("hmacfs.server")
 
@@ -167,7 +168,7 @@ class PeerBound:
         self._bound = bound
         self._on_refusal = on_refusal
         self._clock = clock
-        self._told: dict[bytes, float] = {}
+        self._warn_once = Once(_TOLD_PEERS, seconds=TELL_SECONDS, forgets=True)
         self._bounds_of = bounded_cache(4096)(self._find_bounds)
         #: Whether that host is a trusted proxy.
         self.is_trusted = bounded_cache(4096)(functools.partial(is_in, networks=tuple(trusted)))
@@ -186,7 +187,7 @@ class PeerBound:
         if not is_within:
             self._remove(bounds)
             self._on_refusal()
-            self._tell(peer[0], bounds[0].key)
+            self._warn(peer[0], bounds[0].key)
         return is_within
 
     def leave(self, peer: object) -> None:
@@ -207,16 +208,11 @@ class PeerBound:
             for network, shares in networks_of(canonical(host))
         )
 
-    def _tell(self, host: str, key: bytes) -> None:
-        now = self._clock()
-        if now - self._told.get(key, float("-inf")) < TELL_SECONDS:
-            return
-        if len(self._told) >= _TOLD_PEERS:
-            self._told.clear()
-        self._told[key] = now
-        log.warning(
-            "%s has %d connections open and gets no more (MaxConnectionsPerClient); if it is a proxy, name it in "
-            "TrustedProxies",
-            host,
-            self._bound,
-        )
+    def _warn(self, host: str, key: bytes) -> None:
+        if self._warn_once(key, self._clock()):
+            log.warning(
+                "%s has %d connections open and gets no more (MaxConnectionsPerClient); if it is a proxy, name it in "
+                "TrustedProxies",
+                host,
+                self._bound,
+            )

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from hmacfs.caching import bounded_cache
-from hmacfs.errors import PreconditionFailed, RangeNotSatisfiable
+from hmacfs.errors import NotFound, PreconditionFailed, RangeNotSatisfiable
 from hmacfs.net.send import FileSlice
-from hmacfs.protocol.conditions import evaluate_conditions
+from hmacfs.protocol.conditions import CHANGE_CONDITIONS, evaluate_conditions, fails_change
 from hmacfs.protocol.media_types import is_inline, type_by_name
 from hmacfs.protocol.names import StoredName
 from hmacfs.system.descriptors import close
@@ -25,8 +25,8 @@ _NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 _POLICY = "Content-Security-Policy"
 #: What is to be saved and never shown.
 _OF_ATTACHMENTS = (_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox")
-#: What is shown. Chrome makes a page around a video or sound that is opened by its own URL: a player that loads this
-#: very URL again, with styles inside. In a sandbox, or without media-src, it plays nothing.
+#: What may be shown. Chrome makes a page around a video or sound that is opened by its own URL: a player that loads
+#: this very URL again, with styles inside. In a sandbox, or without media-src, it plays nothing.
 _OF_SHOWN = (_POLICY, "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 #: nginx's internal location of the store.
 X_ACCEL_PREFIX = "/hmacfs-internal/"
@@ -56,19 +56,21 @@ class FileView:
         self._x_accel = x_accel
         self._clock = clock
 
-    def __call__(self, request: Request, *, private: bool) -> Response:
-        """The answer; ``private`` if it took a signature to get it. Raises ``NotFound``, ``PreconditionFailed``,
-        ``RangeNotSatisfiable``."""
+    def serve(self, request: Request) -> Response:
+        """The answer; caches may share it unless it took a signature to get it. Raises ``NotFound``,
+        ``PreconditionFailed``, ``RangeNotSatisfiable``."""
+        if request.is_folder:
+            raise NotFound
         name = request.name
         file = self._store.open(name)
         keep_open = False
         try:
             info = file.info
-            content_type = info.metadata.content_type or type_by_name(name.filename)
+            content_type = info.metadata.content_type or type_by_name(name.path)
             # RFC 9110 section 8.8.2.1: a time in the future (another machine's, a clock that was set) becomes now.
             modified = min(int(info.modified), int(self._clock()))
-            headers = _common_headers(info, modified, content_type, private=private)
-            if self._x_accel and request.header("X_ACCEL_OFFLOAD") != "off":
+            headers = _common_headers(info, modified, content_type, private=request.verified is not None)
+            if self._x_accel and request.environ.get("HTTP_X_ACCEL_OFFLOAD") != "off":
                 return _by_nginx(name, headers, content_type)
             chosen = evaluate_conditions(request.environ, info.etag, modified, info.size)
             if chosen.status is HTTPStatus.PRECONDITION_FAILED:
@@ -90,20 +92,28 @@ class FileView:
             if not keep_open:
                 close(file.fd)
 
-    def stat(self, name: StoredName) -> FileInfo | None:
-        """Of a stored file; ``None`` if there is none."""
-        return self._store.stat(name)
+    def check_change(self, request: Request) -> None:
+        """Judge the conditions under which a request wants to change a file. Raises ``PreconditionFailed``."""
+        environ = request.environ
+        if environ.keys().isdisjoint(CHANGE_CONDITIONS):
+            return
+        info = self._store.stat(request.name)
+        if info is None:
+            if fails_change(environ, None, 0):
+                raise PreconditionFailed(None, "There is no file that the If-Match could name.")
+        elif fails_change(environ, info.etag, int(info.modified)):
+            raise PreconditionFailed(info.etag)
 
 
 def _by_nginx(name: StoredName, headers: Headers, content_type: str) -> Response:
-    """Conditions and ranges are nginx's then."""
+    """The answer that has nginx send the file, which then judges conditions and ranges as well."""
     headers = headers + type_headers(content_type)
     headers.remove(_ACCEPT_RANGES)  # nginx says so itself
     return Response(HTTPStatus.OK, [*headers, ("X-Accel-Redirect", name.url_path(X_ACCEL_PREFIX))])
 
 
 def _common_headers(info: FileInfo, modified: int, content_type: str, *, private: bool) -> Headers:
-    """Those of 304, too: a browser takes them over into what it has stored."""
+    """The headers that a 304 has as well: a browser replaces those that it has stored by them."""
     headers = [
         ("ETag", info.etag),
         ("Last-Modified", http_date(modified)),

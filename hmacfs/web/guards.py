@@ -1,101 +1,191 @@
-"""What a request must pass before a view sees it, as decorators, in the order of docs/protocol.md, section 3."""
+"""Checks that a request must pass before its view sees it, and the decorator that puts them before a view."""
 
 from __future__ import annotations
 
 import functools
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
 
-from hmacfs.errors import BadRequest, LengthRequired, TooLarge
+from hmacfs.dialects import tus
+from hmacfs.dialects.pieces import piece_of
+from hmacfs.errors import (
+    BadRequest,
+    BadSignature,
+    BadToken,
+    LengthRequired,
+    SizeMismatch,
+    SlotMismatch,
+    TokenExpired,
+    TooLarge,
+)
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.protocol.names import MOUNT_POINT, StoredName
-from hmacfs.protocol.signing import SignedRequest, Verified, verify
-from hmacfs.web.messages import Request, Response, View
-from hmacfs.web.slot_views import signed_length
+from hmacfs.protocol.signing import Scheme, SignedRequest, Verified, schemes_in, verify
+from hmacfs.web.messages import Check, Request, Response, View
+
+#: What a request with a wrong signature, or without one, ends in.
+SIGNATURE_FAILURES = (BadSignature, BadToken, TokenExpired, SlotMismatch)
+#: What a signature that does not show an upload's progress ends in.
+NOT_ENTITLED = (*SIGNATURE_FAILURES, SizeMismatch)
 
 
 class Guards:
-    """Decorators for views. ``prefix`` is the mount point with both slashes."""
+    """The checks of names and signatures (docs/protocol.md, sections 1 and 2).
+
+    prefix: the mount point with both slashes. count_failure: called for each request whose signature fails, and may
+    raise ``RateLimited``; ``None`` if they are not counted. signed_downloads: ``RequireSignedDownloads``.
+    accept_guessed_type, accept_unsized_chunks: the settings of these names. clock: gives Unix seconds.
+    """
 
     def __init__(
         self,
         keyring: Keyring,
         *,
         prefix: str,
-        accept_guessed_type: bool,
+        count_failure: Check | None = None,
+        signed_downloads: bool = False,
+        accept_guessed_type: bool = False,
         accept_unsized_chunks: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._keyring = keyring
         self._prefix = prefix
         self._mount_point = frozenset({prefix, prefix.removesuffix("/")})
+        self._count_failure = count_failure
+        self.signed_downloads = signed_downloads
         self._accept_guessed_type = accept_guessed_type
-        self._length_of = functools.partial(signed_length, accept_unsized_chunks=accept_unsized_chunks)
+        self._accept_unsized_chunks = accept_unsized_chunks
         self._clock = clock
 
-    def named(self, view: View) -> View:
+    def checked(self, *checks: Check | None) -> Callable[[View], View]:
+        """A decorator: the request passes these checks, in this order, before the view sees it. ``None`` is a check
+        that the settings leave out. A failed signature is counted, wherever it is found."""
+        steps = tuple(check for check in checks if check is not None)
+        count_failure = self._count_failure
+
+        def decorate(view: View) -> View:
+            @functools.wraps(view)
+            def guarded(request: Request) -> Response:
+                try:
+                    for check in steps:
+                        check(request)
+                    return view(request)
+                except SIGNATURE_FAILURES:
+                    if count_failure is not None:
+                        count_failure(request)
+                    raise
+
+            return guarded
+
+        return decorate
+
+    # -- names ------------------------------------------------------------------------------------
+
+    def name(self, request: Request) -> None:
         """Sets ``request.name``. Raises ``BadName``."""
+        request.name = StoredName.from_path_info(request.environ["PATH_INFO"], self._prefix)
 
-        @functools.wraps(view)
-        def guarded(request: Request) -> Response:
-            request.name = StoredName.from_path_info(request.environ["PATH_INFO"], self._prefix)
-            request.is_folder = False
-            return view(request)
-
-        return guarded
-
-    def named_or_folder(self, view: View) -> View:
-        """Like ``named``, but the path may be the mount point's or end in a slash: ``request.is_folder`` then, and the
+    def name_or_folder(self, request: Request) -> None:
+        """Like ``name``, but the path may be the mount point's or end in a slash: ``request.is_folder`` then, and the
         name is the folder's. Whether there is such a folder is not looked up."""
+        path_info: str = request.environ["PATH_INFO"]
+        if path_info in self._mount_point:
+            request.is_folder, request.name = True, MOUNT_POINT
+            return
+        if path_info.endswith("/") and not path_info.endswith("//"):
+            request.is_folder, path_info = True, path_info[:-1]
+        request.name = StoredName.from_path_info(path_info, self._prefix)
 
-        @functools.wraps(view)
-        def guarded(request: Request) -> Response:
-            path_info: str = request.environ["PATH_INFO"]
-            if path_info in self._mount_point:
-                request.is_folder, request.name = True, MOUNT_POINT
-                return view(request)
-            request.is_folder = path_info.endswith("/") and not path_info.endswith("//")
-            request.name = StoredName.from_path_info(
-                path_info.removesuffix("/") if request.is_folder else path_info, self._prefix
-            )
-            return view(request)
+    # -- signatures -------------------------------------------------------------------------------
 
-        return guarded
+    def upload_signature(self, request: Request) -> None:
+        """Demands a valid signature over the length of the file, of which a PUT may carry a piece. Sets
+        ``request.piece`` and ``request.verified``.
 
-    def signed(self, view: View) -> View:
-        """Demands a valid signature over the file's length and sets ``request.verified``. A malformed length counts
-        only after that: see ``verify_length``."""
-
-        @functools.wraps(view)
-        def guarded(request: Request) -> Response:
-            request.verified = self.verify_length(self._length_of, request)
-            return view(request)
-
-        return guarded
-
-    def verify_length(
-        self,
-        length_of: Callable[[Request], int | None],
-        request: Request,
-        *,
-        content_type: str | None = None,
-        other_types: Sequence[str] | None = None,
-        method: str | None = None,
-    ) -> Verified:
-        """``verify`` over the length that the request declares. If ``length_of`` refuses that, who has no signature
-        that could hold hears of the signature alone. Raises what the two raise."""
-        problem: BadRequest | TooLarge | None = None
+        A malformed piece is refused only after the signature, where that can be judged without its length. A numbered
+        chunk that does not tell the whole file's length has a signature over its own, which is good for every chunk of
+        that length: then nothing that was signed bounds the file. ``AcceptUnsizedChunks`` allows it.
+        Raises ``BadRequest``, ``TooLarge``, and what ``verify`` raises.
+        """
         try:
-            length = length_of(request)
-        except (BadRequest, TooLarge) as error:
-            length, problem = None, error
+            request.piece = piece = piece_of(request.environ)
+            if piece is None or (piece.total is None and self._accept_unsized_chunks):
+                length = request.length
+            elif piece.total is None:
+                raise BadRequest("X-File-Size is missing: the signature covers the whole file's size.")
+            else:
+                length = piece.total
+        except (BadRequest, TooLarge) as problem:
+            self._refuse_after_signature(request, problem)
+        else:
+            request.verified = self.verify(request, length)
+
+    def creation_signature(self, request: Request) -> None:
+        """The same for a POST that creates a tus upload: the slot's URL was signed for PUT, whichever dialect uses it.
+        Sets ``request.verified``. Raises ``BadRequest``, ``TooLarge``, and what ``verify`` raises."""
+        first, *others = tus.signable_types(request.environ)
+        as_if: dict[str, Any] = {"method": "PUT", "content_type": first, "other_types": others}
         try:
-            verified = self.verify(request, length, content_type=content_type, other_types=other_types, method=method)
+            length = tus.upload_length(request.environ)
+        except (BadRequest, TooLarge) as problem:
+            self._refuse_after_signature(request, problem, **as_if)
+        try:
+            request.verified = self.verify(request, length, **as_if)
         except LengthRequired:
-            raise problem or LengthRequired from None
-        if problem is not None:
-            raise problem
-        return verified
+            raise BadRequest("This signature covers the file's length: send Upload-Length.") from None
+
+    def _refuse_after_signature(self, request: Request, problem: BadRequest | TooLarge, **as_if: Any) -> NoReturn:
+        """Raise ``problem``, unless the request has no signature that could hold: then that is what it is refused for.
+        as_if: as for ``verify``."""
+        with suppress(LengthRequired):
+            self.verify(request, None, **as_if)
+        raise problem from None
+
+    def download_signature(self, request: Request) -> None:
+        """Checks a v3 signature where a GET carries one, and demands it where downloads have to be signed. Sets
+        ``request.verified``. Raises ``BadRequest``, ``BadSignature``.
+
+        The other schemes sign uploads and say nothing here: people paste their slot's URL, and a cache-buster may be
+        called "v" too.
+        """
+        query = request.environ.get("QUERY_STRING")
+        if query and Scheme.V3 in schemes_in(query):
+            request.verified = self.verify(request, None)
+        elif self.signed_downloads:
+            raise BadSignature
+
+    def probe_signature(self, request: Request) -> bool:
+        """The same for HEAD, which may carry an upload's signature too, to ask how far that is: true then, and the file
+        itself must not be told of if downloads have to be signed."""
+        if Scheme.V3 not in schemes_in(request.environ.get("QUERY_STRING", "")):
+            return False
+        try:
+            request.verified = self.verify(request, None)
+        except BadSignature:
+            request.verified = self.verify(request, None, method="PUT")
+            return True
+        return False
+
+    def may_be_signed(self, request: Request) -> bool:
+        """Whether the request's signature could be that of an upload of this path: if it covers a length, only the
+        upload's record tells which."""
+        try:
+            self.verify(request, None, method="PUT")
+        except LengthRequired:
+            return True
+        except NOT_ENTITLED:
+            return False
+        return False  # v3, which ``probe_signature`` has judged
+
+    def is_signed(self, request: Request, length: int, content_type: str | None) -> bool:
+        """Whether the request has the signature of an upload of this path, length and type."""
+        try:
+            self.verify(request, length, content_type=content_type, method="PUT")
+        except NOT_ENTITLED:
+            return False
+        return True
 
     def verify(
         self,
@@ -106,14 +196,18 @@ class Guards:
         other_types: Sequence[str] | None = None,
         method: str | None = None,
     ) -> Verified:
-        """Check the request's signature, which must cover ``length`` bytes; as if it had the type and method given. A
-        signature over the type may be over one of ``other_types`` too: see ``SignedRequest``."""
+        """The request's signature, which must cover ``length`` bytes; as if it had the type and method given.
+
+        A signature over the type may be over one of ``other_types`` too: see ``SignedRequest``. Raises what
+        ``signing.verify`` raises.
+        """
         environ = request.environ
+        path = request.name.path
         return verify(
             SignedRequest(
                 method=method or request.method,
-                url_path=self._prefix + request.name.path,
-                path=request.name.path,
+                url_path=self._prefix + path,
+                path=path,
                 length=length,
                 content_type=content_type or request.content_type,
                 query=environ.get("QUERY_STRING", ""),

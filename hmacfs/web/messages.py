@@ -1,4 +1,4 @@
-"""A request and its answer, as the views see them: thin, lazy, and the same with and without Flask's dispatch."""
+"""A request and its answer, as the views see them: the same with and without Flask's dispatch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -14,9 +14,11 @@ from urllib.parse import quote
 from hmacfs.cut import FIELD_LIMIT, cut_escaped
 from hmacfs.net.body import Body, body_of
 from hmacfs.net.send import FileSlice
+from hmacfs.protocol.methods import METHODS
 from hmacfs.protocol.names import RESERVED_FOLDER
 
 if TYPE_CHECKING:
+    from hmacfs.dialects.pieces import Piece
     from hmacfs.protocol.names import StoredName
     from hmacfs.protocol.signing import Verified
 
@@ -26,8 +28,8 @@ Headers = list[tuple[str, str]]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 #: Where unfinished tus uploads are below the mount point: no stored file's name begins with the reserved folder.
-#: Whoever knows the token behind it may write the upload; so much of it tells uploads apart in a log.
 TUS_PATH = f"{RESERVED_FOLDER}/tus/"
+#: The token that follows is the right to write the upload; so much of it tells uploads apart in a log.
 _TOKEN_SHOWN = 8
 
 #: Hex digits of a request's id: 128 random bits, so that no two are alike, whichever processes made them.
@@ -35,7 +37,7 @@ _ID_DIGITS = 32
 #: How many ids one system call makes.
 _IDS_AT_ONCE = 256
 _ids: list[str] = []
-# A child with its parent's ids would give them out a second time.
+# A child with its parent's ids would use them a second time.
 os.register_at_fork(after_in_child=_ids.clear)
 
 
@@ -50,17 +52,28 @@ def new_request_id() -> str:
 
 
 class Request:
-    """One request. ``name`` and ``verified`` are set by the guards that a view is decorated with, ``rate_headers`` by
-    its rate limits: the answer gets them, whatever it is."""
+    """One request, parsed as far as every view needs it; the rest stays in the WSGI ``environ``.
+
+    What the checks before a view find out is noted here, each by one of them:
+
+    name: the file's (see ``is_folder`` for a folder's). piece: which part of the file a PUT carries, ``None`` for a
+    whole one. verified: the signature that holds. file_type: the type to keep with the file. rate_headers: what the
+    answer tells of a rate limit, whatever the answer is.
+    """
 
     __slots__ = (
         "_body",
         "_read_timeout",
+        "allowed",
         "client",
+        "content_type",
         "environ",
+        "file_type",
         "is_folder",
+        "length",
         "method",
         "name",
+        "piece",
         "rate_headers",
         "request_id",
         "started",
@@ -68,17 +81,27 @@ class Request:
     )
 
     name: StoredName
-    is_folder: bool
-    verified: Verified | None
 
-    def __init__(self, environ: dict[str, Any], client: str, read_timeout: float) -> None:
+    def __init__(
+        self, environ: dict[str, Any], client: str, read_timeout: float, allowed: Sequence[str] = METHODS
+    ) -> None:
+        """allowed: the methods that the path has."""
         self.started = time.monotonic()
         self.environ = environ
         self.method: str = environ["REQUEST_METHOD"]
         self.client = client
+        self.allowed = allowed
         self._read_timeout = read_timeout
         self._body: Body | None = None
-        self.verified = None
+        declared = environ.get("CONTENT_LENGTH")
+        #: The declared length of the body in bytes, ``None`` without one.
+        self.length = int(declared) if declared and declared.isascii() and declared.isdigit() else None
+        #: The Content-Type as sent, ``None`` without one.
+        self.content_type: str | None = environ.get("CONTENT_TYPE") or None
+        self.is_folder = False
+        self.piece: Piece | None = None
+        self.verified: Verified | None = None
+        self.file_type: str | None = None
         self.rate_headers: Headers | None = None
         given = environ.get("HTTP_X_REQUEST_ID")
         self.request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
@@ -87,17 +110,6 @@ class Request:
         """A request header by its name in the environ's spelling without prefix (``RANGE``, ``IF_NONE_MATCH``)."""
         value: str | None = self.environ.get(f"HTTP_{name}")
         return value
-
-    @property
-    def content_type(self) -> str | None:
-        """The Content-Type as sent; ``None`` if there is none."""
-        return self.environ.get("CONTENT_TYPE") or None
-
-    @property
-    def length(self) -> int | None:
-        """The declared length of the body in bytes, ``None`` without one."""
-        declared = self.environ.get("CONTENT_LENGTH", "")
-        return int(declared) if declared.isascii() and declared.isdigit() else None
 
     @property
     def is_chunked(self) -> bool:
@@ -117,19 +129,18 @@ class Request:
         """Bytes of the body that were read."""
         return self._body.received if self._body is not None else 0
 
-    def elapsed(self) -> float:
-        """Seconds since the request's head was there."""
-        return time.monotonic() - self.started
-
     @property
     def log_path(self) -> str:
         """The path as it was sent, in printable ASCII, without what gives rights: the query, and the greater part of an
-        unfinished upload's token. One that is very long is cut: see ``cut``."""
+        unfinished upload's token. A very long one is cut: see ``cut``.
+
+        Example: ``/upload/.hmacfs/tus/01234567...``.
+        """
         raw: str | None = self.environ.get("RAW_URI")
         before, reserved, token = self.environ.get("PATH_INFO", "").partition(TUS_PATH)
         if reserved:
             path, safe = f"{before}{reserved}{token[:_TOKEN_SHOWN]}...", "/."
-        elif (at := before.lower().find(RESERVED_FOLDER)) >= 0:  # misspelt, with a token behind it all the same
+        elif (at := before.lower().find(RESERVED_FOLDER)) >= 0:  # misspelt, and a token may follow all the same
             path, safe = f"{before[: at + len(RESERVED_FOLDER)]}...", "/."
         elif raw:
             path, safe = raw.partition("?")[0], "/%!$&'()*+,;=:@-._~"
@@ -149,8 +160,8 @@ class Status(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class Response:
-    """An answer. ``reason`` is the word of a refusal or failure (see ``errors``), empty for success; ``stored`` says
-    that the request made a file visible."""
+    """An answer. reason: the word of a refusal or failure (see ``errors``), empty for success; stored: whether the
+    request made a file visible."""
 
     status: HTTPStatus | Status
     headers: Headers
@@ -160,3 +171,6 @@ class Response:
 
 
 View = Callable[[Request], Response]
+#: A check that comes before a view: it raises what the request is refused for, and may note on the request what it
+#: found out.
+Check = Callable[[Request], None]

@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from hmacfs import errors
 from hmacfs.dialects import tus
+from hmacfs.protocol.methods import allow
 from hmacfs.web.messages import Headers, Response, Status
 
 #: RFC 9457 asks for a URI; a relative one would depend on the request's path.
@@ -19,6 +20,7 @@ CHECKSUM_MISMATCH = Status(460, "Checksum Mismatch")
 _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.BadName: HTTPStatus.BAD_REQUEST,
     errors.BadRequest: HTTPStatus.BAD_REQUEST,
+    errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
     errors.BadCoding: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.IsForm: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.DigestMismatch: HTTPStatus.BAD_REQUEST,
@@ -72,6 +74,8 @@ def status_of(error: errors.HmacfsError) -> HTTPStatus | Status:
 
 
 def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
+    if isinstance(error, errors.MethodNotAllowed):
+        yield allow(error.allowed)
     if isinstance(error, errors.BadToken):
         yield "WWW-Authenticate", "Bearer"
     if isinstance(error, _PASSING):

@@ -2,36 +2,29 @@
 
 A client is an IPv4 address or an IPv6 /64. Three things are counted: uploads that begin (a whole file, or the first
 piece of one; the others belong to an upload that was counted), downloads (GET), and requests whose signature fails. The
-first two come after the signature: what is not signed must not use up what others at the same address have a right to.
+first two are counted after the signature was checked: unsigned requests must not use up the share of other clients at
+the same address.
 
-The last limit changes only what a failing request is told. A valid signature passes however many wrong ones come from
-the same address: whoever shares it, behind a NAT, can be kept out by nobody. There is nothing to gain by refusing
-earlier, since a check costs less than a refusal and no number of tries finds a MAC of 256 bits.
+The last limit changes only the answer to a failing request. A valid signature passes however many wrong ones came from
+the same address: nobody can lock out the others who share it through a NAT. Refusing earlier would gain nothing, since
+a check costs less than a refusal and no number of tries finds a MAC of 256 bits.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import cast
-
-import flask
-from flask_limiter import Limiter
 
 from hmacfs.addresses import Network, is_in, network_of
 from hmacfs.caching import bounded_cache
 from hmacfs.config import RequestRate
-from hmacfs.dialects.content_range import RangePiece
-from hmacfs.errors import BadSignature, BadToken, RateLimited, SlotMismatch, TokenExpired
-from hmacfs.rates.failover import FailoverCounter
-from hmacfs.rates.limiting import STORAGE_URI, STRATEGY, WindowRateLimiter
+from hmacfs.errors import RateLimited
+from hmacfs.once import Once
+from hmacfs.rates.limiting import WindowRateLimiter
 from hmacfs.rates.window import Window
-from hmacfs.web.client_address import ClientAddress
-from hmacfs.web.messages import Headers, Request, Response, View
-from hmacfs.web.slot_views import piece_of
+from hmacfs.web.messages import Check, Headers, Request
 
 log = logging.getLogger("hmacfs.web")
 
@@ -42,109 +35,55 @@ _SENTENCES = {
     DOWNLOAD: "Too many downloads.",
     SIGNATURE: "Too many wrong signatures.",
 }
-_SIGNATURE_FAILURES = (BadSignature, BadToken, TokenExpired, SlotMismatch)
 
 #: Clients whose keys are remembered in each process.
 _CLIENTS = 4096
 
 
-def rate_limiter(app: flask.Flask, counter: FailoverCounter, clients: ClientAddress) -> WindowRateLimiter:
-    """The strategy of flask-limiter, which counts in ``counter``.
-
-    The decorators below ask it themselves: flask-limiter's own check of each request would be the dearest part of a
-    small one (a third of the requests per second), and runs for those only that Flask dispatches.
-    """
-    limiter = Limiter(
-        lambda: network_of(clients(flask.request.environ)),
-        app=app,
-        storage_uri=STORAGE_URI,
-        storage_options={"counter": counter},  # type: ignore[dict-item]  # passed on to SwitchStorage
-        strategy=STRATEGY,
-    )
-    return cast("WindowRateLimiter", limiter.limiter)
-
-
 class RateLimits:
-    """Decorators for views. A limit that is not set costs nothing: its decorator returns the view itself.
+    """The limits as checks that come before a view; ``None`` for one that is not set.
 
     rates: those of each kind, the shortest first; none for no limit. exempt: networks without limits.
+    downloads, signatures: count a request and have its answer tell how many are left; they raise ``RateLimited``.
     """
 
     def __init__(
         self, limiter: WindowRateLimiter, rates: Mapping[str, Sequence[RequestRate]], exempt: Sequence[Network]
     ) -> None:
-        who = RateLimitKey(exempt)
-        self._limits = {kind: RateLimit(kind, several, limiter, who) for kind, several in rates.items() if several}
+        key = RateLimitKey(exempt)
+        counts = {kind: RateLimit(kind, several, limiter, key).count for kind, several in rates.items() if several}
+        self.downloads: Check | None = counts.get(DOWNLOAD)
+        self.signatures: Check | None = counts.get(SIGNATURE)
+        self._count_upload: Check | None = counts.get(UPLOAD)
 
-    def uploads(self, view: View) -> View:
-        """Counts the requests that begin an upload. Raises ``RateLimited``."""
-        limit = self._limits.get(UPLOAD)
-        if limit is None:
-            return view
+    @property
+    def uploads(self) -> Check | None:
+        """Counts the requests that begin an upload: whole files, first pieces and creations. Raises ``RateLimited``."""
+        count = self._count_upload
+        if count is None:
+            return None
 
-        @functools.wraps(view)
-        def guarded(request: Request) -> Response:
-            if begins_upload(request):
-                limit.count(request)
-            return view(request)
+        def check(request: Request) -> None:
+            if request.piece is None or request.piece.begins_file:
+                count(request)
 
-        return guarded
-
-    def downloads(self, view: View) -> View:
-        """Counts GET. Raises ``RateLimited``."""
-        limit = self._limits.get(DOWNLOAD)
-        if limit is None:
-            return view
-
-        @functools.wraps(view)
-        def guarded(request: Request) -> Response:
-            if request.method == "GET":
-                limit.count(request)
-            return view(request)
-
-        return guarded
-
-    def signatures(self, view: View) -> View:
-        """Counts the requests that end in a failed signature; beyond the limit that becomes ``RateLimited``."""
-        limit = self._limits.get(SIGNATURE)
-        if limit is None:
-            return view
-
-        @functools.wraps(view)
-        def guarded(request: Request) -> Response:
-            try:
-                return view(request)
-            except _SIGNATURE_FAILURES:
-                limit.count(request)
-                raise
-
-        return guarded
-
-
-def begins_upload(request: Request) -> bool:
-    """Whether an upload starts with this PUT or POST. Raises ``BadRequest``."""
-    if request.method != "PUT":
-        return True
-    piece = piece_of(request.environ)
-    if piece is None:
-        return True
-    return piece.first == 0 if isinstance(piece, RangePiece) else piece.number == 1
+        return check
 
 
 class RateLimitKey:
-    """Says whose requests are counted together. limit: what for, in the words of a warning."""
+    """Says under which key a client's requests are counted. limit: its name in a warning."""
 
     def __init__(self, exempt: Sequence[Network], limit: str = "rate limit") -> None:
         self._limit = limit
         self._exempt = tuple(exempt)
-        self._has_warned = False
+        self._warn_once = Once()
 
     def __call__(self, client: str) -> str | None:
-        """``None``: no limit applies. That is so, too, where a proxy (or a peer on a Unix socket: it is one) names no
-        client: one count for all that it speaks for would lock them all out together."""
+        """The network that is counted; ``None`` if no limit applies. None does, either, where a proxy (or a peer on a
+        Unix socket, which counts as one) names no client: one count for all its clients would lock them out together.
+        """
         if not client:
-            if not self._has_warned:
-                self._has_warned = True
+            if self._warn_once():
                 log.warning(
                     "no %s applies to clients that the proxy does not name in X-Forwarded-For or Forwarded", self._limit
                 )

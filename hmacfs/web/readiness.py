@@ -10,24 +10,25 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from hmacfs.errors import HmacfsError, StorageFailed
-from hmacfs.web.dispatch import RequestHandler, TransferBlueprint
 from hmacfs.web.messages import Request, Response
+from hmacfs.web.routes import Covers, Route
 
 log = logging.getLogger("hmacfs.web")
 
 _HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
 
-#: The routes that monitors ask.
+#: The routes of monitors.
 PROBES = ("/healthz", "/readyz")
 WELCOME = "/"
-#: What keeps the server from serving is logged when it changes, and again after so long.
+#: A reason why the server cannot serve is logged when it changes, and again after so long.
 REMINDER_SECONDS = 60.0
-#: How long what was found counts: a flood of questions costs the disk and the session store one look in that time.
+#: How long a result counts: a flood of requests costs the disk and the session store one look in that time.
 LOOK_SECONDS = 1.0
 
 
 class Readiness:
-    """What ``readyz`` looks at: named checks, each of which raises ``HmacfsError`` if its part cannot serve."""
+    """Judges whether this process can serve. checks: by name, each raises ``HmacfsError`` if its part cannot serve;
+    clock: ``time.monotonic`` or its like. is_draining: the server is stopping."""
 
     def __init__(
         self, checks: Sequence[tuple[str, Callable[[], None]]], clock: Callable[[], float] = time.monotonic
@@ -43,8 +44,8 @@ class Readiness:
         self.is_running: Callable[[], bool] = lambda: True
 
     def reasons(self) -> list[str]:
-        """Why this process should get no requests now; empty if it can serve. As it was less than ``LOOK_SECONDS`` ago;
-        who comes while another one looks waits for what that finds, however long it takes."""
+        """Why this process should get no requests now; empty if it can serve. The state of less than ``LOOK_SECONDS``
+        ago; a call while another one looks waits for that one's result, however long it takes."""
         looks = self._looks
         if not self._is_recent():
             with self._looking:
@@ -85,20 +86,9 @@ def _with_cause(error: HmacfsError) -> str:
     return f"{sentence}: {error.__cause__}" if error.__cause__ is not None else sentence
 
 
-def health(handler: RequestHandler, state: Readiness) -> TransferBlueprint:
-    """The blueprint of ``/healthz`` and ``/readyz``, and of ``/``, where people look who wonder what this is."""
-    blueprint = TransferBlueprint("health", __name__, handler)
+def probe_routes(state: Readiness) -> list[Route]:
+    """``/healthz`` and ``/readyz`` for monitors, and ``/`` for people who look what this server is."""
 
-    @blueprint.transfer(WELCOME, "GET", "HEAD")
-    def welcome(_: Request) -> Response:
-        text = "This is an HMAC file server: it takes files at signed URLs and gives them out again.\n"
-        return Response(HTTPStatus.OK, [*_HEADERS], text.encode())
-
-    @blueprint.transfer(PROBES[0], "GET", "HEAD")
-    def healthz(_: Request) -> Response:
-        return Response(HTTPStatus.OK, [*_HEADERS], b"ok\n")
-
-    @blueprint.transfer(PROBES[1], "GET", "HEAD")
     def readyz(_: Request) -> Response:
         reasons = state.reasons()
         if not reasons:
@@ -106,4 +96,16 @@ def health(handler: RequestHandler, state: Readiness) -> TransferBlueprint:
         text = "".join(f"{reason}\n" for reason in reasons)
         return Response(HTTPStatus.SERVICE_UNAVAILABLE, [*_HEADERS], text.encode(), reason="not-ready")
 
-    return blueprint
+    return [
+        Route(path, Covers.ITSELF, ("GET", "HEAD"), view, path)
+        for path, view in zip((WELCOME, *PROBES), (welcome, healthz, readyz), strict=True)
+    ]
+
+
+def welcome(_: Request) -> Response:
+    text = "This is an HMAC file server: it takes files at signed URLs and gives them out again.\n"
+    return Response(HTTPStatus.OK, [*_HEADERS], text.encode())
+
+
+def healthz(_: Request) -> Response:
+    return Response(HTTPStatus.OK, [*_HEADERS], b"ok\n")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TypedDict
 
 from hmacfs.dialects.content_range import NAME as RANGE
-from hmacfs.dialects.content_range import RangePiece, range_piece
+from hmacfs.dialects.content_range import RangePiece
 from hmacfs.dialects.numbered import NAME as NUMBERED
-from hmacfs.dialects.numbered import NumberedChunk, numbered_chunk
+from hmacfs.dialects.numbered import NumberedChunk
+from hmacfs.dialects.pieces import Piece
 from hmacfs.errors import BadRequest, LengthRequired, OffsetMismatch, SessionConflict, SessionUnknown
-from hmacfs.protocol.digests import Digests, digests_of_body, digests_of_file
+from hmacfs.protocol.digests import claims_of_piece
 from hmacfs.protocol.signing import Scheme
 from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.progress import Progress
@@ -23,30 +23,6 @@ from hmacfs.web.locations import Locations
 from hmacfs.web.messages import Headers, Request, Response
 from hmacfs.web.owners import owner_of
 
-Piece = RangePiece | NumberedChunk
-
-
-def piece_of(environ: Mapping[str, str]) -> Piece | None:
-    """What part of a file a PUT carries; ``None`` if it carries a whole one. Raises ``BadRequest``."""
-    by_range, by_number = range_piece(environ), numbered_chunk(environ)
-    if by_range is not None and by_number is not None:
-        raise BadRequest("Content-Range and X-Chunk-ID are two ways to say the same: use one.")
-    return by_range or by_number
-
-
-def signed_length(request: Request, *, accept_unsized_chunks: bool) -> int | None:
-    """The length that a PUT's signature covers: the whole file's where it comes in pieces. Raises ``BadRequest``.
-
-    A numbered chunk that does not tell the whole file's length has a signature over its own, which is good for every
-    chunk of that length: then nothing that was signed bounds the file. ``accept_unsized_chunks`` allows it.
-    """
-    piece = piece_of(request.environ)
-    if piece is None:
-        return request.length
-    if piece.total is None and not accept_unsized_chunks:
-        raise BadRequest("X-File-Size is missing: the signature covers the whole file's size.")
-    return request.length if piece.total is None else piece.total
-
 
 class SlotViews:
     """Views of uploads in pieces."""
@@ -55,35 +31,33 @@ class SlotViews:
         self._uploads = uploads
         self._locations = locations
 
-    def put(self, request: Request, piece: Piece, content_type: str | None) -> Response:
-        """Store a piece. The signature was checked."""
+    def put(self, request: Request, piece: Piece) -> Response:
+        """Store a piece."""
         if request.length is None:
             raise LengthRequired
         if isinstance(piece, RangePiece):
-            return self._put_range(request, piece, content_type)
-        return self._put_chunk(request, piece, content_type)
+            return self._put_range(request, piece)
+        return self._put_chunk(request, piece)
 
-    def _put_range(self, request: Request, piece: RangePiece, content_type: str | None) -> Response:
-        claims = _claims(request)
-        session = self._session(request, RANGE)
-        if session is None:
-            begins = piece.first == 0
-            session = self._create(request, piece.total, content_type, RANGE, begins=begins)
+    def _put_range(self, request: Request, piece: RangePiece) -> Response:
+        claims = claims_of_piece(request.environ)
+        session = self._session(request, RANGE) or self._create(request, piece, RANGE)
         if session.length != piece.total:
             raise SessionConflict
         if session.state is State.FINISHED and piece.end == piece.total:
             return self._stored_before(request, session)
-        progress = self._uploads.append(session, piece.first, request.body, request.length, **claims)
+        progress = self._uploads.append(
+            session, piece.first, request.body, request.length, digest=claims.piece, file_digest=claims.file
+        )
         return self._answer(request, progress)
 
-    def _put_chunk(self, request: Request, chunk: NumberedChunk, content_type: str | None) -> Response:
+    def _put_chunk(self, request: Request, chunk: NumberedChunk) -> Response:
         if chunk.total is None and request.verified is not None and request.verified.scheme is Scheme.BEARER:
             raise BadRequest("X-File-Size is missing: a bearer token is good for one file of its size.")
-        claims = _claims(request)
+        claims = claims_of_piece(request.environ)
         session = self._session(request, NUMBERED)
         if session is None:
-            begins = chunk.number == 1
-            session = self._create(request, chunk.total, content_type, NUMBERED, begins=begins, count=chunk.chunks)
+            session = self._create(request, chunk, NUMBERED, count=chunk.chunks)
         elif session.state is State.OPEN:
             session = self._uploads.up_to_date(session, session.next_chunk_at)
         boundary = session.next_chunk_at
@@ -106,14 +80,18 @@ class SlotViews:
             is_last=chunk.is_last,
             after=after,
             restart=True,
-            **claims,
+            digest=claims.piece,
+            file_digest=claims.file,
         )
         return self._answer(request, progress)
 
     def _session(self, request: Request, dialect: str) -> Session | None:
-        """The slot's session, which is open or has become the file that is stored there now; the one of
-        ``X-Session-Token`` if that is given. Raises ``SessionUnknown`` if that belongs to another slot, or nothing is
-        left of it, and ``SessionConflict`` if the session is of another dialect."""
+        """The session of ``X-Session-Token``, else the slot's; it is open, or has become the file that is stored there
+        now. ``None`` if the slot has none.
+
+        Raises ``SessionUnknown`` if the token is another slot's, or that of an upload whose file is gone, and
+        ``SessionConflict`` if the session is of another dialect.
+        """
         token = request.header("X_SESSION_TOKEN")
         if token is None:
             session = self._uploads.find(request.name)
@@ -128,26 +106,17 @@ class SlotViews:
         _check_dialect(session, dialect)
         return session
 
-    def _create(
-        self,
-        request: Request,
-        length: int | None,
-        content_type: str | None,
-        dialect: str,
-        *,
-        begins: bool,
-        count: int = 0,
-    ) -> Session:
-        """A new session for a piece that ``begins`` the file; any other has nothing to go on from. Raises
-        ``OffsetMismatch``, ``NameTaken``, and ``SessionConflict`` if another dialect was faster. ``count``: chunks."""
-        if not begins:
+    def _create(self, request: Request, piece: Piece, dialect: str, *, count: int = 0) -> Session:
+        """A new session for the first piece of a file; any other has nothing to go on from. Raises ``OffsetMismatch``,
+        ``NameTaken``, and ``SessionConflict`` if another dialect was faster. count: how many chunks there will be."""
+        if not piece.begins_file:
             self._uploads.check_name(request.name)
             raise OffsetMismatch(0)
         session = self._uploads.create(
             Plan(
                 request.name,
-                length,
-                content_type,
+                piece.total,
+                request.file_type,
                 owner_of(request),
                 by_slot=True,
                 dialect=dialect,
@@ -165,7 +134,7 @@ class SlotViews:
         return Response(HTTPStatus.CREATED, headers, stored=True)
 
     def _stored_before(self, request: Request, session: Session) -> Response:
-        """To a piece of an upload that is complete: its client has not heard so."""
+        """The answer to a piece of an upload that is complete: the answer that said so was lost."""
         headers = self._progress_headers(session, session.length or 0)
         headers.append(("Location", self._locations.of_file(request.name)))
         if session.etag:
@@ -177,8 +146,8 @@ class SlotViews:
         return [("Upload-Offset", str(offset)), *([("X-Session-Token", token)] if token is not None else [])]
 
     def unfinished(self, request: Request, may_know: Callable[[Session], bool]) -> Session | None:
-        """The open session of a slot that is probed with HEAD; ``None`` if there is none that can go on, or none that
-        the client ``may_know`` of. Raises ``SessionExpired``."""
+        """The open session of a slot that is probed with HEAD; ``None`` if there is none that can go on, or if
+        ``may_know`` says that the client has no right to know of it. Raises ``SessionExpired``."""
         session = self._uploads.find(request.name, may_know)
         return None if session is not None and self._uploads.has_lost(session) else session
 
@@ -192,7 +161,7 @@ class SlotViews:
         progress = self._uploads.progress(session)
         offset = progress.offset
         if session.dialect == NUMBERED and not progress.is_finished:
-            # What arrived of a chunk that is not complete is sent anew: the client goes on at the chunk's beginning.
+            # What arrived of a chunk that is not complete is sent again: the client goes on at the chunk's beginning.
             offset = self._uploads.up_to_date(session, session.next_chunk_at).next_chunk_at
         headers = [*self._progress_headers(session, offset), ("Cache-Control", "no-store")]
         if session.length is not None:
@@ -200,19 +169,12 @@ class SlotViews:
         return Response(HTTPStatus.OK, headers)
 
 
-class _Claims(TypedDict):
-    digest: Digests | None
-    file_digest: Digests | None
-
-
-def _claims(request: Request) -> _Claims:
-    """What the request claims of its piece, and of the whole file. Raises ``BadRequest``."""
-    return {"digest": digests_of_body(request.environ), "file_digest": digests_of_file(request.environ)}
-
-
 def _check_dialect(session: Session, dialect: str) -> None:
-    """What one dialect has acknowledged would be news to the other: a chunk that is not complete is sent anew, and a
-    range lies between no chunks. Raises ``SessionConflict``, without an offset, at which this piece would not fit."""
+    """An upload goes on in the dialect that it was begun in: numbered chunks are acknowledged whole and sent again
+    otherwise, ranges byte by byte, so neither could go on where the other has stopped.
+
+    Raises ``SessionConflict``, without an offset: this piece would fit at none.
+    """
     if session.dialect != dialect:
         raise SessionConflict(
             "This upload was begun with Content-Range: go on with that."

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from hmacfs.dialects import tus
 from hmacfs.errors import (
-    BadRequest,
     ChecksumMismatch,
     HmacfsError,
+    IsForm,
     LengthRequired,
+    MethodNotAllowed,
     NameTaken,
     NotFound,
+    PreconditionFailed,
     SessionUnknown,
     UploadUnfinished,
     WriterBusy,
 )
-from hmacfs.protocol.digests import Claim, digests_of_body, digests_of_file
-from hmacfs.protocol.media_types import DEFAULT
+from hmacfs.protocol.digests import Claim, claims_of_piece
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.progress import Progress
@@ -25,7 +27,7 @@ from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.session import Session
 from hmacfs.uploads.tokens import key_of
 from hmacfs.web.locations import Locations
-from hmacfs.web.messages import TUS_PATH, Headers, Request, Response
+from hmacfs.web.messages import TUS_PATH, Headers, Request, Response, View
 from hmacfs.web.owners import owner_of
 from hmacfs.web.unproven import UnprovenLookups
 
@@ -42,19 +44,25 @@ class TusViews:
     ) -> None:
         self._uploads = uploads
         self._unproven = unproven
-        self._prefix = prefix
+        self._path = prefix + TUS_PATH
         self._locations = locations
 
-    def create(self, request: Request, length: int | None, content_type: str | None) -> Response:
-        """POST on the slot URL. The signature was checked; without a ``length`` it covers none."""
+    def create(self, request: Request) -> Response:
+        """POST on the slot URL."""
         has_body = request.is_chunked or bool(request.length)
         if has_body:
             tus.check_piece_type(request.environ)
-        tus.metadata(request.environ)
-        given = request.header("UPLOAD_METADATA") or ""
-        owner = owner_of(request)
+        length = tus.upload_length(request.environ)
         session = self._uploads.create(
-            Plan(request.name, length, content_type, owner, by_slot=False, dialect=tus.NAME, metadata=given)
+            Plan(
+                request.name,
+                length,
+                request.file_type,
+                owner_of(request),
+                by_slot=False,
+                dialect=tus.NAME,
+                metadata=request.header("UPLOAD_METADATA") or "",
+            )
         )
         token = self._uploads.token_of(session)
         assert token is not None  # it was made with this server's secret just now
@@ -71,6 +79,7 @@ class TusViews:
         )
 
     def head(self, request: Request) -> Response:
+        """How far the upload is."""
         tus.check_version(request.environ)
         session = self._session(request)
         progress = self._uploads.progress(session)
@@ -81,22 +90,47 @@ class TusViews:
             headers.append(("Upload-Metadata", session.metadata))
         return Response(HTTPStatus.OK, headers)
 
+    def head_or(self, head_file: View) -> View:
+        """The view of HEAD: how far the upload is; to a client that does not speak tus, ``head_file`` of the file that
+        it has become."""
+
+        def head(request: Request) -> Response:
+            if "HTTP_TUS_RESUMABLE" in request.environ:
+                return self.head(request)
+            try:
+                return head_file(request)
+            except UploadUnfinished:
+                return self.head(request)
+
+        return head
+
+    def by_override(self, views: Mapping[str, View]) -> View:
+        """The view of POST: for clients that can send no other method, and name theirs in a header. It raises
+        ``MethodNotAllowed`` for any that is not one of ``views``."""
+
+        def post(request: Request) -> Response:
+            view = views.get(request.header("X_HTTP_METHOD_OVERRIDE") or "")
+            if view is None:
+                raise MethodNotAllowed(request.allowed)
+            return view(request)
+
+        return post
+
     def patch(self, request: Request) -> Response:
-        tus.check_version(request.environ)
-        tus.check_piece_type(request.environ)
+        """The piece is one by its type, and of our version: see ``check_is_piece``."""
         session = self._session(request)
         length = tus.told_length(request.environ)
         progress = self._append(request, session, tus.upload_offset(request.environ), length)
         return Response(HTTPStatus.NO_CONTENT, self._offset_headers(progress), stored=progress.info is not None)
 
     def delete(self, request: Request) -> Response:
-        tus.check_version(request.environ)
+        """Give the upload up."""
         self._uploads.terminate(self._session(request))
         return Response(HTTPStatus.NO_CONTENT, [])
 
-    def stored_name(self, request: Request) -> StoredName:
-        """The file that an upload has become. Raises ``UploadUnfinished``, ``NotFound`` if the file is gone, and what
-        the session's look-up raises."""
+    def name_of_file(self, request: Request) -> None:
+        """Sets ``request.name`` to the file that the upload has become. Raises ``UploadUnfinished``, ``NotFound`` if
+        the file is gone, and what the session's look-up raises."""
         session = self._session(request)
         try:
             progress = self._uploads.progress(session)
@@ -106,30 +140,32 @@ class TusViews:
             raise UploadUnfinished
         if not self._uploads.is_stored(progress.session):
             raise NotFound
-        return StoredName.from_text(session.path)
+        request.name = StoredName.from_text(session.path)
 
     def _append(self, request: Request, session: Session, offset: int, length: int | None = None) -> Progress:
         if request.length is None and not request.is_chunked and request.method != "POST":  # which has no body then
             raise LengthRequired
         checksum = tus.checksum(request.environ)
-        claims = [Claim("Upload-Checksum", *checksum, ChecksumMismatch)] if checksum else []
+        of_tus = [Claim("Upload-Checksum", *checksum, ChecksumMismatch)] if checksum else []
+        claims = claims_of_piece(request.environ, *of_tus)
         return self._uploads.append(
             session,
             offset,
             request.body,
             request.length,
-            digest=digests_of_body(request.environ, *claims),
-            file_digest=digests_of_file(request.environ),
+            digest=claims.piece,
+            file_digest=claims.file,
             length=length,
         )
 
     def _session(self, request: Request) -> Session:
-        token = request.environ["PATH_INFO"].removeprefix(self._prefix + TUS_PATH)
-        if key_of(token) is None:
-            raise SessionUnknown
+        """The upload that the request's URL is of. Raises ``SessionUnknown``, and what the look-up raises."""
+        token = request.environ["PATH_INFO"].removeprefix(self._path)
         if self._unproven.is_known(token):
             session = self._uploads.get(token)
         else:
+            if key_of(token) is None:
+                raise SessionUnknown
             with self._unproven.turn(request.client):
                 session = self._uploads.get(token)
         if session.slot is not None:  # made by another dialect, whose URL is its capability
@@ -146,31 +182,32 @@ class TusViews:
         return tus.expires_header(session.expires(self._uploads.limits.ttl))
 
 
-def is_tus_path(request: Request, prefix: str) -> bool:
-    """Whether the request is for a URL that ``create`` gave out."""
-    path: str = request.environ["PATH_INFO"]
-    return path.startswith(prefix + TUS_PATH)
+# -- checks before the views ----------------------------------------------------------------------
 
 
-def declared_length(request: Request) -> int | None:
-    """See ``tus.upload_length``."""
-    return tus.upload_length(request.environ)
+def check_override(request: Request) -> None:
+    """On a file's URL a POST creates a tus upload and does nothing else. Raises ``MethodNotAllowed``."""
+    if (request.header("X_HTTP_METHOD_OVERRIDE") or "POST") != "POST":
+        raise MethodNotAllowed(request.allowed)
 
 
-def filetype(request: Request) -> str | None:
-    """The file's type by ``Upload-Metadata``: ``Content-Type`` tells of the request then. Raises ``BadRequest``."""
-    found = tus.metadata(request.environ)
-    return found.get("filetype") or found.get("type")
+def check_is_creation(request: Request) -> None:
+    """Raises ``IsForm`` for a POST of another kind than tus clients send."""
+    if not tus.is_spoken(request.environ):
+        raise IsForm
 
 
-def signable_types(request: Request) -> list[str]:
-    """The types that the signature of a creation may be over: the file's, if the client tells it; what it calls the
-    request's body, though that is none; and what signers take where no type is known. Malformed metadata tell none."""
-    body_type = request.content_type
-    if body_type is not None and tus.is_piece_type(body_type):
-        body_type = None
-    try:
-        told = filetype(request)
-    except BadRequest:
-        told = None
-    return [content_type for content_type in (told, body_type, DEFAULT) if content_type]
+def check_version(request: Request) -> None:
+    """Raises ``tus.UnsupportedVersion``."""
+    tus.check_version(request.environ)
+
+
+def check_is_piece(request: Request) -> None:
+    """Raises ``tus.NotAPiece``."""
+    tus.check_piece_type(request.environ)
+
+
+def refuse_if_match(request: Request) -> None:
+    """Raises ``PreconditionFailed`` if the request is for a certain entity tag: an unfinished upload has none."""
+    if request.environ.get("HTTP_IF_MATCH", "*") != "*":
+        raise PreconditionFailed(None, "An unfinished upload has no entity tag that the If-Match could name.")

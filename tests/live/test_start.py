@@ -389,55 +389,6 @@ def test_log_levels(start_server: StartServer) -> None:
     assert server.log() == ""
 
 
-def test_both_doors_have_one_policy(tmp_path: Path) -> None:
-    """The direct door and Flask's dispatch give the same answers to the same requests."""
-    script = """
-import json, sys
-from gevent import monkey
-monkey.patch_all()
-from pathlib import Path
-from hmacfs.app import create_app
-from hmacfs.config import load
-from hmacfs.protocol.keyring import Keyring, sign_v
-import werkzeug.test
-
-settings = load(Path(sys.argv[1]), {})
-answers = []
-for door in ("direct", "flask"):
-    app = create_app(settings)
-    if door == "flask":
-        app.wsgi_app = app.wsgi_app._flask_door
-    client = werkzeug.test.Client(app)
-    keyring = Keyring([settings.secret.reveal()])
-    seen = []
-    for method, path, query, body in [
-        ("PUT", f"{door}.txt", f"v={sign_v(keyring, door + '.txt', 5)}", b"hello"),
-        ("PUT", f"{door}.txt", f"v={sign_v(keyring, door + '.txt', 5)}", b"hello"),
-        ("PUT", "x", "v=" + "0" * 64, b"hello"), ("PUT", "a//b", "", b""), ("PUT", "", "", b""), ("PUT", "../x", "", b""),
-        ("PUT", "a%0ab", "", b""), ("GET", f"{door}.txt", "", b""), ("HEAD", f"{door}.txt", "", b""), ("GET", "none", "", b""),
-        ("GET", f"{door}.txt", "v3=1", b""), ("GET", ".hmacfs/x", "", b""), ("DELETE", "x", "", b""), ("OPTIONS", "x", "", b""),
-    ]:
-        answer = client.open("/upload/" + path, method=method, query_string=query, data=body or None)
-        headers = {k: v for k, v in answer.headers if k not in ("X-Request-ID", "Last-Modified", "ETag", "Location", "Content-Length")}
-        seen.append([answer.status, answer.get_data(as_text=True), sorted(headers.items())])
-    answers.append(seen)
-print(json.dumps(answers))
-"""
-    config = tmp_path / "config.toml"
-    config.write_text(
-        f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}/store"\nMinFreeSpace = 0\nMetricsEnabled = false'
-    )
-    (tmp_path / "store").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(config)], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
-    )
-    direct, flask = json.loads(done.stdout)
-    assert direct == flask
-    assert [answer[0].split()[0] for answer in direct] == [
-        "201", "409", "403", "400", "400", "400", "400", "200", "200", "404", "403", "400", "405", "204",
-    ]  # fmt: skip
-
-
 def test_a_runtime_folder_that_was_cleaned_away_is_made_anew(start_server: StartServer, tmp_path: Path) -> None:
     runtime = tmp_path / "run"
     server = start_server(RuntimeDir=str(runtime), MetricsEnabled=True, MetricsPort=f"127.0.0.1:{free_port()}")

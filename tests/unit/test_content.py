@@ -7,10 +7,15 @@ import pytest
 from hmacfs.errors import BadCoding, BadRequest, IsForm
 from hmacfs.protocol.signing import Scheme, Verified
 from hmacfs.web.content import check_body, type_to_record
+from hmacfs.web.messages import Request
 
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"
 OPEN = Verified(Scheme.V, binds_length=True)
 TYPED = Verified(Scheme.V2, binds_length=True, binds_type=True)
+
+
+def request(environ: dict[str, str]) -> Request:
+    return Request({"REQUEST_METHOD": "PUT", **environ}, "192.0.2.1", 1.0)
 
 
 def claimed(content_type: str) -> Verified:
@@ -23,7 +28,7 @@ def claimed(content_type: str) -> Verified:
      {"HTTP_X_AMZ_CONTENT_SHA256": "UNSIGNED-PAYLOAD"}, {"HTTP_ACCEPT_ENCODING": "gzip"}, {"HTTP_UPLOAD_COMPLETE": "?1", "HTTP_UPLOAD_DRAFT_INTEROP_VERSION": "6"}],
 )  # fmt: skip
 def test_a_body_may_come_as_it_is(environ: dict[str, str]) -> None:
-    check_body(environ)
+    check_body(request(environ))
 
 
 @pytest.mark.parametrize(
@@ -34,13 +39,13 @@ def test_a_body_may_come_as_it_is(environ: dict[str, str]) -> None:
 )  # fmt: skip
 def test_no_coding_is_undone(environ: dict[str, str]) -> None:
     with pytest.raises(BadCoding):
-        check_body(environ)
+        check_body(request(environ))
 
 
 @pytest.mark.parametrize("environ", [{"HTTP_UPLOAD_COMPLETE": "?0"}, {"HTTP_UPLOAD_INCOMPLETE": "?1"}])
 def test_a_part_in_a_dialect_that_is_not_spoken_is_no_file(environ: dict[str, str]) -> None:
     with pytest.raises(BadRequest):
-        check_body(environ)
+        check_body(request(environ))
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,18 @@ import pytest
 from flask_limiter import Limiter
 
 from hmacfs.config.parsers import request_rates
+from hmacfs.dialects.pieces import piece_of
 from hmacfs.errors import BadSignature, RateLimited
+from hmacfs.protocol.keyring import Keyring
 from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.limiting import STORAGE_URI, STRATEGY
 from hmacfs.rates.table import PROBES, WindowTable
 from hmacfs.rates.window import Unreachable, Window
 from hmacfs.web.client_address import ClientAddress
-from hmacfs.web.messages import Request, Response
-from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, RateLimits, begins_upload, rate_limiter
+from hmacfs.web.flask_app import new_application, rate_limiter
+from hmacfs.web.guards import Guards
+from hmacfs.web.messages import Check, Request, Response
+from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, RateLimits
 from tests.servers import wait_until
 
 PERIOD = 60.0
@@ -271,7 +275,9 @@ def test_a_crowd_is_no_loss_of_a_place_that_answers(switch: FailoverCounter, rem
 
 
 def request(client: str, method: str = "PUT", **environ: str) -> Request:
-    return Request({"REQUEST_METHOD": method, **environ}, client, 1.0)
+    asked = Request({"REQUEST_METHOD": method, **environ}, client, 1.0)
+    asked.piece = piece_of(environ)
+    return asked
 
 
 @pytest.fixture
@@ -281,7 +287,7 @@ def make_rates(tmp_path: Path) -> Iterator[Callable[..., RateLimits]]:
     def make(exempt: tuple[str, ...] = (), **texts: str) -> RateLimits:
         switch = FailoverCounter(WindowTable(tmp_path / f"rates-{len(switches)}"), None, longest_pause=1.0)
         switches.append(switch)
-        limiter = rate_limiter(flask.Flask("rates"), switch, ClientAddress(()))
+        limiter = rate_limiter(new_application(), switch, ClientAddress(()))
         rates = {kind: request_rates(text) for kind, text in texts.items()}
         return RateLimits(limiter, rates, [ipaddress.ip_network(text) for text in exempt])
 
@@ -294,71 +300,88 @@ def view(_: Request) -> Response:
     return Response(HTTPStatus.OK, [])
 
 
-def test_a_limit_that_is_not_set_leaves_the_view_alone(make_rates: Callable[..., RateLimits]) -> None:
+def refuse(_: Request) -> Response:
+    raise BadSignature
+
+
+def checks(rates: RateLimits) -> tuple[Check, Check]:
+    """Of uploads and downloads, both of which are limited unless only the first is looked at."""
+    assert rates.uploads is not None
+    return rates.uploads, rates.downloads or rates.uploads
+
+
+def test_a_limit_that_is_not_set_is_no_check(make_rates: Callable[..., RateLimits]) -> None:
     rates = make_rates(**{UPLOAD: "", DOWNLOAD: "", SIGNATURE: ""})
-    assert rates.uploads(view) is rates.downloads(view) is rates.signatures(view) is view
+    assert rates.uploads is rates.downloads is rates.signatures is None
 
 
 def test_the_answer_tells_how_many_are_left(make_rates: Callable[..., RateLimits]) -> None:
-    guarded = make_rates(**{UPLOAD: "3/minute"}).uploads(view)
+    count = checks(make_rates(**{UPLOAD: "3/minute"}))[0]
     left = []
     for _ in range(3):
         asked = request("192.0.2.1")
-        guarded(asked)
+        count(asked)
         headers = dict(asked.rate_headers or [])
         left.append(headers["X-RateLimit-Remaining"])
         assert headers["RateLimit-Policy"] == '"upload";q=3;w=60'
     assert left == ["2", "1", "0"]
     asked = request("192.0.2.1")
     with pytest.raises(RateLimited) as refusal:
-        guarded(asked)
+        count(asked)
     assert 1 <= refusal.value.retry_after <= 60
     assert dict(asked.rate_headers or [])["RateLimit"].startswith('"upload";r=0;t=')
-    guarded(request("192.0.2.2"))
+    count(request("192.0.2.2"))
 
 
 def test_of_several_rates_the_tightest_counts(make_rates: Callable[..., RateLimits]) -> None:
-    guarded = make_rates(**{UPLOAD: "100/hour; 2/minute"}).uploads(view)
+    count = checks(make_rates(**{UPLOAD: "100/hour; 2/minute"}))[0]
     asked = request("192.0.2.1")
-    guarded(asked)
+    count(asked)
     assert dict(asked.rate_headers or [])["RateLimit"].startswith('"upload-60";r=1')
     assert dict(asked.rate_headers or [])["RateLimit-Policy"] == '"upload-60";q=2;w=60, "upload-3600";q=100;w=3600'
-    guarded(request("192.0.2.1"))
+    count(request("192.0.2.1"))
     with pytest.raises(RateLimited):
-        guarded(request("192.0.2.1"))
+        count(request("192.0.2.1"))
 
 
 def test_an_ipv6_client_is_its_64(make_rates: Callable[..., RateLimits]) -> None:
-    guarded = make_rates(**{UPLOAD: "2/minute"}).uploads(view)
-    guarded(request("2001:db8::1"))
-    guarded(request("2001:db8::ffff:1"))
+    count = checks(make_rates(**{UPLOAD: "2/minute"}))[0]
+    count(request("2001:db8::1"))
+    count(request("2001:db8::ffff:1"))
     with pytest.raises(RateLimited):
-        guarded(request("2001:db8::2"))
-    guarded(request("2001:db8:0:1::2"))
+        count(request("2001:db8::2"))
+    count(request("2001:db8:0:1::2"))
 
 
 def test_exempt_networks_and_nameless_clients_have_no_limit(
     make_rates: Callable[..., RateLimits], caplog: pytest.LogCaptureFixture
 ) -> None:
-    guarded = make_rates(("192.0.2.0/24", "2001:db8::/32"), **{UPLOAD: "1/minute", DOWNLOAD: "1/minute"}).uploads(view)
+    rates = make_rates(("192.0.2.0/24", "2001:db8::/32"), **{UPLOAD: "1/minute", DOWNLOAD: "1/minute"})
+    count, _ = checks(rates)
     for _ in range(3):
         for client in ("192.0.2.7", "2001:db8::1", ""):
             asked = request(client)
-            guarded(asked)
+            count(asked)
             assert asked.rate_headers is None
     assert [record.getMessage() for record in caplog.records] == [
         "no rate limit applies to clients that the proxy does not name in X-Forwarded-For or Forwarded"
     ]
 
 
-def test_head_and_later_pieces_are_not_counted(make_rates: Callable[..., RateLimits]) -> None:
-    rates = make_rates(**{UPLOAD: "1/minute", DOWNLOAD: "1/minute"})
+def test_later_pieces_are_not_counted(make_rates: Callable[..., RateLimits]) -> None:
+    count, _ = checks(make_rates(**{UPLOAD: "1/minute"}))
     for _ in range(3):
-        rates.downloads(view)(request("192.0.2.1", "HEAD"))
-        rates.uploads(view)(request("192.0.2.1", HTTP_CONTENT_RANGE="bytes 5-9/20", CONTENT_LENGTH="5"))
-    rates.downloads(view)(request("192.0.2.1", "GET"))
+        count(request("192.0.2.1", HTTP_CONTENT_RANGE="bytes 5-9/20", CONTENT_LENGTH="5"))
+    count(request("192.0.2.1"))
     with pytest.raises(RateLimited):
-        rates.downloads(view)(request("192.0.2.1", "GET"))
+        count(request("192.0.2.1"))
+
+
+def test_each_kind_has_a_count_of_its_own(make_rates: Callable[..., RateLimits]) -> None:
+    for count in checks(make_rates(**{UPLOAD: "1/minute", DOWNLOAD: "1/minute"})):
+        count(request("192.0.2.1", "GET"))
+        with pytest.raises(RateLimited):
+            count(request("192.0.2.1", "GET"))
 
 
 @pytest.mark.parametrize(
@@ -372,21 +395,37 @@ def test_head_and_later_pieces_are_not_counted(make_rates: Callable[..., RateLim
         ("PUT", {"HTTP_X_CHUNK_ID": "2", "HTTP_X_TOTAL_CHUNKS": "3"}, False),
     ],
 )
-def test_an_upload_is_counted_once(method: str, headers: dict[str, str], *, expected: bool) -> None:
-    assert begins_upload(request("192.0.2.1", method, **headers)) is expected
+def test_an_upload_is_counted_once(
+    make_rates: Callable[..., RateLimits], method: str, headers: dict[str, str], *, expected: bool
+) -> None:
+    count, _ = checks(make_rates(**{UPLOAD: "1/minute"}))
+    asked = request("192.0.2.1", method, **headers)
+    count(asked)
+    assert (asked.rate_headers is not None) is expected
 
 
 def test_wrong_signatures_are_counted_and_right_ones_always_pass(make_rates: Callable[..., RateLimits]) -> None:
-    def refuse(_: Request) -> Response:
-        raise BadSignature
-
     rates = make_rates(**{SIGNATURE: "2/minute"})
+    guards = Guards(Keyring([b"secret"]), prefix="/upload/", count_failure=rates.signatures)
     for _ in range(2):
         with pytest.raises(BadSignature):
-            rates.signatures(refuse)(request("192.0.2.1"))
+            guards.checked()(refuse)(request("192.0.2.1"))
     with pytest.raises(RateLimited):
-        rates.signatures(refuse)(request("192.0.2.1"))
-    assert rates.signatures(view)(request("192.0.2.1")).status.value == 200
+        guards.checked()(refuse)(request("192.0.2.1"))
+    assert guards.checked()(view)(request("192.0.2.1")).status.value == 200
+
+
+def test_a_view_is_reached_by_the_checks_that_are_set_in_their_order() -> None:
+    passed: list[int] = []
+    checks = [lambda _, number=number: passed.append(number) for number in range(3)]
+
+    @Guards(Keyring([b"secret"]), prefix="/upload/").checked(checks[1], None, checks[0], checks[2])
+    def last(request: Request) -> Response:
+        passed.append(9)
+        return view(request)
+
+    assert last(request("192.0.2.1")).status.value == 200
+    assert passed == [1, 0, 2, 9]
 
 
 def test_clients_are_told_apart_by_their_network() -> None:

@@ -1,0 +1,68 @@
+"""HEAD on a slot's URL: the stored file, or how far its upload is (docs/protocol.md, sections 4 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from hmacfs.errors import BadSignature, NotFound
+from hmacfs.protocol.signing import Scheme, schemes_in
+from hmacfs.uploads.session import Session
+from hmacfs.web.guards import Guards
+from hmacfs.web.messages import Request, Response, View
+from hmacfs.web.slot_views import SlotViews
+from hmacfs.web.unproven import UnprovenLookups
+
+
+class HeadView:
+    """serve_file: answers from the store. guards, slots, unproven: judge who may know of an unfinished upload."""
+
+    def __init__(self, serve_file: View, guards: Guards, slots: SlotViews, unproven: UnprovenLookups) -> None:
+        self._serve_file = serve_file
+        self._guards = guards
+        self._slots = slots
+        self._unproven = unproven
+
+    def head(self, request: Request) -> Response:
+        """The headers of the file; without one, or where it must not be told of, the progress of the upload, to a
+        client with its signature or token. Raises what ``Guards.probe_signature`` and ``serve_file`` raise."""
+        is_of_upload = self._guards.probe_signature(request)
+        try:
+            if self._guards.signed_downloads and (is_of_upload or request.verified is None):
+                raise BadSignature
+            return self._serve_file(request)
+        except (BadSignature, NotFound):
+            progress = self._progress(request, has_signature=is_of_upload)
+            if progress is None:
+                raise
+            return progress
+
+    def _progress(self, request: Request, *, has_signature: bool) -> Response | None:
+        """The progress of the slot's unfinished upload; ``None`` if there is none, or if nothing shows the client's
+        right to know of it. has_signature: a v3 signature of the upload was verified, which covers no length."""
+        if request.is_folder or not (has_signature or _names_upload(request)):
+            return None
+
+        def may_know(session: Session) -> bool:
+            if has_signature or self._slots.knows_token(request, session):
+                return True
+            # The MAC of a numbered chunk of a file without length covers that chunk alone.
+            return session.length is not None and self._guards.is_signed(request, session.length, session.content_type)
+
+        if has_signature or self._unproven.is_known(request.header("X_SESSION_TOKEN") or ""):
+            session = self._slots.unfinished(request, may_know)
+        elif self._guards.may_be_signed(request):
+            with self._unproven.turn(request.client):
+                session = self._slots.unfinished(request, may_know)
+        else:
+            return None
+        return self._slots.probe(session) if session is not None else None
+
+
+def _names_upload(request: Request) -> bool:
+    """Whether a HEAD has anything else than a v3 signature that could be the right to know of an upload."""
+    carried: Collection[Scheme] = schemes_in(request.environ.get("QUERY_STRING", ""))
+    if Scheme.V3 in carried:
+        return False
+    if carried or request.header("X_SESSION_TOKEN") is not None:
+        return True
+    return (request.header("AUTHORIZATION") or "").lower().startswith("bearer ")

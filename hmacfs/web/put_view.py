@@ -1,0 +1,40 @@
+"""PUT on the slot URL: a whole file, or a piece of one (docs/protocol.md, sections 3 and 6)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from hmacfs.errors import LengthRequired
+from hmacfs.protocol.digests import digests_of_whole
+from hmacfs.uploads.files import FileMetadata
+from hmacfs.uploads.whole import UploadFile
+from hmacfs.web.locations import Locations
+from hmacfs.web.messages import Request, Response
+from hmacfs.web.slot_views import SlotViews
+
+
+class PutView:
+    """upload_file: stores a whole file; slots: store a piece of one."""
+
+    def __init__(self, upload_file: UploadFile, slots: SlotViews, locations: Locations) -> None:
+        self._upload_file = upload_file
+        self._slots = slots
+        self._locations = locations
+
+    def put(self, request: Request) -> Response:
+        """Store what a request carries that has passed its checks."""
+        if request.piece is not None:
+            return self._slots.put(request, request.piece)
+        if request.length is None and not request.is_chunked:
+            raise LengthRequired  # HTTP/1.1 takes it for an empty body, HTTP/1.0 for one that ends with the connection
+        assert request.verified is not None
+        info = self._upload_file(
+            request.name,
+            request.body,
+            request.length,
+            FileMetadata(request.file_type),
+            binds_length=request.verified.binds_length,
+            digest=digests_of_whole(request.environ),
+        )
+        location = ("Location", self._locations.of_file(request.name))
+        return Response(HTTPStatus.CREATED, [location, ("ETag", info.etag)], stored=True)
