@@ -20,6 +20,7 @@ from gevent.server import StreamServer
 
 from hmacfs.protocol.http1.responses import refusal
 from hmacfs.server.peer_limits import PeerBound
+from hmacfs.server.worker_slots import WorkerSlots
 
 #: A worker may have so many connections more than the one with the fewest, and a share of those besides.
 SLACK = 2
@@ -35,29 +36,25 @@ _DISCARD_BYTES = 64 * 1024
 
 
 class ConnectionCounts:
-    """How many connections each worker has, in memory that they share. Workers are known by their age."""
+    """How many connections each worker has, in memory that they share. Made before any worker is forked."""
 
-    #: Of two workers that live at once and whose ages are a multiple of this apart, one does not count.
-    PLACES = 256
+    def __init__(self, slots: WorkerSlots) -> None:
+        self._slots = slots
+        numbers = memoryview(mmap.mmap(-1, 8 * (slots.COUNT + 1))).cast("q")
+        #: By slot, one more than there are connections; 0 for a worker that accepts none.
+        self._counts, self._accepted = numbers[:-1], numbers[-1:]
 
-    def __init__(self) -> None:
-        numbers = memoryview(mmap.mmap(-1, 8 * (2 * self.PLACES + 1))).cast("q")
-        self._ages, self._counts = numbers[: self.PLACES], numbers[self.PLACES : -1]
-        self._accepted = numbers[-1:]
+    def publish(self, slot: int, connections: int) -> None:
+        self._counts[slot] = connections + 1
 
-    def publish(self, age: int, connections: int) -> None:
-        place = age % self.PLACES
-        self._ages[place], self._counts[place] = age, connections + 1
-
-    def withdraw(self, age: int) -> None:
-        """The worker of this age accepts no more connections, or has ended."""
-        place = age % self.PLACES
-        if self._ages[place] == age:
-            self._counts[place] = 0
+    def clear(self, slot: int) -> None:
+        """The slot's worker accepts no more connections, or has ended."""
+        self._counts[slot] = 0
 
     def fewest(self) -> int:
         """How many the worker with the fewest has, of all that accept connections; 0 if none does."""
-        return min((count for count in self._counts if count), default=1) - 1
+        counts = self._counts
+        return min((counts[slot] for slot in self._slots.in_use() if counts[slot]), default=1) - 1
 
     def note_accepted(self) -> None:
         """Some worker accepted a connection."""
@@ -70,21 +67,22 @@ class ConnectionCounts:
 
 
 class WorkerCount:
-    """One worker's number of connections, which the others see from ``begin`` to ``end``."""
+    """One worker's number of connections, which the others see from ``begin`` to ``end`` if it has a slot."""
 
-    def __init__(self, counts: ConnectionCounts, age: int) -> None:
+    def __init__(self, counts: ConnectionCounts, slot: int | None) -> None:
         self._all = counts
-        self._age = age
+        self._slot = slot
         self._connections = 0
         self._is_published = False
 
     def begin(self) -> None:
         self._is_published = True
-        self._all.publish(self._age, self._connections)
+        self._change(0)
 
     def end(self) -> None:
         self._is_published = False
-        self._all.withdraw(self._age)
+        if self._slot is not None:
+            self._all.clear(self._slot)
 
     @property
     def is_ahead(self) -> bool:
@@ -108,8 +106,8 @@ class WorkerCount:
 
     def _change(self, by: int) -> None:
         self._connections += by
-        if self._is_published:
-            self._all.publish(self._age, self._connections)
+        if self._is_published and self._slot is not None:
+            self._all.publish(self._slot, self._connections)
 
 
 class BalancedServer(StreamServer):

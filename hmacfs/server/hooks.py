@@ -38,7 +38,7 @@ def stop_seconds(settings: Settings) -> int:
 class Hooks:
     """Each method whose name is in ``HOOKS`` is gunicorn's hook of that name."""
 
-    HOOKS = ("on_starting", "pre_fork", "post_fork", "when_ready", "on_reload", "child_exit", "pre_exec", "on_exit")
+    HOOKS = ("on_starting", "post_fork", "when_ready", "on_reload", "child_exit", "pre_exec", "on_exit")
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
@@ -180,10 +180,6 @@ class Hooks:
 
     # -- workers ----------------------------------------------------------------------------------
 
-    def pre_fork(self, _server: Any, worker: Any) -> None:
-        """In the master, before it forks a worker."""
-        shared.peer_counts.claim(worker.age)
-
     def post_fork(self, _server: Any, _worker: Any) -> None:
         """In a new worker, before it has signal handlers: those of the master, which only note the signal, must not
         swallow a stop that comes while the worker starts."""
@@ -202,8 +198,7 @@ class Hooks:
         new ones: gunicorn counts them together."""
         drop_gauges(self._settings, worker.pid)
         self._metrics.fold(self._settings)
-        shared.connection_counts.withdraw(worker.age)
-        shared.peer_counts.release(worker.age)
+        shared.forget_worker(worker.age)
         replaced = sum(shared.intent.is_superseded(one.age) for one in server.WORKERS.values())
         server.num_workers += replaced - self._replaced_workers
         self._replaced_workers = replaced

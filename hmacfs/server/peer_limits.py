@@ -1,8 +1,8 @@
 """How many connections each peer has, over all workers, and the bound on them.
 
-Each worker writes to a row of its own in memory that all share, and reads the others': there is no lock, and a worker
-that crashes leaves no counts behind, since the master clears its row. A worker counts a connection first and adds up
-then, so that two of them that accept at once never pass the bound together.
+Each worker writes to a row of its own in memory that all share, and reads the others': there is no lock, and a crash
+leaves no counts, since the master clears the row of a worker that has ended. A worker first counts a connection and
+then adds up, so that two workers that accept at once never pass the bound together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import hashlib
 import logging
 import mmap
-import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -20,74 +19,55 @@ from typing import NamedTuple
 from hmacfs.addresses import Network, canonical, is_in, networks_of
 from hmacfs.caching import bounded_cache
 from hmacfs.once import Once
+from hmacfs.server.worker_slots import WorkerSlots
 
 log = logging.getLogger("hmacfs.server")
 
-#: A peer that is held back is logged once in so long.
+#: A peer that reaches the bound is logged once in so long.
 TELL_SECONDS = 60.0
 _TOLD_PEERS = 1024
 
 _DIGEST_BYTES = 8
-_IN_USE = re.compile(rb"[^\0]")
 
 
 class PeerCounts:
-    """The shared memory: rows of keys and counts. Made before any worker is forked.
+    """The shared memory: for each slot a row of keys and counts. Made before any worker is forked.
 
     A key stands in one of ``PROBES`` places from the one on that its digest names. A place is free while its count is
     0. Keys are never moved; of two equal ones the first is in use, since a key is put into the first free place.
     """
 
-    #: Workers that can be alive at once; of any more the connections are not counted.
-    ROWS = 256
     #: Four times as many as a worker has peers by default, so that there is always a place. Memory that was not used
     #: costs nothing.
     PLACES = 32768
     PROBES = 16
-    _HEADER = mmap.PAGESIZE
     _ROW = PLACES * (_DIGEST_BYTES + 4)
 
-    def __init__(self) -> None:
-        self._map = mmap.mmap(-1, self._HEADER + self.ROWS * self._ROW)
+    def __init__(self, slots: WorkerSlots) -> None:
+        self._slots = slots
+        self._map = mmap.mmap(-1, slots.COUNT * self._ROW)
         self._salt = secrets.token_bytes(16)
-        self._rows: dict[int, int] = {}
 
-    def claim(self, age: int) -> None:
-        """In the master, before it forks a worker: give that a row."""
-        free = self._map.find(b"\0", 0, self.ROWS)
-        if free >= 0:
-            self._map[free] = 1
-            self._rows[age] = free
-
-    def release(self, age: int) -> None:
-        """In the master: that worker has ended, and so have its connections."""
-        row = self._rows.pop(age, None)
-        if row is None:
-            return
-        start = self._HEADER + row * self._ROW
+    def clear(self, slot: int) -> None:
+        """In the master: the slot's worker has ended, and so have its connections."""
+        start = slot * self._ROW
         try:
             self._map.madvise(mmap.MADV_REMOVE, start, self._ROW)
         except (AttributeError, OSError):  # not Linux
             self._map[start : start + self._ROW] = bytes(self._ROW)
-        self._map[row] = 0
 
-    def row(self, age: int) -> WorkerCounts | None:
-        """A worker's own row, ``None`` if there was none left."""
-        row = self._rows.get(age)
-        return None if row is None else WorkerCounts(self._map, self._HEADER + row * self._ROW, row)
+    def row(self, age: int) -> PeerRow | None:
+        """A worker's own row, ``None`` if it has no slot."""
+        slot = self._slots.of(age)
+        return None if slot is None else PeerRow(self._map, slot * self._ROW, slot)
 
     def digest(self, network: str) -> bytes:
         # With a secret, so that nobody can choose addresses that share their places.
         return hashlib.blake2b(network.encode(), digest_size=_DIGEST_BYTES, key=self._salt).digest()
 
-    def elsewhere(self, key: bytes, row: int) -> int:
+    def elsewhere(self, key: bytes, slot: int) -> int:
         """The key's count in all rows but this one."""
-        found = 0
-        for match in _IN_USE.finditer(self._map, 0, self.ROWS):
-            other = match.start()
-            if other != row:
-                found += self._count(self._HEADER + other * self._ROW, key)
-        return found
+        return sum(self._count(other * self._ROW, key) for other in self._slots.in_use() if other != slot)
 
     def _count(self, start: int, key: bytes) -> int:
         first = first_place(key)
@@ -106,11 +86,11 @@ def first_place(key: bytes) -> int:
     return int.from_bytes(key, "little") % (PeerCounts.PLACES - PeerCounts.PROBES + 1)
 
 
-class WorkerCounts:
+class PeerRow:
     """One worker's counts, which it alone writes."""
 
-    def __init__(self, memory: mmap.mmap, start: int, number: int) -> None:
-        self.number = number
+    def __init__(self, memory: mmap.mmap, start: int, slot: int) -> None:
+        self.slot = slot
         view = memoryview(memory)[start : start + PeerCounts.PLACES * (_DIGEST_BYTES + 4)]
         self._keys = view[: PeerCounts.PLACES * _DIGEST_BYTES]
         self._counts = view[PeerCounts.PLACES * _DIGEST_BYTES :].cast("I")
@@ -147,10 +127,10 @@ class _NetworkBound(NamedTuple):
 
 
 class PeerBound:
-    """One worker's judgement of the connections that it accepts: ``MaxConnectionsPerClient``, 0 for no bound.
+    """Admits or refuses the connections that one worker accepts: ``MaxConnectionsPerClient``, 0 for no bound.
 
-    trusted: networks of proxies, which bring the connections of many clients. on_refusal: called for each one
-    that is one too many. clock: ``time.monotonic`` or its like.
+    trusted: networks of proxies, which bring the connections of many clients. on_refusal: called for each connection
+    that is refused. clock: ``time.monotonic`` or its like.
     """
 
     def __init__(
@@ -182,7 +162,7 @@ class PeerBound:
         bounds = self._bounds_of(peer[0])
         is_within = True
         for key, bound in bounds:
-            if row.add(key) + self._counts.elsewhere(key, row.number) > bound:
+            if row.add(key) + self._counts.elsewhere(key, row.slot) > bound:
                 is_within = False
         if not is_within:
             self._remove(bounds)

@@ -107,6 +107,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     """
 
     def __init__(self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Any, log: Any) -> None:
+        """In the master, before the fork."""
         with contextlib.suppress(OSError, TypeError):  # a purge may have taken it since the last worker began
             make_folder(Path(cfg.worker_tmp_dir))
         super().__init__(age, ppid, sockets, app, timeout, cfg, log)
@@ -116,7 +117,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         self._handshakes: set[Handshake] = set()
         self._peers: PeerBound | None = None
         self._servers: list[BalancedServer] = []
-        self._count = WorkerCount(shared.connection_counts, age)
+        self._count = WorkerCount(shared.connection_counts, shared.worker_slots.claim(age))
         self._tls: ssl.SSLContext | None = None
 
     # -- from the start to the end ----------------------------------------------------------------

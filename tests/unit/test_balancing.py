@@ -12,20 +12,27 @@ import pytest
 from gevent.pool import Pool
 
 from hmacfs.server.balancing import PAUSES_LIMIT, SLACK, BalancedServer, ConnectionCounts, WorkerCount
+from hmacfs.server.worker_slots import WorkerSlots
+
+
+def counts_of(workers: int) -> ConnectionCounts:
+    """With a slot for each of so many workers, the first of which is 0."""
+    slots = WorkerSlots()
+    for age in range(workers):
+        slots.claim(age)
+    return ConnectionCounts(slots)
 
 
 def test_the_fewest_is_of_those_that_take_connections() -> None:
-    loads = ConnectionCounts()
-    assert loads.fewest() == 0
-    loads.publish(1, 7)
-    loads.publish(2, 5)
-    assert loads.fewest() == 5
-    loads.withdraw(2)
-    assert loads.fewest() == 7
-    loads.publish(2 + ConnectionCounts.PLACES, 0)
-    assert loads.fewest() == 0
-    loads.withdraw(2)  # its place is another's
-    assert loads.fewest() == 0
+    counts = counts_of(3)
+    assert counts.fewest() == 0
+    counts.publish(1, 7)
+    counts.publish(2, 5)
+    assert counts.fewest() == 5
+    counts.clear(2)
+    assert counts.fewest() == 7
+    counts.publish(0, 0)
+    assert counts.fewest() == 0
 
 
 @pytest.mark.parametrize(
@@ -41,33 +48,41 @@ def test_the_fewest_is_of_those_that_take_connections() -> None:
     ],
 )
 def test_a_worker_is_ahead_by_more_than_the_slack(own: int, other: int, ahead: bool) -> None:
-    loads = ConnectionCounts()
-    loads.publish(2, other)
-    assert beginning(loads, 1, own).is_ahead is ahead
+    counts = counts_of(3)
+    counts.publish(2, other)
+    assert beginning(counts, 1, own).is_ahead is ahead
 
 
 def test_a_worker_without_others_is_never_ahead() -> None:
-    assert not beginning(ConnectionCounts(), 1, 1000).is_ahead
+    assert not beginning(counts_of(3), 1, 1000).is_ahead
 
 
 def test_a_worker_that_ends_is_not_waited_for() -> None:
-    loads = ConnectionCounts()
-    share, other = beginning(loads, 1, 10), beginning(loads, 2, 1)
+    counts = counts_of(3)
+    share, other = beginning(counts, 1, 10), beginning(counts, 2, 1)
     assert share.is_ahead
     other.end()
     other.close()
     assert not share.is_ahead
 
 
+def test_a_worker_without_a_slot_heeds_the_others_which_do_not_see_it() -> None:
+    counts = counts_of(3)
+    beginning(counts, 1, 10)
+    assert not beginning(counts, None, SLACK).is_ahead
+    assert beginning(counts, None, 100).is_ahead
+    assert counts.fewest() == 10
+
+
 def test_a_worker_that_has_not_begun_is_not_waited_for() -> None:
-    loads = ConnectionCounts()
-    WorkerCount(loads, 2)
-    assert not beginning(loads, 1, 10).is_ahead
+    counts = counts_of(3)
+    WorkerCount(counts, 2)
+    assert not beginning(counts, 1, 10).is_ahead
 
 
-def beginning(loads: ConnectionCounts, age: int, connections: int) -> WorkerCount:
+def beginning(counts: ConnectionCounts, slot: int | None, connections: int) -> WorkerCount:
     """A worker's share with so many connections."""
-    share = WorkerCount(loads, age)
+    share = WorkerCount(counts, slot)
     share.begin()
     for _ in range(connections):
         share.accept()
@@ -78,14 +93,14 @@ class Workers:
     """Servers in one process that share a listener as workers do. ``taken`` counts by worker."""
 
     def __init__(self) -> None:
-        self.loads = ConnectionCounts()
+        self.counts = counts_of(3)
         self.taken: Counter[int] = Counter()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._listener.close)
 
     def start(self, age: int, connections: int = 0) -> BalancedServer:
-        share = beginning(self.loads, age, connections)
+        share = beginning(self.counts, age, connections)
 
         def handle(*_: object) -> None:
             self.taken[age] += 1
@@ -130,7 +145,7 @@ def test_the_one_with_fewer_takes_them_all(workers: Workers) -> None:
 def test_what_the_others_leave_is_taken_and_soon_without_a_rest(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers.loads.publish(2, 0)  # it is stuck
+    workers.counts.publish(2, 0)  # it is stuck
     workers.start(1, connections=100)
     workers.connect(1)
     workers.wait_for(lambda: workers.taken[1] == 1)
@@ -147,7 +162,7 @@ def test_what_the_others_leave_is_taken_and_soon_without_a_rest(
 
 
 def test_a_connection_that_nobody_serves_does_not_count_for_ever(workers: Workers) -> None:
-    workers.loads.publish(2, 0)
+    workers.counts.publish(2, 0)
     share = workers.start(1, connections=3)._count
     assert share.is_ahead
     workers.connect(5)
@@ -158,7 +173,7 @@ def test_a_connection_that_nobody_serves_does_not_count_for_ever(workers: Worker
 
 
 def test_at_the_end_all_are_taken_at_once(workers: Workers) -> None:
-    workers.loads.publish(2, 0)
+    workers.counts.publish(2, 0)
     server = workers.start(1, connections=100)
     workers.connect(20)
     server.accept_pending()

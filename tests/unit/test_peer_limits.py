@@ -10,13 +10,15 @@ import pytest
 
 from hmacfs.addresses import WIDE_SHARES
 from hmacfs.server.peer_limits import TELL_SECONDS, PeerBound, PeerCounts
+from hmacfs.server.worker_slots import WorkerSlots
 
 
 class Workers:
     """Workers with one bound, in one process. ``held`` are the connections that each has."""
 
     def __init__(self, bound: int, trusted: str = "192.0.2.0/24") -> None:
-        self.counts = PeerCounts()
+        self.slots = WorkerSlots()
+        self.counts = PeerCounts(self.slots)
         self._bound = bound
         self._trusted = [ipaddress.ip_network(trusted)]
         self.now = 1000.0
@@ -24,7 +26,7 @@ class Workers:
         self.held: dict[int, Counter[str]] = {}
 
     def start(self, age: int) -> PeerBound:
-        self.counts.claim(age)
+        self.slots.claim(age)
         worker = PeerBound(self.counts, age, self._bound, self._trusted, clock=lambda: self.now)
         self.workers[age], self.held[age] = worker, Counter()
         return worker
@@ -32,7 +34,10 @@ class Workers:
     def end(self, age: int) -> None:
         """Without a word, as in a crash."""
         del self.workers[age], self.held[age]
-        self.counts.release(age)
+        slot = self.slots.of(age)
+        if slot is not None:
+            self.counts.clear(slot)
+        self.slots.release(age)
 
     def open(self, age: int, host: str) -> bool:
         is_admitted = self.workers[age].admit((host, 50000))
@@ -103,11 +108,11 @@ def test_proxies_and_unix_sockets_have_no_bound() -> None:
 
 def test_more_workers_than_rows_only_count_less() -> None:
     workers = Workers(1)
-    for age in range(PeerCounts.ROWS + 1):
+    for age in range(WorkerSlots.COUNT + 1):
         workers.start(age)
     assert workers.open(0, "127.0.0.2")
-    assert not workers.open(PeerCounts.ROWS - 1, "127.0.0.2")
-    assert workers.open(PeerCounts.ROWS, "127.0.0.2")
+    assert not workers.open(WorkerSlots.COUNT - 1, "127.0.0.2")
+    assert workers.open(WorkerSlots.COUNT, "127.0.0.2")
     workers.end(0)
     workers.start(1000)
     assert workers.open(1000, "127.0.0.2")
