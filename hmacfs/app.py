@@ -25,7 +25,7 @@ from hmacfs.stores.open_file_store import open_file_store
 from hmacfs.system.runtime_folder import RuntimeClaim
 from hmacfs.system.shared_rows import SharedRows
 from hmacfs.system.shared_sums import SharedSums
-from hmacfs.telemetry.events import Events, RequestFinished
+from hmacfs.telemetry.events import Events, Listener
 from hmacfs.telemetry.logs import AccessLog, RefusalLog
 from hmacfs.telemetry.metrics import Metrics
 from hmacfs.telemetry.sampler import Sampler
@@ -58,13 +58,13 @@ class AppRuntime:
     settings: Settings
     health: Readiness
     core: Core
-    pulse: Sampler | None
+    sampler: Sampler | None
     watch: Watch
 
     def note_turned_away(self) -> None:
         """A connection was one too many of its peer."""
-        if self.pulse is not None:
-            self.pulse.note_turned_away()
+        if self.sampler is not None:
+            self.sampler.note_turned_away()
 
     def tasks(self, connections: Callable[[], int], is_running: Callable[[], bool]) -> list[Callable[[], None]]:
         """Functions, each to run in a greenlet of its own. connections: how many are open. is_running: whether
@@ -77,9 +77,9 @@ class AppRuntime:
             core.running.look_forever,
             self.watch.run_forever,
         ]
-        pulse = self.pulse
-        if pulse is not None:
-            tasks += [lambda: pulse.sample_forever(connections, len(tasks)), pulse.count_sessions]
+        sampler = self.sampler
+        if sampler is not None:
+            tasks += [lambda: sampler.sample_forever(connections, len(tasks)), sampler.count_sessions]
         return tasks
 
 
@@ -162,24 +162,22 @@ def create_app(settings: Settings) -> flask_app.Application:
     counter = open_counter(settings)
     clients = ClientAddress(settings.trusted_proxies)
     cors = Cors(settings.allowed_origins)
-    listeners: list[Callable[[RequestFinished], None]] = [
-        AccessLog(probes=PROBES),
-        RefusalLog({"no-space": core.space.describe, "too-much-reserved": core.space.describe_shares}),
-    ]
+    listeners: list[Listener] = [AccessLog(probes=PROBES)]
+    refusals = RefusalLog({"no-space": core.space.describe, "too-much-reserved": core.space.describe_shares})
     looks = [core.store.look, core.runtime.look, core.reserved.look, core.rows.look, counter.look]
-    pulse = None
+    sampler = None
     if settings.metrics_enabled:
         metrics, values = _metrics(app, settings)
         listeners.append(metrics)
         looks.append(lambda: values.look(metrics.touch))
-        pulse = _pulse(metrics, core, counter, settings)
-    handler = RequestHandler(Events(*listeners), cors, clients, read_timeout=settings.read_timeout)
+        sampler = _sampler(metrics, core, counter, settings)
+    handler = RequestHandler(Events(listeners, [refusals]), cors, clients, read_timeout=settings.read_timeout)
     rates = _rates(flask_app.rate_limiter(app, counter, clients), settings)
     state = Readiness([("store", core.check_store), ("session store", core.sessions.ping)])
     flask_app.add_routes(
         app, handler, transfers=_transfers(settings, core, rates, cors).routes(), others=probe_routes(state)
     )
-    app.extensions["hmacfs"] = AppRuntime(settings, state, core, pulse, Watch(looks))
+    app.extensions["hmacfs"] = AppRuntime(settings, state, core, sampler, Watch(looks))
     return app
 
 
@@ -228,7 +226,7 @@ def _metrics(app: flask_app.Application, settings: Settings) -> tuple[Metrics, V
     return Metrics(registry, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME}), values
 
 
-def _pulse(metrics: Metrics, core: Core, counter: FailoverCounter, settings: Settings) -> Sampler:
+def _sampler(metrics: Metrics, core: Core, counter: FailoverCounter, settings: Settings) -> Sampler:
     def stores() -> tuple[str, Mapping[str, bool]]:
         status = core.sessions.status()
         return status.active, {store.name: store.is_healthy for store in status.stores}

@@ -1,9 +1,9 @@
-"""What happened, for whoever wants to know: logs and metrics listen, nobody else counts."""
+"""Events, and those who listen to them: logs and metrics. Nothing else counts requests."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,19 @@ class RequestFinished(NamedTuple):
     stored: bool
 
 
-class Events:
-    """Passes each event to all listeners. A listener that fails is logged and does no harm to the request."""
+Listener = Callable[[RequestFinished], None]
 
-    def __init__(self, *listeners: Callable[[RequestFinished], None]) -> None:
-        self._listeners = listeners
+
+class Events:
+    """Passes each event to all ``listeners``, and one with a reason to ``failure_listeners`` too. A listener's error is
+    logged and does no harm to the request."""
+
+    def __init__(self, listeners: Sequence[Listener], failure_listeners: Sequence[Listener] = ()) -> None:
+        self._listeners = tuple(listeners)
+        self._of_failures = (*listeners, *failure_listeners)
 
     def publish(self, event: RequestFinished) -> None:
-        for listener in self._listeners:
+        for listener in self._of_failures if event.reason else self._listeners:
             try:
                 listener(event)
             except Exception:

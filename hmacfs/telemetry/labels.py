@@ -1,7 +1,7 @@
 """The labels that a server's counters have from its start on, at 0: a series that appears with its first 1 hides that
 from ``rate()`` and ``increase()``.
 
-Others may come (a status that nobody thought of), but those that alerts and dashboards ask for are here. Pure.
+Others may be added later (a rare status), but those that alerts and dashboards ask for are here. Pure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REFUSALS: Mapping[str, str] = {
     "no-space": "space",
 }
 
-#: A connection that was closed at once, since its peer had too many: there was no request, and no word of ``errors``.
+#: A connection that was closed at once, since its peer had too many: without a request, there is no word of ``errors``.
 TURNED_AWAY = "connections"
 
 #: The application's own mistake.

@@ -24,8 +24,10 @@ log = logging.getLogger(__name__)
 #: The id of the request that this greenlet serves; empty outside of one. Each log line made meanwhile carries it.
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 
-#: Everything that could end a line, hide part of one or drive a terminal: C0 and C1 controls, DEL, line separators.
+#: All that could end a line, hide part of one or control a terminal: C0 and C1 controls, DEL, line separators.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_needs_quotes = re.compile(r'[\s"=\\]').search
 
 
 def escape(text: str) -> str:
@@ -49,13 +51,13 @@ class LineHandler(logging.Handler):
         return open_file(self._path, os.O_WRONLY | os.O_APPEND, 0o640)
 
     def reopen(self) -> None:
-        """Open the file anew, after a rotation has moved it. If that fails, the old one stays in use."""
+        """Open the file again, after a rotation has moved it. If that fails, the old one stays in use."""
         if self._path is None:
             return
         try:
             fd = self._open()
         except OSError as error:
-            log.error("LogFile: %s cannot be opened anew: %s; going on with the old one", self._path, error.strerror)
+            log.error("LogFile: %s cannot be opened again: %s; going on with the old one", self._path, error.strerror)
             return
         old, self._fd = self._fd, fd
         os.close(old)
@@ -136,7 +138,7 @@ def _json_text(text: str) -> str:
 
 def _text(value: object) -> str:
     text = f"{value:.6f}" if isinstance(value, float) else str(value)
-    return text if text and not re.search(r'[\s"=\\]', text) else json.dumps(text)
+    return text if text and _needs_quotes(text) is None else json.dumps(text)
 
 
 def configure(level: int, path: Path | None, form: str, hidden: Sequence[str] = ()) -> None:
@@ -157,7 +159,7 @@ def configure(level: int, path: Path | None, form: str, hidden: Sequence[str] = 
 
 
 def reopen() -> None:
-    """Open the log file anew (SIGUSR1, after logrotate has moved it)."""
+    """Open the log file again (SIGUSR1, after logrotate has moved it)."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LineHandler):
             handler.reopen()
@@ -193,10 +195,10 @@ class AccessLog:
 
 
 class RefusalLog:
-    """A listener that warns of requests that failed at what only the operator can change: at the first one, and then at
-    most every ``PAUSE_SECONDS``, with how many there were since.
+    """A listener that warns of requests that failed for a reason that only the operator can remove: at the first one,
+    and then at most every ``PAUSE_SECONDS``, with their number since.
 
-    causes: what to say of each reason, a word from ``errors``.
+    causes: the cause to name for each reason, a word from ``errors``.
     """
 
     PAUSE_SECONDS = 60.0

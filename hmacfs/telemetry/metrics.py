@@ -1,7 +1,7 @@
-"""What a worker counts, in files that it shares with the master (prometheus_client's multiprocess mode).
+"""The metrics of a worker, in files that it shares with the master (prometheus_client's multiprocess mode).
 
-The names are the original's where it had one. Every label has few values: methods that nobody knows are "other", and
-the path is the route. ``scrape`` adds the workers up.
+The names are the original's where it had one. Every label has few values: unknown methods are "other", and the path is
+the route. ``scrape`` adds up those of all workers.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
 class Metrics:
-    """A listener to events, and where a worker notes how it is. One per process, made after the fork.
+    """A listener to events, and the gauges of a worker. One per process, made after the fork.
 
     transfers: the route of uploads and downloads. probes: the routes that monitors ask. registry: where the metrics are
-    made known (in multiprocess mode the values come from the files, whatever it is).
+    registered (in multiprocess mode the values are in the files, whatever it is).
     """
 
     def __init__(self, registry: CollectorRegistry, *, transfers: str, probes: Collection[str] = ()) -> None:
@@ -81,8 +81,10 @@ class Metrics:
 
     def __call__(self, event: RequestFinished) -> None:
         method = event.method if event.method in labels.METHODS else "other"
-        for child in self._of_request(method, event.route, event.status):
-            child.inc()
+        key = method, event.route, event.status
+        requests, responses = self._children.get(key) or self._add_children(key)
+        requests.inc()
+        responses.inc()
         if event.reason and (refusal := labels.REFUSALS.get(event.reason)):
             self._refusals.labels(refusal).inc()
         if event.route != self._transfers:
@@ -94,13 +96,12 @@ class Metrics:
         elif method == "GET":
             self._count_download(event)
 
-    def _of_request(self, method: str, route: str, status: int) -> tuple[Counter, Counter]:
-        """The counters of such a request; looking labels up costs more than counting."""
-        key = method, route, status
-        children = self._children.get(key)
-        if children is None:
-            children = self._requests.labels(method, route), self._responses.labels(method, str(status))
-            self._children[key] = children
+    def _add_children(self, key: tuple[str, str, int]) -> tuple[Counter, Counter]:
+        """The counters of requests with that method, route and status: looking them up by labels costs more than
+        counting."""
+        method, route, status = key
+        children = self._requests.labels(method, route), self._responses.labels(method, str(status))
+        self._children[key] = children
         return children
 
     def _count_upload(self, event: RequestFinished) -> None:

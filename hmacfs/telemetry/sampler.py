@@ -1,4 +1,4 @@
-"""What a worker notes of itself now and then."""
+"""Samples of a worker's own state, for its gauges."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hmacfs.telemetry.metrics import Metrics
 
 log = logging.getLogger("hmacfs.telemetry")
 
-#: Seconds between two looks at the event loop and the gauges.
-BEAT_SECONDS = 0.25
+#: Seconds between two samples of the event loop and the gauges.
+SAMPLE_SECONDS = 0.25
 #: Seconds between two counts of the upload sessions.
-CENSUS_SECONDS = 10.0
+SESSION_COUNT_SECONDS = 10.0
 
 
 class Sampler:
@@ -56,15 +56,15 @@ class Sampler:
         """connections: how many are open, a greenlet each; tasks: how many greenlets there are besides."""
         while True:
             try:
-                self._note(connections(), tasks)
-            except OSError as error:  # a purge took the files; who looks after them makes them again
-                log.debug("how this process is cannot be noted now: %s", error.strerror)
+                self._sample(connections(), tasks)
+            except OSError as error:  # a purge took the files, which ``ValueFiles.look`` restores
+                log.debug("the gauges of this process cannot be set now: %s", error.strerror)
             before = time.monotonic()
-            time.sleep(BEAT_SECONDS)
-            self._metrics.observe_lag(max(0.0, time.monotonic() - before - BEAT_SECONDS))
+            time.sleep(SAMPLE_SECONDS)
+            self._metrics.observe_lag(max(0.0, time.monotonic() - before - SAMPLE_SECONDS))
 
-    def _note(self, connections: int, tasks: int) -> None:
-        """Raises ``OSError`` where a value is the first of its kind, and its file cannot be opened."""
+    def _sample(self, connections: int, tasks: int) -> None:
+        """Raises ``OSError`` if a value is the first of its kind, and its file cannot be opened."""
         metrics = self._metrics
         metrics.connections.set(connections)
         metrics.greenlets.set(connections + tasks)
@@ -74,7 +74,7 @@ class Sampler:
             metrics.set_rate_limit_store("redis", is_up=self._rates_are_shared())
 
     def count_sessions(self) -> None:
-        """Of all workers the one that holds the lock counts, for as long as it lives and the lock is there."""
+        """Only the worker that holds the lock counts, as long as it lives and the lock file is there."""
         lock: SharedFile | None = None
         while True:
             try:
@@ -86,7 +86,7 @@ class Sampler:
                 log.debug("the upload sessions cannot be counted now")
             except Exception:
                 log.exception("counting the upload sessions failed")
-            time.sleep(CENSUS_SECONDS)
+            time.sleep(SESSION_COUNT_SECONDS)
 
     def _count_as(self, lock: SharedFile | None) -> SharedFile | None:
         """Count, if this process holds the lock or can have it now; the lock if it does."""

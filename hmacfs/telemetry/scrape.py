@@ -34,19 +34,19 @@ from hmacfs.system.shared_file import SharedFile
 
 log = logging.getLogger("hmacfs.telemetry")
 
-#: Whose counts stand for all processes that ended.
+#: The process number of the counts of all processes that ended.
 _ENDED = "0"
-#: CPU usage is measured over at least so long.
+#: CPU usage is measured over at least so many seconds.
 _CPU_SECONDS = 1.0
 #: How old an answer to a scrape may be, and how many forms of it are kept.
 _REMEMBERED_SECONDS = 1.0
 _TEXTS = 8
-#: Of this process: whoever folds and whoever answers a scrape have a ``CounterMerge`` each, of the same files.
+#: Of this process: the thread that folds and the one that answers scrapes have a ``CounterMerge`` each, of one folder.
 _threads = threading.Lock()
 
 
 class CounterMerge:
-    """The files that the metrics of all processes are in; several servers may use them at once."""
+    """The folder with the metrics of all processes; several servers may use it at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -81,9 +81,9 @@ class CounterMerge:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        """Keeps out the other threads and servers. The servers not by ``flock``: a worker that is forked meanwhile
-        would hold that, too, for as long as it lives. The threads by a lock of their own, since this one is the
-        process's: it excludes none of them, and is lost as soon as any of them closes the file."""
+        """Excludes other threads and servers. Servers not by ``flock``, which a worker that is forked meanwhile would
+        hold as long as it lives. Threads by a lock of their own: ``lockf``'s belongs to the process, excludes none of
+        its threads, and is lost once any of them closes the file."""
         with _threads, SharedFile(self._path / "fold.lock") as file:
             fcntl.lockf(file.fd, fcntl.LOCK_EX)
             yield
@@ -101,8 +101,8 @@ class CounterMerge:
                 self._fold(into, ended)
 
     def _fold(self, into: Path, ended: list[Path]) -> None:
-        """Renaming the draft is what counts: whoever is killed before has added nothing, whoever is killed behind it
-        has left the list of what is added."""
+        """Renaming the draft is the commit point. A crash before it changes nothing; after it, ``.added`` lists the
+        inputs still to delete."""
         counts: dict[str, float] = {}
         for path in [into, *ended]:
             for key, value in _values(path):
@@ -131,7 +131,7 @@ def _has_ended(path: Path) -> bool:
 
 
 def _values(path: Path) -> Iterator[tuple[str, float]]:
-    """The counts in a file; one that was damaged (by a power cut) has none from there on."""
+    """The counts in a file, up to the first damaged one (after a power cut)."""
     try:
         for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):
             name, sample, labels, text = json.loads(key)
@@ -155,7 +155,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def _file_of(counts: Mapping[str, float]) -> bytes:
-    """What prometheus_client would make of them; it writes through mapped memory, and is killed by a full disk."""
+    """In prometheus_client's format. Its own code writes to mapped memory, where a full disk kills the process."""
     entries = b""
     for key, value in counts.items():
         text = key.encode()
@@ -165,7 +165,7 @@ def _file_of(counts: Mapping[str, float]) -> bytes:
 
 
 class ProcessCollector:
-    """What is measured when it is asked for. The processes: the master, which this one is, and its children.
+    """Metrics that are measured at each scrape, of this process, the master, and its children.
 
     store: whose file system is reported. workers: how many there are, and how many were started so far.
     """
@@ -186,7 +186,7 @@ class ProcessCollector:
         yield CounterMetricFamily("hmacfs_workers_started", "Worker processes started.", value=started)
         with contextlib.suppress(OSError):
             space = os.statvfs(self._store)
-            if space.f_blocks:  # 0: it does not tell
+            if space.f_blocks:  # 0: unknown
                 yield _gauge("hmacfs_store_free_bytes", "Free space for files.", space.f_bavail * space.f_frsize)
                 yield _gauge("hmacfs_store_size_bytes", "Size of the file system.", space.f_blocks * space.f_frsize)
             if space.f_files:
@@ -212,7 +212,7 @@ def _processes() -> list[psutil.Process]:
 
 
 def _memory(process: psutil.Process) -> int:
-    """Bytes; what several processes share counts once in all where the kernel tells it (Linux)."""
+    """Bytes; memory that several processes share counts once in all where the kernel tells it (Linux)."""
     try:
         full = process.memory_full_info()
         return int(getattr(full, "pss", 0) or full.rss)
@@ -245,20 +245,20 @@ def _build_info() -> Metric:
 
 
 class _All:
-    def __init__(self, folder: CounterMerge, vitals: ProcessCollector) -> None:
-        self._folder = folder
-        self._vitals = vitals
+    def __init__(self, merge: CounterMerge, process: ProcessCollector) -> None:
+        self._merge = merge
+        self._process = process
 
     def collect(self) -> Iterator[Metric]:
-        for metric in self._folder.collect():
+        for metric in self._merge.collect():
             yield metric
             if metric.name == "goroutines_count":
                 yield _renamed(metric, "greenlets_count")
-        yield from self._vitals.collect()
+        yield from self._process.collect()
 
 
 def _renamed(metric: Metric, name: str) -> Metric:
-    """Of no type, since a gauge's name ought not to end like that. The original's own name is beyond help."""
+    """Untyped, since a gauge's name ought not to end in "_count"."""
     copy = Metric(name, metric.documentation, "unknown")
     for sample in metric.samples:
         copy.add_sample(name, sample.labels, sample.value)
@@ -266,16 +266,16 @@ def _renamed(metric: Metric, name: str) -> Metric:
 
 
 class Scrapes(Collector):
-    """What scrapes are answered with. All of a second get the same, which is made once: who asks again and again, or
-    does not wait for the answer, costs no more than one collection per second. For one thread.
+    """The answers to scrapes. All of a second get the same, which is made once, so that frequent scrapes cost no more
+    than one collection per second. For one thread.
 
     clock: ``time.monotonic`` or its like.
     """
 
     def __init__(
-        self, folder: CounterMerge, vitals: ProcessCollector, *, clock: Callable[[], float] = time.monotonic
+        self, merge: CounterMerge, process: ProcessCollector, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._source = _All(folder, vitals)
+        self._source = _All(merge, process)
         self._clock = clock
         self._collected = float("-inf")
         self._metrics: list[Metric] = []
@@ -290,7 +290,7 @@ class Scrapes(Collector):
             self._collected = self._clock()
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is none
+        except (TypeError, ValueError):  # a malformed version
             encode, content_type = choose_encoder("")
         is_gzip = any(word.partition(";")[0].strip().lower() == "gzip" for word in accept_encoding.split(","))
         content = self._texts.get((content_type, is_gzip))
@@ -298,11 +298,11 @@ class Scrapes(Collector):
             content = encode(self)
             if is_gzip:
                 content = gzip.compress(content, compresslevel=1)
-            if len(self._texts) < _TEXTS:  # a client names the version, of which there are many
+            if len(self._texts) < _TEXTS:  # the client chooses the version
                 self._texts[content_type, is_gzip] = content
         headers = [("Content-Type", content_type)]
         return [*headers, ("Content-Encoding", "gzip")] if is_gzip else headers, content
 
     def collect(self) -> list[Metric]:
-        """What the encoders ask for: the metrics as they were collected."""
+        """For the encoders: the metrics as they were collected."""
         return self._metrics

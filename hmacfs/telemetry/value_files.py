@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -28,16 +29,15 @@ _SIZES = {
 
 
 class _Identity:
-    """What prometheus_client names the files after. When it is another object, all values move to the files of that
-    name."""
+    """What prometheus_client names the files after. Once it is another object, all values move to files of its name."""
 
     def __str__(self) -> str:
         return str(processes.current())
 
 
 class ValueFiles:
-    """Has the values that this process makes from now on kept in ``folder``; where there is no room for them, in its
-    memory, where no scrape finds them: serving files matters more."""
+    """Keeps the values that this process makes from now on in ``folder``; without room there, in its memory, where no
+    scrape finds them: serving files matters more."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = {folder / f"{kind}_{processes.current()}.db": size for kind, size in _SIZES.items()}
@@ -57,11 +57,12 @@ class ValueFiles:
             self._files = []
             values.ValueClass = values.MutexValue
         else:
-            values.ValueClass = values.MultiProcessValue(lambda: self._identity)
+            # Asked at each count: a call of a Python function would be most of what counting costs.
+            values.ValueClass = values.MultiProcessValue(functools.partial(getattr, self, "_identity"))
 
     def look(self, touch: Callable[[], None]) -> None:
-        """If files were removed, put copies of what they held there. ``touch`` changes any value: then all of them are
-        kept in what is there now. Raises ``OSError``."""
+        """Restore files that were removed. ``touch`` changes any value, which makes prometheus_client open the new
+        files. Raises ``OSError``."""
         lost = [path for path, file in self._files if not file.is_current()]
         if not lost and self._is_settled:
             return
@@ -74,7 +75,7 @@ class ValueFiles:
 
 
 def _restored(path: Path, removed: SharedFile) -> SharedFile:
-    """A file at ``path`` with the content of one that has no name any more."""
+    """A file at ``path`` with the content of an unlinked one."""
     content = os.pread(removed.fd, os.fstat(removed.fd).st_size, 0)
     put_in_place(path, content)  # a scrape finds all of it or nothing
     return SharedFile(path)

@@ -349,7 +349,7 @@ def test_a_log_file_that_cannot_be_reopened(start_server: StartServer, tmp_path:
     rotated = log.rename(tmp_path / "rotated.log")
     log.mkdir()
     os.kill(server.pid, signal.SIGUSR1)
-    wait_until(lambda: rotated.read_text().count("cannot be opened anew") == 2)  # master and worker
+    wait_until(lambda: rotated.read_text().count("cannot be opened again") == 2)  # master and worker
     get(server, "afterwards")
     wait_until(lambda: "/upload/afterwards" in rotated.read_text())
     assert server.stop() == 0

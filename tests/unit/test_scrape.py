@@ -123,7 +123,7 @@ def test_files_have_room_for_all_that_is_counted(tmp_path: Path, monkeypatch: py
     assert all(path.stat().st_blocks * 512 >= size for path, size in sizes.items())
 
 
-def test_the_pulse_goes_on_after_a_purge_that_came_before_its_first_beat(
+def test_sampling_goes_on_after_a_purge_that_came_before_the_first_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)
@@ -132,7 +132,7 @@ def test_the_pulse_goes_on_after_a_purge_that_came_before_its_first_beat(
     files.ValueFiles(folder)
     metrics = Metrics(CollectorRegistry(), transfers="/upload/<path>")
     stores = ("SQLite", {"SQLite": True})
-    pulse = Sampler(
+    sampler = Sampler(
         metrics, uploads=int, stores=lambda: stores, rates_are_shared=None, sessions=dict, lock=tmp_path / "lock"
     )
     shutil.rmtree(folder)
@@ -142,7 +142,7 @@ def test_the_pulse_goes_on_after_a_purge_that_came_before_its_first_beat(
 
     monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(FileExistsError):
-        pulse.sample_forever(int, 2)
+        sampler.sample_forever(int, 2)
     assert (folder / f"gauge_livemax_{processes.current()}.db").exists()
 
 
