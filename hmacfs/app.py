@@ -21,6 +21,7 @@ from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.limiting import WindowRateLimiter
 from hmacfs.rates.open_counter import open_counter
 from hmacfs.sessions.open_session_store import open_session_store
+from hmacfs.stores.local.locker import FileLocker
 from hmacfs.stores.open_file_store import open_file_store
 from hmacfs.system.runtime_folder import RuntimeClaim
 from hmacfs.system.shared_rows import SharedRows
@@ -101,7 +102,6 @@ class Core:
             chunk_size=settings.chunk_size,
             rate=settings.max_bytes_per_second,
             least_rate=settings.min_bytes_per_second,
-            early_writeback=self.store.durable,
         )
         self.reserved = SharedSums(settings.runtime_dir / "reserved")
         self.rows = SharedRows(settings.runtime_dir / "running")
@@ -116,6 +116,7 @@ class Core:
         self.resumable = ResumableUploads(
             self.sessions,
             self.store,
+            FileLocker(self.store.partials),
             receiver,
             self.space,
             self.limits,
@@ -200,7 +201,7 @@ def _transfers(settings: Settings, core: Core, rates: RateLimits, cors: Cors) ->
         accept_unsized_chunks=settings.accept_unsized_chunks,
     )
     locations = Locations(settings.url_prefix, settings.public_url)
-    unproven = UnprovenLookups(core.sessions.concurrency, lambda key: core.store.partials.length(key) is not None)
+    unproven = UnprovenLookups(core.sessions.concurrency, lambda key: core.store.partials.stat(key) is not None)
     slots = SlotViews(core.resumable, locations)
     file = FileView(
         core.store,

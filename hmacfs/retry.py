@@ -7,8 +7,9 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,12 @@ class Retry:
     attempts: int
     delay: float
 
-    def __call__(self, operation: Callable[[], R]) -> R:
-        """The result of ``operation``, which must be safe to repeat. An ``OSError`` that is not
-        transient, or the last one, is raised."""
+    def __call__(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The result of ``operation``, which must be safe to repeat. An ``OSError`` that is not transient, or the last
+        one, is raised."""
         for attempt in range(self.attempts):
             try:
-                return operation()
+                return operation(*args, **kwargs)
             except OSError as error:
                 if error.errno not in TRANSIENT_ERRNOS:
                     raise
@@ -54,4 +55,4 @@ class Retry:
                     self.attempts,
                 )
                 time.sleep(self.delay)  # cooperative in a gevent worker
-        return operation()
+        return operation(*args, **kwargs)

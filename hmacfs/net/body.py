@@ -185,10 +185,9 @@ class SocketBody(_OwnBody):
     def is_here(self) -> bool:
         return self.length - self.received <= self.receive_buffer.count
 
-    def take_ahead(self, at_most: int | None) -> memoryview:
-        """The part of the body that has been read ahead already, or ``at_most`` so many bytes of it."""
-        left = self.length - self.received
-        data = self.receive_buffer.take(left if at_most is None else min(left, at_most))
+    def take_ahead(self, at_most: int) -> memoryview:
+        """The part of the body that has been read ahead already, ``at_most`` so many bytes of it."""
+        data = self.receive_buffer.take(min(self.length - self.received, at_most))
         self.received += len(data)
         return data
 

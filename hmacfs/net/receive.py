@@ -1,4 +1,4 @@
-"""From a request body to a file, with constant memory: in the kernel where that is possible, else through a buffer."""
+"""From a request body to a sink, with constant memory: in the kernel where that is possible, else through a buffer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import gevent
 
 from hmacfs.errors import IncompleteBody, Superseded, TooLarge
 from hmacfs.net.body import SocketBody
-from hmacfs.net.splice import Splicer, SpliceUnsupported, start_writeback
+from hmacfs.net.splice import Splicer, SpliceUnsupported
 from hmacfs.net.throttle import Throttle
 from hmacfs.system.threads import FileCalls
-from hmacfs.uploads.contracts.requests import Hash, RequestBody
+from hmacfs.uploads.contracts.requests import Hash, RequestBody, Sink
 
 #: Bodies below this go through a buffer: a pipe costs two system calls more than it saves copying.
 SPLICE_FROM_BYTES = 128 * 1024
@@ -26,52 +26,37 @@ GATHER_BYTES = 384 * 1024
 BUFFER_BYTES = 256 * 1024
 #: How many idle buffers a worker keeps.
 BUFFERS_KEPT = 16
-#: A durable upload is handed to the disk in portions of this size while it still arrives, so that the final fsync
-#: finds little left to do.
-WRITEBACK_BYTES = 8 * 1024 * 1024
-
-
 #: How often a writer looks whether another one wants its file.
 WATCH_SECONDS = 0.2
 
 
 class Receiver:
-    """Moves bodies into files. One per worker: it keeps the buffers and the pipe that its transfers share.
+    """Moves bodies into sinks. One per worker: it keeps the buffers and the pipe that its transfers share.
 
     chunk_size: bytes read at once from a plain stream (``ChunkSize``).
     rate: bytes per second for each body; 0 for no limit. least_rate: see ``Body``.
-    early_writeback: start writing large bodies to the disk while they arrive (for durable stores).
     """
 
-    def __init__(
-        self,
-        file_calls: FileCalls,
-        *,
-        chunk_size: int,
-        rate: int = 0,
-        least_rate: int = 0,
-        early_writeback: bool = False,
-    ) -> None:
+    def __init__(self, file_calls: FileCalls, *, chunk_size: int, rate: int = 0, least_rate: int = 0) -> None:
         self._file_calls = file_calls
         self._chunk_size = chunk_size
         self._rate = rate
         # A client that is slowed down here has to wait for room in the kernel's buffers: that is no fault of its own.
         self._least_rate = min(least_rate, rate // 2) if rate else least_rate
-        self._early_writeback = early_writeback
         self._buffers: list[bytearray] = []
         self._splicer: Splicer | None = Splicer.if_supported(file_calls)
 
     def receive(
         self,
         body: RequestBody,
-        fd: int,
+        sink: Sink,
         *,
         limit: int,
         digest: Hash | None = None,
         is_wanted: Callable[[], bool] | None = None,
         cover: Callable[[int, int], int] | None = None,
     ) -> int:
-        """Write what is left of ``body`` to the file ``fd`` at its position; the number of bytes that was.
+        """Write what is left of ``body`` to ``sink``; the number of bytes that was.
 
         is_wanted: asked some times a second; once it says that another writer wants the file, this one ends with
         ``Superseded``, even if it is waiting for its client.
@@ -80,12 +65,13 @@ class Receiver:
         first); raises what keeps them from being written.
 
         Raises ``TooLarge`` once the body exceeds ``limit`` bytes, ``Superseded`` for one that was interrupted,
-        ``IncompleteBody``, ``Stalled``, ``BadBody``, and
-        ``OSError`` if the file cannot be written. What arrived before that is in the file.
+        ``IncompleteBody``, ``PeerTimeout``, ``BadBody``, and what the sink raises. What arrived before that was
+        written.
         """
         body.least_rate = self._least_rate
-        job = _Transfer(body, fd, limit, cover, Throttle(self._rate, time.monotonic()) if self._rate else None)
-        watcher = gevent.spawn(_watch, body, is_wanted) if is_wanted is not None else None
+        job = _Transfer(body, sink, limit, cover, Throttle(self._rate, time.monotonic()) if self._rate else None)
+        # A body that is here is stored before anybody could look.
+        watcher = gevent.spawn(_watch, body, is_wanted) if is_wanted is not None and not body.is_here else None
         try:
             return self._receive(job, digest)
         except IncompleteBody as error:
@@ -100,13 +86,15 @@ class Receiver:
         body = job.body
         if isinstance(body, SocketBody):
             body.send_continue()
+            left, transport = body.length - body.received, body.receive_buffer.transport
             if job.throttle is not None:
-                body.receive_buffer.transport.bound_receive_buffer(self._rate)
-            if digest is None and body.left >= SPLICE_FROM_BYTES and body.receive_buffer.transport.is_plain:
+                transport.bound_receive_buffer(self._rate)
+            if digest is None and left >= SPLICE_FROM_BYTES and transport.is_plain and job.sink.fileno() is not None:
                 self._splice(job, body)
-            elif digest is None and job.throttle is None and body.left <= body.receive_buffer.count:
+            elif digest is None and job.throttle is None and left <= body.receive_buffer.count:
                 self._write_buffered(job, body)
-        self._copy(job, digest)
+        if body.received != body.length:
+            self._copy(job, digest)
         return job.moved
 
     def _splice(self, job: _Transfer, body: SocketBody) -> None:
@@ -115,11 +103,14 @@ class Receiver:
         transport, count = body.receive_buffer.transport, GATHER_BYTES
         try:
             while self._splicer and not body.is_complete and not self._file_calls.is_slow:
+                fd = job.sink.fileno()
+                if fd is None:
+                    return
                 if job.throttle is None and (count >= GATHER_BYTES or transport.has_low_watermark):
-                    transport.set_low_watermark(min(GATHER_BYTES, body.left))
+                    transport.set_low_watermark(min(GATHER_BYTES, body.left, job.room))
                 body.wait_for_data()
-                count = self._splicer.move(body, job.fd, job.throttle.piece if job.throttle else None)
-                self._after_piece(job, count)
+                count = self._splicer.move(body, fd, job.at_most)
+                self._after_portion(job, count)
         except SpliceUnsupported:
             self._splicer = None
         finally:
@@ -127,37 +118,33 @@ class Receiver:
 
     def _write_buffered(self, job: _Transfer, body: SocketBody) -> None:
         """Store what was read together with the request's head."""
-        while body.receive_buffer.count and not body.is_complete:
-            ahead = body.take_ahead(job.throttle.piece if job.throttle else None)
+        while body.receive_buffer.count and body.received != body.length:
+            ahead = body.take_ahead(job.at_most)
             job.check(body.received)
-            self._write(job.fd, ahead)
-            self._after_piece(job, len(ahead))
+            job.sink.write(ahead)
+            self._after_portion(job, len(ahead))
 
     def _copy(self, job: _Transfer, digest: Hash | None) -> None:
         body = job.body
-        size = self._piece_size(job)
+        size = self._buffer_size(job)
         while not body.is_complete:
             body.wait_for_data()
             with self._buffer(size) as buffer:
-                count = body.readinto(buffer)
+                count = body.readinto(buffer[: job.room])
                 job.check(body.received)
                 view = buffer[:count]
                 if digest is not None:
                     digest.update(view)
-                self._write(job.fd, view)
-            self._after_piece(job, count)
+                job.sink.write(view)
+            self._after_portion(job, count)
 
-    def _piece_size(self, job: _Transfer) -> int:
+    def _buffer_size(self, job: _Transfer) -> int:
         size = BUFFER_BYTES if isinstance(job.body, SocketBody) else self._chunk_size
         if job.throttle is not None:
             size = min(size, job.throttle.piece)
         if job.body.length is not None:
             size = min(size, max(1, job.body.length - job.body.received))
         return size
-
-    def _write(self, fd: int, view: memoryview) -> None:
-        while view:
-            view = view[self._file_calls.write(fd, view) :]
 
     @contextlib.contextmanager
     def _buffer(self, size: int) -> Iterator[memoryview]:
@@ -171,17 +158,18 @@ class Receiver:
             if len(buffer) == BUFFER_BYTES and len(self._buffers) < BUFFERS_KEPT:
                 self._buffers.append(buffer)
 
-    def _after_piece(self, job: _Transfer, count: int) -> None:
+    def _after_portion(self, job: _Transfer, count: int) -> None:
         job.moved += count
-        if self._early_writeback and job.moved - job.handed_to_disk >= WRITEBACK_BYTES:
-            self._file_calls.always_blocking(start_writeback, job.fd, job.moved - job.handed_to_disk)
-            job.handed_to_disk = job.moved
-        if job.body.is_interrupted:
+        job.room -= count
+        if not job.room:
+            job.room = job.sink.hand_on()
+        body = job.body
+        if body.is_interrupted:
             raise Superseded
         if job.throttle is not None and (rest := job.throttle.delay(count, time.monotonic())):
             gevent.sleep(rest)
-        else:
-            job.body.yield_if_due()
+        elif body.received != body.length:
+            body.yield_if_due()
 
 
 def _watch(body: RequestBody, is_wanted: Callable[[], bool]) -> None:
@@ -191,21 +179,31 @@ def _watch(body: RequestBody, is_wanted: Callable[[], bool]) -> None:
 
 
 class _Transfer:
-    """One call of ``receive``: its arguments and how far it is."""
+    """One call of ``receive``: its arguments and how far it is. room: see ``Sink``."""
 
-    __slots__ = ("_allowed", "_cover", "_limit", "body", "fd", "handed_to_disk", "moved", "throttle")
+    __slots__ = ("_allowed", "_cover", "_limit", "body", "moved", "room", "sink", "throttle")
 
     def __init__(
-        self, body: RequestBody, fd: int, limit: int, cover: Callable[[int, int], int] | None, throttle: Throttle | None
+        self,
+        body: RequestBody,
+        sink: Sink,
+        limit: int,
+        cover: Callable[[int, int], int] | None,
+        throttle: Throttle | None,
     ) -> None:
         self.body = body
-        self.fd = fd
+        self.sink = sink
+        self.room = sink.room
         self._limit = limit
         self._cover = cover
         self._allowed = limit if cover is None else 0
         self.throttle = throttle
         self.moved = 0
-        self.handed_to_disk = 0
+
+    @property
+    def at_most(self) -> int:
+        """How many bytes may be moved at once."""
+        return self.room if self.throttle is None else min(self.room, self.throttle.piece)
 
     def check(self, received: int) -> None:
         """Whether so many bytes may be written. Raises ``TooLarge``, and what ``cover`` raises."""

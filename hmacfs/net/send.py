@@ -11,7 +11,7 @@ import gevent
 from hmacfs.errors import PeerTimeout
 from hmacfs.net.throttle import Throttle
 from hmacfs.net.transport import Transport, TransportTimeout
-from hmacfs.system.descriptors import close
+from hmacfs.uploads.contracts.stores import Source
 
 #: One system call's worth. A cold file blocks the loop for the disk read of at most this much.
 PIECE_BYTES = 1024 * 1024
@@ -24,38 +24,60 @@ class FileTruncated(OSError):
 
 
 class FileSlice:
-    """A part of an open file as a response body. It owns the descriptor.
+    """A part of a stored file as a response body. It owns the source.
 
-    Any WSGI server can iterate over it. A server that knows it calls ``send_over`` instead, which copies the
-    bytes into this process only where it has to encrypt them. ``sent`` counts what went out; ``on_close`` is called
-    once, with this object.
+    Any WSGI server can iterate over it. A server that knows it calls ``send_over`` instead, which copies the bytes into
+    this process only where it has to encrypt them, or where they come from a source without a descriptor. ``sent``
+    counts what went out; ``on_close`` is called once, with this object.
 
     rate: bytes per second, 0 for no limit.
     """
 
     def __init__(
-        self, fd: int, offset: int, count: int, *, rate: int = 0, on_close: Callable[[FileSlice], None] | None = None
+        self,
+        source: Source,
+        offset: int,
+        count: int,
+        *,
+        rate: int = 0,
+        on_close: Callable[[FileSlice], None] | None = None,
     ) -> None:
-        self.fd = fd
+        self._source = source
         self.offset = offset
         self.count = count
         self.rate = rate
         self.sent = 0
         self.on_close = on_close
+        self._is_closed = False
+
+    def read(self) -> bytes:
+        """All of it at once, or what there still is, for one that is small. Raises ``OSError``."""
+        fd = self._source.fileno()
+        if fd is not None:
+            return os.pread(fd, self.count, self.offset)
+        return b"".join(self._source.pieces(self.offset, self.count, self.count))
 
     def send_over(self, transport: Transport, timeout: float) -> None:
         """Send all of it. Raises ``PeerTimeout`` if the client takes no byte for ``timeout`` seconds, ``OSError`` if it
         is gone, ``FileTruncated`` if the file is."""
-        if not transport.is_plain:
-            self._send_pieces(transport, timeout)
-            return
+        fd = self._source.fileno()
+        try:
+            if fd is None or not transport.is_plain:
+                for data in self:
+                    transport.send(data, timeout)
+            else:
+                self._send_file(fd, transport, timeout)
+        except TransportTimeout as error:
+            raise PeerTimeout("The client stopped reading.") from error
+
+    def _send_file(self, fd: int, transport: Transport, timeout: float) -> None:
         throttle = Throttle(self.rate, time.monotonic()) if self.rate else None
         piece = min(PIECE_BYTES, throttle.piece) if throttle else PIECE_BYTES
         while left := self.count - self.sent:
             try:
-                count = os.sendfile(transport.fd, self.fd, self.offset + self.sent, min(left, piece))
+                count = os.sendfile(transport.fd, fd, self.offset + self.sent, min(left, piece))
             except BlockingIOError:
-                self._wait_for_room(transport, timeout)
+                transport.wait_writable(timeout)
                 continue
             if count == 0:
                 raise FileTruncated("the file is shorter than it was")
@@ -65,35 +87,20 @@ class FileSlice:
             else:
                 transport.yield_if_due()
 
-    def _send_pieces(self, transport: Transport, timeout: float) -> None:
-        try:
-            for data in self:
-                transport.send(data, timeout)
-        except TransportTimeout as error:
-            raise PeerTimeout("The client stopped reading.") from error
-
-    @staticmethod
-    def _wait_for_room(transport: Transport, timeout: float) -> None:
-        try:
-            transport.wait_writable(timeout)
-        except TransportTimeout as error:
-            raise PeerTimeout("The client stopped reading.") from error
-
     def __iter__(self) -> Iterator[bytes]:
         throttle = Throttle(self.rate, time.monotonic()) if self.rate else None
         piece = min(PLAIN_PIECE_BYTES, throttle.piece) if throttle else PLAIN_PIECE_BYTES
-        while left := self.count - self.sent:
-            data = os.pread(self.fd, min(left, piece), self.offset + self.sent)
-            if not data:
-                raise FileTruncated("the file is shorter than it was")
+        for data in self._source.pieces(self.offset, self.count, piece):
             yield data
             self.sent += len(data)
             gevent.sleep(throttle.delay(len(data), time.monotonic()) if throttle else 1e-6)
+        if self.sent < self.count:
+            raise FileTruncated("the file is shorter than it was")
 
     def close(self) -> None:
-        """Give back the descriptor; more calls do nothing."""
-        if self.fd >= 0:
-            close(self.fd)
-            self.fd = -1
+        """Give back the source; more calls do nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._source.close()
             if self.on_close is not None:
                 self.on_close(self)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import logging
 import os
-import sys
-from typing import Any
 
 from hmacfs.errors import IncompleteBody
 from hmacfs.net.body import SocketBody
@@ -21,7 +18,6 @@ log = logging.getLogger(__name__)
 
 #: The most the kernel lets an ordinary user ask for (/proc/sys/fs/pipe-max-size). A larger pipe means fewer turns.
 PIPE_BYTES = 1024 * 1024
-_SYNC_FILE_RANGE_WRITE = 2
 
 
 class SpliceUnsupported(Exception):
@@ -50,10 +46,10 @@ class Splicer:
             fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         return source, sink
 
-    def move(self, body: SocketBody, fd: int, at_most: int | None) -> int:
+    def move(self, body: SocketBody, fd: int, at_most: int) -> int:
         """Move what is there now, up to a pipe's size, ``at_most`` bytes and the body's end: the number of bytes, 0 if
         nothing was there. Raises ``IncompleteBody``, ``SpliceUnsupported``, and ``OSError`` if the file fails."""
-        want = min(body.left, PIPE_BYTES, at_most or PIPE_BYTES)
+        want = min(body.left, PIPE_BYTES, at_most)
         try:
             count = os.splice(
                 body.receive_buffer.transport.fd, self._sink, want, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
@@ -97,24 +93,3 @@ class Splicer:
         close(self._source)
         close(self._sink)
         self._source, self._sink = self._new_pipe()
-
-
-def _libc_sync_file_range() -> Any:
-    if not sys.platform.startswith("linux"):
-        return None
-    function = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
-    if function is not None:
-        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return function
-
-
-_sync_file_range = _libc_sync_file_range()
-
-
-def start_writeback(fd: int, count: int) -> None:
-    """Ask the kernel to start writing the last ``count`` bytes before the file's position to the disk.
-
-    Only a hint that makes a later fsync short; it waits while the device's queue is full. That fsync tells of errors.
-    """
-    if _sync_file_range is not None:
-        _sync_file_range(fd, os.lseek(fd, 0, os.SEEK_CUR) - count, count, _SYNC_FILE_RANGE_WRITE)

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -265,7 +264,7 @@ class ResponseWriter:
                     content.send_over(transport, timeout)
                 return
             try:
-                data = os.pread(content.fd, content.count, content.offset)
+                data = content.read()
             except OSError as error:
                 log.error("a stored file cannot be read: %s", error.strerror)
                 self.fail()

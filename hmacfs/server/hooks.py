@@ -78,7 +78,7 @@ class Hooks:
             refuse_to_start(error)
         for level, line in move_sessions(settings):
             log.log(level, "%s", line)
-        removed = storage.remove_leftovers()
+        removed = storage.recover()
         abandoned = remove_abandoned(storage.reserved / "run", settings.runtime_dir)
         self._announce(settings)
         if removed:
@@ -86,7 +86,7 @@ class Hooks:
         if abandoned:
             log.info("removed what servers that ended had shared while they ran: %s", ", ".join(abandoned))
         self._metrics.fold(settings)
-        for remark in remarks(settings, storage.capabilities.remarks(), self._configuration.path):
+        for remark in remarks(settings, storage.capabilities.remarks, self._configuration.path):
             log.warning("%s", remark)
 
     def _announce(self, settings: Settings) -> None:

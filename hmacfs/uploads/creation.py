@@ -20,6 +20,7 @@ from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.requests import Space
 from hmacfs.uploads.contracts.sessions import SessionStore
 from hmacfs.uploads.contracts.stores import FileStore
+from hmacfs.uploads.files import FileMetadata
 from hmacfs.uploads.progress import UploadLimits
 from hmacfs.uploads.session import CountedBy, Owner, Session, State
 from hmacfs.uploads.tokens import SessionTokens
@@ -87,7 +88,7 @@ class Creation:
             if self._count(limit) >= limit.most and not (self._replaces(plan) or self._make_room(limit)):
                 raise TooManySessions(_RETRY_AFTER)
         with self._space.reserve(plan.length or 0):
-            self._partials.create(session.key)
+            self._partials.create(session.key, plan.name, plan.length, FileMetadata(plan.content_type))
         try:
             if self._sessions.create(session):
                 self._settle(session)
@@ -154,8 +155,8 @@ class Creation:
 
     def _silence(self, session: Session) -> tuple[float, float, str]:
         """Sorts by the last byte, which the file knows exactly; by one order for all that ask at the same moment."""
-        written = self._partials.touched(session.key)
-        return (-math.inf if written is None else written), session.created, session.key
+        info = self._partials.stat(session.key)
+        return (-math.inf if info is None else info.touched), session.created, session.key
 
     def _limits_of(self, session: Session) -> Iterator[_Limit]:
         # Without a name, it is a proxy on the Unix socket: one limit for all whom that speaks for would lock all out.

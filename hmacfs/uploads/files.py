@@ -20,6 +20,10 @@ class FileMetadata(NamedTuple):
     expires: int | None = None
     sha256: str | None = None
 
+    def completed_by(self, later: FileMetadata) -> FileMetadata:
+        """With what is known only later; what that leaves open stays as it is."""
+        return self._replace(**{field: value for field, value in later._asdict().items() if value is not None})
+
 
 class FileInfo(NamedTuple):
     """What a store tells of a file.

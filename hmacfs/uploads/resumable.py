@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 from hmacfs.errors import (
     DeletionForbidden,
@@ -28,6 +29,7 @@ from hmacfs.errors import (
     WriterBusy,
 )
 from hmacfs.protocol.names import StoredName
+from hmacfs.uploads.contracts.locks import Lease, Locker
 from hmacfs.uploads.contracts.requests import Digest, Receiver, RequestBody, Space
 from hmacfs.uploads.contracts.sessions import SessionStore
 from hmacfs.uploads.contracts.stores import FileStore, PartialUpload
@@ -37,6 +39,7 @@ from hmacfs.uploads.progress import Progress, SweepResult, UploadLimits, became,
 from hmacfs.uploads.session import Session, State
 from hmacfs.uploads.sweep import sweep
 from hmacfs.uploads.tokens import SessionTokens, key_of
+from hmacfs.uploads.writers import Writers
 
 log = logging.getLogger("hmacfs.uploads")
 
@@ -52,6 +55,7 @@ class ResumableUploads:
         self,
         sessions: SessionStore,
         store: FileStore,
+        locker: Locker,
         receiver: Receiver,
         space: Space,
         limits: UploadLimits,
@@ -61,6 +65,7 @@ class ResumableUploads:
         self._sessions = sessions
         self._store = store
         self._partials = store.partials
+        self._writers = Writers(store.partials, locker)
         self._receiver = receiver
         self._space = space
         self.limits = limits
@@ -92,7 +97,7 @@ class ResumableUploads:
         if session is None or not may_know(session):
             return None
         self._check_age(session)
-        if self._partials.length(session.key) is None:
+        if self._partials.stat(session.key) is None:
             self._end_without_bytes(session)
             return None
         return session
@@ -108,9 +113,10 @@ class ResumableUploads:
 
     def has_lost(self, session: Session) -> bool:
         """Whether the name of an unfinished upload is another file's: it will fail with its next piece."""
-        return self._store.exists(StoredName.from_text(session.path)) and (
-            self._partials.length(session.key) not in (None, session.length)
-        )
+        if not self._store.exists(StoredName.from_text(session.path)):
+            return False
+        stored = self._partials.stat(session.key)
+        return stored is not None and stored.length != session.length
 
     def get(self, token: str) -> Session:
         """The session of a token, finished ones included. Raises ``SessionUnknown``, ``SessionEnded``,
@@ -130,8 +136,8 @@ class ResumableUploads:
 
         Raises ``SessionStoreUnavailable``.
         """
-        stored = self._partials.length(session.key)
-        if stored is not None and stored <= boundary:
+        stored = self._partials.stat(session.key)
+        if stored is not None and stored.length <= boundary:
             return session
         return self._sessions.newest(session.key) or session
 
@@ -141,8 +147,8 @@ class ResumableUploads:
         if session.state is State.OPEN and now >= self.limits.deadline(session):
             raise SessionExpired
         if session.is_expired(now, self.limits.ttl):
-            written = self._partials.touched(session.key)
-            if written is None or now >= written + self.limits.ttl:
+            stored = self._partials.stat(session.key)
+            if stored is None or now >= stored.touched + self.limits.ttl:
                 raise SessionExpired
 
     def progress(self, session: Session) -> Progress:
@@ -151,15 +157,15 @@ class ResumableUploads:
 
         Raises ``SessionUnknown`` if its bytes are gone, ``NameTaken``, ``WriterBusy``, ``NoSpace``.
         """
-        stored = self._partials.length(session.key)
+        stored = self._partials.stat(session.key)
         if session.state is not State.OPEN or stored is None:
             return self._ended(session)
-        if stored != session.length:
-            written = self.limits.last_touch(session, self._partials.touched(session.key) or 0.0)
-            return Progress(dataclasses.replace(session, touched=max(session.touched, written)), stored)
+        if stored.length != session.length:
+            written = self.limits.last_touch(session, stored.touched)
+            return Progress(dataclasses.replace(session, touched=max(session.touched, written)), stored.length)
         try:
-            with self._partials.writer(session.key, stored) as writer:
-                return self._finish(session, writer)
+            with self._writers.open(session.key, stored.length) as upload:
+                return self._finish(session, upload)
         except SessionUnknown:  # its writer has just finished it
             return self._ended(session)
 
@@ -200,9 +206,9 @@ class ResumableUploads:
 
         digest: nothing of the piece is kept unless what this claims of it holds. file_digest: the same of the whole
         file, looked at when that is complete; if it does not hold, the upload ends. is_last: the upload is complete
-        after this piece, whatever its length. after: what changes in the record once the piece is stored. restart:
-        bytes stored behind ``offset`` are of an earlier attempt at this piece, and are dropped. length: the whole
-        file's, which may be told once for an upload that began without it.
+        after this piece, whatever its length. after: what changes in the record once the piece is stored. restart: the
+        piece is kept whole or not at all, and bytes stored after ``offset`` are of an earlier attempt at it. length:
+        the whole file's, which may be told once for an upload that began without it.
 
         Raises ``OffsetMismatch``, before anything that the piece would be refused for at the right offset;
         ``TooLarge``, ``BadRequest`` (another ``length`` than before, or one that is less than is stored),
@@ -215,36 +221,34 @@ class ResumableUploads:
         if size is not None and offset + size > self.limits.size_of(session):
             self._check_offset(session, offset, restart=restart)
             raise TooLarge
-        with self._writer(session, offset, restart=restart) as writer:
-            if self._is_published(session, writer):
-                return self._finish(session, writer)
+        with self._upload(session, offset, restart=restart) as upload:
+            if self._is_published(session, upload):
+                return self._finish(session, upload)
             if restart:
-                self._restart(session, writer, offset)
-            if writer.length != offset:
-                raise OffsetMismatch(writer.length)
+                self._check_is_newest(session)
+            if offset > upload.length or (offset < upload.length and not restart):
+                raise OffsetMismatch(upload.length)
             if not restart:
                 session = self._with_length(session, length, offset, size or 0)
-            limit, size = self.limits.size_of(session) - offset, self.limits.expected(session, offset, size)
-            with self._space.reserve(size, body) as reserved:
-                self._receive(session, writer, body, digest, limit, reserved.cover if size is None else None)
+            self._receive(session, upload, offset, body, size, digest, restart=restart)
             record_is_due = after is not None or self._record_is_due(session)
-            if record_is_due or writer.length > offset:
+            if record_is_due or upload.length > offset:
                 session = dataclasses.replace(session, touched=self.limits.last_touch(session, self._clock()))
-            session = after(session, writer.length) if after else session
-            if writer.length == session.length or (is_last and session.length is None):
-                return self._finish(session, writer, file_digest)
+            session = after(session, upload.length) if after else session
+            if upload.length == session.length or (is_last and session.length is None):
+                return self._finish(session, upload, file_digest)
             session = self._sessions.save(session) if record_is_due else session
             if is_last:
                 raise SessionConflict("The last piece leaves the file shorter than it was announced.")
-            return Progress(session, writer.length)
+            return Progress(session, upload.length)
 
     def _check_offset(self, session: Session, offset: int, *, restart: bool) -> None:
         """Without the lock: nobody has to let go for a piece that is refused in any case. Raises ``OffsetMismatch``."""
-        stored = self._partials.length(session.key)
+        stored = self._partials.stat(session.key)
         if stored is None:
             raise OffsetMismatch(self._ended(session).offset)
-        if stored != offset and not restart:
-            raise OffsetMismatch(stored)
+        if stored.length != offset and not restart:
+            raise OffsetMismatch(stored.length)
 
     def _with_length(self, session: Session, length: int | None, offset: int, size: int) -> Session:
         """The session with the whole file's length, if that is known by now: another writer may have told it since
@@ -262,67 +266,77 @@ class ResumableUploads:
             raise TooLarge
         return progress
 
-    @contextmanager
-    def _writer(self, session: Session, offset: int, *, restart: bool) -> Iterator[PartialUpload]:
-        """The writer, for whom a present one gives way; a loser learns the offset."""
-        asked_at = (self._partials.length(session.key) or 0) if restart else offset
+    def _upload(self, session: Session, offset: int, *, restart: bool) -> PartialUpload:
+        """The upload for writing, for which a present writer lets go; a loser learns the offset."""
+        asked_at = self._length(session) if restart else offset
         try:
-            with self._partials.writer(session.key, asked_at) as writer:
-                yield writer
+            return self._writers.open(session.key, asked_at)
         except WriterBusy:
-            stored = offset if restart else self._partials.length(session.key)
+            stored = offset if restart else self._length(session)
             if stored is not None and stored != offset:
                 raise OffsetMismatch(stored) from None
             raise
         except SessionUnknown:  # its writer has finished it while this one waited
             raise OffsetMismatch(self._ended(session).offset) from None
 
-    def _is_published(self, session: Session, writer: PartialUpload) -> bool:
+    def _length(self, session: Session) -> int | None:
+        stored = self._partials.stat(session.key)
+        return stored.length if stored is not None else None
+
+    def _is_published(self, session: Session, upload: PartialUpload) -> bool:
         """Whether the name is this upload's already. Raises ``NameTaken`` if it is another's, which ends this one."""
         name = StoredName.from_text(session.path)
         if not self._store.exists(name):
             return False
-        if not writer.is_published(name):
-            self._abort_name_taken(session, writer)
+        if not upload.is_published(name):
+            self._abort_name_taken(session, upload)
             raise NameTaken
         return True
 
-    def _restart(self, session: Session, writer: PartialUpload, offset: int) -> None:
-        """Drop what an earlier attempt stored behind ``offset``. Raises ``SessionConflict`` if the session was read
-        before another writer went on with it: then those bytes are acknowledged."""
+    def _check_is_newest(self, session: Session) -> None:
+        """Raises ``SessionConflict`` if the session was read before another writer went on with it: then the bytes
+        after its boundary are acknowledged."""
         known = self._sessions.newest(session.key)
         if known is None or dataclasses.replace(known, touched=session.touched, revision=session.revision) != session:
             raise SessionConflict("Another connection continued this upload.")
-        if writer.length > offset:
-            writer.truncate(offset)
 
     def _receive(
         self,
         session: Session,
-        writer: PartialUpload,
+        upload: PartialUpload,
+        offset: int,
         body: RequestBody,
+        size: int | None,
         digest: Digest | None,
-        limit: int,
-        cover: Callable[[int, int], int] | None,
+        *,
+        restart: bool,
     ) -> None:
-        began_at, deadline = writer.length, self.limits.deadline(session)
-
-        def must_end() -> bool:
-            return writer.is_wanted() or self._clock() >= deadline
-
+        """Store a piece. What arrived of one that fails is kept, unless it is one that is kept whole or not at all."""
+        limit, size = self.limits.size_of(session) - offset, self.limits.expected(session, offset, size)
+        deadline = self.limits.deadline(session)
         try:
-            self._receiver.receive(body, writer.fd, limit=limit, digest=digest, is_wanted=must_end, cover=cover)
-            if digest is not None:
-                digest.check()
-        except BaseException as error:
-            if digest is not None or isinstance(error, (NoSpace, TooLarge)):
-                writer.truncate(began_at)
-            elif isinstance(error, HmacfsError) and writer.stored() != began_at:
+            with (
+                self._space.reserve(size, body) as reserved,
+                upload.begin(offset, atomic=restart or digest is not None) as piece,
+            ):
+                cover = reserved.cover if size is None else None
+                must_end = partial(self._must_end, upload.lease, deadline)
+                try:
+                    self._receiver.receive(body, piece, limit=limit, digest=digest, is_wanted=must_end, cover=cover)
+                except (NoSpace, TooLarge):
+                    piece.roll_back()
+                    raise
+                if digest is not None:
+                    digest.check()
+        except HmacfsError as error:
+            if upload.length > offset:
                 self._touch(session)
             if isinstance(error, Superseded) and self._clock() >= deadline:
                 raise SessionExpired from None
             raise
-        writer.stored()
+
+    def _must_end(self, lease: Lease, deadline: float) -> bool:
+        return lease.is_wanted() or self._clock() >= deadline
 
     def _record_is_due(self, session: Session) -> bool:
         """Whether the record has to be told that bytes came."""
@@ -338,26 +352,25 @@ class ResumableUploads:
         except SessionStoreUnavailable:
             log.debug("that a part of a piece arrived could not be recorded")
 
-    def _finish(self, session: Session, writer: PartialUpload, digest: Digest | None = None) -> Progress:
+    def _finish(self, session: Session, upload: PartialUpload, digest: Digest | None = None) -> Progress:
         """The file is what counts: once it is visible, the upload succeeded, whether or not that can be recorded. If
         another ``digest`` is claimed of it, the upload ends: which bytes are wrong cannot be known."""
-        stored = writer.length
         try:
             if digest is not None:
-                writer.feed(digest)
+                upload.feed(digest)
                 digest.check()
-            info = writer.publish(StoredName.from_text(session.path), FileMetadata(session.content_type))
+            info = upload.publish(StoredName.from_text(session.path), FileMetadata(session.content_type))
         except (NameTaken, DigestMismatch):
-            self._abort_name_taken(session, writer)
+            self._abort_name_taken(session, upload)
             raise
-        finished = dataclasses.replace(session, length=stored, touched=self._clock(), etag=info.etag)
-        return Progress(self._record_end(finished, State.FINISHED), stored, info)
+        finished = dataclasses.replace(session, length=info.size, touched=self._clock(), etag=info.etag)
+        return Progress(self._record_end(finished, State.FINISHED), info.size, info)
 
-    def _abort_name_taken(self, session: Session, writer: PartialUpload) -> None:
+    def _abort_name_taken(self, session: Session, upload: PartialUpload) -> None:
         """End an upload whose name is taken, or whose bytes are not the announced ones. Its bytes go only once that is
         recorded, else it would seem that they are the file."""
         self._sessions.save(transition(session, State.ABORTED))
-        writer.discard()
+        upload.discard()
 
     def _record_end(self, session: Session, state: State) -> Session:
         """Record a session's end. The file says more than the record: one that cannot be written now can wait."""
@@ -379,11 +392,11 @@ class ResumableUploads:
     def _end(self, session: Session) -> None:
         """End an upload for another one, whoever writes it. Raises ``WriterBusy``, ``SessionStoreUnavailable``."""
         try:
-            with self._partials.writer(session.key, None) as writer:
-                if self._is_published(session, writer):
-                    self._finish(session, writer)
+            with self._writers.open(session.key, None) as upload:
+                if self._is_published(session, upload):
+                    self._finish(session, upload)
                 else:
-                    self._abort_name_taken(session, writer)
+                    self._abort_name_taken(session, upload)
         except NameTaken:
             return  # which has ended it
         except SessionUnknown:
@@ -392,25 +405,25 @@ class ResumableUploads:
                 self._end_without_bytes(newest)
 
     def abort(self, session: Session) -> None:
-        """Forget an upload that nobody was told of. Raises ``WriterBusy`` if a writer does not let go."""
+        """Forget an upload that nobody was told of. Raises ``WriterBusy`` if its writer does not let go."""
         if session.state is State.OPEN:
-            with suppress(SessionUnknown), self._partials.writer(session.key, None) as writer:
-                writer.discard()
+            with suppress(SessionUnknown), self._writers.open(session.key, None) as upload:
+                upload.discard()
         self._sessions.remove(session.key)
 
     def terminate(self, session: Session) -> None:
         """Give an upload up, whoever writes it. Its record stays until the sweep, so that it is known to be gone.
 
         Raises ``DeletionForbidden`` for one that became a file, ``SessionUnknown`` if nothing is left of it,
-        ``WriterBusy`` if the writer does not let go, and ``SessionStoreUnavailable``: then its bytes are still there.
+        ``WriterBusy`` if its writer does not let go, and ``SessionStoreUnavailable``: then its bytes are still there.
         """
         if session.state is State.OPEN:
             try:
-                with self._partials.writer(session.key, None) as writer:
-                    if not self._is_published(session, writer):
-                        self._abort_name_taken(session, writer)
+                with self._writers.open(session.key, None) as upload:
+                    if not self._is_published(session, upload):
+                        self._abort_name_taken(session, upload)
                         return
-                    session = self._finish(session, writer).session
+                    session = self._finish(session, upload).session
             except NameTaken:  # which has ended it
                 return
             except SessionUnknown:  # its writer finished it, or gave it up, while this one waited
@@ -422,4 +435,4 @@ class ResumableUploads:
     def sweep(self, batch: int = 100) -> SweepResult:
         """Remove expired sessions with their bytes, and bytes that no session knows. An upload that is being written
         is never touched. Raises ``SessionStoreUnavailable``: what cannot be looked up is not removed."""
-        return sweep(self._sessions, self._partials, self.limits, self._clock(), batch)
+        return sweep(self._sessions, self._partials, self._writers, self.limits, self._clock(), batch)

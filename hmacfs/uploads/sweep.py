@@ -8,10 +8,16 @@ from hmacfs.uploads.contracts.sessions import SessionStore
 from hmacfs.uploads.contracts.stores import PartialUploads
 from hmacfs.uploads.progress import SweepResult, UploadLimits
 from hmacfs.uploads.session import Session
+from hmacfs.uploads.writers import Writers
 
 
 def sweep(
-    sessions: SessionStore, partials: PartialUploads, limits: UploadLimits, now: float, batch: int
+    sessions: SessionStore,
+    partials: PartialUploads,
+    writers: Writers,
+    limits: UploadLimits,
+    now: float,
+    batch: int,
 ) -> SweepResult:
     """Remove sessions without a sign of life for as long as they live with their bytes, those that are older than any
     may be, and bytes as old that no session knows. An upload that is being written is never touched. Raises
@@ -19,7 +25,7 @@ def sweep(
     before = now - limits.ttl
 
     def discard(session: Session) -> bool:
-        return partials.discard(session.key, math.inf if now >= limits.deadline(session) else before)
+        return writers.discard(session.key, math.inf if now >= limits.deadline(session) else before)
 
     removed, limit, is_all = 0, batch, False
     while not is_all:
@@ -32,6 +38,6 @@ def sweep(
         limit = batch + len(found) - len(gone)  # those that bytes came for since come again
     orphans = 0
     for key in partials.untouched_since(before):
-        if sessions.get(key) is None and partials.discard(key, before):
+        if sessions.get(key) is None and writers.discard(key, before):
             orphans += 1
     return SweepResult(removed, orphans)

@@ -22,6 +22,7 @@ class UploadFile:
         max_size: int,
     ) -> None:
         self._store = store
+        self._publishes_at_once = store.capabilities.publishes_at_once
         self._receiver = receiver
         self._running = running
         self._space = space
@@ -50,7 +51,7 @@ class UploadFile:
         if length is not None and length > self.max_size:
             raise TooLarge
         # Publication finds a taken name as well, and a small body that is here costs little until then.
-        is_judged_late = body.is_here and digest is None and not self._store.durable
+        is_judged_late = self._publishes_at_once and digest is None and body.is_here
         if not is_judged_late and self._store.exists(name):
             raise NameTaken
         try:
@@ -66,10 +67,10 @@ class UploadFile:
         with (
             self._running.claim(name, body),
             self._space.reserve(length, body) as reserved,
-            self._store.stage(name) as staged,
+            self._store.stage(name, length, metadata) as staged,
         ):
             cover = reserved.cover if length is None else None
-            self._receiver.receive(body, staged.fd, limit=self.max_size, digest=digest, cover=cover)
+            self._receiver.receive(body, staged, limit=self.max_size, digest=digest, cover=cover)
             if digest is not None:
                 digest.check()
-            return staged.publish(name, metadata)
+            return staged.publish()

@@ -14,7 +14,6 @@ from hmacfs.net.send import FileSlice
 from hmacfs.protocol.conditions import CHANGE_CONDITIONS, evaluate_conditions, fails_change
 from hmacfs.protocol.media_types import is_inline, type_by_name
 from hmacfs.protocol.names import StoredName
-from hmacfs.system.descriptors import close
 from hmacfs.uploads.contracts.stores import FileStore
 from hmacfs.uploads.files import FileInfo
 from hmacfs.web.destinations import VARY
@@ -87,10 +86,10 @@ class FileView:
             if request.method == "HEAD":
                 return Response(chosen.status, headers)
             keep_open = True
-            return Response(chosen.status, headers, FileSlice(file.fd, chosen.offset, chosen.length, rate=self._rate))
+            return Response(chosen.status, headers, FileSlice(file, chosen.offset, chosen.length, rate=self._rate))
         finally:
             if not keep_open:
-                close(file.fd)
+                file.close()
 
     def check_change(self, request: Request) -> None:
         """Judge the conditions under which a request wants to change a file. Raises ``PreconditionFailed``."""

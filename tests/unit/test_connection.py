@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from hmacfs.net.transport import Transport
 from hmacfs.server.connection import SMALL_BODY_BYTES, Connection, ServerContext
 from hmacfs.server.lifecycle import Lifecycle, MasterIntent, State
 from hmacfs.telemetry.logs import request_id
+from tests.stores.local import opened
 
 
 def context(
@@ -52,9 +52,7 @@ def answer_to(request: bytes, application: Callable[..., Iterable[bytes]]) -> by
 def test_a_file_that_cannot_be_read_is_500(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def application(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Length", "5")])
-        return FileSlice(
-            os.open(tmp_path, os.O_RDONLY), 0, 5
-        )  # a folder: reading it fails as a broken disk's file does
+        return FileSlice(opened(tmp_path), 0, 5)  # a folder: reading it fails as a broken disk's file does
 
     answer = answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2, application)
     assert answer.startswith(b"HTTP/1.1 500 ")

@@ -1,14 +1,11 @@
-"""The use cases of an upload session, over stores and files that live in memory."""
+"""The use cases of an upload session, over each kind of store."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
@@ -31,339 +28,24 @@ from hmacfs.errors import (
     SessionExpired,
     SessionStoreUnavailable,
     SessionUnknown,
+    StorageFailed,
     Superseded,
     TooLarge,
     TooManySessions,
     WriterBusy,
 )
-from hmacfs.net import body as net
 from hmacfs.protocol.digests import Claim, Digests
-from hmacfs.protocol.keyring import Keyring
 from hmacfs.protocol.names import StoredName
-from hmacfs.uploads.contracts.requests import Hash, RequestBody
-from hmacfs.uploads.creation import Plan
-from hmacfs.uploads.files import FileInfo, FileMetadata
-from hmacfs.uploads.progress import Progress, SweepResult, UploadLimits
-from hmacfs.uploads.resumable import ResumableUploads
-from hmacfs.uploads.session import CountedBy, Owner, Session, State
-from hmacfs.uploads.tokens import SessionTokens
-
-NAME = StoredName.from_text("slot/photo.jpg")
-CONTENT = bytes(range(100))
-TTL = 1000.0
-OWNER = "192.0.2.1"
-
-
-class Body(net.Body):
-    """Bytes that arrive, and the error that they end with."""
-
-    is_here = False
-
-    def __init__(self, data: bytes, failure: BaseException | None = None) -> None:
-        super().__init__()
-        self.length, self.timeout = None, 1.0
-        self.data = data
-        self.failure = failure
-
-
-class Sessions:
-    """A session store that can be away, and whose nearest part may have ``older`` copies."""
-
-    def __init__(self) -> None:
-        self.records: dict[str, Session] = {}
-        self.older: dict[str, Session] = {}
-        self.is_away = False
-        self.calls_left = math.inf
-
-    def _check(self) -> None:
-        self.calls_left -= 1
-        if self.is_away or self.calls_left < 0:
-            raise SessionStoreUnavailable
-
-    def create(self, session: Session) -> bool:
-        self._check()
-        if session.slot is not None and self._open(session.slot) is not None:
-            return False
-        self.records[session.key] = session
-        return True
-
-    def get(self, key: str) -> Session | None:
-        self._check()
-        return self.older.get(key, self.records.get(key))
-
-    def newest(self, key: str) -> Session | None:
-        self._check()
-        return self.records.get(key)
-
-    def find(self, slot: str) -> Session | None:
-        self._check()
-        return self._open(slot)
-
-    def find_finished(self, slot: str) -> Session | None:
-        self._check()
-        matching = [one for one in self.records.values() if one.slot == slot and one.state is State.FINISHED]
-        return max(matching, key=lambda session: session.touched, default=None)
-
-    def _open(self, slot: str) -> Session | None:
-        matching = (one for one in self.records.values() if one.slot == slot and one.state is State.OPEN)
-        return next(matching, None)
-
-    def save(self, session: Session) -> Session:
-        self._check()
-        saved = dataclasses.replace(session, revision=session.revision + 1)
-        self.records[session.key] = saved
-        return saved
-
-    def remove(self, key: str) -> None:
-        self._check()
-        self.records.pop(key, None)
-
-    def stale(self, touched_before: float, limit: int) -> list[Session]:
-        self._check()
-        old = [session for session in self.records.values() if session.touched < touched_before]
-        return sorted(old, key=lambda session: session.touched)[:limit]
-
-    def of_path(self, path: str) -> list[Session]:
-        self._check()
-        return [session for session in self.records.values() if session.path == path]
-
-    def count_open(self, by: CountedBy, who: str) -> int:
-        return len(self.open_of(by, who, 1000))
-
-    def open_of(self, by: CountedBy, who: str, limit: int) -> list[Session]:
-        self._check()
-        field = {CountedBy.OWNER: "owner", CountedBy.SITE: "site"}[by]
-        matching = [one for one in self.records.values() if getattr(one, field) == who and one.state is State.OPEN]
-        return sorted(matching, key=lambda session: session.touched)[:limit]
-
-    def count_by_state(self) -> NoReturn:
-        raise NotImplementedError
-
-    ping = close = count_by_state
-
-
-_numbers = itertools.count()
-
-
-class File:
-    """What a partial file and a published one are made of."""
-
-    def __init__(self, now: float) -> None:
-        self.data = bytearray()
-        self.touched = now
-        self.is_held = False
-        self.content_type: str | None = None
-        self.etag = f'"{next(_numbers)}"'
-
-    def info(self) -> FileInfo:
-        return FileInfo(len(self.data), self.touched, self.etag, FileMetadata(self.content_type))
-
-
-class Writer:
-    def __init__(self, disk: Disk, key: str) -> None:
-        self._disk = disk
-        self._token = key
-        self.file = disk.partials[key]
-        self.fd = disk.fd_of(self.file)
-        self.length = len(self.file.data)
-
-    def is_wanted(self) -> bool:
-        return False
-
-    def truncate(self, length: int) -> None:
-        del self.file.data[length:]
-        self.length = length
-
-    def stored(self) -> int:
-        self.length = len(self.file.data)
-        return self.length
-
-    def discard(self) -> None:
-        del self._disk.partials[self._token]
-
-    def feed(self, digest: Hash) -> None:
-        digest.update(memoryview(bytes(self.file.data)))
-
-    def is_published(self, name: StoredName) -> bool:
-        return self._disk.files.get(name.path) is self.file
-
-    def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
-        if self._disk.failure is not None:
-            raise self._disk.failure
-        if self._disk.files.setdefault(name.path, self.file) is not self.file:
-            raise NameTaken
-        self.file.content_type = metadata.content_type
-        del self._disk.partials[self._token]
-        return self.file.info()
-
-
-class Disk:
-    """The partial files and the published ones; also the receiver and the guard of the space."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.partials: dict[str, File] = {}
-        self.files: dict[str, File] = {}
-        self.asked_at: list[int | None] = []
-        self.on_wait: Callable[[], None] = lambda: None
-        self.failure: HmacfsError | None = None
-        self.spare = 10**6
-        self._clock = clock
-        self._open: list[File] = []
-
-    def fd_of(self, file: File) -> int:
-        self._open.append(file)
-        return len(self._open) - 1
-
-    def exists(self, name: StoredName) -> bool:
-        return name.path in self.files
-
-    # -- partials
-
-    def create(self, key: str) -> None:
-        assert key not in self.partials
-        self.partials[key] = File(self._clock())
-
-    def length(self, key: str) -> int | None:
-        return len(self.partials[key].data) if key in self.partials else None
-
-    def touched(self, key: str) -> float | None:
-        return self.partials[key].touched if key in self.partials else None
-
-    @contextmanager
-    def writer(self, key: str, offset: int | None) -> Iterator[Writer]:
-        self.asked_at.append(offset)
-        if key in self.partials and self.partials[key].is_held:
-            self.on_wait()
-        if key not in self.partials:
-            raise SessionUnknown
-        file = self.partials[key]
-        if file.is_held:
-            raise WriterBusy
-        file.is_held = True
-        try:
-            yield Writer(self, key)
-        finally:
-            file.is_held = False
-
-    def discard(self, key: str, untouched_since: float = math.inf) -> bool:
-        file = self.partials.get(key)
-        if file is not None and (file.is_held or file.touched >= untouched_since):
-            return False
-        self.partials.pop(key, None)
-        return True
-
-    def untouched_since(self, before: float) -> list[str]:
-        return [key for key, file in self.partials.items() if file.touched < before]
-
-    # -- receiver
-
-    def receive(
-        self,
-        body: RequestBody,
-        fd: int,
-        *,
-        limit: int,
-        digest: Hash | None = None,
-        is_wanted: Callable[[], bool] | None = None,
-        cover: Callable[[int, int], int] | None = None,
-    ) -> int:
-        assert isinstance(body, Body)
-        assert is_wanted is not None
-        assert not is_wanted()
-        file = self._open[fd]
-        file.data += body.data
-        if body.data:
-            file.touched = self._clock()
-        body.received = len(body.data)
-        if digest is not None:
-            digest.update(memoryview(body.data))
-        if body.received > limit:
-            raise TooLarge
-        if cover is not None:
-            cover(body.received, 0)
-        if body.failure is not None:
-            raise body.failure
-        return body.received
-
-    # -- space
-
-    @contextmanager
-    def reserve(self, count: int | None, body: object = None) -> Iterator[Disk]:
-        self.cover(count or 0, 0)
-        yield self
-
-    def cover(self, received: int, written: int) -> int:
-        if received > self.spare:
-            raise NoSpace
-        return self.spare
-
-
-class Store:
-    """What the use cases are given of it."""
-
-    durable = False
-
-    def __init__(self, disk: Disk) -> None:
-        self.partials = disk
-        self.exists = disk.exists
-
-    def stat(self, name: StoredName) -> FileInfo | None:
-        file = self.partials.files.get(name.path)
-        return file.info() if file is not None else None
-
-    def stage(self, name: StoredName) -> NoReturn:
-        raise NotImplementedError
-
-    open = stage
-
-
-class World:
-    """The use cases, and all around them that a test changes."""
-
-    def __init__(self, per_client: int = 3, per_path: int = 100) -> None:
-        self.now = 50_000.0
-        self.sessions = Sessions()
-        self.disk = Disk(lambda: self.now)
-        limits = UploadLimits(max_size=1000, ttl=TTL, per_client=per_client, per_path=per_path)
-        self.uploads = ResumableUploads(
-            self.sessions,
-            Store(self.disk),
-            self.disk,
-            self.disk,
-            limits,
-            lambda: self.now,
-            SessionTokens(Keyring([b"a secret of the unit tests"])),
-        )
-
-    def begin(self, length: int | None = len(CONTENT), *, by_slot: bool = True, name: StoredName = NAME) -> Session:
-        return self.create(name, length, OWNER, by_slot=by_slot, content_type="image/jpeg")
-
-    def create(
-        self, name: StoredName, length: int | None, owner: str, *, by_slot: bool, content_type: str | None = None
-    ) -> Session:
-        plan = Plan(name, length, content_type, Owner(owner), by_slot=by_slot, dialect="any")
-        return self.uploads.create(plan)
-
-    def get(self, session: Session) -> Session:
-        """By its token, as a client knows it."""
-        return self.uploads.get(self.uploads.token_of(session) or "")
-
-    def append(self, session: Session, offset: int, data: bytes, **options: object) -> Progress:
-        return self.uploads.append(session, offset, Body(data), len(data), **options)  # type: ignore[arg-type]
-
-    def stored(self, session: Session) -> bytes:
-        return bytes(self.disk.partials[session.key].data)
-
-    def file(self, name: StoredName = NAME) -> bytes:
-        return bytes(self.disk.files[name.path].data)
-
-    def record(self, session: Session) -> Session:
-        return self.sessions.records[session.key]
+from hmacfs.uploads.files import FileMetadata
+from hmacfs.uploads.progress import SweepResult
+from hmacfs.uploads.session import Session, State
+from tests.stores.backends import BACKENDS
+from tests.stores.world import CONTENT, NAME, TTL, Body, OtherWriter, World
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world(kind: str) -> World:
+    return World(kind)
 
 
 # -- create ---------------------------------------------------------------------------------------
@@ -379,7 +61,7 @@ def test_an_upload_begins_empty(world: World) -> None:
 
 def test_a_slot_has_one_open_session(world: World) -> None:
     assert world.begin() == world.begin()
-    assert len(world.disk.partials) == 1
+    assert len(world.unfinished()) == 1
 
 
 def test_a_session_known_by_its_token_alone_is_not_found_by_its_slot(world: World) -> None:
@@ -390,17 +72,17 @@ def test_a_session_known_by_its_token_alone_is_not_found_by_its_slot(world: Worl
 
 @pytest.mark.parametrize(("length", "error"), [(1001, TooLarge), (900, NoSpace)])
 def test_what_cannot_fit_is_not_begun(world: World, length: int, error: type[HmacfsError]) -> None:
-    world.disk.spare = 800
+    world.traffic.spare = 800
     with pytest.raises(error):
         world.begin(length)
-    assert (world.disk.partials, world.sessions.records) == ({}, {})
+    assert (world.unfinished(), world.sessions.records) == (set(), {})
 
 
 def test_a_taken_name_is_not_begun(world: World) -> None:
-    world.disk.files[NAME.path] = File(0)
+    world.put_another()
     with pytest.raises(NameTaken):
         world.begin()
-    assert world.disk.partials == {}
+    assert world.unfinished() == set()
 
 
 def test_a_client_has_so_many_open_sessions_at_most(world: World) -> None:
@@ -408,7 +90,7 @@ def test_a_client_has_so_many_open_sessions_at_most(world: World) -> None:
     with pytest.raises(TooManySessions) as refusal:
         world.begin(by_slot=False)
     assert refusal.value.retry_after > 0
-    assert len(world.disk.partials) == 3
+    assert len(world.unfinished()) == 3
     world.create(NAME, 1, "192.0.2.2", by_slot=False)
     world.append(sessions[0], 0, CONTENT)
     world.begin(by_slot=False, name=StoredName.from_text("another"))
@@ -429,7 +111,7 @@ def test_a_client_that_begins_several_at_once_has_no_more_of_them(
     monkeypatch.setattr(world.sessions, "create", slow)
     with pytest.raises(TooManySessions):
         world.begin(by_slot=False)
-    assert len(world.disk.partials) == len(world.sessions.records) == 3
+    assert len(world.unfinished()) == len(world.sessions.records) == 3
 
 
 def test_clients_that_have_no_name_do_not_share_a_limit(world: World) -> None:
@@ -447,7 +129,7 @@ def test_a_slot_that_was_completed_this_moment_is_taken(world: World) -> None:
     world.sessions.create = complete_instead  # type: ignore[method-assign,assignment]
     with pytest.raises(NameTaken):
         world.begin()
-    assert world.disk.partials == {}
+    assert world.unfinished() == set()
 
 
 @pytest.mark.parametrize("calls", [0, 1])
@@ -455,16 +137,17 @@ def test_nothing_is_left_if_the_store_is_lost_while_an_upload_begins(world: Worl
     world.sessions.calls_left = calls
     with pytest.raises(SessionStoreUnavailable):
         world.begin()
-    assert world.disk.partials == {}
+    assert world.unfinished() == set()
 
 
 # -- append ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", BACKENDS)
 @settings(max_examples=50)
-@given(st.lists(st.integers(0, 40), max_size=10))
-def test_pieces_become_the_file(sizes: list[int]) -> None:
-    world = World()
+@given(sizes=st.lists(st.integers(0, 40), max_size=10))
+def test_pieces_become_the_file(kind: str, sizes: list[int]) -> None:
+    world = World(kind)
     session, offset = world.begin(), 0
     for size in [*sizes, 100]:
         piece = CONTENT[offset : offset + size]
@@ -479,8 +162,9 @@ def test_pieces_become_the_file(sizes: list[int]) -> None:
         world.now += TTL / 2
     assert progress.info is not None
     assert world.file() == CONTENT
-    assert world.disk.files[NAME.path].content_type == "image/jpeg"
-    assert world.disk.partials == {}
+    assert progress.info == world.store.stat(NAME)
+    assert progress.info.metadata == FileMetadata("image/jpeg")
+    assert world.unfinished() == set()
     assert world.record(session).state is State.FINISHED
 
 
@@ -574,11 +258,12 @@ def test_a_piece_that_leads_beyond_the_length_from_elsewhere_is_told_the_offset(
 ) -> None:
     """And asks no writer to let go."""
     session = world.append(world.begin(), 0, CONTENT[:30]).session
-    asked_at = list(world.disk.asked_at)
+    other, waits = world.hold(session), list[bool]()
+    world.backend.on_wait = lambda: waits.append(other.is_wanted())
     with pytest.raises(OffsetMismatch) as refusal:
         world.append(session, offset, bytes(size))
     assert refusal.value.offset == 30
-    assert world.disk.asked_at == asked_at
+    assert waits == []
 
 
 def test_a_piece_beyond_the_length_of_one_that_has_just_been_finished_is_told_the_offset(world: World) -> None:
@@ -598,7 +283,7 @@ def test_nothing_is_kept_of_a_piece_that_turns_out_too_long(world: World) -> Non
 
 def test_there_must_be_room_for_a_piece(world: World) -> None:
     session = world.begin()
-    world.disk.spare = 20
+    world.traffic.spare = 20
     with pytest.raises(NoSpace):
         world.append(session, 0, CONTENT)
     assert world.append(session, 0, CONTENT[:20]).offset == 20
@@ -606,7 +291,7 @@ def test_there_must_be_room_for_a_piece(world: World) -> None:
 
 def test_nothing_is_kept_of_a_piece_of_unknown_length_that_there_is_no_room_for(world: World) -> None:
     session = world.append(world.begin(None), 0, CONTENT[:10]).session
-    world.disk.spare = 20
+    world.traffic.spare = 20
     with pytest.raises(NoSpace):
         world.uploads.append(session, 10, Body(bytes(21)), None)
     assert world.stored(session) == CONTENT[:10]
@@ -621,7 +306,9 @@ def claimed(data: bytes, error: type[HmacfsError] = ChecksumMismatch) -> Digests
 @pytest.mark.parametrize("failure", [None, IncompleteBody(), OSError(5, "broken"), KeyboardInterrupt()])
 def test_nothing_is_kept_of_a_piece_without_its_checksum(world: World, failure: BaseException | None) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30]).session
-    with pytest.raises(ChecksumMismatch if failure is None else type(failure)):
+    # A store makes errors of the operating system its own.
+    expected = (OSError, StorageFailed) if isinstance(failure, OSError) else type(failure or ChecksumMismatch())
+    with pytest.raises(expected):
         world.uploads.append(session, 30, Body(CONTENT[30:60], failure), 70, digest=claimed(b"another"))
     assert world.stored(session) == CONTENT[:30]
 
@@ -641,8 +328,8 @@ def test_an_upload_ends_if_its_file_is_not_the_announced_one(world: World) -> No
     session = world.append(world.begin(), 0, b"!" * 50).session
     with pytest.raises(DigestMismatch):
         world.append(session, 50, CONTENT[50:], file_digest=claimed(CONTENT, DigestMismatch))
-    assert not world.disk.files
-    assert not world.disk.partials
+    assert not world.store.exists(NAME)
+    assert not world.unfinished()
     assert world.uploads.find(NAME) is None
     assert world.append(world.begin(), 0, CONTENT, file_digest=claimed(CONTENT)).is_finished
 
@@ -713,21 +400,25 @@ def test_a_last_piece_that_leaves_a_gap_is_refused_and_kept(world: World) -> Non
 
 def test_a_present_writer_is_asked_to_let_go(world: World) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30]).session
-    file = world.disk.partials[session.key]
-    file.is_held = True
-    world.disk.on_wait = lambda: setattr(file, "is_held", False)
+    other = world.hold(session)
+
+    def let_go() -> None:
+        assert other.is_wanted()
+        other.release()
+
+    assert not other.is_wanted()
+    world.backend.on_wait = let_go
     assert world.append(session, 30, CONTENT[30:]).is_finished
-    assert world.disk.asked_at == [0, 30]
 
 
 def test_one_who_does_not_let_go_stays(world: World) -> None:
     session = world.begin()
-    world.disk.partials[session.key].is_held = True
+    other = world.hold(session)
     with pytest.raises(WriterBusy):
         world.append(session, 0, CONTENT)
     with pytest.raises(WriterBusy):
         world.append(session, 0, CONTENT, restart=True)
-    world.disk.partials[session.key].data += b"ahead"
+    other.write(b"ahead")
     with pytest.raises(OffsetMismatch) as refusal:
         world.append(session, 0, CONTENT)
     assert refusal.value.offset == 5
@@ -735,13 +426,8 @@ def test_one_who_does_not_let_go_stays(world: World) -> None:
 
 def test_who_waits_for_a_writer_that_finishes_learns_that_it_is_complete(world: World) -> None:
     session = world.begin()
-    file = world.disk.partials[session.key]
-    file.is_held = True
-
-    def finish() -> None:
-        world.disk.files[NAME.path] = world.disk.partials.pop(session.key)
-
-    world.disk.on_wait = finish
+    other = world.hold(session)
+    world.backend.on_wait = lambda: other.write(CONTENT).publish()
     with pytest.raises(OffsetMismatch) as refusal:
         world.append(session, 0, CONTENT)
     assert refusal.value.offset == 100
@@ -751,15 +437,16 @@ def test_who_waits_for_a_writer_that_finishes_learns_that_it_is_complete(world: 
 def test_who_waits_for_a_writer_that_gives_up_learns_that(world: World, *, is_taken: bool) -> None:
     """And is not told that the upload is complete because another file has the name."""
     session = world.append(world.begin(), 0, CONTENT[:30]).session
-    world.disk.partials[session.key].is_held = True
+    other = world.hold(session)
 
     def give_up() -> None:
-        world.disk.partials[session.key].is_held = False
+        world.backend.on_wait = lambda: None
+        other.release()
         if is_taken:
-            world.disk.files[NAME.path] = File(world.now)
+            world.put_another()
         world.uploads.terminate(session)
 
-    world.disk.on_wait = give_up
+    world.backend.on_wait = give_up
     with pytest.raises(SessionEnded):
         world.append(session, 30, CONTENT[30:])
     with pytest.raises(SessionEnded):
@@ -778,7 +465,7 @@ def test_the_first_to_finish_a_name_has_it(world: World) -> None:
     with pytest.raises(NameTaken):
         world.append(second, 60, bytes(40))
     assert world.file() == CONTENT
-    assert world.disk.partials == {}
+    assert world.unfinished() == set()
     assert world.record(second).state is State.ABORTED
     with pytest.raises(SessionEnded):
         world.get(second)
@@ -786,33 +473,39 @@ def test_the_first_to_finish_a_name_has_it(world: World) -> None:
 
 def test_a_name_taken_in_the_last_moment_ends_the_upload(world: World) -> None:
     session = world.begin()
-    world.disk.failure = NameTaken()
+    world.traffic.on_arrival = world.put_another
     with pytest.raises(NameTaken):
         world.append(session, 0, CONTENT)
-    assert world.disk.partials == {}
+    assert world.file() == b"another"
+    assert world.unfinished() == set()
     assert world.record(session).state is State.ABORTED
 
 
 def test_a_lost_upload_stays_until_its_end_is_recorded(world: World) -> None:
     """Else its record would say that it is open and the file with its name that it is complete."""
     session = world.begin(by_slot=False)
-    world.disk.files[NAME.path] = File(0)
+    world.put_another()
     world.sessions.is_away = True
     with pytest.raises(SessionStoreUnavailable):
         world.append(session, 0, CONTENT)
     world.sessions.is_away = False
     with pytest.raises(NameTaken):
         world.append(session, 0, CONTENT)
-    assert world.disk.partials == {}
+    assert world.unfinished() == set()
 
 
-def test_an_upload_that_could_not_be_published_can_be_finished_later(world: World) -> None:
+def test_an_upload_that_could_not_be_published_can_be_finished_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise NoSpace
+
     session = world.begin()
-    world.disk.failure = NoSpace()
-    with pytest.raises(NoSpace):
-        world.append(session, 0, CONTENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.backend.upload_class, "publish", fail)
+        with pytest.raises(NoSpace):
+            world.append(session, 0, CONTENT)
     assert world.stored(session) == CONTENT
-    world.disk.failure = None
     progress = world.uploads.progress(session)
     assert progress.is_finished
     assert progress.offset == 100
@@ -822,14 +515,8 @@ def test_an_upload_that_could_not_be_published_can_be_finished_later(world: Worl
 
 def test_a_probe_of_a_complete_upload_waits_for_who_finishes_it(world: World) -> None:
     session = world.begin()
-    file = world.disk.partials[session.key]
-    file.data += CONTENT
-    file.is_held = True
-
-    def finish() -> None:
-        world.disk.files[NAME.path] = world.disk.partials.pop(session.key)
-
-    world.disk.on_wait = finish
+    other = world.hold(session).write(CONTENT)
+    world.backend.on_wait = other.publish
     assert world.uploads.progress(session).is_finished
 
 
@@ -837,14 +524,13 @@ def test_a_probe_of_a_complete_upload_waits_for_who_finishes_it(world: World) ->
 def test_an_upload_published_by_a_process_that_died_is_finished_and_not_written(world: World, restart: bool) -> None:
     """Its partial file is the visible file itself."""
     session = world.begin(None if restart else 100)
-    file = world.disk.partials[session.key]
-    file.data += CONTENT
-    world.disk.files[NAME.path] = file
+    world.hold(session).write(CONTENT).release()
+    world.backend.publish_and_die(session.key, NAME)
     offset, data = (0, b"changed") if restart else (100, b"")
     progress = world.append(session, offset, data, restart=restart, is_last=restart)
     assert progress.is_finished
     assert world.file() == CONTENT
-    assert world.disk.partials == {}
+    assert world.unfinished() == set()
 
 
 def test_a_finished_upload_is_only_told_its_offset(world: World) -> None:
@@ -913,7 +599,7 @@ def test_a_chunk_that_could_not_be_recorded_starts_over(world: World) -> None:
 
 def test_bytes_that_are_lost_end_the_upload(world: World) -> None:
     session = world.begin()
-    del world.disk.partials[session.key]
+    world.partials.discard(session.key)
     with pytest.raises(SessionUnknown):
         world.uploads.progress(session)
     with pytest.raises(SessionUnknown):
@@ -926,11 +612,12 @@ def test_bytes_that_are_lost_end_the_upload(world: World) -> None:
 # -- abort ----------------------------------------------------------------------------------------
 
 
-def test_an_abort_removes_everything(world: World) -> None:
+def test_an_abort_removes_everything_though_somebody_writes(world: World) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30]).session
+    other = world.hold(session).write(CONTENT[30:40])
+    world.backend.on_wait = other.release
     world.uploads.abort(session)
-    assert (world.disk.partials, world.sessions.records) == ({}, {})
-    assert world.disk.asked_at[-1] is None
+    assert (world.unfinished(), world.sessions.records) == (set(), {})
     world.uploads.abort(session)
     with pytest.raises(SessionUnknown):
         world.get(session)
@@ -945,7 +632,7 @@ def test_an_abort_does_not_touch_the_finished_file(world: World) -> None:
 
 def test_an_abort_waits_for_the_writer(world: World) -> None:
     session = world.begin()
-    world.disk.partials[session.key].is_held = True
+    world.hold(session)
     with pytest.raises(WriterBusy):
         world.uploads.abort(session)
     assert world.record(session).state is State.OPEN
@@ -953,9 +640,10 @@ def test_an_abort_waits_for_the_writer(world: World) -> None:
 
 def test_a_terminated_upload_is_gone_and_known_to_be_until_the_sweep(world: World) -> None:
     session = world.append(world.begin(by_slot=False), 0, CONTENT[:30]).session
+    other = world.hold(session).write(CONTENT[30:40])
+    world.backend.on_wait = other.release
     world.uploads.terminate(session)
-    assert world.disk.partials == {}
-    assert world.disk.asked_at[-1] is None
+    assert world.unfinished() == set()
     with pytest.raises(SessionEnded):
         world.get(session)
     world.now += TTL + 1
@@ -970,7 +658,7 @@ def test_a_finished_upload_is_not_terminated_and_its_record_stays(world: World) 
         world.uploads.terminate(session)
     assert world.file() == CONTENT
     assert world.record(session).state is State.FINISHED
-    del world.disk.files[NAME.path]
+    world.store.delete(NAME)
     with pytest.raises(SessionUnknown):
         world.uploads.terminate(session)
 
@@ -978,15 +666,16 @@ def test_a_finished_upload_is_not_terminated_and_its_record_stays(world: World) 
 @pytest.mark.parametrize("is_recorded", [True, False])
 def test_an_upload_that_finishes_before_its_termination_stays(world: World, is_recorded: bool) -> None:
     session = world.begin(by_slot=False)
-    world.disk.partials[session.key].is_held = True
+    other = world.hold(session)
 
     def finish() -> None:
-        world.disk.partials[session.key].is_held = False
-        world.append(session, 0, CONTENT)
-        if not is_recorded:
-            world.sessions.records[session.key] = session
+        other.write(CONTENT).publish()
+        if is_recorded:
+            info = world.store.stat(NAME)
+            assert info is not None
+            world.sessions.save(dataclasses.replace(session, state=State.FINISHED, etag=info.etag))
 
-    world.disk.on_wait = finish
+    world.backend.on_wait = finish
     with pytest.raises(DeletionForbidden):
         world.uploads.terminate(session)
     assert world.file() == CONTENT
@@ -994,11 +683,11 @@ def test_an_upload_that_finishes_before_its_termination_stays(world: World, is_r
 
 def test_an_upload_published_by_a_process_that_died_is_not_terminated(world: World) -> None:
     session = world.begin(by_slot=False)
-    world.disk.partials[session.key].data += CONTENT
-    world.disk.files[NAME.path] = world.disk.partials[session.key]
+    world.hold(session).write(CONTENT).release()
+    world.backend.publish_and_die(session.key, NAME)
     with pytest.raises(DeletionForbidden):
         world.uploads.terminate(session)
-    assert (world.file(), world.disk.partials) == (CONTENT, {})
+    assert (world.file(), world.unfinished()) == (CONTENT, set())
     assert world.record(session).state is State.FINISHED
 
 
@@ -1095,25 +784,25 @@ def test_a_finish_that_could_not_be_recorded_is_found_too(world: World) -> None:
 
 def test_another_file_is_not_taken_for_the_finished_upload(world: World) -> None:
     session = world.append(world.begin(), 0, CONTENT).session
-    former = world.disk.files.pop(NAME.path)
+    former = world.backend.take_away(NAME)
     assert finished(world) is None
-    world.disk.files[NAME.path] = File(world.now)
-    world.disk.files[NAME.path].data += CONTENT
+    world.put_another(CONTENT)
     assert finished(world) is None
     assert not world.uploads.is_stored(session)
     # What 1.0.0 recorded is told by its size alone.
     world.sessions.records[session.key] = dataclasses.replace(session, etag="")
     assert finished(world) is not None
-    world.disk.files[NAME.path].data += b"x"
+    world.store.delete(NAME)
+    world.put_another(CONTENT + b"x")
     assert finished(world) is None
-    world.disk.files[NAME.path] = former
+    world.backend.put_back(NAME, former)
     assert finished(world) is not None
 
 
 def test_an_upload_whose_name_went_to_another_file_is_known_to_have_lost(world: World) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30]).session
     assert not world.uploads.has_lost(session)
-    world.disk.files[NAME.path] = File(world.now)
+    world.put_another()
     assert world.uploads.has_lost(session)
 
 
@@ -1133,7 +822,7 @@ def test_an_upload_expires_after_its_last_byte(world: World) -> None:
         world.get(session)
     world.now += 1
     assert world.uploads.sweep() == SweepResult(1, 0)
-    assert (world.disk.partials, world.sessions.records) == ({}, {})
+    assert (world.unfinished(), world.sessions.records) == (set(), {})
     assert world.uploads.find(NAME) is None
 
 
@@ -1141,9 +830,7 @@ def test_bytes_that_nobody_could_record_keep_an_upload_alive(world: World) -> No
     """Its process was killed while it received."""
     session = world.begin()
     world.now += TTL - 1
-    file = world.disk.partials[session.key]
-    file.data += CONTENT[:30]
-    file.touched = world.now
+    world.hold(session).write(CONTENT[:30]).release()
     world.now += TTL - 1
     assert world.get(session) == session
     assert world.uploads.sweep() == SweepResult(0, 0)
@@ -1152,25 +839,26 @@ def test_bytes_that_nobody_could_record_keep_an_upload_alive(world: World) -> No
 
 def test_a_sweep_never_touches_an_upload_that_is_being_written(world: World) -> None:
     written = [world.begin(by_slot=False) for _ in range(3)]
-    for session in written:
-        world.disk.partials[session.key].is_held = True
+    others = [world.hold(session) for session in written]
     world.now += 1
     rest = [world.create(NAME, 1, f"192.0.2.{n}", by_slot=False) for n in range(10, 15)]
     world.now += TTL + 1
     assert world.uploads.sweep(batch=2) == SweepResult(5, 0)
-    assert set(world.disk.partials) == set(world.sessions.records) == {session.key for session in written}
-    assert not {session.key for session in rest} & set(world.disk.partials)
+    assert world.unfinished() == set(world.sessions.records) == {session.key for session in written}
+    assert not {session.key for session in rest} & world.unfinished()
+    assert not any(other.is_wanted() for other in others)
 
 
 def test_a_sweep_removes_orphans_that_are_old_enough(world: World) -> None:
-    world.disk.create("an old orphan")
-    world.disk.create("one that is being written")
-    world.disk.partials["one that is being written"].is_held = True
+    world.orphan("an-old-orphan")
+    written = world.orphan("one-that-is-being-written")
+    writer = OtherWriter(world, written)
     world.now += TTL + 1
-    world.disk.create("a new one")
+    new = world.orphan("a-new-one")
     session = world.begin()
     assert world.uploads.sweep() == SweepResult(0, 1)
-    assert set(world.disk.partials) == {"one that is being written", "a new one", session.key}
+    assert world.unfinished() == {written, new, session.key}
+    writer.release()
 
 
 def test_a_sweep_forgets_ended_sessions_too(world: World) -> None:
@@ -1182,9 +870,9 @@ def test_a_sweep_forgets_ended_sessions_too(world: World) -> None:
 
 
 def test_a_sweep_that_loses_the_store_removes_nothing_it_cannot_look_up(world: World) -> None:
-    world.disk.create("perhaps somebody's")
+    orphan = world.orphan("perhaps-somebodys")
     world.now += TTL + 1
     world.sessions.calls_left = 1
     with pytest.raises(SessionStoreUnavailable):
         world.uploads.sweep()
-    assert set(world.disk.partials) == {"perhaps somebody's"}
+    assert world.unfinished() == {orphan}

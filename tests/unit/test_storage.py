@@ -15,19 +15,18 @@ import pytest
 
 from hmacfs.errors import NoSpace, ShuttingDown, StorageFailed
 from hmacfs.protocol.names import StoredName
-from hmacfs.retry import Retry
 from hmacfs.stores.local.journal import DirectoryJournal
 from hmacfs.stores.local.store import LocalFileStore
 from hmacfs.stores.local.tree import Folder, Root
-from hmacfs.system.threads import FileCalls, ThreadOffload
 from hmacfs.uploads.files import FileMetadata
+from tests.stores.local import local_store
 
 NAME = StoredName("a/file.txt")
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalFileStore:
-    return LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(3, 0.0))
+    return local_store(tmp_path, attempts=3)
 
 
 def failing_once(call: Callable[..., object], number: int) -> Callable[..., object]:
@@ -48,8 +47,8 @@ def test_a_failed_fsync_is_never_repeated(
     storage: LocalFileStore, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
 ) -> None:
     monkeypatch.setattr(os, "fsync", failing_once(os.fsync, number))
-    with pytest.raises(error), storage.stage() as staged:
-        staged.publish(NAME, FileMetadata())
+    with pytest.raises(error), storage.stage(NAME, None, FileMetadata()) as staged:
+        staged.publish()
     assert not storage.exists(NAME)
     assert not (storage.root / "a").exists()
 
@@ -57,12 +56,12 @@ def test_a_failed_fsync_is_never_repeated(
 def test_reading_is_tried_again_after_a_passing_failure(
     storage: LocalFileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with storage.stage() as staged:
+    with storage.stage(NAME, None, FileMetadata()) as staged:
         os.write(staged.fd, b"hello")
-        staged.publish(NAME, FileMetadata())
+        staged.publish()
     monkeypatch.setattr(Root, "open", failing_once(Root.open, errno.EMFILE))
     file = storage.open(NAME)
-    os.close(file.fd)
+    file.close()
     assert file.info.size == 5
 
 
@@ -70,14 +69,17 @@ def test_reading_is_tried_again_after_a_passing_failure(
 def test_a_stop_while_a_file_is_published(
     storage: LocalFileStore, monkeypatch: pytest.MonkeyPatch, *, in_time: bool
 ) -> None:
-    def interrupted(call: Callable[[], None]) -> None:
+    def interrupted(call: Callable[..., object], *args: object) -> None:
         if in_time:
-            call()
+            call(*args)
         raise ShuttingDown
 
     monkeypatch.setattr(storage.file_calls, "always_blocking", interrupted)
-    with storage.stage() as staged, contextlib.nullcontext() if in_time else pytest.raises(ShuttingDown):
-        assert staged.publish(NAME, FileMetadata()).size == 0
+    with (
+        storage.stage(NAME, None, FileMetadata()) as staged,
+        contextlib.nullcontext() if in_time else pytest.raises(ShuttingDown),
+    ):
+        assert staged.publish().size == 0
     assert storage.exists(NAME) == in_time
 
 
@@ -87,14 +89,14 @@ import os, signal, sys
 from pathlib import Path
 from hmacfs.protocol.names import StoredName
 from hmacfs.system.threads import FileCalls, ThreadOffload
-from hmacfs.uploads.files import FileMetadata
 from hmacfs.retry import Retry
 from hmacfs.stores.local import publish
 from hmacfs.stores.local.store import LocalFileStore
+from hmacfs.uploads.files import FileMetadata
 publish._link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 storage = LocalFileStore(Path(sys.argv[1]), durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
-with storage.stage() as staged:
-    staged.publish(StoredName(sys.argv[2]), FileMetadata())
+with storage.stage(StoredName(sys.argv[2]), None, FileMetadata()) as staged:
+    staged.publish()
 """
     (tmp_path / "kept").mkdir()
     for name in ("a/file", "kept/file", "kept/b/c/file", "file"):
@@ -102,8 +104,8 @@ with storage.stage() as staged:
         assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "kept" / "b" / "c").is_dir()
     (tmp_path / "kept" / "another").touch()
-    storage = LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
-    storage.remove_leftovers()
+    storage = local_store(tmp_path)
+    storage.recover()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hmacfs", "kept"]
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["another"]
     assert list((tmp_path / ".hmacfs" / "notes").iterdir()) == []

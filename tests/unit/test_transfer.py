@@ -26,7 +26,10 @@ from hmacfs.net.splice import Splicer, SpliceUnsupported
 from hmacfs.net.throttle import CATCH_UP_SECONDS, PIECE_SECONDS, Throttle
 from hmacfs.net.transport import ReceiveBuffer, Transport, TransportTimeout
 from hmacfs.retry import Retry
+from hmacfs.stores.local.sinks import FileSink
 from hmacfs.system.threads import SLOW_CALL_SECONDS, SLOW_FOR_SECONDS, FileCalls, ThreadOffload
+from hmacfs.uploads.files import FileInfo, FileMetadata
+from tests.stores.local import file_calls, opened
 
 SIZES = [
     0, 1, 4095, 65535, 65536, 65537, SPLICE_FROM_BYTES - 1, SPLICE_FROM_BYTES, BUFFER_BYTES - 1, BUFFER_BYTES + 1,
@@ -71,18 +74,18 @@ def line() -> Iterator[Line]:
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[int]:
+def target(tmp_path: Path) -> Iterator[FileSink]:
     fd = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
-    yield fd
+    yield FileSink(fd, file_calls())
     os.close(fd)
 
 
-def content(fd: int) -> bytes:
-    return os.pread(fd, 1 << 26, 0)
+def content(sink: FileSink) -> bytes:
+    return os.pread(sink.fileno(), 1 << 26, 0)
 
 
 def receiver(**changes: Any) -> Receiver:
-    return Receiver(FileCalls(ThreadOffload(1)), **{"chunk_size": 65536, **changes})
+    return Receiver(file_calls(), **{"chunk_size": 65536, **changes})
 
 
 def no_splice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +130,7 @@ def tcp_line() -> Iterator[TcpLine]:
 
 
 def test_a_fast_body_is_gathered_and_a_slow_one_does_not_wait_for_more(
-    monkeypatch: pytest.MonkeyPatch, tcp_line: TcpLine, target: int
+    monkeypatch: pytest.MonkeyPatch, tcp_line: TcpLine, target: FileSink
 ) -> None:
     asked: list[int] = []
     set_low_watermark = Transport.set_low_watermark
@@ -150,7 +153,7 @@ def test_a_fast_body_is_gathered_and_a_slow_one_does_not_wait_for_more(
     assert asked[-1] == tcp_line.waits_for() == 1
 
 
-def test_the_end_of_a_stream_ends_a_wait_for_more(tcp_line: TcpLine, target: int) -> None:
+def test_the_end_of_a_stream_ends_a_wait_for_more(tcp_line: TcpLine, target: FileSink) -> None:
     body = SocketBody(tcp_line.receive_buffer, 4 * GATHER_BYTES, 5)
     tcp_line.send(bytes(1000), then_close=True)
     with pytest.raises(IncompleteBody):
@@ -161,7 +164,7 @@ def test_the_end_of_a_stream_ends_a_wait_for_more(tcp_line: TcpLine, target: int
 @pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
 @pytest.mark.parametrize("size", SIZES)
 def test_exact_bytes_on_every_path(
-    monkeypatch: pytest.MonkeyPatch, line: Line, target: int, path: Path3, size: int
+    monkeypatch: pytest.MonkeyPatch, line: Line, target: FileSink, path: Path3, size: int
 ) -> None:
     data = os.urandom(size)
     body = path(monkeypatch, line, data)
@@ -211,7 +214,7 @@ def test_a_tail_does_not_wait_for_a_full_segment(line: Line) -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 1000, 200_000, 300_000])
-def test_bytes_read_ahead_come_first_and_the_next_request_stays(line: Line, target: int, ahead: int) -> None:
+def test_bytes_read_ahead_come_first_and_the_next_request_stays(line: Line, target: FileSink, ahead: int) -> None:
     data = os.urandom(300_000)
     line.read_ahead(data[:ahead] + (b"next" if ahead == len(data) else b""))
     line.send(data[ahead:])
@@ -223,7 +226,7 @@ def test_bytes_read_ahead_come_first_and_the_next_request_stays(line: Line, targ
 @pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
 @pytest.mark.parametrize("sent", [0, 1, 70_000, 499_999])
 def test_a_cut_body_keeps_what_arrived(
-    monkeypatch: pytest.MonkeyPatch, line: Line, target: int, path: Path3, sent: int
+    monkeypatch: pytest.MonkeyPatch, line: Line, target: FileSink, path: Path3, sent: int
 ) -> None:
     data = os.urandom(500_000)
     body = path(monkeypatch, line, data)
@@ -239,7 +242,7 @@ def test_a_cut_body_keeps_what_arrived(
 
 @pytest.mark.parametrize("path", [by_splice, by_buffer])
 def test_a_silent_client_is_stalled_and_a_dribbling_one_is_not(
-    monkeypatch: pytest.MonkeyPatch, line: Line, target: int, path: Path3
+    monkeypatch: pytest.MonkeyPatch, line: Line, target: FileSink, path: Path3
 ) -> None:
     data = os.urandom(200_000)
     body = path(monkeypatch, line, data)
@@ -260,7 +263,7 @@ def test_a_silent_client_is_stalled_and_a_dribbling_one_is_not(
 
 
 @pytest.mark.parametrize("size", [1, 300_000])
-def test_the_limit_holds_for_bodies_of_unknown_length(line: Line, target: int, size: int) -> None:
+def test_the_limit_holds_for_bodies_of_unknown_length(line: Line, target: FileSink, size: int) -> None:
     line.send(b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n")
     with pytest.raises(TooLarge):
         receiver().receive(ChunkedBody(line.receive_buffer, 5), target, limit=size - 1)
@@ -301,7 +304,7 @@ def test_broken_chunked_bodies(line: Line, data: bytes, error: type[HmacfsError]
         ChunkedBody(line.receive_buffer, 5).read()
 
 
-def test_the_client_is_invited_once_and_only_when_its_body_is_wanted(line: Line, target: int) -> None:
+def test_the_client_is_invited_once_and_only_when_its_body_is_wanted(line: Line, target: FileSink) -> None:
     invitations: list[int] = []
     body = SocketBody(line.receive_buffer, 300_000, 5, lambda: invitations.append(1))
     assert invitations == []
@@ -310,7 +313,7 @@ def test_the_client_is_invited_once_and_only_when_its_body_is_wanted(line: Line,
     assert invitations == [1]
 
 
-def test_a_digest_sees_every_byte(line: Line, target: int) -> None:
+def test_a_digest_sees_every_byte(line: Line, target: FileSink) -> None:
     data, digest = os.urandom(700_000), hashlib.sha256()
     line.send(data)
     receiver().receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data), digest=digest)
@@ -319,12 +322,12 @@ def test_a_digest_sees_every_byte(line: Line, target: int) -> None:
 
 
 def test_a_file_system_without_splice_gets_its_bytes_through_a_buffer(
-    line: Line, target: int, monkeypatch: pytest.MonkeyPatch
+    line: Line, target: FileSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, real = os.urandom(900_000), os.splice
 
     def splice(source: int, sink: int, count: int, **options: Any) -> int:
-        if sink == target:
+        if sink == target.fileno():
             raise OSError(errno.EINVAL, "not here")
         return real(source, sink, count, **options)
 
@@ -337,12 +340,12 @@ def test_a_file_system_without_splice_gets_its_bytes_through_a_buffer(
 
 
 def test_a_pipe_that_a_failure_left_full_is_never_used_again(
-    line: Line, target: int, monkeypatch: pytest.MonkeyPatch
+    line: Line, target: FileSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failing = os.splice, [True]
 
     def splice(source: int, sink: int, count: int, **options: Any) -> int:
-        if sink == target and failing[0]:
+        if sink == target.fileno() and failing[0]:
             raise OSError(errno.ENOSPC, "full")
         return real(source, sink, count, **options)
 
@@ -359,7 +362,7 @@ def test_a_pipe_that_a_failure_left_full_is_never_used_again(
     other.close()
 
 
-def test_short_writes_are_continued(line: Line, target: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(line: Line, target: FileSink, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:1000]))
     no_splice(monkeypatch)
@@ -369,7 +372,7 @@ def test_short_writes_are_continued(line: Line, target: int, monkeypatch: pytest
     assert content(target) == data
 
 
-def test_buffers_are_reused(line: Line, target: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_are_reused(line: Line, target: FileSink, monkeypatch: pytest.MonkeyPatch) -> None:
     no_splice(monkeypatch)
     ours = receiver()
     for _ in range(3):
@@ -405,12 +408,12 @@ def test_errors_of_other_servers() -> None:
         WsgiBody(Broken(OSError("parser")), 5, 5).read()
 
 
-def test_no_more_is_written_than_is_covered(line: Line, target: int) -> None:
+def test_no_more_is_written_than_is_covered(line: Line, target: FileSink) -> None:
     asked: list[int] = []
 
     def cover(received: int, written: int) -> int:
         asked.append(received)
-        assert written == os.fstat(target).st_size < received
+        assert written == os.fstat(target.fileno()).st_size < received
         if received > 500_000:
             raise NoSpace
         return received + 100_000
@@ -419,7 +422,7 @@ def test_no_more_is_written_than_is_covered(line: Line, target: int) -> None:
     with pytest.raises(NoSpace):
         receiver().receive(ChunkedBody(line.receive_buffer, 5), target, limit=2_000_000, cover=cover)
     assert 4 <= len(asked) <= 7
-    assert os.fstat(target).st_size <= 600_000
+    assert os.fstat(target.fileno()).st_size <= 600_000
 
 
 def dribble(line: Line, pieces: list[bytes], pause: float) -> gevent.Greenlet[..., Any]:
@@ -442,7 +445,7 @@ SLOW_BODIES: dict[str, tuple[Callable[[Line], Body], list[bytes]]] = {
 
 
 @pytest.mark.parametrize("kind", SLOW_BODIES)
-def test_a_byte_now_and_then_does_not_outlive_the_timeout(line: Line, target: int, kind: str) -> None:
+def test_a_byte_now_and_then_does_not_outlive_the_timeout(line: Line, target: FileSink, kind: str) -> None:
     make, pieces = SLOW_BODIES[kind]
     sending = dribble(line, pieces, 0.02)
     with pytest.raises(PeerTimeout, match="too slowly"):
@@ -451,23 +454,25 @@ def test_a_byte_now_and_then_does_not_outlive_the_timeout(line: Line, target: in
     sending.kill()
 
 
-def test_a_slow_client_at_the_least_rate_goes_on(line: Line, target: int) -> None:
+def test_a_slow_client_at_the_least_rate_goes_on(line: Line, target: FileSink) -> None:
     dribble(line, [b"x" * 50] * 20, 0.02)
     assert receiver(least_rate=500).receive(SocketBody(line.receive_buffer, 1000, 0.1), target, limit=1000) == 1000
 
 
-def test_time_that_the_server_needs_is_not_the_clients(line: Line, target: int) -> None:
-    class SlowDisk(FileCalls):
-        def write(self, fd: int, data: memoryview) -> int:
-            gevent.sleep(0.1)
-            return super().write(fd, data[:10])
+def test_time_that_the_server_needs_is_not_the_clients(line: Line, target: FileSink) -> None:
+    class SlowSink(FileSink):
+        def write(self, data: memoryview) -> None:
+            for begin in range(0, len(data), 10):
+                gevent.sleep(0.1)
+                super().write(data[begin : begin + 10])
 
     line.send(b"x" * 100)
-    slow = Receiver(SlowDisk(ThreadOffload(1)), chunk_size=65536, least_rate=1_000_000)
-    assert slow.receive(SocketBody(line.receive_buffer, 100, 0.05), target, limit=100) == 100
+    slow = SlowSink(target.fileno(), file_calls())
+    ours = receiver(least_rate=1_000_000)
+    assert ours.receive(SocketBody(line.receive_buffer, 100, 0.05), slow, limit=100) == 100
 
 
-def test_a_rate_limit_below_the_least_rate_ends_no_upload(line: Line, target: int) -> None:
+def test_a_rate_limit_below_the_least_rate_ends_no_upload(line: Line, target: FileSink) -> None:
     line.send(b"x" * 100)
     body = SocketBody(line.receive_buffer, 100, 0.05)
     assert receiver(rate=200, least_rate=1024).receive(body, target, limit=100) == 100
@@ -497,7 +502,7 @@ def test_the_pace_holds_over_any_stretch(rate: int, steps: list[tuple[int, float
 )
 @pytest.mark.parametrize("length", [5, None])
 def test_a_client_that_left_before_it_was_invited_has_cut_its_body(
-    line: Line, target: int, length: int | None, failure: OSError, error: type[HmacfsError]
+    line: Line, target: FileSink, length: int | None, failure: OSError, error: type[HmacfsError]
 ) -> None:
     def send_continue() -> None:
         raise failure
@@ -513,7 +518,7 @@ def test_a_client_that_left_before_it_was_invited_has_cut_its_body(
 
 @pytest.mark.parametrize("path", [by_splice, by_buffer])
 def test_what_was_read_with_the_head_is_throttled_too(
-    monkeypatch: pytest.MonkeyPatch, line: Line, target: int, path: Path3
+    monkeypatch: pytest.MonkeyPatch, line: Line, target: FileSink, path: Path3
 ) -> None:
     data = os.urandom(150_000)
     body = path(monkeypatch, line, data)
@@ -525,7 +530,7 @@ def test_what_was_read_with_the_head_is_throttled_too(
     before = time.monotonic()
     while not writing.ready():
         gevent.sleep(0.01)
-        grown.append((time.monotonic() - before, os.fstat(target).st_size))
+        grown.append((time.monotonic() - before, os.fstat(target.fileno()).st_size))
     assert writing.get() == len(data)
     assert content(target) == data
     assert all(size <= rate * (when + CATCH_UP_SECONDS + PIECE_SECONDS) for when, size in grown)
@@ -539,13 +544,110 @@ def test_the_pace_is_not_slower_than_asked() -> None:
     assert total >= 9_900_000
 
 
+class Portions:
+    """A sink that wants its bytes in portions: with the spool file that each goes through, or with no descriptor."""
+
+    def __init__(self, size: int, spools: Path | None = None) -> None:
+        self.room = size
+        self.portions: list[bytes] = []
+        self._spools = spools
+        self._open()
+
+    def _open(self) -> None:
+        self._written = b""
+        self._fd = os.open(self._spools, os.O_RDWR | os.O_TMPFILE) if self._spools else None
+
+    def write(self, data: memoryview) -> None:
+        if self._fd is not None:
+            os.write(self._fd, data)
+        self._written += bytes(data)
+
+    def hand_on(self) -> int:
+        self.portions.append(self.rest())
+        assert len(self.portions[-1]) == self.room
+        self._open()
+        return self.room
+
+    def rest(self) -> bytes:
+        if self._fd is None:
+            return self._written
+        fd, self._fd = self._fd, None
+        data = os.pread(fd, 1 << 26, 0)
+        os.close(fd)
+        return data
+
+    def fileno(self) -> int | None:
+        return self._fd
+
+
+@pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
+@pytest.mark.parametrize("is_spooled", [False, True])
+@pytest.mark.parametrize(("size", "portion"), [(1_000_000, 300_000), (900_000, 300_000), (700_000, 700_001), (5, 2)])
+def test_a_sink_gets_full_portions(
+    monkeypatch: pytest.MonkeyPatch,
+    line: Line,
+    tmp_path: Path,
+    path: Path3,
+    *,
+    is_spooled: bool,
+    size: int,
+    portion: int,
+) -> None:
+    data = os.urandom(size)
+    body = path(monkeypatch, line, data)
+    if isinstance(body, SocketBody):
+        ahead = min(size, 100_000)
+        line.read_ahead(data[:ahead])
+        line.send(data[ahead:])
+    else:
+        line.send(data)
+    sink = Portions(portion, tmp_path if is_spooled else None)
+    assert receiver(chunk_size=100_003).receive(body, sink, limit=size) == size
+    assert len(sink.portions) == size // portion
+    assert b"".join(sink.portions) + sink.rest() == data
+
+
+class Pieces:
+    """A source without a descriptor."""
+
+    def __init__(self, data: bytes) -> None:
+        self.info = FileInfo(len(data), 0.0, '""', FileMetadata())
+        self._data = data
+
+    def pieces(self, offset: int, count: int, size: int) -> Iterator[bytes]:
+        whole = self._data[offset : offset + count]
+        return (whole[begin : begin + size] for begin in range(0, len(whole), size))
+
+    def fileno(self) -> None:
+        return None
+
+    def close(self) -> None:
+        self._data = b""
+
+
+def test_a_source_without_a_descriptor_is_sent_in_pieces(line: Line) -> None:
+    data = os.urandom(900_000)
+    part = FileSlice(Pieces(data), 10, 800_000)
+    sending = gevent.spawn(part.send_over, line.transport, 5)
+    received = b""
+    while len(received) < 800_000:
+        received += line.far.recv(1 << 20)
+    sending.get()
+    assert received == data[10:800_010]
+    assert part.sent == 800_000
+    part.close()
+    assert FileSlice(Pieces(b"0123456789"), 2, 5).read() == b"23456"
+    with pytest.raises(FileTruncated):
+        list(FileSlice(Pieces(data), 0, 900_001))
+
+
 def test_files_are_sent_whole_in_part_and_slowly(line: Line, tmp_path: Path) -> None:
     data = os.urandom(3_000_000)
     (tmp_path / "file").write_bytes(data)
     for offset, count, rate in [(0, 3_000_000, 0), (5, 2_000_000, 0), (1_000, 100_000, 1_000_000)]:
         closed: list[int] = []
         part = FileSlice(
-            os.open(tmp_path / "file", os.O_RDONLY),
+            opened(tmp_path / "file"),
             offset,
             count,
             rate=rate,
@@ -564,10 +666,10 @@ def test_files_are_sent_whole_in_part_and_slowly(line: Line, tmp_path: Path) -> 
 
 def test_a_file_for_other_servers(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
-    part = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 2, 5)
+    part = FileSlice(opened(tmp_path / "file"), 2, 5)
     assert b"".join(part) == b"23456"
     part.close()
-    short = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 0, 50)
+    short = FileSlice(opened(tmp_path / "file"), 0, 50)
     with pytest.raises(FileTruncated):
         list(short)
     short.close()
@@ -575,7 +677,7 @@ def test_a_file_for_other_servers(tmp_path: Path) -> None:
 
 def test_a_truncated_file_ends_the_connection(line: Line, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 10)
-    part = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 0, 100)
+    part = FileSlice(opened(tmp_path / "file"), 0, 100)
     with pytest.raises(FileTruncated):
         part.send_over(line.transport, 5)
     part.close()
@@ -584,7 +686,7 @@ def test_a_truncated_file_ends_the_connection(line: Line, tmp_path: Path) -> Non
 def test_a_stalled_reader_is_dropped(line: Line, tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file:
         file.truncate(50_000_000)
-    part = FileSlice(os.open(tmp_path / "file", os.O_RDONLY), 0, 50_000_000)
+    part = FileSlice(opened(tmp_path / "file"), 0, 50_000_000)
     with pytest.raises(PeerTimeout):
         part.send_over(line.transport, 0.2)
     assert 0 < part.sent < part.count

@@ -14,25 +14,24 @@ import pytest
 
 from hmacfs.errors import BadName, NameTaken, NotFound
 from hmacfs.protocol.names import StoredName
-from hmacfs.retry import Retry
 from hmacfs.stores.local import beneath, publish, tree
 from hmacfs.stores.local import symlinks as links
 from hmacfs.stores.local.beneath import open_without_links
 from hmacfs.stores.local.store import LocalFileStore
-from hmacfs.system.threads import FileCalls, ThreadOffload
 from hmacfs.uploads.files import FileMetadata
+from tests.stores.local import local_store
 
 NAME = StoredName("a/file.txt")
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalFileStore:
-    return LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
+    return local_store(tmp_path)
 
 
 def store(storage: LocalFileStore, name: str) -> None:
-    with storage.stage() as staged:
-        staged.publish(StoredName(name), FileMetadata())
+    with storage.stage(StoredName(name), None, FileMetadata()) as staged:
+        staged.publish()
 
 
 @pytest.mark.parametrize("durable", [True, False], ids=["durable", "not"])
@@ -115,11 +114,11 @@ def test_deep_paths_are_opened_level_by_level(storage: LocalFileStore, monkeypat
     assert looked_up <= 3 * 64
     looked_up = 0
     assert storage.exists(StoredName(name))
-    os.close(storage.open(StoredName(name)).fd)
+    storage.open(StoredName(name)).close()
     assert looked_up <= 2 * 64
     (storage.root / "link").symlink_to("/".join(["x"] * 63))
     looked_up = 0
-    os.close(storage.open(StoredName("link/x")).fd)
+    storage.open(StoredName("link/x")).close()
     assert looked_up <= 3 * 64
 
 
@@ -131,7 +130,7 @@ def test_a_path_that_could_be_made_but_not_opened_is_refused(storage: LocalFileS
             call()
     assert [path.name for path in storage.root.iterdir()] == [".hmacfs"]
     store(storage, name[:-1])
-    os.close(storage.open(StoredName(name[:-1])).fd)
+    storage.open(StoredName(name[:-1])).close()
 
 
 def test_links_are_followed_so_far_and_no_farther(storage: LocalFileStore) -> None:
@@ -208,9 +207,9 @@ def test_spellings_that_the_file_system_takes_for_one_are_found_at_the_start(
     for name in ("open_on_one_mount", "open_without_links"):
         call = getattr(beneath, name)
         monkeypatch.setattr(tree, name, lambda at, path, flags, call=call: call(at, folded(path), flags))
-    storage = LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
-    assert storage.capabilities.spellings == ("HMACFS~1",)
-    assert any("'HMACFS~1' for .hmacfs" in remark for remark in storage.capabilities.remarks())
+    storage = local_store(tmp_path)
+    assert storage.file_system.spellings == ("HMACFS~1",)
+    assert any("'HMACFS~1' for .hmacfs" in remark for remark in storage.capabilities.remarks)
     with pytest.raises(NotFound):
         storage.open(StoredName("HMACFS~1/secret"))
     for name in ("HMACFS~1/secret", "HMACFS~1/new", "HMACFS~1/new/new"):
@@ -221,7 +220,7 @@ def test_spellings_that_the_file_system_takes_for_one_are_found_at_the_start(
     assert storage.exists(StoredName("HMACFS~1"))
     assert not (tmp_path / ".hmacfs" / "new").exists()
     store(storage, "a/file.txt")
-    os.close(storage.open(NAME).fd)
+    storage.open(NAME).close()
 
 
 def test_paths_are_opened_at_once_after_a_purge(storage: LocalFileStore) -> None:
@@ -238,6 +237,6 @@ def test_a_link_as_our_own_folder_is_refused(tmp_path: Path, link: str, target: 
     (tmp_path / link).parent.mkdir(exist_ok=True)
     (tmp_path / link).symlink_to("../" * link.count("/") + target)
     with pytest.raises(OSError, match="a link") as caught:
-        LocalFileStore(tmp_path, durable=True, file_calls=FileCalls(ThreadOffload(1)), retry=Retry(0, 0.0))
+        local_store(tmp_path)
     assert caught.value.errno in (errno.ELOOP, errno.ENOTDIR)
     assert list((tmp_path / target).iterdir()) == []

@@ -12,7 +12,8 @@ from hmacfs.errors import NameTaken
 from hmacfs.protocol.media_types import type_by_name
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.local.beneath import FOLDER_FLAGS
-from hmacfs.stores.local.capabilities import TYPE_ATTRIBUTE, Capabilities, link_anonymous, rename_exclusively
+from hmacfs.stores.local.capabilities import Capabilities, link_anonymous, rename_exclusively
+from hmacfs.stores.local.metadata import keep
 from hmacfs.stores.local.tree import Folder, Root, check_length
 from hmacfs.system.descriptors import close
 from hmacfs.system.ownership import STORE_FOLDER_MODE
@@ -50,6 +51,7 @@ class StagedInode:
     temporary: bytes | None = None
     folder: Folder | None = None
     is_linked: bool = False
+    published: FileInfo | None = None
 
 
 class OtherFileSystem(OSError):
@@ -61,25 +63,25 @@ class LeadsAway(NameTaken):
 
 
 def publish(
-    root: Root, staged_inode: StagedInode, name: StoredName, metadata: FileMetadata, *, durable: bool
+    root: Root, staged_inode: StagedInode, name: StoredName, path: bytes, metadata: FileMetadata, *, durable: bool
 ) -> FileInfo:
-    """Make ``staged_inode`` visible as ``name`` below ``root``. It blocks.
+    """Make ``staged_inode`` visible as ``name``, whose raw ``path`` is below ``root``. It blocks.
 
     Raises ``NameTaken`` if the name exists (the stored file is not touched, whoever is first wins), ``LeadsAway`` if
     its folder cannot be reached, ``OtherFileSystem`` if it is on another one, and ``OSError`` if the disk fails.
-    Nothing is visible then, and no folder that was made for it is left. A candidate with a temporary name may be this
-    very file, published by a process that ended before it could say so: then only the rest is done.
+    Nothing is visible then, and no folder that was made for it is left. A file with a temporary name may have been
+    published already, by a process that ended before it could say so: then only the rest is done.
     """
-    content_type = metadata.content_type
-    if content_type is not None and staged_inode.capabilities.attributes:
-        os.setxattr(staged_inode.fd, TYPE_ATTRIBUTE, content_type.encode("latin-1"))
-        if content_type != type_by_name(name.filename):
+    if staged_inode.capabilities.attributes:
+        keep(staged_inode.fd, metadata)
+        content_type = metadata.content_type
+        if content_type is not None and content_type != type_by_name(name.filename):
             os.fchmod(staged_inode.fd, _TYPE_IS_IN_ATTRIBUTE)
     if durable:
-        _sync(staged_inode.fd)
+        sync(staged_inode.fd)
     for attempt in range(_ATTEMPTS):
         try:
-            _link_into_place(root, staged_inode, name, durable=durable)
+            _link_into_place(root, staged_inode, path, durable=durable)
             break
         except FileNotFoundError:
             if attempt == _ATTEMPTS - 1:
@@ -87,7 +89,7 @@ def publish(
     return info_of(os.fstat(staged_inode.fd), metadata)
 
 
-def _sync(fd: int) -> None:
+def sync(fd: int) -> None:
     """fsync, whose failure no caller may take for a passing one: the kernel tells of lost writes once, and the next
     fsync of the same file succeeds."""
     try:
@@ -98,8 +100,8 @@ def _sync(fd: int) -> None:
         raise OSError(errno.EIO, f"fsync: {error.strerror}") from error
 
 
-def _link_into_place(root: Root, staged_inode: StagedInode, name: StoredName, *, durable: bool) -> None:
-    with _Target(root, name, durable=durable) as place:
+def _link_into_place(root: Root, staged_inode: StagedInode, path: bytes, *, durable: bool) -> None:
+    with _Target(root, path, durable=durable) as place:
         try:
             is_known = False
             if not staged_inode.is_linked:
@@ -108,7 +110,7 @@ def _link_into_place(root: Root, staged_inode: StagedInode, name: StoredName, *,
             if durable:
                 place.sync()
                 if is_known:  # who knows what the process that linked it has synced
-                    _sync_all_above(root, name)
+                    _sync_all_above(root, path)
         except BaseException as error:
             if staged_inode.is_linked:
                 os.unlink(place.filename, dir_fd=place.folder)
@@ -151,9 +153,9 @@ class _Target:
 
     __slots__ = ("_made", "_opened", "_root", "filename")
 
-    def __init__(self, root: Root, name: StoredName, *, durable: bool) -> None:
-        check_length(name.raw)
-        *parents, self.filename = name.raw.split(b"/")
+    def __init__(self, root: Root, path: bytes, *, durable: bool) -> None:
+        check_length(path)
+        *parents, self.filename = path.split(b"/")
         self._root = root
         #: From the deepest folder that was there to the file's.
         self._opened: list[int] = []
@@ -187,7 +189,7 @@ class _Target:
     def sync(self) -> None:
         """Sync the folder that got the file, and each folder that got a new folder."""
         for fd in reversed(self._opened):
-            _sync(fd)
+            sync(fd)
 
     def take_back(self) -> None:
         """Remove the folders that were made; those that others use by now stay."""
@@ -233,31 +235,15 @@ class _Target:
         self._opened.append(self._root.open(name, flags, above))
 
 
-def _sync_all_above(root: Root, name: StoredName) -> None:
+def _sync_all_above(root: Root, path: bytes) -> None:
     """Sync every folder on the way to a file."""
     here = os.dup(root.fd)
     try:
-        _sync(here)
-        for parent in name.raw.split(b"/")[:-1]:
+        sync(here)
+        for parent in path.split(b"/")[:-1]:
             below = root.open(parent, _SYNCED_FLAGS, here)
             close(here)
             here = below
-            _sync(here)
+            sync(here)
     finally:
         close(here)
-
-
-def remove_empty_folders(root: Root, name: StoredName) -> None:
-    """Remove the folders of a file that did not get there, from the last one up, as far as they are empty."""
-    *parents, _ = name.raw.split(b"/")
-    opened = [root.fd]
-    try:
-        with contextlib.suppress(OSError):
-            for parent in parents[:-1]:
-                opened.append(root.open(parent, FOLDER_FLAGS, opened[-1]))
-        with contextlib.suppress(OSError):
-            for above, parent in reversed(list(zip(opened, parents, strict=False))):
-                os.rmdir(parent, dir_fd=above)
-    finally:
-        for fd in opened[1:]:
-            close(fd)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from hmacfs.errors import NameTaken, NotFound
-from hmacfs.protocol.media_types import is_media_type
 from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
 from hmacfs.retry import Retry
-from hmacfs.stores.local.capabilities import TYPE_ATTRIBUTE, Capabilities, probe
+from hmacfs.stores.local.capabilities import Capabilities, probe
 from hmacfs.stores.local.folders import StoreFolders
+from hmacfs.stores.local.metadata import NO_METADATA, all_of, type_of
 from hmacfs.stores.local.publish import NO_FOLDER_ERRNOS, info_of
 from hmacfs.stores.local.staging import TEMPORARY, OtherFileSystems
 from hmacfs.stores.local.symlinks import resolve
-from hmacfs.stores.local.translation import translate, translated
-from hmacfs.stores.local.tree import check_length
+from hmacfs.stores.local.translation import translate
+from hmacfs.stores.local.tree import Folder, check_length
 from hmacfs.system.descriptors import close
 from hmacfs.system.threads import FileCalls
-from hmacfs.uploads.files import FileInfo, FileMetadata
+from hmacfs.uploads.files import FileInfo
 
 #: ENXIO: a socket; ELOOP and EXDEV: a link that leads in circles or outside.
 _NOT_THERE_ERRNOS = frozenset(
@@ -41,11 +41,29 @@ _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _LOOK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class OpenFile(NamedTuple):
-    """A stored file open for reading. Whoever gets it closes ``fd``."""
+class OpenFile:
+    """A stored file open for reading: a ``Source`` with a descriptor."""
 
-    fd: int
-    info: FileInfo
+    __slots__ = ("fd", "info")
+
+    def __init__(self, fd: int, info: FileInfo) -> None:
+        self.fd = fd
+        self.info = info
+
+    def pieces(self, offset: int, count: int, size: int) -> Iterator[bytes]:
+        while count:
+            data = os.pread(self.fd, min(count, size), offset)
+            if not data:
+                return
+            yield data
+            offset += len(data)
+            count -= len(data)
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def close(self) -> None:
+        close(self.fd)
 
 
 class StoreReader:
@@ -58,7 +76,7 @@ class StoreReader:
         self.folders = StoreFolders(root)
         self._retry = retry
         self._probed = self.folders.own(TEMPORARY)
-        self._abilities = probe(self._probed.fd, self.folders.spellings)
+        self._file_system = probe(self._probed.fd, self.folders.spellings)
         self._others = OtherFileSystems()
 
     @property
@@ -67,17 +85,19 @@ class StoreReader:
         return self.root / RESERVED_FOLDER
 
     @property
-    def capabilities(self) -> Capabilities:
+    def file_system(self) -> Capabilities:
         """What the store's file system can do: that of ``StoreDir``, which may become another."""
-        folder = self.folders.own(TEMPORARY)
+        return self._file_system_of(self.folders.own(TEMPORARY))
+
+    def _file_system_of(self, folder: Folder) -> Capabilities:
         if folder is not self._probed:
-            self._probed, self._abilities = folder, probe(folder.fd, self.folders.spellings)
-        return self._abilities
+            self._probed, self._file_system = folder, probe(folder.fd, self.folders.spellings)
+        return self._file_system
 
     def exists(self, name: StoredName) -> bool:
         """Whether the name is taken, by a file, a folder or anything else."""
         try:
-            self._retry(lambda: self.file_calls(self._look_for, name.raw))
+            self._retry(self.file_calls, self._look_for, name.raw)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -108,8 +128,11 @@ class StoreReader:
 
     def open(self, name: StoredName) -> OpenFile:
         """A stored file for reading. Raises ``NotFound``, ``StorageFailed``."""
-        with translated(self.root, name.path):
-            return self._retry(lambda: self.file_calls(self._open_now, name))
+        try:
+            return self._retry(self.file_calls, self._open_now, name)
+        except OSError as error:
+            translate(error, self.root, name.path)
+            raise
 
     def stat(self, name: StoredName) -> FileInfo | None:
         """Of a stored file; ``None`` if there is no file of that name. Raises ``StorageFailed``."""
@@ -117,49 +140,45 @@ class StoreReader:
             file = self.open(name)
         except NotFound:
             return None
-        close(file.fd)
-        return file.info
+        try:
+            if not self._keeps_attributes():
+                return file.info
+            return file.info._replace(metadata=self.file_calls(all_of, file.fd))
+        finally:
+            file.close()
+
+    def _keeps_attributes(self) -> bool:
+        return self._file_system.attributes or bool(self._others)
 
     def _open_now(self, name: StoredName) -> OpenFile:
-        fd = self._descriptor(name)
+        try:
+            fd = self.folders.root.open(name.raw, _READ_FLAGS)
+        except OSError as error:
+            fd = self._look_closer(name, error)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise NotFound
-            return OpenFile(fd, info_of(status, FileMetadata(self._recorded_type(fd))))
+            metadata = type_of(fd) if self._file_system.attributes or self._others else NO_METADATA
+            return OpenFile(fd, info_of(status, metadata))
         except BaseException:
             close(fd)
             raise
 
-    def _descriptor(self, name: StoredName) -> int:
+    def _look_closer(self, name: StoredName, error: OSError) -> int:
+        """Open what the kernel did not find: at the end of a link, or in a store that was mounted since. Raises
+        ``NotFound``."""
+        if error.errno not in _NOT_THERE_ERRNOS:
+            raise error
         try:
-            return self.folders.root.open(name.raw, _READ_FLAGS)
-        except OSError as error:
-            if error.errno not in _NOT_THERE_ERRNOS:
-                raise
-            found = self._look_closer(name, error)
-            if found is None:
-                raise NotFound from error
-            return found
-
-    def _look_closer(self, name: StoredName, error: OSError) -> int | None:
-        """For what the kernel did not find: at the end of a link, or in a store that was mounted since."""
-        try:
+            root = self.folders.root
             if error.errno == errno.ELOOP:
-                root = self.folders.root
                 target = resolve(root, name.raw)
-                return root.open(target, _READ_FLAGS) if target else None  # the store itself is no file
-            return self.folders.root.open(name.raw, _READ_FLAGS) if self.folders.check() else None
+                if target:  # the store itself is no file
+                    return root.open(target, _READ_FLAGS)
+            elif self.folders.check():
+                return self.folders.root.open(name.raw, _READ_FLAGS)
         except OSError as again:
-            if again.errno in _NOT_THERE_ERRNOS:
-                return None
-            raise
-
-    def _recorded_type(self, fd: int) -> str | None:
-        if not self._abilities.attributes and not self._others:
-            return None
-        try:
-            value = os.getxattr(fd, TYPE_ATTRIBUTE).decode("latin-1")
-        except OSError:  # ENODATA: none recorded
-            return None
-        return value if is_media_type(value) else None  # anyone may have written it
+            if again.errno not in _NOT_THERE_ERRNOS:
+                raise
+        raise NotFound from error

@@ -45,6 +45,14 @@ def new_staged_inode(folder: Folder, capabilities: Capabilities) -> StagedInode:
         close(fd)
 
 
+def remove_staged(staged_inode: StagedInode) -> None:
+    """Close it, and take its temporary name away if it still has that."""
+    if staged_inode.temporary is not None and staged_inode.folder is not None:
+        with contextlib.suppress(FileNotFoundError):  # renamed into place
+            os.unlink(staged_inode.temporary, dir_fd=staged_inode.folder.fd)
+    close(staged_inode.fd)
+
+
 def remove_dead(folder: Folder) -> int:
     """Remove the temporary files of processes that ended; how many. Those in use are locked and stay."""
     removed = 0

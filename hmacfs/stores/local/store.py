@@ -8,40 +8,92 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from hmacfs.errors import BadName
+from hmacfs.errors import BadName, NotFound
 from hmacfs.protocol.names import StoredName
 from hmacfs.retry import Retry
 from hmacfs.stores.local.journal import DirectoryJournal
 from hmacfs.stores.local.partial import LocalPartialUploads
-from hmacfs.stores.local.publish import remove_empty_folders
-from hmacfs.stores.local.staging import TEMPORARY, remove_dead, remove_dead_elsewhere
+from hmacfs.stores.local.publish import sync
+from hmacfs.stores.local.removal import only_remover, remove, remove_empty_folders
+from hmacfs.stores.local.staging import TEMPORARY, remove_dead, remove_dead_elsewhere, remove_staged
+from hmacfs.stores.local.symlinks import resolve
 from hmacfs.stores.local.translation import translated
+from hmacfs.stores.local.walk import Walk
 from hmacfs.stores.local.writing import NOTES, StoreWriter
 from hmacfs.system.threads import FileCalls
+from hmacfs.uploads.contracts.stores import StoreCapabilities
 
 
 class LocalFileStore(StoreWriter):
-    """A ``FileStore`` in a folder. One per process; the folder is shared by all workers, and may be by machines."""
+    """A ``FileStore`` in a folder. One per process; the folder is shared by all workers, and may be by machines.
+
+    root: ``StoreDir``, which exists. durable: whether publishing waits for the device (``Durability``).
+    Raises ``ConfigError`` if files cannot be published there, ``OSError`` if the folder cannot be used at all.
+    """
 
     def __init__(self, root: Path, *, durable: bool, file_calls: FileCalls, retry: Retry) -> None:
         super().__init__(root, durable=durable, file_calls=file_calls, retry=retry)
         self.partials = LocalPartialUploads(self)
 
-    def remove_leftovers(self) -> int:
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """See ``FileStore``."""
+        file_system = self.file_system
+        return StoreCapabilities(
+            publishes_at_once=not self.durable,
+            keeps_metadata=file_system.attributes,
+            remarks=tuple(file_system.remarks()),
+        )
+
+    def delete(self, name: StoredName, etag: str | None = None) -> bool:
+        """See ``FileStore``. A name that is a link goes itself, and not what it leads to."""
+        with translated(self.root, name.path):
+            return self._retry(self.file_calls.always_blocking, self._delete_now, name, etag)
+
+    def _delete_now(self, name: StoredName, etag: str | None) -> bool:
+        self._notes.open()
+        with only_remover(self.folders.own(TEMPORARY).fd):
+            try:
+                file = self._open_now(name)
+            except NotFound:
+                return False
+            file.close()
+            path = self._without_links(name)
+            if path is None or etag not in (None, file.info.etag):
+                return False
+            with self._notes.about(path):
+                return remove(self.folders.root, path, sync if self.durable else None)
+
+    def _without_links(self, name: StoredName) -> bytes | None:
+        """Where the name itself lies; ``None`` if that is outside the store."""
+        folder, filename = os.path.split(name.raw)
+        target = resolve(self.folders.root, folder) if folder else b""
+        return None if target is None else os.path.join(target, filename)
+
+    def names(self, limit: int = 1000) -> Iterator[list[StoredName]]:
+        """See ``FileStore``: in the order in which the kernel lists each folder."""
+        with translated(self.root):
+            walk = Walk(self.folders.root)
+            try:
+                while page := self.file_calls.always_blocking(walk.page, limit):
+                    yield page
+            finally:
+                walk.close()
+
+    def recover(self) -> int:
         """Remove temporary files of processes that died, and folders that they made and had no time to fill; how many
         files."""
         for path in self._notes.entries_of_dead_processes():
             with contextlib.suppress(BadName):
-                noted = StoredName.from_text(path)
-                remove_empty_folders(self.folders.root, noted)
+                remove_empty_folders(self.folders.root, StoredName.from_text(path).raw)
         root = self.folders.root
         return remove_dead(self.folders.own(TEMPORARY)) + remove_dead_elsewhere(root, os.fsencode(self.root))
 
     def look(self) -> None:
-        """To be called once a second: notice what was removed or mounted over. Raises ``StoreMissing``,
-        ``StorageFailed``."""
+        """Once a second: notice what was removed or mounted over. Raises ``StoreMissing``, ``StorageFailed``."""
         with translated(self.root):
             self.file_calls(self.folders.renew)
             folder = self.folders.own(NOTES)
@@ -50,8 +102,12 @@ class LocalFileStore(StoreWriter):
 
     def check_writable(self) -> None:
         """Raises ``StoreMissing``, ``StorageFailed`` or ``NoSpace`` if no file can be written now."""
-        with self.stage() as staged, translated(*self.staging):
-            self.file_calls(os.write, staged.fd, b"\0")
+        staged_inode = self.new_inode(None)
+        try:
+            with translated(*self.staging):
+                self.file_calls(os.write, staged_inode.fd, b"\0")
+        finally:
+            remove_staged(staged_inode)
 
     def total_bytes(self) -> int:
         """The size of the file system, 0 if it does not tell."""

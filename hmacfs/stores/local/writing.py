@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from hmacfs.errors import ShuttingDown
 from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
@@ -15,14 +14,14 @@ from hmacfs.stores.local.copying import copy_file
 from hmacfs.stores.local.journal import DirectoryJournal
 from hmacfs.stores.local.publish import LeadsAway, OtherFileSystem, StagedInode, publish
 from hmacfs.stores.local.reading import StoreReader
-from hmacfs.stores.local.staging import TEMPORARY, new_staged_inode
+from hmacfs.stores.local.sinks import FileSink
+from hmacfs.stores.local.staging import TEMPORARY, new_staged_inode, remove_staged
 from hmacfs.stores.local.symlinks import resolve
 from hmacfs.stores.local.translation import translate, translated
-from hmacfs.stores.local.tree import Folder
-from hmacfs.system.descriptors import close
 from hmacfs.system.threads import FileCalls
 from hmacfs.uploads.files import FileInfo, FileMetadata
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 NOTES = b"notes"
@@ -38,36 +37,44 @@ class StoreWriter(StoreReader):
         self.staging = root / RESERVED_FOLDER, os.fsdecode(TEMPORARY)
         self._notes = DirectoryJournal(self.folders.own(NOTES))
 
-    def stage(self, name: StoredName | None = None) -> Staged:
-        """A new file that nobody sees until it is published, as a context; on the file system that ``name`` is on, if
-        that is known. Whatever happens inside the context, nothing is left of it unless it was published. Raises
-        ``NoSpace``, ``StoreMissing``, ``StorageFailed``."""
+    def stage(self, name: StoredName, length: int | None, metadata: FileMetadata) -> Staged:
+        """See ``FileStore``. The file is made on the file system that ``name`` is on, if that is known."""
+        del length  # a file grows
+        return Staged(self, self.new_inode(name), name, metadata)
+
+    def new_inode(self, name: StoredName | None) -> StagedInode:
+        """An empty file for that name, or for none. Raises ``NoSpace``, ``StoreMissing``, ``StorageFailed``."""
         try:
-            return Staged(self, self._retry(lambda: self.file_calls(self._new_candidate, name)))
+            return self._retry(self.file_calls, self._new_inode_now, name)
         except OSError as error:
             translate(error, *self.staging)
             raise
 
-    def _new_candidate(self, name: StoredName | None) -> StagedInode:
+    def _new_inode_now(self, name: StoredName | None) -> StagedInode:
         self.folders.check()
         if name is not None and self._others:
             staged_inode = self._others.new_staged_inode(self.folders.root, name.raw)
             if staged_inode is not None:
                 return staged_inode
-        return self._renewing(lambda: new_staged_inode(self.folders.own(TEMPORARY), self.capabilities))
-
-    def _renewing(self, operation: Callable[[], R]) -> R:
-        """Do it in our folders; once more if it failed in one that was removed."""
         try:
-            return operation()
+            folder = self.folders.own(TEMPORARY)
+            return new_staged_inode(folder, self._file_system_of(folder))
         except OSError:
             if not self.folders.renew():
                 raise
-            return operation()
+            folder = self.folders.own(TEMPORARY)
+            return new_staged_inode(folder, self._file_system_of(folder))
 
-    def in_own(self, name: bytes, operation: Callable[[Folder], R]) -> R:
-        """``operation`` in our folder of that name, which is made again if it was removed. Raises ``OSError``."""
-        return self._renewing(lambda: operation(self.folders.own(name)))
+    def in_own(self, name: bytes, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do it in our folder of that name; once more if it failed since that was removed: it is made again. Raises
+        ``OSError``."""
+        try:
+            return self.file_calls(operation, *args, **kwargs)
+        except OSError:
+            if not self.folders.renew():
+                raise
+            self.folders.own(name)
+            return self.file_calls(operation, *args, **kwargs)
 
     def publish(
         self,
@@ -82,29 +89,37 @@ class StoreWriter(StoreReader):
         published, whose descriptor ``on_copy`` gets before.
         """
         try:
-            return self._publish_or_copy(staged_inode, name, metadata, on_copy)
-        except LeadsAway as error:
-            behind_links = self._behind_links(name, error)
-        return self._publish_or_copy(staged_inode, behind_links, metadata, on_copy)
-
-    def _publish_or_copy(
-        self, staged_inode: StagedInode, name: StoredName, metadata: FileMetadata, on_copy: Callable[[int], None]
-    ) -> FileInfo:
-        try:
             return self._publish_at(staged_inode, name, metadata)
-        except OtherFileSystem:
+        except LeadsAway as error:
+            target = self._after_links(name, error)
+        except (OtherFileSystem, FileNotFoundError) as error:
+            return self._publish_copy(staged_inode, name, metadata, on_copy, error)
+        try:
+            return self._publish_at(staged_inode, target, metadata)
+        except (OtherFileSystem, FileNotFoundError) as error:
+            return self._publish_copy(staged_inode, target, metadata, on_copy, error)
+
+    def _publish_copy(
+        self,
+        staged_inode: StagedInode,
+        name: StoredName,
+        metadata: FileMetadata,
+        on_copy: Callable[[int], None],
+        reason: OSError,
+    ) -> FileInfo:
+        if isinstance(reason, OtherFileSystem):
             with translated(self.root, name.path):
                 self.file_calls(self._others.learn, self.folders.root, name.raw)
-        except FileNotFoundError:
+        else:
             is_purged = staged_inode.temporary is not None and os.fstat(staged_inode.fd).st_nlink == 0
             if not self.file_calls(self.folders.renew) and not is_purged:
-                raise
-        with self.stage(name) as copy:
+                raise reason
+        with self.stage(name, None, metadata) as copy:
             copy_file(staged_inode.fd, copy.fd, self.file_calls.always_blocking)
             on_copy(copy.fd)
             return self._publish_at(copy.staged_inode, name, metadata)
 
-    def _behind_links(self, name: StoredName, error: LeadsAway) -> StoredName:
+    def _after_links(self, name: StoredName, error: LeadsAway) -> StoredName:
         """Where a name leads whose path has links in it. Raises ``error`` if there is no such place for files."""
         folder, filename = os.path.split(name.raw)
         target = self.file_calls(resolve, self.folders.root, folder)
@@ -116,50 +131,50 @@ class StoreWriter(StoreReader):
             raise LeadsAway("A part of the path is a link to a name that is not UTF-8.") from None
 
     def _publish_at(self, staged_inode: StagedInode, name: StoredName, metadata: FileMetadata) -> FileInfo:
-        run: Callable[..., None] = self.file_calls.always_blocking if self.durable else self.file_calls
-        published: list[FileInfo] = []
-        root, notes = self.folders.root, self._notes
-
-        def commit() -> None:
-            with notes.about(name.raw) if "/" in name.path else contextlib.nullcontext():
-                published.append(publish(root, staged_inode, name, metadata, durable=self.durable))
-
-        notes.open()
+        run = self.file_calls.always_blocking if self.durable else self.file_calls
+        self._notes.open()
         try:
-            self._retry(lambda: run(commit))
+            return self._retry(run, self._commit, staged_inode, name, metadata)
         except ShuttingDown:
-            if not published:
+            if staged_inode.published is None:
                 raise
             # The stop came while a thread was at it. The file is visible now, and that is what its client has to hear.
-        return published[0]
+            return staged_inode.published
+
+    def _commit(self, staged_inode: StagedInode, name: StoredName, metadata: FileMetadata) -> FileInfo:
+        path, notes = name.raw, self._notes
+        slot = notes.write(path) if b"/" in path else None
+        try:
+            info = publish(self.folders.root, staged_inode, name, path, metadata, durable=self.durable)
+            staged_inode.published = info
+            return info
+        finally:
+            if slot is not None:
+                notes.erase(slot)
 
 
-class Staged:
-    """A file in the making: write to ``fd``, then ``publish`` once. Errors of the operating system inside its context
-    become ``NoSpace`` or ``StorageFailed``."""
+class Staged(FileSink):
+    """A ``StagedFile``. Errors of the operating system inside its context become ``NoSpace`` or ``StorageFailed``."""
 
-    def __init__(self, storage: StoreWriter, staged_inode: StagedInode) -> None:
-        self._storage = storage
-        self._place: tuple[Path, str] = storage.staging
+    def __init__(self, store: StoreWriter, staged_inode: StagedInode, name: StoredName, metadata: FileMetadata) -> None:
+        super().__init__(staged_inode.fd, store.file_calls, durable=store.durable)
+        self._store = store
+        self._name = name
+        self._metadata = metadata
+        self._is_complete = False
         self.staged_inode = staged_inode
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        staged_inode = self.staged_inode
-        if staged_inode.temporary is not None and staged_inode.folder is not None:
-            with contextlib.suppress(FileNotFoundError):  # renamed into place
-                os.unlink(staged_inode.temporary, dir_fd=staged_inode.folder.fd)
-        close(staged_inode.fd)
+        remove_staged(self.staged_inode)
         if error is not None:
-            translate(error, *self._place)
+            place = (self._store.root, self._name.path) if self._is_complete else self._store.staging
+            translate(error, *place)
 
-    @property
-    def fd(self) -> int:
-        return self.staged_inode.fd
-
-    def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
-        """Make it visible under ``name``. Raises ``NameTaken``."""
-        self._place = self._storage.root, name.path
-        return self._storage.publish(self.staged_inode, name, metadata)
+    def publish(self, later: FileMetadata | None = None) -> FileInfo:
+        """See ``StagedFile``."""
+        self._is_complete = True
+        metadata = self._metadata if later is None else self._metadata.completed_by(later)
+        return self._store.publish(self.staged_inode, self._name, metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +11,9 @@ from hmacfs.protocol.names import StoredName
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+#: The room of a sink that never has to hand anything on.
+ENDLESS = sys.maxsize
 
 
 class RequestBody(Protocol):
@@ -62,6 +66,33 @@ class Digest(Hash, Protocol):
     def check(self) -> None: ...
 
 
+class Sink(Protocol):
+    """Takes the bytes of a file or a piece, in their order.
+
+    room: how many bytes it takes before ``hand_on`` must be called, read once, at the beginning. The writer counts:
+
+        room = sink.room
+        for data in portions:      # none longer than room
+            sink.write(data)
+            room -= len(data)
+            if not room:
+                room = sink.hand_on()
+    """
+
+    @property
+    def room(self) -> int: ...
+
+    def write(self, data: memoryview, /) -> None:
+        """Take all of ``data``. Cooperative; raises ``OSError`` or this project's errors."""
+
+    def hand_on(self) -> int:
+        """Send a full portion on its way; the room of the next one. Cooperative; may wait for an earlier portion."""
+
+    def fileno(self) -> int | None:
+        """A descriptor to whose position the bytes may be written instead (spliced, for example), to be asked for again
+        after ``hand_on``; ``None`` if it has none."""
+
+
 class Running(Protocol):
     """Sees to it that of each name one upload is running. Entering ``claim``'s context raises ``UploadRunning``; if the
     other one is silent that is interrupted instead, which ends it with ``Superseded``."""
@@ -86,12 +117,12 @@ class Space(Protocol):
 
 
 class Receiver(Protocol):
-    """Moves request bodies into files."""
+    """Moves request bodies into sinks."""
 
     def receive(
         self,
         body: RequestBody,
-        fd: int,
+        sink: Sink,
         *,
         limit: int,
         digest: Hash | None = None,

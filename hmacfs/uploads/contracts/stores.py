@@ -1,96 +1,191 @@
-"""What the use cases need of a place for files."""
+"""What the use cases need of a place for files. See the package for why it is cut like this."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 from hmacfs.protocol.names import StoredName
-from hmacfs.uploads.contracts.requests import Hash
+from hmacfs.uploads.contracts.locks import Lease
+from hmacfs.uploads.contracts.requests import Hash, Sink
 from hmacfs.uploads.files import FileInfo, FileMetadata
 
 
-class StagedFile(Protocol):
-    """A file that nobody sees until ``publish`` returns."""
-
-    @property
-    def fd(self) -> int: ...
-
-    def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo: ...
-
-
 class Source(Protocol):
-    """A stored file open for reading. Its user closes ``fd``."""
-
-    @property
-    def fd(self) -> int: ...
+    """A stored file open for reading. Its user calls ``close`` once."""
 
     @property
     def info(self) -> FileInfo: ...
 
+    def pieces(self, offset: int, count: int, size: int) -> Iterator[bytes]:
+        """``count`` bytes from ``offset`` on, in pieces of at most ``size``; fewer if the file became shorter. Called
+        once at most: an object store asks for exactly these bytes."""
 
-class PartialUpload(Protocol):
-    """The right to write one unfinished upload, at ``fd``'s position: the end of the ``length`` bytes it has.
+    def fileno(self) -> int | None:
+        """A descriptor to send the bytes from instead (``sendfile``); ``None`` if it has none."""
 
-    ``is_wanted`` says whether another writer asked for it; ``stored`` measures again; ``discard`` removes the upload;
-    ``feed`` tells a digest of all bytes stored;
-    ``publish`` makes the file visible and removes the unfinished upload, or raises ``NameTaken``. If its process ends
-    between the two, what is written here would change the visible file: then ``is_published`` is true, and ``publish``
-    does the rest.
+    def close(self) -> None: ...
+
+
+class StagedFile(Sink, Protocol):
+    """A file that nobody sees until ``publish`` returns."""
+
+    def publish(self, later: FileMetadata | None = None) -> FileInfo:
+        """Make what was written visible under the name it was staged for: exclusive (of all processes and machines that
+        publish a name, one succeeds), atomic (readers see the whole file or none) and, in a store that promises so,
+        durable. later: metadata that was not known when the file was staged.
+
+        Raises ``NameTaken``, ``NoSpace``, ``StorageFailed``; then nothing is visible.
+        """
+
+
+class Piece(Sink, Protocol):
+    """A piece of an unfinished upload, as a transaction.
+
+    When its context ends without an error, all of it counts, and is as durable as an unfinished upload ever is. With an
+    error: of an atomic one nothing counts, of any other what arrived.
     """
 
-    fd: int
+    def roll_back(self) -> None:
+        """Nothing of this piece shall count, atomic or not."""
+
+
+class PartialInfo(NamedTuple):
+    """length: bytes that count. touched: when the last of them came, in Unix seconds."""
+
+    length: int
+    touched: float
+
+
+class PartialUpload(Protocol):
+    """The right to write one unfinished upload, as a context. length: bytes that count. lease: what it was opened with.
+
+    Every change is made under the lease that it was opened with: once a holder with a greater fence has opened the
+    upload, each raises ``Superseded`` and changes nothing. The end of the context releases the lease.
+    """
+
     length: int
 
-    def is_wanted(self) -> bool: ...
+    @property
+    def lease(self) -> Lease: ...
 
-    def truncate(self, length: int) -> None: ...
+    def begin(self, offset: int, *, atomic: bool) -> AbstractContextManager[Piece]:
+        """A piece at ``offset``, which is ``length``, or where the last atomic piece began: that one, or what is left
+        of it, is dropped then."""
 
-    def stored(self) -> int: ...
+    def feed(self, digest: Hash) -> None:
+        """Tell ``digest`` of all bytes that count. Cooperative."""
 
-    def discard(self) -> None: ...
+    def is_published(self, name: StoredName) -> bool:
+        """Whether the file of that name is this upload: its process died after ``publish`` had made it visible. Then
+        nothing may be written any more, and ``publish`` does the rest."""
 
-    def feed(self, digest: Hash) -> None: ...
+    def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
+        """Make it visible, as ``StagedFile.publish`` does, with all that is known by now. The upload is gone then.
+        Raises ``NameTaken``, ``NoSpace``, ``StorageFailed``: then it is still there."""
 
-    def is_published(self, name: StoredName) -> bool: ...
+    def discard(self) -> None:
+        """Remove the upload with its bytes."""
 
-    def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo: ...
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object, /) -> None: ...
 
 
 class PartialUploads(Protocol):
-    """The unfinished uploads. ``writer`` raises ``SessionUnknown`` and ``WriterBusy``; it asks a present writer to let
-    go if the stored bytes end at ``offset``, or in any case without one. ``touched`` is the Unix time of the last byte.
-    ``discard`` refuses (False) while somebody writes, and where a byte came since ``untouched_since``."""
+    """The unfinished uploads, each under the key of its session; what is no key is unknown.
 
-    def create(self, key: str) -> None: ...
+    What counts is told by the stored bytes alone: an offset that a client was told never goes back, whichever process
+    dies at whatever moment.
+    """
 
-    def length(self, key: str) -> int | None: ...
+    def create(self, key: str, name: StoredName, length: int | None, metadata: FileMetadata) -> None:
+        """An empty one. name, length (``None`` while unknown), metadata: what the file is to become; a store that needs
+        none of it keeps none, so ``publish`` is told again. Raises ``NoSpace``, ``StorageFailed``."""
 
-    def touched(self, key: str) -> float | None: ...
+    def stat(self, key: str) -> PartialInfo | None:
+        """How far it is, without a lease; ``None`` if there is no such upload (any more). Raises ``StorageFailed``."""
 
-    def writer(self, key: str, offset: int | None) -> AbstractContextManager[PartialUpload]: ...
+    def open(self, key: str, lease: Lease) -> PartialUpload:
+        """To go on with it. The upload has the ``lease`` from then on, which is released if this raises. Raises
+        ``SessionUnknown`` if there is no such upload (any more), ``Superseded``, ``StorageFailed``."""
 
-    def discard(self, key: str, untouched_since: float = math.inf) -> bool: ...
+    def discard(self, key: str) -> None:
+        """Remove one that nobody writes: the caller has its lease, or is the only one to know it. No error if there is
+        none."""
 
-    def untouched_since(self, before: float) -> list[str]: ...
+    def untouched_since(self, before: float) -> list[str]:
+        """The keys of all whose last byte came before that Unix time, and of what is left of any from then."""
+
+
+class StoreCapabilities(NamedTuple):
+    """What a store can do, asked once, at start.
+
+    publishes_at_once: staging and publishing wait for no device and no network, so that a small file is stored sooner
+    than its name is looked up. keeps_metadata: what it cannot keep, it forgets. remarks: what an operator should know,
+    one sentence each.
+    """
+
+    publishes_at_once: bool
+    keeps_metadata: bool
+    remarks: tuple[str, ...] = ()
 
 
 class FileStore(Protocol):
-    """Stores whole files under their names. All errors are this project's own (``NameTaken``, ``NoSpace``,
-    ``StorageFailed``); nothing is visible or left over unless ``publish`` returned. ``durable``: that waits for the
-    device. ``partials``: the unfinished uploads."""
+    """Keeps whole files under their names, and unfinished uploads apart from them.
+
+    Duties of a store:
+    - Every call is cooperative: it may switch greenlets but does not block the event loop.
+    - Errors are this project's own: ``NoSpace``, ``StoreMissing``, ``StorageFailed``, ``BadName`` for a name that it
+      cannot keep, and what is said below. "I cannot tell" is never "there is none".
+    - A file is visible whole or not at all, and the same bytes for as long as it has its name.
+    - Repeating what may be repeated is its own affair: its callers never do.
+
+    Duties of the caller: it keeps no information across requests, and asks nothing of a file that it does not use.
+    """
 
     @property
-    def durable(self) -> bool: ...
+    def capabilities(self) -> StoreCapabilities: ...
 
     @property
     def partials(self) -> PartialUploads: ...
 
-    def exists(self, name: StoredName) -> bool: ...
+    def exists(self, name: StoredName) -> bool:
+        """Whether a file could not be published under this name, since something has it. Raises ``NameTaken`` if a part
+        of the path is a file."""
 
-    def stat(self, name: StoredName) -> FileInfo | None: ...
+    def stat(self, name: StoredName) -> FileInfo | None:
+        """All that is known of a file; ``None`` if there is none of that name."""
 
-    def open(self, name: StoredName) -> Source: ...
+    def open(self, name: StoredName) -> Source:
+        """A file for reading. Of its metadata only what serving needs (``content_type``) need be told. Raises
+        ``NotFound``."""
 
-    def stage(self, name: StoredName) -> AbstractContextManager[StagedFile]: ...
+    def stage(self, name: StoredName, length: int | None, metadata: FileMetadata) -> AbstractContextManager[StagedFile]:
+        """A new file of ``length`` bytes (``None`` if that is unknown), as a context. Whatever happens inside, nothing
+        is left of it unless it was published."""
+
+    def delete(self, name: StoredName, etag: str | None = None) -> bool:
+        """Remove a file, as durably as they are published, with the empty folders that it leaves, if the store has
+        folders; a reader that has it open finishes. etag: only if this is still its tag. Whether a file was removed."""
+
+    def names(self, limit: int = 1000) -> Iterator[list[StoredName]]:
+        """All files that could be opened by a name, in pages of at most ``limit``, in any order; never what the server
+        keeps for itself, nor what a link leads to. Cheap to begin: nothing is read ahead of the page that is asked for.
+        A file that is published or deleted meanwhile may be among them or not, all others are, once."""
+
+    def free_bytes(self) -> int | None:
+        """What may still be stored; ``None`` if nobody knows."""
+
+    def total_bytes(self) -> int:
+        """The size of all, 0 if nobody knows."""
+
+    def check_writable(self) -> None:
+        """Raises ``StoreMissing``, ``StorageFailed`` or ``NoSpace`` if no file can be stored now."""
+
+    def recover(self) -> int:
+        """Remove what processes left that died; how many unfinished files. Called once, before the workers start."""
+
+    def look(self) -> None:
+        """Called once a second: notice what changed underneath. Raises ``StoreMissing``, ``StorageFailed``."""

@@ -1,0 +1,76 @@
+"""The lock on an unfinished upload: the kernel's, on its file.
+
+It is held by a descriptor (``flock``) and ends with the process that held it, however that ends. A process that waits
+leaves a release request beside the file; the holder looks for it and lets go. Lock and request are files, so they work
+between all processes that share the folder, on one machine or on several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable
+
+from hmacfs.errors import SessionUnknown, WriterBusy
+from hmacfs.stores.local.lease import FileLease
+from hmacfs.stores.local.partial import LocalPartialUploads
+from hmacfs.system.descriptors import close
+
+#: How long a newcomer waits for the writer to let go.
+TAKEOVER_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+
+
+class FileLocker:
+    """A ``Locker`` for the unfinished uploads of a folder. patience: how many seconds ``wait`` may take."""
+
+    def __init__(
+        self,
+        partials: LocalPartialUploads,
+        patience: float = TAKEOVER_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,  # cooperative in a gevent worker
+    ) -> None:
+        self._partials = partials
+        self._patience = patience
+        self._sleep = sleep
+
+    def acquire(self, key: str) -> FileLease | None:
+        """The lock on an upload's file, ``None`` if another writer has it. Raises ``SessionUnknown``,
+        ``StorageFailed``."""
+        fd, folder = self._partials.open_file(key)
+        try:
+            if _try_lock(fd):
+                return FileLease(fd, self._partials.request_of(key), folder)
+            is_there = os.fstat(fd).st_nlink > 0
+        except BaseException:
+            close(fd)
+            raise
+        close(fd)
+        if not is_there:
+            raise SessionUnknown
+        return None
+
+    def wait(self, key: str, may_ask: Callable[[], bool]) -> FileLease:
+        """See ``Locker``."""
+        deadline = time.monotonic() + self._patience
+        try:
+            while True:
+                if not may_ask() or time.monotonic() > deadline:
+                    raise WriterBusy
+                self._partials.request_release(key)
+                self._sleep(_POLL_SECONDS)
+                lease = self.acquire(key)
+                if lease is not None:
+                    return lease
+        finally:
+            self._partials.withdraw_request(key)  # others who wait for the same leave theirs again
+
+
+def _try_lock(fd: int) -> bool:
+    """Whether the lock on the file is this descriptor's now, and the file is still there."""
+    with contextlib.suppress(BlockingIOError, PermissionError):  # EACCES on some network file systems
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(fd).st_nlink > 0
+    return False
