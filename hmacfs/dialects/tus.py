@@ -28,7 +28,7 @@ METADATA_LIMIT = 4096
 
 
 class UnsupportedVersion(HmacfsError):
-    """The client speaks another version of tus; the answer names ours."""
+    """The client speaks another version of tus; the answer names this server's."""
 
     reason = "tus-version"
     sentence = f"This server speaks tus {VERSION}."
@@ -94,7 +94,8 @@ def _number(environ: Mapping[str, str], key: str, name: str) -> int:
 
 def check_piece_type(environ: Mapping[str, str]) -> None:
     """Raises ``NotAPiece``."""
-    if not is_piece_type(environ.get("CONTENT_TYPE", "")):
+    content_type = environ.get("CONTENT_TYPE", "")
+    if content_type != PIECE_TYPE and not is_piece_type(content_type):
         raise NotAPiece
 
 

@@ -66,7 +66,7 @@ def _fails_match(environ: Mapping[str, str], etag: str, mtime: int) -> bool:
 
 def fails_change(environ: Mapping[str, str], etag: str | None, mtime: int) -> bool:
     """Whether a condition of a request that would change a file does not hold; ``etag`` is ``None`` if there is no
-    file: then ``If-Match`` fails whatever it says, and ``If-Unmodified-Since`` says nothing (RFC 9110 section 13.1)."""
+    file: then any ``If-Match`` fails, and ``If-Unmodified-Since`` says nothing (RFC 9110 section 13.1)."""
     if etag is None:
         return "HTTP_IF_MATCH" in environ
     return _fails_match(environ, etag, mtime)

@@ -37,7 +37,8 @@ _HEX_SHA256 = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 
 
 class Claim(NamedTuple):
-    """That bytes have this digest. field: who says so; algorithm: as ``hashlib`` names it; error: what it is if not."""
+    """That bytes have this digest. field: the header that says so; algorithm: as ``hashlib`` names it; error: raised if
+    they have another."""
 
     field: str
     algorithm: str
@@ -91,8 +92,13 @@ class PieceDigests(NamedTuple):
     file: Digests | None
 
 
+_NOTHING_CLAIMED = PieceDigests(None, None)
+
+
 def claims_of_piece(environ: Mapping[str, str], *more: Claim) -> PieceDigests:
     """Both, with ``more`` that is claimed of the piece. Raises ``BadRequest``."""
+    if not more and _OF_FILE not in environ and environ.keys().isdisjoint(_OF_BODY):
+        return _NOTHING_CLAIMED
     return PieceDigests(digests_of_body(environ, *more), digests_of_file(environ))
 
 

@@ -1,4 +1,4 @@
-"""Whom a proxy names in ``X-Forwarded-For`` or ``Forwarded`` (RFC 7239). Pure.
+"""The client that a proxy names in ``X-Forwarded-For`` or ``Forwarded`` (RFC 7239). Pure.
 
 Both lists grow at their end: what a trusted proxy wrote is there, what the client made up stands before it. So they are
 read from the end, and what is malformed before an entry changes nothing about it.
@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-#: An entry that a proxy writes without an address: the client is not to be told apart from others.
+#: What a proxy writes for a client whose address it does not know or does not tell.
 UNKNOWN = "unknown"
 #: What nginx writes about a peer on a Unix socket.
 UNIX_SOCKET = "unix:"
@@ -38,8 +38,10 @@ _ENTRY_LIMIT = 128
 def node(text: str) -> str:
     """An entry as the name of a client: its address without port and brackets, ``unknown``, or ``unix:``.
 
-    What is none of them (an obfuscated identifier, or garbage) was written about one client too: it is that client's
-    name, in harmless characters. Empty for an empty entry.
+    Any other text (an obfuscated identifier, or garbage) was written about one client too: it is that client's name, in
+    harmless characters. Empty for an empty entry.
+
+    Examples: ``[2001:db8::1]:443`` is ``2001:db8::1``; ``_hidden`` stays ``_hidden``.
     """
     text = text.strip(" \t")
     if len(text) > _ENTRY_LIMIT:
@@ -71,8 +73,11 @@ def nodes_of_x_forwarded_for(header: str) -> Iterator[str]:
 
 
 def nodes_of_forwarded(header: str) -> Iterator[str]:
-    """The clients that ``Forwarded`` names, the last first. An element that says nothing of whom it is for is
-    ``unknown``; one that is malformed is a name that no client shares with a proxy, and the last that is given."""
+    """The clients that ``Forwarded`` names, the last first. An element without ``for`` is ``unknown``; a malformed one
+    gives a name that no proxy has, and ends the list.
+
+    Example: ``for=192.0.2.60;proto=http, for="[2001:db8::17]:4711"`` gives ``2001:db8::17``, then ``192.0.2.60``.
+    """
     end = len(header.rstrip(" \t"))
     for _ in range(_ENTRIES_LIMIT if end else 0):
         found = _last_element(header[max(0, end - _ELEMENT_LIMIT) : end])
@@ -89,11 +94,11 @@ def nodes_of_forwarded(header: str) -> Iterator[str]:
 
 
 def _last_element(text: str) -> tuple[str, int] | None:
-    """The client of the last element in a list, and the element's length; no client for an empty one. ``None`` if there
-    is no element at the end.
+    """The client of the last element in a list, and the element's length; an empty name for an empty element. ``None``
+    if the list does not end in an element.
 
-    A comma within a quoted string separates nothing. From there on the quotes do not pair, so what follows is no
-    element, and a comma before it is tried.
+    Searches commas from the end. One within a quoted string does not separate elements: the quotes after it do not
+    pair, so the comma before it is tried.
     """
     start = len(text)
     while start >= 0:
@@ -107,7 +112,7 @@ def _last_element(text: str) -> tuple[str, int] | None:
 
 
 def _client_of(element: str) -> str | None:
-    """Of one element; ``None`` if that is malformed, empty if it is empty."""
+    """The client of one element; ``None`` if that is malformed, empty if it is empty."""
     if not element.strip(" \t"):
         return ""
     name = UNKNOWN

@@ -167,6 +167,6 @@ def is_media_type(text: str) -> bool:
 def is_inline(content_type: str) -> bool:
     """Whether a browser may show a file of this type (docs/protocol.md, section 4); all others it has to save."""
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type.endswith("+xml"):  # a document, which may have scripts: SVG, and whatever else a browser may know
+    if media_type.endswith("+xml"):  # a document, which may have scripts: SVG, and other kinds that browsers know
         return False
     return media_type == "text/plain" or media_type.startswith(("image/", "video/", "audio/"))

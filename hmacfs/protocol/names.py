@@ -16,7 +16,7 @@ RESERVED_FOLDER = ".hmacfs"
 
 SEGMENT_LIMIT_BYTES = 255
 PATH_LIMIT_BYTES = 4096
-#: XMPP servers use two or three. Folders nested by the thousand cost each look-up their depth, and common tools fail.
+#: XMPP servers use two or three. Each look-up costs as much as the path is deep, and common tools fail at thousands.
 SEGMENTS_LIMIT = 64
 
 #: Most names: printable ASCII in short segments none of which begins with a dot.
@@ -27,7 +27,7 @@ _IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe0
 
 #: What may stand unescaped in a URL path (RFC 3986 section 3.3).
 _SAFE_IN_URLS = "/!$&'()*+,;=:@-._~"
-#: Most paths, for which ``quote`` would do nothing slowly.
+#: Most paths: these need no ``quote``, which is slow.
 _UNESCAPED = re.compile(r"[/!$&'()*+,;=:@\-._~0-9A-Za-z]*")
 
 
@@ -42,7 +42,7 @@ class StoredName:
 
     @property
     def raw(self) -> bytes:
-        """The path as file systems get it: UTF-8, whatever the locale says."""
+        """The path as file systems get it: UTF-8, in every locale."""
         return self.path.encode()
 
     @property

@@ -213,7 +213,7 @@ def _verify_bearer(request: SignedRequest, keyring: Keyring, now: float, token: 
     return Verified(
         Scheme.BEARER,
         binds_length=True,
-        # No type, or an empty one, is still the signer's word: the header of whoever uploads does not fill it.
+        # No type, or an empty one, is still the signer's word: the uploader's header does not replace it.
         content_type=content_type if isinstance(content_type, str) and content_type.strip() else DEFAULT,
         expires=int(deletable) if _is_number(deletable) else None,
         sub=sub if isinstance(sub, str) else None,

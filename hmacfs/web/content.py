@@ -8,9 +8,9 @@ from hmacfs.protocol.media_types import DEFAULT, is_media_type
 from hmacfs.protocol.signing import Verified
 from hmacfs.web.messages import Request
 
-#: What curl's ``--data``, wget's ``--body-file`` and Python's urllib call any body, if nobody says what it is.
+#: The Content-Type that curl's ``--data``, wget's ``--body-file`` and Python's urllib give to any body by default.
 _NO_TYPE = "application/x-www-form-urlencoded"
-#: What ``curl -F`` sends: the file wrapped up in a form.
+#: The Content-Type of ``curl -F``: the file is a part of a form.
 _FORM = "multipart/form-data"
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from hmacfs.protocol.methods import METHODS
 from hmacfs.web.messages import Headers, Request
 
-#: What a script may send: anything, since no credentials are ever allowed. The asterisk says so, but not for
-#: ``Authorization``, and not to every browser (Safari before 15.4): what is of use here, or what libraries and tracing
-#: add of their own accord, is named.
+#: The headers that a script may send: any, since no credentials are ever allowed. The asterisk says so, but not for
+#: ``Authorization``, and not to every browser (Safari before 15.4). So the headers that are of use here, and those that
+#: libraries and tracing add by themselves, are named.
 _REQUEST_HEADERS = (
     "*",
     "Accept",
@@ -48,7 +48,7 @@ _REQUEST_HEADERS = (
     "X-Session-Token",
     "X-Total-Chunks",
 )
-#: What a script may read besides the headers that every script may (the Fetch standard's "CORS-safelisted").
+#: The headers that a script may read besides those that are always readable (the Fetch standard: "CORS-safelisted").
 _EXPOSED_HEADERS = (
     "Accept-Ranges",
     "Allow",
@@ -93,11 +93,12 @@ class Cors:
         self._for_any: Headers = [("Access-Control-Allow-Origin", "*"), self._exposed]
 
     def add_to(self, headers: Headers, request: Request) -> None:
-        """To those of any answer to this request. There is one ``Vary`` in the end: nginx before 1.23 passes on one."""
+        """Add them to the headers of an answer to this request. They leave one ``Vary``: nginx before 1.23 passes on
+        only one."""
         if self._any:
             headers += self._for_any
             return
-        origin = request.header("ORIGIN")
+        origin = request.environ.get("HTTP_ORIGIN")
         if origin is not None and origin.lower() in self._origins:
             headers += [("Access-Control-Allow-Origin", origin), self._exposed]
         others = [value for name, value in headers if name == "Vary"]
@@ -105,7 +106,7 @@ class Cors:
         headers.append(("Vary", ", ".join([*others, "Origin"])))
 
     def preflight_headers(self) -> Headers:
-        """For the answer to OPTIONS, besides those."""
+        """The headers that the answer to OPTIONS has as well."""
         return [
             ("Access-Control-Allow-Methods", ", ".join(METHODS)),
             ("Access-Control-Allow-Headers", ", ".join(_REQUEST_HEADERS)),

@@ -1,10 +1,10 @@
-"""What a browser wants a file for (Fetch Metadata, ``Sec-Fetch-Dest``).
+"""What a browser is going to use a file for (Fetch Metadata, ``Sec-Fetch-Dest``).
 
-An uploaded script would run in every page that includes it and whose policy trusts this origin, and as a service worker
-it would stay and answer for the origin itself. Browsers say beforehand what they fetch a file for, and no script can
-change that header. Everything else (pictures, films, sound, what is opened or saved, ``fetch`` and
+An uploaded script would run in every page that includes it under a policy that trusts this origin, and as a service
+worker it would stay and answer for the origin itself. Browsers say what they fetch a file for, and no script can change
+that header. Everything else (pictures, films, sound, what is opened or saved, ``fetch`` and
 ``XMLHttpRequest``) passes, as do clients that say nothing. Frames, ``<embed>`` and ``<object>`` are not refused: the
-Content-Security-Policy of the files lets nobody embed them.
+Content-Security-Policy of the files lets no page embed them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 from hmacfs.errors import ForPages
 from hmacfs.web.messages import Request
 
-#: The destinations (Fetch standard, "request destination") whose bytes are run, or shape the page that asks.
+#: The destinations (Fetch standard, "request destination") at which the bytes are run, or become a page's style sheet.
 RUN = frozenset(
     {"script", "worker", "sharedworker", "serviceworker", "audioworklet", "paintworklet", "sharedstorageworklet"}
     | {"style", "xslt", "speculationrules"}
 )
-#: Caches must not answer one destination with what another one got.
+#: Caches must not answer one destination with the answer to another.
 VARY = ("Vary", "Sec-Fetch-Dest, Service-Worker")
 
 

@@ -19,7 +19,7 @@ from hmacfs.uploads.files import FileInfo
 from hmacfs.web.destinations import VARY
 from hmacfs.web.messages import Headers, Request, Response
 
-#: Hostile files are the normal case: no browser may run them, in whatever type they come.
+#: Hostile files are the normal case: no browser may run them, of any type.
 _NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 _POLICY = "Content-Security-Policy"
 #: What is to be saved and never shown.
@@ -120,7 +120,7 @@ def _common_headers(info: FileInfo, modified: int, content_type: str, *, private
         _ACCEPT_RANGES,
         _NO_SNIFFING,
     ]
-    # What is shown needs no Vary: its type and "nosniff" keep browsers from running it, wherever it comes from.
+    # A file that may be shown needs no Vary: its type and "nosniff" keep browsers from running it at any destination.
     headers += [_OF_SHOWN] if is_shown(content_type) else [_OF_ATTACHMENTS, VARY]
     return headers
 
@@ -139,5 +139,6 @@ def type_headers(content_type: str) -> Headers:
 
 @functools.lru_cache(maxsize=256)
 def http_date(seconds: int) -> str:
-    """A Unix time as an HTTP date (RFC 9110 section 5.6.7), whose years have four digits; file systems know more."""
+    """A Unix time as an HTTP date (RFC 9110 section 5.6.7), within the years of four digits: file systems know later
+    and earlier ones."""
     return email.utils.formatdate(min(max(seconds, _YEAR_1), _YEAR_9999), usegmt=True)

@@ -57,8 +57,8 @@ class Request:
     What the checks before a view find out is noted here, each by one of them:
 
     name: the file's (see ``is_folder`` for a folder's). piece: which part of the file a PUT carries, ``None`` for a
-    whole one. verified: the signature that holds. file_type: the type to keep with the file. rate_headers: what the
-    answer tells of a rate limit, whatever the answer is.
+    whole one. verified: the signature that holds. file_type: the type to keep with the file. rate_headers: a rate
+    limit's, for the answer or refusal.
     """
 
     __slots__ = (

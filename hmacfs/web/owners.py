@@ -1,4 +1,4 @@
-"""Whose an unfinished upload is."""
+"""The owner of an unfinished upload, for the limits per client."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ _EJABBERD = re.compile(r"([^/]+)/[A-Za-z0-9]{40}/[^/]+")
 
 
 def owner_of(request: Request) -> Owner:
-    """The user that the signature names, so that neighbours behind one address are told apart; else the client's
-    network. The signature was checked."""
+    """The user that the signature names, so that users who share an address are told apart; else the client's network.
+    The signature was checked.
+
+    Example: ``folder 0a1b2c``, for a slot of ejabberd's; ``192.0.2.7``.
+    """
     verified = request.verified
     if verified is not None and verified.sub:
         return Owner(f"user {verified.sub}")

@@ -61,7 +61,7 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
 }
 
 
-#: What passes by itself: these say after how many seconds to come again.
+#: Transient errors: these say after how many seconds to try again.
 _PASSING = (errors.RateLimited, errors.SessionStoreUnavailable, errors.StoreMissing, errors.UploadRunning)
 
 

@@ -92,7 +92,7 @@ class RateLimitKey:
 
 
 class RateLimit:
-    """The rates of one kind of request, the shortest first: what that refuses should not use up the others."""
+    """The rates of one kind of request, the shortest first: a request that it refuses should not use up the others."""
 
     def __init__(
         self, kind: str, rates: Sequence[RequestRate], limiter: WindowRateLimiter, clients: RateLimitKey

@@ -87,7 +87,7 @@ def _with_cause(error: HmacfsError) -> str:
 
 
 def probe_routes(state: Readiness) -> list[Route]:
-    """``/healthz`` and ``/readyz`` for monitors, and ``/`` for people who look what this server is."""
+    """``/healthz`` and ``/readyz`` for monitors, and ``/`` for people who look at it in a browser."""
 
     def readyz(_: Request) -> Response:
         reasons = state.reasons()

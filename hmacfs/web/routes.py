@@ -39,7 +39,7 @@ class Route:
 
 
 class Endpoint(NamedTuple):
-    """Who answers a request. name: the route's, for metrics and logs; allowed: the methods that the path has."""
+    """What answers a request. name: the route's, for metrics and logs; allowed: the methods that the path has."""
 
     view: View
     name: str
@@ -61,7 +61,7 @@ class RouteTable:
         self._below = sorted(below, key=lambda item: len(item[0]), reverse=True)
 
     def find(self, path: str, method: str) -> Endpoint | None:
-        """Who answers that method on the path, be it with a refusal; ``None`` if no route covers the path."""
+        """The endpoint for that method on the path, which may be a refusal; ``None`` if no route covers the path."""
         for prefix, resource in self._below:
             if path.startswith(prefix):
                 return resource.by_method.get(method, resource.others)
@@ -94,5 +94,5 @@ def refuse_path(_: Request) -> Response:
     raise NotFound("Not Found.")
 
 
-#: Who answers where no route covers the path.
+#: The endpoint of a path that no route covers.
 NO_SUCH_PATH = Endpoint(refuse_path, OTHER, ())

@@ -101,7 +101,7 @@ class Transfers:
         checked, guards, uploads = self.guards.checked, self.guards, self.tus
         get = checked(check_destination, uploads.name_of_file, guards.download_signature, self.rates.downloads)
         head_file = checked(uploads.name_of_file)(self.head.head)
-        piece = checked(refuse_if_match, check_body, check_version, check_is_piece)
+        piece = checked(refuse_if_match, check_body, check_is_piece)
         views: dict[str, View] = {
             "HEAD": checked(check_destination)(uploads.head_or(head_file)),
             "PATCH": piece(uploads.patch),

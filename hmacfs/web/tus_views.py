@@ -33,7 +33,7 @@ from hmacfs.web.unproven import UnprovenLookups
 
 
 class TusViews:
-    """The views. ``prefix`` is the mount point."""
+    """prefix: the mount point, with both slashes. unproven: for tokens that are those of no stored bytes."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class TusViews:
         self._locations = locations
 
     def create(self, request: Request) -> Response:
-        """POST on the slot URL."""
+        """Create an upload by POST on the slot URL; a body that comes with it is its first piece."""
         has_body = request.is_chunked or bool(request.length)
         if has_body:
             tus.check_piece_type(request.environ)
@@ -117,7 +117,7 @@ class TusViews:
         return post
 
     def patch(self, request: Request) -> Response:
-        """The piece is one by its type, and of our version: see ``check_is_piece``."""
+        """Append a piece, which has passed ``check_is_piece``."""
         session = self._session(request)
         length = tus.told_length(request.environ)
         progress = self._append(request, session, tus.upload_offset(request.environ), length)
@@ -143,7 +143,9 @@ class TusViews:
         request.name = StoredName.from_text(session.path)
 
     def _append(self, request: Request, session: Session, offset: int, length: int | None = None) -> Progress:
-        if request.length is None and not request.is_chunked and request.method != "POST":  # which has no body then
+        if (
+            request.length is None and not request.is_chunked and request.method != "POST"
+        ):  # a POST without a length has no body
             raise LengthRequired
         checksum = tus.checksum(request.environ)
         of_tus = [Claim("Upload-Checksum", *checksum, ChecksumMismatch)] if checksum else []
@@ -159,7 +161,7 @@ class TusViews:
         )
 
     def _session(self, request: Request) -> Session:
-        """The upload that the request's URL is of. Raises ``SessionUnknown``, and what the look-up raises."""
+        """The session that the request's URL names. Raises ``SessionUnknown``, and what the look-up raises."""
         token = request.environ["PATH_INFO"].removeprefix(self._path)
         if self._unproven.is_known(token):
             session = self._uploads.get(token)
@@ -168,7 +170,7 @@ class TusViews:
                 raise SessionUnknown
             with self._unproven.turn(request.client):
                 session = self._uploads.get(token)
-        if session.slot is not None:  # made by another dialect, whose URL is its capability
+        if session.slot is not None:  # of another dialect, in which the token goes with the slot's URL
             raise SessionUnknown
         return session
 
@@ -203,7 +205,8 @@ def check_version(request: Request) -> None:
 
 
 def check_is_piece(request: Request) -> None:
-    """Raises ``tus.NotAPiece``."""
+    """The version, and the type of the body. Raises ``tus.UnsupportedVersion``, ``tus.NotAPiece``."""
+    tus.check_version(request.environ)
     tus.check_piece_type(request.environ)
 
 

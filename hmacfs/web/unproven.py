@@ -1,8 +1,8 @@
-"""What those may ask of the session store who have not shown any right yet.
+"""Look-ups in the session store for clients that have shown no right yet.
 
-Some questions can be judged only with the session's record: whether a signature over a length is an unfinished
-upload's, and whether a token is one of an upload that has ended. Anybody can ask them, as often as they like. So they
-get a part of the store's connections, and each client address a few at once; what is signed goes past them.
+Some requests can be judged only with the session's record: whether a signature over a length is an unfinished upload's,
+and whether a token is that of an upload that has ended. Any client can send them, as often as it likes. So they share a
+part of the store's connections, with a few at once for each client address. Signed requests do not wait for them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from hmacfs.errors import SessionStoreBusy
 from hmacfs.semaphore import FairSemaphore
 from hmacfs.uploads.tokens import key_of
 
-#: Questions of one client address at once, those that wait included.
+#: Look-ups for one client address at once, waiting ones included.
 PER_CLIENT = 8
-#: Seconds that a question waits for a turn.
+#: Seconds that a look-up waits for a turn.
 PATIENCE = 2.0
 
 
 class UnprovenLookups:
-    """Turns at a part of what the session store takes at once (``concurrency`` operations).
+    """Turns at half of the operations that the session store takes at once (``concurrency``).
 
     has_bytes: whether bytes of an unfinished upload with that key are stored here.
     """
@@ -34,13 +34,14 @@ class UnprovenLookups:
         self._asking: Counter[str] = Counter()
 
     def is_known(self, token: str) -> bool:
-        """Whether nobody can have made the token up. Asks no session store."""
+        """Whether the token is that of an upload with stored bytes, so that it cannot be a guess. Asks no session
+        store."""
         key = key_of(token)
         return key is not None and self._has_bytes(key)
 
     @contextmanager
     def turn(self, client: str) -> Iterator[None]:
-        """To be held during the question. Raises ``SessionStoreBusy``."""
+        """To be held during the look-up. Raises ``SessionStoreBusy``."""
         who = network_of(client)
         if self._asking[who] >= PER_CLIENT:
             raise SessionStoreBusy
