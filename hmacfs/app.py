@@ -74,8 +74,8 @@ class AppRuntime:
         self.health.is_running = is_running
         tasks: list[Callable[[], None]] = [
             lambda: core.sweeper.run_while(is_running),
-            core.space.announce_forever,
-            core.running.look_forever,
+            core.space.publish_forever,
+            core.running.check_forever,
             self.watch.run_forever,
         ]
         sampler = self.sampler

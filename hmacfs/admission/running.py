@@ -1,9 +1,9 @@
 """One running upload for a name, over all processes of the machine.
 
-An upload is running from its checks until its file is published or given up, unless all of its body is here with its
-head: such a one is over before another could come. A second one of the same name is refused; but if no byte of the
-first has come for ``SILENT_SECONDS`` its client has most likely lost its network and is sending again, so the newcomer
-has it ended and goes on.
+An upload is running from its checks until its file is published or given up, unless its whole body arrived with its
+head: that one is over before another could begin. A second one of the same name is refused; but if the first has
+received no byte for ``SILENT_SECONDS``, its client has most likely lost its network and is sending again: the newcomer
+requests its end and takes over.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from hmacfs.errors import UploadRunning
 from hmacfs.protocol.names import StoredName
 from hmacfs.system.shared_rows import Row, SharedRows
 
-#: An upload of which no byte has come for so long gives way to another of its name.
+#: An upload that has received no byte for so long is superseded by another of its name.
 SILENT_SECONDS = 5.0
 #: How long a newcomer waits for that.
 TAKEOVER_SECONDS = 10.0
 _POLL_SECONDS = 0.05
-#: How often a process looks whether one of its uploads is asked for, and how often it tells how long they are silent.
-_LOOK_SECONDS, _TELL_SECONDS = 0.2, 1.0
+#: How often a process looks for requests to end one of its uploads, and how often it publishes since when they are
+#: silent.
+_CHECK_SECONDS, _PUBLISH_SECONDS = 0.2, 1.0
 
 _UNCLAIMED: AbstractContextManager[object] = contextlib.nullcontext()
 
@@ -43,15 +44,15 @@ class Incoming(Protocol):
 
 
 class RunningUploads:
-    """The running uploads of this process, which it keeps in rows that all see: a row's time is when the last byte
-    came. Monotonic clocks are the same in all processes of a machine."""
+    """The running uploads of this process, in rows that all processes see: a row's time is when the last byte arrived.
+    Monotonic clocks are the same in all processes of a machine."""
 
     def __init__(self, rows: SharedRows, clock: Callable[[], float] = time.monotonic) -> None:
         self._rows = rows
         self._clock = clock
         self._running: set[RunningUpload] = set()
         self._seen = 0
-        self._told = 0.0
+        self._published = 0.0
 
     def claim(self, name: StoredName, body: Incoming) -> AbstractContextManager[object]:
         """The right to receive ``body`` as ``name``, as a context. Entering it may take ``TAKEOVER_SECONDS``; it raises
@@ -93,10 +94,10 @@ class RunningUploads:
         with self._rows:
             self._rows.release(row)
 
-    def look(self) -> None:
-        """Tell the other processes how long the uploads are silent, and end those that are and are asked for."""
+    def check_requests(self) -> None:
+        """Publish since when this process's uploads are silent, and end the silent ones whose end is requested."""
         now, requests = self._clock(), self._rows.requests
-        if requests == self._seen and now - self._told < _TELL_SECONDS:
+        if requests == self._seen and now - self._published < _PUBLISH_SECONDS:
             return
         for upload in self._running:
             row = upload.row
@@ -105,13 +106,13 @@ class RunningUploads:
             self._rows.write(row)
             if self._rows.request_of(row) > self._seen and now - row.time >= SILENT_SECONDS:
                 upload.body.interrupt()
-        self._seen, self._told = requests, now
+        self._seen, self._published = requests, now
 
-    def look_forever(self) -> None:
-        """``look`` some times a second."""
+    def check_forever(self) -> None:
+        """``check_requests`` some times a second."""
         while True:
-            time.sleep(_LOOK_SECONDS)
-            self.look()
+            time.sleep(_CHECK_SECONDS)
+            self.check_requests()
 
 
 class RunningUpload:

@@ -13,21 +13,22 @@ from hmacfs.addresses import NetworkShares
 from hmacfs.errors import TooMuchReserved
 from hmacfs.system.shared_rows import Row, SharedRows
 
-#: When a client whose uploads take too much may come again, in seconds: some of them may be done then.
+#: When a client whose uploads reserve too much may try again, in seconds: some of them may be done then.
 _RETRY_AFTER = 10
 
-#: While less than this part of a share is reserved by all together, nobody can have more than a share, though each of
-#: as many processes knows only what the others had reserved a moment ago.
+#: While all together have reserved less than this part of a share, no client can exceed a share, though each of as many
+#: processes knows only the others' reservations of a moment ago.
 _SMALL = 64
-#: How many networks without reservations keep their rows until the next ``tell``.
+#: How many networks without reservations keep their rows until the next ``publish``.
 _KEPT = 1024
 
 
 class Reserving(Protocol):
-    """A reservation. ``left``: its bytes that are still to come; ``told``: how many of them others know of."""
+    """A reservation. ``left``: its bytes that are still to come; ``published``: how many of them other processes know
+    of."""
 
     networks: NetworkShares
-    told: int
+    published: int
 
     @property
     def left(self) -> int: ...
@@ -81,7 +82,7 @@ class ClientShares:
         self._rows.claim(network.row)
 
     def _count(self, reservation: Reserving, count: int) -> None:
-        reservation.told += count
+        reservation.published += count
         for name, _ in reservation.networks:
             network = self._known[name]
             network.reservations.add(reservation)
@@ -93,7 +94,7 @@ class ClientShares:
             room = limit - sum(found.number for found in self._rows.find(_key(name)))
             if room >= least or name not in self._known:
                 break
-            self._tell(self._known[name].reservations)
+            self._publish(self._known[name].reservations)
         return room
 
     def give_back(self, reservation: Reserving) -> None:
@@ -103,15 +104,15 @@ class ClientShares:
             if network is None:
                 continue
             network.reservations.discard(reservation)
-            self._add(network, -reservation.told)
+            self._add(network, -reservation.published)
         if len(self._known) > _KEPT:
             self._release_unused()
 
-    def tell(self) -> None:
-        """Tell the other processes how much of what was reserved is used by now. To be called once a second."""
+    def publish(self) -> None:
+        """Publish how many of the reserved bytes are not used yet. To be called once a second."""
         self._release_unused()
         for network in self._known.values():
-            self._tell(network.reservations)
+            self._publish(network.reservations)
 
     def _release_unused(self) -> None:
         """A client that has uploaded a file often sends another at once: its rows are kept for a moment."""
@@ -121,10 +122,10 @@ class ClientShares:
                 for name in unused:
                     self._rows.release(self._known.pop(name).row)
 
-    def _tell(self, reservations: Iterable[Reserving]) -> None:
+    def _publish(self, reservations: Iterable[Reserving]) -> None:
         for reservation in reservations:
-            used = reservation.told - reservation.left
-            reservation.told -= used
+            used = reservation.published - reservation.left
+            reservation.published -= used
             for name, _ in reservation.networks if used else ():
                 self._add(self._known[name], -used)
 

@@ -15,16 +15,16 @@ from hmacfs.admission.shares import ClientShares
 from hmacfs.errors import NoSpace
 from hmacfs.system.shared_sums import SharedSums
 
-#: A measurement that left plenty is good for so long; near the limit each upload measures anew.
+#: A measurement that left plenty is good for so long; near the limit each upload measures again.
 FRESH_SECONDS = 0.5
 #: Plenty: more than could be written meanwhile.
 PLENTY_BYTES = 8 * 1024**3
-#: What a file system that does not tell its size is taken to have.
+#: Assumed for a file system that does not tell its size.
 UNKNOWN_BYTES = 2**62
-#: How much more than has come is set aside for a body whose length nobody knows.
+#: How much more than has arrived is reserved for a body of unknown length.
 STEP_BYTES = 1024 * 1024
-#: How often a worker announces how far its uploads are.
-ANNOUNCE_SECONDS = 1.0
+#: How often a worker publishes how far its uploads are.
+PUBLISH_SECONDS = 1.0
 
 
 class Counted(Protocol):
@@ -146,20 +146,20 @@ class SpaceGuard:
         self._reserved -= reservation.count
         self._shared.announce(self._reserved)
 
-    def announce_forever(self) -> None:
-        """Tell the other workers now and then how much of what was reserved is used by now."""
+    def publish_forever(self) -> None:
+        """Publish once a second how many of the reserved bytes are not used yet."""
         while True:
-            time.sleep(ANNOUNCE_SECONDS)
+            time.sleep(PUBLISH_SECONDS)
             if self._running:
                 self._shared.announce(sum(running.left for running in self._running))
             if self._shares is not None:
-                self._shares.tell()
+                self._shares.publish()
 
 
 class Reservation:
     """Bytes that are set aside for as long as the context lasts. ``networks``: see ``shares``."""
 
-    __slots__ = ("_announced", "_guard", "body", "count", "networks", "told")
+    __slots__ = ("_announced", "_guard", "body", "count", "networks", "published")
 
     def __init__(self, guard: SpaceGuard, count: int | None, body: Counted | None) -> None:
         self._guard = guard
@@ -167,7 +167,7 @@ class Reservation:
         self.body = body
         self.count = 0
         self.networks: NetworkShares = ()
-        self.told = 0
+        self.published = 0
 
     @property
     def left(self) -> int:

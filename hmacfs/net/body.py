@@ -1,9 +1,9 @@
 """The request body: one object owns it, counts it, and says once how it ended.
 
-Every kind of body is a raw byte stream (``io.RawIOBase``), so any WSGI application can read it, and keeps two promises
-that a WSGI server's own ``wsgi.input`` does not: the end of the stream means that the *whole* body arrived (a body that
-ends early raises ``IncompleteBody``), and no read waits longer than the read timeout (``PeerTimeout``). Nor may a
-client make the server wait again and again with a byte now and then: see ``Body.least_rate``.
+Every kind of body is a raw byte stream (``io.RawIOBase``), so any WSGI application can read it, with two guarantees
+that a WSGI server's own ``wsgi.input`` does not give: the end of the stream means that the *whole* body arrived (a body
+that ends early raises ``IncompleteBody``), and no read waits longer than the read timeout (``PeerTimeout``). A client
+that sends a byte now and then cannot prolong it endlessly either: see ``Body.least_rate``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ R = TypeVar("R")
 
 
 class Body(io.RawIOBase):
-    """What all kinds share. ``length`` is the declared number of bytes (``None``: unknown until the end), ``received``
-    how many have been read so far; ``client`` whose it is, an address or empty; ``timeout`` how long one read may wait,
+    """The common part. ``length`` is the declared number of bytes (``None``: unknown until the end), ``received``
+    how many have been read so far; ``client`` the client's address or empty; ``timeout`` how long one read may wait,
     in seconds.
 
     ``least_rate``: bytes per second of the time spent waiting for the client, averaged over ``timeout``; a body that
-    stays below it is ``PeerTimeout``. What the server itself needs (a slow disk, a rate limit) does not count. 0: none.
+    stays below it is ``PeerTimeout``. The server's own delays (a slow disk, a rate limit) do not count. 0: none.
     ``waiting_since``: the monotonic time since when the client is waited for, 0.0 while it is not.
     """
 
@@ -48,7 +48,7 @@ class Body(io.RawIOBase):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the end was reached: nothing of this body is left on the connection."""
+        """Whether the end was reached: no byte of this body is left on the connection."""
         return self.received == self.length
 
     @property
@@ -78,21 +78,21 @@ class Body(io.RawIOBase):
         gevent.sleep(1e-6)
 
     def discard(self, at_most: int) -> int | None:
-        """Take a body that nobody has asked for off the connection, without waiting: how many bytes are still to come.
+        """Take an unread body off the connection, without waiting: how many bytes are still to come.
 
-        ``None`` if that cannot be known or relied on, or if it is more than ``at_most``: nothing was taken then, and no
-        next request can be found after the body.
+        ``None`` if that cannot be known or relied on, or if it is more than ``at_most``: then nothing was taken, and no
+        request can be found after the body.
         """
         del at_most
         return None
 
     def interrupt(self) -> None:
-        """Have whoever reads this body find its end now, before its time: ``IncompleteBody``."""
+        """End the stream for its reader, now and before its time: ``IncompleteBody``."""
         self.is_interrupted = True
 
     def _waiting(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of ``operation``, which waits for the client. Raises ``PeerTimeout`` if the client was too slow
-        until now: judged here and not at the end of a wait, so that all that has arrived was counted."""
+        until now: judged here and not at the end of a wait, so that all bytes that have arrived were counted."""
         if self._waited >= self.timeout:
             if self.received - self._judged_at < self.least_rate * self._waited:
                 raise PeerTimeout("The data arrived too slowly.")
@@ -110,11 +110,11 @@ class Body(io.RawIOBase):
         raise NotImplementedError
 
 
-class _OwnBody(Body):
-    """A body on a socket of ours.
+class _TransportBody(Body):
+    """A body on one of our own connections.
 
     ``on_first_read`` is called once before the first byte is asked for: the server sends its ``100 Continue`` there, so
-    the client is only invited to send what all checks have let pass.
+    that the client sends no body before all checks have passed.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class _OwnBody(Body):
             send_continue()
         except TransportTimeout as error:
             raise PeerTimeout from error
-        except OSError as error:  # it has gone; nobody must take this for a failure of the disk
+        except OSError as error:  # the client is gone: not to be taken for a failure of the disk
             raise IncompleteBody from error
 
     def wait_for_data(self) -> None:
@@ -171,7 +171,7 @@ class _OwnBody(Body):
         self.receive_buffer.transport.stop_reading()
 
 
-class SocketBody(_OwnBody):
+class SocketBody(_TransportBody):
     """A body of declared length."""
 
     length: int
@@ -186,7 +186,7 @@ class SocketBody(_OwnBody):
         return self.length - self.received <= self.receive_buffer.count
 
     def take_ahead(self, at_most: int) -> memoryview:
-        """The part of the body that has been read ahead already, ``at_most`` so many bytes of it."""
+        """The part of the body that has been read ahead, at most its first ``at_most`` bytes."""
         data = self.receive_buffer.take(min(self.length - self.received, at_most))
         self.received += len(data)
         return data
@@ -209,7 +209,7 @@ class SocketBody(_OwnBody):
         return count
 
 
-class ChunkedBody(_OwnBody):
+class ChunkedBody(_TransportBody):
     """A body in chunked transfer coding. Trailers are read and dropped."""
 
     #: How many chunks are parsed at once to discard a body. More of them are no small body.
@@ -255,10 +255,10 @@ class _Stream(Protocol):
 
 
 class WsgiBody(Body):
-    """A body behind another server's ``wsgi.input``: TLS or HTTP/2 in gunicorn, another WSGI server, a test client.
+    """A body that is read from another server's ``wsgi.input``: another WSGI server, a test client.
 
-    The read timeout is left to that server's socket where it shows one (``gunicorn.socket``); reading goes on in
-    pieces that block for as long as the stream does.
+    The read timeout is left to that server's socket where it shows one (``gunicorn.socket``); a read blocks for as long
+    as the stream does.
     """
 
     def __init__(self, stream: _Stream, length: int | None, timeout: float, sock: Any = None) -> None:

@@ -89,7 +89,12 @@ class Receiver:
             left, transport = body.length - body.received, body.receive_buffer.transport
             if job.throttle is not None:
                 transport.bound_receive_buffer(self._rate)
-            if digest is None and left >= SPLICE_FROM_BYTES and transport.is_plain and job.sink.fileno() is not None:
+            if (
+                digest is None
+                and left >= SPLICE_FROM_BYTES
+                and not transport.is_encrypted
+                and job.sink.fileno() is not None
+            ):
                 self._splice(job, body)
             elif digest is None and job.throttle is None and left <= body.receive_buffer.count:
                 self._write_buffered(job, body)

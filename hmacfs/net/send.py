@@ -62,7 +62,7 @@ class FileSlice:
         is gone, ``FileTruncated`` if the file is."""
         fd = self._source.fileno()
         try:
-            if fd is None or not transport.is_plain:
+            if fd is None or transport.is_encrypted:
                 for data in self:
                     transport.send(data, timeout)
             else:

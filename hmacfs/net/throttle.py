@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-#: How far a transfer that was late may catch up. Small enough that any 10 seconds stay within 5 % of the rate, large
-#: enough to make good for the timer's and the scheduler's lateness.
+#: How far a transfer that is late may catch up. Small enough that any 10 seconds stay within 5 % of the rate, large
+#: enough to make up for late timers and scheduling.
 CATCH_UP_SECONDS = 0.2
-#: One piece is at most this long at the given rate, so that the flow is even and a stop is noticed soon.
+#: How long one piece takes at the given rate, so that the flow is even and a stop is noticed soon.
 PIECE_SECONDS = 0.05
 
 
 class Throttle:
-    """Says how much to move at once and how long to rest after it, so that ``rate`` (bytes per second) holds."""
+    """Paces one transfer: how much to move at once and how long to wait after it, so that ``rate`` (bytes per second)
+    holds."""
 
     __slots__ = ("_due", "piece", "rate")
 
@@ -21,6 +22,6 @@ class Throttle:
         self._due = now
 
     def delay(self, moved: int, now: float) -> float:
-        """Seconds to rest after ``moved`` bytes that went through just now."""
+        """Seconds to wait after ``moved`` bytes that were moved just now."""
         self._due = max(self._due, now - CATCH_UP_SECONDS) + moved / self.rate
         return max(0.0, self._due - now)

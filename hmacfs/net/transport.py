@@ -85,8 +85,8 @@ class Transport:
 
     __slots__ = ("_hub", "_limits", "_low_watermark", "_raw", "_readable", "_turn_began", "_writable", "fd", "sock")
 
-    #: Whether the bytes on the descriptor are the peer's own, so that the kernel may move them.
-    is_plain = True
+    #: Whether the bytes on the descriptor are others than the peer's, so that the kernel cannot move them for us.
+    is_encrypted = False
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -164,7 +164,7 @@ class Transport:
             self._turn_began = time.monotonic()
 
     def read(self, at_most: int, timeout: float | None) -> bytes:
-        """What is there, or the first that comes: at least one byte, or none at the end of the stream."""
+        """The bytes that have arrived, or the next that do: at least one, or none at the end of the stream."""
         return self._received(os.read, at_most, timeout, at_end=b"")
 
     def read_into(self, view: memoryview, timeout: float | None) -> int:
@@ -201,8 +201,8 @@ class Transport:
 
     @contextlib.contextmanager
     def corked(self) -> Iterator[None]:
-        """In this context only full segments go out. ``sendfile`` would end one at each pipe's worth of 64 KiB: a GET
-        of 1 GiB took 0.56 s of CPU time instead of 0.47 s."""
+        """In this context only full segments go out (TCP_CORK). ``sendfile`` would end one at each pipe's worth of
+        64 KiB: a GET of 1 GiB took 0.56 s of CPU time instead of 0.47 s."""
         self._cork(1)
         try:
             yield
@@ -237,8 +237,8 @@ class Transport:
         self._raw.shutdown(socket.SHUT_WR)
 
     def discard(self, scratch: bytearray) -> int | None:
-        """Throw away what has arrived, at most as much as fits ``scratch``: the number of bytes, 0 at the end of the
-        stream, ``None`` if nothing is there."""
+        """Discard bytes that have arrived, at most as many as fit ``scratch``: their number, 0 at the end of the
+        stream, ``None`` if there are none now."""
         try:
             # MSG_TRUNC: the kernel drops the bytes instead of copying them (tcp(7)).
             return self._raw.recv_into(scratch, 0, getattr(socket, "MSG_TRUNC", 0))
@@ -246,7 +246,7 @@ class Transport:
             return None
 
     def close(self) -> None:
-        """Give back the watchers. The socket itself belongs to the caller."""
+        """Free watchers and timers. The socket itself is the caller's."""
         for watcher in (self._readable, self._writable):
             if watcher is not None:
                 watcher.stop()
@@ -260,14 +260,14 @@ class TlsTransport(Transport):
 
     __slots__ = ("_decrypts",)
 
-    is_plain = False
+    is_encrypted = True
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._decrypts = True
 
     def handshake(self, timeout: float) -> None:
-        """Agree on keys, to be called first. ``TransportTimeout`` if it takes longer than that, ``OSError`` if it
+        """The TLS handshake, to be called first. ``TransportTimeout`` if it takes longer than that, ``OSError`` if it
         fails."""
         with self.limit(timeout):
             self.sock.do_handshake()  # type: ignore[attr-defined]
@@ -295,7 +295,7 @@ class TlsTransport(Transport):
             return at_end
 
     def read_arrived(self, view: memoryview) -> int:
-        del view  # whether a whole record has arrived shows only in a read, which would wait for it
+        del view  # only a read tells whether a whole record has arrived, and it would wait for that
         return 0
 
     def send(self, data: bytes, timeout: float | None) -> None:
@@ -310,7 +310,7 @@ class TlsTransport(Transport):
             raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
 
     def stop_writing(self) -> None:
-        self._decrypts = False  # what still comes is thrown away as it is
+        self._decrypts = False  # bytes that still arrive are discarded undecrypted
         # "close notify". The public unwrap() would wait for the peer's, with no limit but the timeout.
         with contextlib.suppress(ssl.SSLError):  # the peer's is not there yet
             self.sock._sslobj.shutdown()  # type: ignore[attr-defined]  # noqa: SLF001

@@ -35,17 +35,17 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 #: Files up to this size are read and sent together with their head: one system call instead of two and one segment.
 SMALL_FILE_BYTES = 64 * 1024
 
-#: A body of at most so many bytes that nobody read is discarded, and the connection goes on: a new one would cost the
-#: client more than sending them.
+#: An unread body of at most so many bytes is discarded, and the connection goes on: a new one would cost the client
+#: more than sending them.
 SMALL_BODY_BYTES = 64 * 1024
 
-#: After any other refusal, what the client still sends is thrown away within these bounds, so that it can read the
-#: answer: a close with unread data makes the kernel send a reset, which overtakes the answer.
+#: After any other refusal, the bytes that the client still sends are discarded within these bounds, so that it can read
+#: the response: a close with unread data makes the kernel send a reset, which overtakes the response.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 5.0
 LINGER_SILENCE_SECONDS = 2.0
-#: Rest between two reads while lingering: a client that floods gets at most a few per cent of the worker.
-LINGER_REST_SECONDS = 0.001
+#: Pause between two reads while lingering: a client that floods gets at most a few per cent of the worker.
+LINGER_PAUSE_SECONDS = 0.001
 _LINGER_PIECE = 256 * 1024
 
 #: Later than any time.
@@ -75,7 +75,7 @@ class Connection:
     brings the requests of many clients.
 
     ``is_idle``: no request is being received or served. ``waits_since``: since when (``time.monotonic``) the end of the
-    connection would cost no answer; ``BUSY`` while it would.
+    connection would cost no response; ``BUSY`` while it would.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Connection:
         self.of_proxy = of_proxy
         self.waits_since = self._succeeded = time.monotonic()
         self._idle_limit = transport.limit(context.idle_timeout)
-        #: Bytes of the last request's body that are still to come and belong to nobody.
+        #: Bytes of the last request's body that are still to come, to be discarded.
         self._to_discard = 0
         self._peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
 
@@ -100,7 +100,7 @@ class Connection:
         except (TransportTimeout, PeerTimeout):
             log.debug("dropped %s: it took nothing for too long", self._peer["REMOTE_ADDR"])
         except ShuttingDown:
-            log.debug("broke off an answer to %s to stop", self._peer["REMOTE_ADDR"])
+            log.debug("broke off a response to %s to stop", self._peer["REMOTE_ADDR"])
         except OSError as error:
             if error.errno not in GONE_ERRNOS:
                 log.warning("a transfer broke off: %s", error)
@@ -113,18 +113,18 @@ class Connection:
             self.transport.stop_reading()
 
     def end_if_waiting(self) -> bool:
-        """Make the connection end now unless that would cost an answer (to make room): whether it does. Who has sent a
-        part of a head has sent no request."""
+        """Evict the connection unless that would cost a response: whether it was. A client that has sent only a part of
+        a head has sent no request."""
         if self.waits_since == BUSY or self.transport.has_arrived:
             return False
-        self.waits_since = BUSY  # it has been told
+        self.waits_since = BUSY  # not again
         self.transport.stop_reading()
         return True
 
     @property
     def may_stay(self) -> bool:
-        """Whether the connection may go on after a request that was refused, or though others want it. Refusals alone
-        keep none open for longer than it may be idle. A proxy's carries what many clients ask for."""
+        """Whether the connection may go on after a request that was refused, or while the worker is crowded. Refusals
+        alone keep none open for longer than it may be idle. A proxy's carries the requests of many clients."""
         if self.of_proxy:
             return True
         return not self.context.is_crowded and time.monotonic() - self._succeeded <= self.context.idle_timeout
@@ -193,8 +193,8 @@ class Connection:
         return head
 
     def discard(self, body: Body) -> bool:
-        """Whether the next request can be found though nobody read this body: it is small, or here already. What is
-        still to come of it may take no longer than an idle connection, with the next head together."""
+        """Discard an unread body that is small, or has arrived already: whether the next request can be found after it.
+        The rest of it and the next head together may take no longer than a connection may be idle."""
         to_come = body.discard(SMALL_BODY_BYTES)
         self._to_discard = to_come or 0
         return to_come is not None
@@ -217,7 +217,7 @@ class Connection:
         self._linger()
 
     def _linger(self) -> None:
-        """Let the client read the answer: discard what it still sends, within bounds, before the socket is closed."""
+        """Let the client read the response: discard what it still sends, within bounds, before the socket is closed."""
         self.transport.stop_writing()
         discarded = 0
         with contextlib.suppress(TransportTimeout), self.transport.limit(LINGER_SECONDS):
@@ -229,7 +229,7 @@ class Connection:
                     return
                 else:
                     discarded += count
-                    gevent.sleep(LINGER_REST_SECONDS)
+                    gevent.sleep(LINGER_PAUSE_SECONDS)
 
 
 class ResponseWriter:
@@ -254,11 +254,12 @@ class ResponseWriter:
         return _no_write
 
     def send(self, content: Iterable[bytes]) -> None:
-        """Send head and content. Raises ``OSError`` or ``PeerTimeout`` if the client does not take them."""
+        """Send head and content. Raises ``OSError``, ``PeerTimeout``, ``TransportTimeout`` if the client does not take
+        them."""
         transport, timeout = self._connection.transport, self._connection.context.write_timeout
         if isinstance(content, FileSlice):
             if content.count > SMALL_FILE_BYTES or content.rate:
-                # At a rate, what is sent must not wait for what may be sent only later.
+                # A throttled response must not be corked: its first bytes would wait for the next ones.
                 with contextlib.nullcontext() if content.rate else transport.corked():
                     transport.send(self._render(content.count), timeout)
                     content.send_over(transport, timeout)
@@ -278,7 +279,7 @@ class ResponseWriter:
         transport.send(self._render(len(data)) + (b"" if is_head else data), timeout)
 
     def fail(self) -> None:
-        """Say 500, after an unexpected error of the application or the disk, and end the connection."""
+        """Respond 500, after an unexpected error of the application or the disk, and end the connection."""
         request_id = logs.request_id.get() or _name_request()
         self._status, self._headers = "500 Internal Server Error", [("X-Request-ID", request_id)]
         self.is_success = False
@@ -288,7 +289,7 @@ class ResponseWriter:
     def _render(self, length: int) -> bytes:
         """The head's bytes; decides about keep-alive.
 
-        What has not been read of the body by now never will be: the next request has to be found after it.
+        Nobody will read the rest of the request's body after this: the next request has to be found after it.
         """
         connection = self._connection
         self.keep_alive = (
@@ -313,7 +314,7 @@ class ResponseWriter:
 
 
 def _name_request() -> str:
-    """An id for a request that the application never saw, which the log lines about it carry too."""
+    """An id for a request that never reached the application, for the response and for the log lines about it."""
     request_id = secrets.token_hex(8)
     logs.request_id.set(request_id)
     return request_id

@@ -1,4 +1,4 @@
-"""Addresses to listen at: as gunicorn writes them, and whether they can be had."""
+"""Addresses to listen at: as gunicorn writes them, and whether they are free."""
 
 from __future__ import annotations
 

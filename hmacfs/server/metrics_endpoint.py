@@ -1,4 +1,4 @@
-"""The master's part of the metrics: the folder that the workers write to, and the port where they are asked for."""
+"""The master's part of the metrics: the folder that the workers write to, and the port that is scraped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RETRY_SECONDS = 1.0
 
 
 class MetricsEndpoint:
-    """``MetricsServer``, kept as the settings say. workers: how many there are, and how many were started so far.
+    """Runs ``MetricsServer`` as the settings say. workers: how many there are, and how many were started so far.
 
     prometheus_client decides where its values live when it is imported: the folder must be known before.
     """
@@ -68,7 +68,7 @@ class MetricsEndpoint:
 
         def retry() -> None:
             with self._lock:
-                if self._served is wanted and not self._serve(settings, workers):  # no reload came meanwhile
+                if self._served is wanted and not self._serve(settings, workers):  # no reload in between
                     self._retry(settings, workers)
 
         timer = threading.Timer(_RETRY_SECONDS, retry)

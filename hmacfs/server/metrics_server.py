@@ -38,12 +38,12 @@ _forking = threading.Lock()
 os.register_at_fork(before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_forking.release)
 
 
-#: What to answer, for these values of Accept and Accept-Encoding; the headers besides the type, and the content.
+#: From the values of Accept and Accept-Encoding to the response's headers and content.
 Render = Callable[[str, str], tuple[list[tuple[str, str]], bytes]]
 
 
 class _Connection:
-    """One client: a request in, an answer out, the end. ``deadline``, for its request, and ``ends`` are times of
+    """One client: a request in, a response out, the end. ``deadline``, for its request, and ``ends`` are times of
     ``time.monotonic``."""
 
     def __init__(self, sock: socket.socket, deadline: float, ends: float) -> None:
@@ -59,18 +59,19 @@ class _Connection:
 
     @property
     def awaited(self) -> int:
-        """What to wait for: its request, room for its answer, or, when that is sent, its end."""
+        """The event to wait for: its request, room for its response, or, when that is sent, its end."""
         return selectors.EVENT_WRITE if self.answer else selectors.EVENT_READ
 
     def receive(self) -> bool:
-        """Whether the client is still there. What follows its request is thrown away."""
+        """Whether the client is still there. Bytes after its request are discarded."""
         data = self.sock.recv(_PIECE)
         if self.answer is None:
             self.received += data
         return bool(data)
 
     def send(self) -> None:
-        """Send what goes. A close with data unread would be a reset, which overtakes the answer: the client closes."""
+        """Send as much as possible without waiting. The client closes first: a close with unread data would be a reset,
+        which overtakes the response."""
         assert self.answer is not None
         self.answer = self.answer[self.sock.send(self.answer) :]
         if not self.answer:
@@ -111,7 +112,7 @@ class MetricsServer:
         self.close_in_child()
 
     def close_in_child(self) -> None:
-        """Close everything, without a word to the clients: in a forked process they and the port are the parent's."""
+        """Close everything, with no shutdown of connections: in a forked process they and the port are the parent's."""
         for sock in (*self._listeners, self._wakes, self._waker, *(each.sock for each in self._open)):
             sock.close()
         self._open.clear()
@@ -119,19 +120,19 @@ class MetricsServer:
     def _run(self) -> None:
         while not self._stopped:
             try:
-                self._turn()
+                self._poll()
             except Exception:
                 log.exception("unexpected error")
                 time.sleep(_EXHAUSTED_SECONDS)
 
-    def _turn(self) -> None:
+    def _poll(self) -> None:
         now = time.monotonic()
         first = min((each.deadline for each in self._open), default=now + self._connection_seconds)
         for key, _ in self._selector.select(max(0.0, first - now)):
             if self._stopped:
                 return
             if isinstance(key.data, _Connection):
-                self._go_on(key.data)
+                self._advance(key.data)
             elif key.fileobj is not self._wakes:
                 self._accept(key.fileobj)  # type: ignore[arg-type]  # a listener
         now = time.monotonic()
@@ -162,8 +163,8 @@ class MetricsServer:
                 self._open.discard(connection)
                 connection.sock.close()
 
-    def _go_on(self, connection: _Connection) -> None:
-        if connection not in self._open:  # closed in this very turn
+    def _advance(self, connection: _Connection) -> None:
+        if connection not in self._open:  # closed in this round
             return
         try:
             if connection.answer:

@@ -1,8 +1,7 @@
-"""What the server and a service manager such as systemd tell one another: sockets that were opened for it, its
-readiness, and how a reload ended.
+"""The server's side of a service manager such as systemd: inherited sockets, readiness, and the outcome of a reload.
 
-Protocols: sd_listen_fds(3) and sd_notify(3). gunicorn speaks both, but it says "ready" before any worker can serve, and
-it closes the descriptors that a successor (SIGUSR2) looks for.
+Protocols: sd_listen_fds(3) and sd_notify(3). gunicorn implements both, but it notifies READY before any worker can
+serve, and closes the descriptors that a successor (SIGUSR2) looks for.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 class ServiceManager:
-    """The master's side."""
+    """The state of the protocol, in the master."""
 
     def __init__(self) -> None:
         self._has_sockets = False
@@ -48,8 +47,8 @@ class ServiceManager:
         self._replaced: int | None = None
 
     def take_over(self) -> None:
-        """Before gunicorn listens: take what the environment says, so that nobody else acts on it. Raises
-        ``ConfigError`` if what was inherited is not to be listened at."""
+        """Before gunicorn listens: take over from the environment, so that gunicorn does not act on it. Raises
+        ``ConfigError`` if an inherited descriptor is no socket to listen at."""
         _check_sockets(_socket_count())
         self._has_sockets = _socket_count() > 0
         self._notify_address = os.environ.pop("NOTIFY_SOCKET", "")

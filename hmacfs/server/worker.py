@@ -40,13 +40,14 @@ log = logging.getLogger("hmacfs.server")
 #: How often a worker tells the master that it lives (gunicorn's ``timeout`` is 30 s).
 HEARTBEAT_SECONDS = 1.0
 #: How long a stop leaves idle connections open. A proxy may just be sending the next request on one, and cannot repeat
-#: an upload whose body it does not keep; each answer during a stop asks it to close the connection.
+#: an upload whose body it does not keep; each response during a stop asks it to close the connection.
 IDLE_GRACE_SECONDS = 1.0
-#: With no more than such a share of the connections left, those that wait for a request have to make room, and each
-#: answer ends its connection; and how many make room at once, so that not every further connection looks for one.
+#: While no more than one in ``ROOM_SHARE`` of a worker's connections is free, each response ends its connection, and
+#: each further client evicts those that have been idle longest: one in ``ENDED_SHARE`` at once, since to find them
+#: takes a look at all.
 ROOM_SHARE = 16
 ENDED_SHARE = 32
-#: What transfers that are broken off get for cleaning up.
+#: How long transfers that are broken off may take to clean up.
 BREAK_OFF_SECONDS = 2.0
 #: The same after a second signal, where gunicorn's master kills what is left after 2 s.
 HURRIED_BREAK_OFF_SECONDS = 1.0

@@ -1,8 +1,8 @@
-"""Whom the folders and files belong to that this program makes for itself, and what to do where it may not use them.
+"""Ownership of the folders and files that this program makes for itself, and remedies where it may not use them.
 
 A command that an operator runs as root works in the folders of the service's user. What it makes there belongs to the
 owner of the folder that it is in, or the service could not use it. Only what this process has just made changes hands:
-anything else may have been put there by somebody who wants root to give it to him.
+anything else may have been put there by an attacker who wants root to hand it over.
 """
 
 from __future__ import annotations

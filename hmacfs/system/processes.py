@@ -48,11 +48,11 @@ def current() -> Process:
     return _current
 
 
-def _look() -> None:
+def _identify() -> None:
     global _current
     _current = Process(os.getpid(), _started(os.getpid()))
 
 
 _current = Process(0, 0)
-_look()
-os.register_at_fork(after_in_child=_look)
+_identify()
+os.register_at_fork(after_in_child=_identify)

@@ -1,4 +1,4 @@
-"""``RuntimeDir``: who uses it, and those that nobody uses any more.
+"""Claims on a ``RuntimeDir``, and the removal of abandoned ones.
 
 By default each machine has one of its own inside the store, named after it. Containers have a new name at each start.
 """

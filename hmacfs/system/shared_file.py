@@ -1,6 +1,7 @@
 """Files that the processes of a machine share, and the folders that those are in.
 
-Purges remove them under the running server. Whoever keeps one open looks now and then whether its path still names it.
+A purge may remove them while the server runs: a process that keeps one open checks now and then whether its path still
+names it.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def put_in_place(path: Path, content: bytes, place: Callable[[Path, Path], None]
     """Make the file ``path`` with that content, its folder too if need be; atomic: nobody finds a part of it. Its space
     is allocated, so that it can be mapped.
 
-    place: ``os.replace``, or ``os.link`` for a path that must be free (``FileExistsError``). Who has mapped the file
-    that was there keeps that one. Raises ``OSError``.
+    place: ``os.replace``, or ``os.link`` for a path that must be free (``FileExistsError``). A process that has
+    mapped the file that was there keeps that one. Raises ``OSError``.
     """
     make_folder(path.parent)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
@@ -101,5 +102,5 @@ def open_table(path: Path, header: bytes, size: int, *, fixed: int) -> SharedFil
             return file
         if file.is_current():  # else another process has replaced it
             if found > 0:
-                log.warning("%s cannot be used and is replaced: its counts begin anew", path)
+                log.warning("%s cannot be used and is replaced: its counts begin at zero", path)
             put_in_place(path, header.ljust(size, b"\0"))

@@ -67,10 +67,10 @@ def _outcome(call: Callable[[], R]) -> tuple[R | None, BaseException | None]:
 class FileCalls:
     """Calls to the file system that are quick on a healthy disk and must not stop the loop on a slow one.
 
-    The first slow call raises a doubt, the second one settles it: from then on all calls go through threads until the
-    disk has been quick for ``SLOW_FOR_SECONDS``. A healthy disk pays nothing for this (a trip through a thread costs
-    about 80 us, a write to the page cache 5), and a machine whose processors are busy is not taken for one whose disk
-    is slow: while in doubt, the time that a call waited for a processor does not count.
+    The first slow call makes the disk suspect, a second one confirms it: from then on all calls go through threads
+    until the disk has been quick for ``SLOW_FOR_SECONDS``. A healthy disk costs nothing more (a call through a thread
+    costs about 80 us, a write to the page cache 5), and busy processors are not taken for a slow disk: of a suspect
+    one, the time that a call waited for a processor does not count.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class FileCalls:
         self._offload = offload
         self._clock = clock
         self._processor_wait = processor_wait or seconds_waited_for_processor
-        self._doubtful_until = 0.0
+        self._suspect_until = 0.0
         self._slow_until = 0.0
 
     @property
@@ -93,13 +93,13 @@ class FileCalls:
         before = self._clock()
         if before < self._slow_until:
             return self._offload(lambda: self._measured(call, *args, **kwargs))
-        if before < self._doubtful_until:
+        if before < self._suspect_until:
             return self._measured(call, *args, **kwargs)
         try:
             return call(*args, **kwargs)
         finally:
             if self._clock() - before > SLOW_CALL_SECONDS:
-                self._doubtful_until = self._clock() + SLOW_FOR_SECONDS
+                self._suspect_until = self._clock() + SLOW_FOR_SECONDS
 
     def always_blocking(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """For calls that wait for the device by their nature (fsync): through a thread in any case."""

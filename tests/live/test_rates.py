@@ -215,4 +215,4 @@ def test_a_table_that_was_damaged_is_made_anew(start_server: StartServer) -> Non
     table.write_bytes(b"not a table")
     server.start()
     assert [upload(server, ADDRESSES[0], f"b{number}") for number in range(3)] == [201, 201, 429]
-    assert any("is replaced: its counts begin anew" in line for line in server.complaints())
+    assert any("is replaced: its counts begin at zero" in line for line in server.complaints())

@@ -187,7 +187,7 @@ class World:
 
     def _sleep(self, seconds: float) -> None:
         self.now += seconds
-        self.uploads.look()
+        self.uploads.check_requests()
         self.meanwhile()
 
     def claim(self, body: Body, name: str = "file") -> AbstractContextManager[object]:
@@ -230,7 +230,7 @@ def test_a_silent_one_gives_way(world: World, *, is_here: bool) -> None:
     newcomer = Body(is_here=is_here)
     with world.claim(newcomer):
         assert first.is_interrupted
-        world.uploads.look()
+        world.uploads.check_requests()
     assert not newcomer.is_interrupted
 
 

@@ -163,7 +163,7 @@ def test_where_little_is_reserved_it_is_counted_all_the_same(tmp_path: Path) -> 
         with guard.reserve(300, body):
             assert counted() == [700]
             body.received = 100
-            shares.tell()
+            shares.publish()
             assert counted() == [600]
             with guard.reserve(63_400, Body(client="a/1")):
                 assert counted() == [64_000]
@@ -171,7 +171,7 @@ def test_where_little_is_reserved_it_is_counted_all_the_same(tmp_path: Path) -> 
                 pass
         assert counted() == [400]
     assert counted() == [0]
-    shares.tell()
+    shares.publish()
     assert counted() == []
 
 
