@@ -12,9 +12,9 @@ from hmacfs.addresses import NetworkShares, networks_of
 from hmacfs.admission.running import RunningUploads
 from hmacfs.admission.shares import ClientShares
 from hmacfs.admission.space import SpaceGuard
+from hmacfs.background import RepairLoop, Sweeper
 from hmacfs.caching import bounded_cache
 from hmacfs.config import DownloadOffload, FreeSpace, Settings
-from hmacfs.housekeeping import Sweeper, Watch
 from hmacfs.net.receive import Receiver
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.rates.failover import FailoverCounter
@@ -60,7 +60,7 @@ class AppRuntime:
     health: Readiness
     core: Core
     sampler: Sampler | None
-    watch: Watch
+    repair_loop: RepairLoop
 
     def note_turned_away(self) -> None:
         """A connection was one too many of its peer."""
@@ -76,7 +76,7 @@ class AppRuntime:
             lambda: core.sweeper.run_while(is_running),
             core.space.publish_forever,
             core.running.check_forever,
-            self.watch.run_forever,
+            self.repair_loop.run_forever,
         ]
         sampler = self.sampler
         if sampler is not None:
@@ -165,12 +165,12 @@ def create_app(settings: Settings) -> flask_app.Application:
     cors = Cors(settings.allowed_origins)
     listeners: list[Listener] = [AccessLog(probes=PROBES)]
     refusals = RefusalLog({"no-space": core.space.describe, "too-much-reserved": core.space.describe_shares})
-    looks = [core.store.look, core.runtime.look, core.reserved.look, core.rows.look, counter.look]
+    repairs = [core.store.repair, core.runtime.repair, core.reserved.repair, core.rows.repair, counter.repair]
     sampler = None
     if settings.metrics_enabled:
         metrics, values = _metrics(app, settings)
         listeners.append(metrics)
-        looks.append(lambda: values.look(metrics.touch))
+        repairs.append(lambda: values.repair(metrics.touch))
         sampler = _sampler(metrics, core, counter, settings)
     handler = RequestHandler(Events(listeners, [refusals]), cors, clients, read_timeout=settings.read_timeout)
     rates = _rates(flask_app.rate_limiter(app, counter, clients), settings)
@@ -178,7 +178,7 @@ def create_app(settings: Settings) -> flask_app.Application:
     flask_app.add_routes(
         app, handler, transfers=_transfers(settings, core, rates, cors).routes(), others=probe_routes(state)
     )
-    app.extensions["hmacfs"] = AppRuntime(settings, state, core, sampler, Watch(looks))
+    app.extensions["hmacfs"] = AppRuntime(settings, state, core, sampler, RepairLoop(repairs))
     return app
 
 

@@ -84,9 +84,9 @@ class FailoverCounter:
         """Forget all keys of this machine. How many there were."""
         return self._table.reset()
 
-    def look(self) -> None:
-        """To be called once a second: see ``WindowTable.look``. Raises ``OSError``."""
-        self._table.look()
+    def repair(self) -> None:
+        """To be called once a second: see ``WindowTable.repair``. Raises ``OSError``."""
+        self._table.repair()
 
     def status(self) -> RateStatus:
         breaker = self._breaker

@@ -65,9 +65,9 @@ class WindowTable:
         self._lock, self._map = _Lock(file), mapped
         self._salt = _HEADER.unpack_from(mapped)[4]
 
-    def look(self) -> None:
-        """If the file was removed, put a copy of it there; count from now on in what is there, as the processes do that
-        look as well. Raises ``OSError``."""
+    def repair(self) -> None:
+        """If the file was removed, put a copy of it there; count from now on in what is there, as the other
+        processes do. Raises ``OSError``."""
         if self._lock.file.is_current():
             return
         with contextlib.suppress(FileExistsError):

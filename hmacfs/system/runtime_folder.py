@@ -38,7 +38,7 @@ class RuntimeClaim:
             if file.is_current():  # else a cleaner was faster
                 return file
 
-    def look(self) -> None:
+    def repair(self) -> None:
         """If the lock was removed, claim the folder again. Raises ``OSError``."""
         if not self._file.is_current():
             self._file = self._claimed()

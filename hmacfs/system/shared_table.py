@@ -60,8 +60,8 @@ class SharedTable:
         to be made again."""
         raise NotImplementedError
 
-    def look(self) -> None:
-        """If the file was removed, share another with the processes that look as well. Raises ``OSError``."""
+    def repair(self) -> None:
+        """If the file was removed, share another with the processes that do the same. Raises ``OSError``."""
         if not self._file.is_current():
             self._open()
             log.warning("%s was removed: made again", self._path)

@@ -57,7 +57,7 @@ class Sampler:
         while True:
             try:
                 self._sample(connections(), tasks)
-            except OSError as error:  # a purge took the files, which ``ValueFiles.look`` restores
+            except OSError as error:  # a purge took the files, which ``ValueFiles.repair`` restores
                 log.debug("the gauges of this process cannot be set now: %s", error.strerror)
             before = time.monotonic()
             time.sleep(SAMPLE_SECONDS)

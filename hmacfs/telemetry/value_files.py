@@ -60,7 +60,7 @@ class ValueFiles:
             # Asked at each count: a call of a Python function would be most of what counting costs.
             values.ValueClass = values.MultiProcessValue(functools.partial(getattr, self, "_identity"))
 
-    def look(self, touch: Callable[[], None]) -> None:
+    def repair(self, touch: Callable[[], None]) -> None:
         """Restore files that were removed. ``touch`` changes any value, which makes prometheus_client open the new
         files. Raises ``OSError``."""
         lost = [path for path, file in self._files if not file.is_current()]

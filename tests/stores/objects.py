@@ -122,7 +122,7 @@ class ObjectStore:
     def recover(self) -> int:
         return 0
 
-    def look(self) -> None:
+    def repair(self) -> None:
         self.process.head("")
 
 

@@ -161,7 +161,7 @@ def test_what_is_no_table_is_replaced_and_a_removed_one_made_again(tmp_path: Pat
         rows.claim(mine)
     SharedRows.file_of(path).unlink()
     for _ in range(2):
-        rows.look()
+        rows.repair()
     with other(path, "key"):
         assert sorted(found(rows, b"key")) == [5, 7]
 

@@ -278,7 +278,7 @@ def test_a_removed_table_is_made_again_with_the_numbers_of_those_that_look(tmp_p
     mine = SharedSums(tmp_path / "sums")
     mine.announce(7)
     SharedSums.file_of(tmp_path / "sums").unlink()
-    mine.look()
+    mine.repair()
     process = other(tmp_path, 5)
     assert mine.of_others() == 5
     slots = SharedSums.file_of(tmp_path / "sums").read_bytes()[-SLOTS * SLOT.size :]
@@ -295,7 +295,7 @@ def test_servers_of_another_layout_have_a_table_of_their_own(tmp_path: Path) -> 
     sums, newer = SharedSums(tmp_path / "sums"), Newer(tmp_path / "sums")
     for table in (sums, newer):
         table.announce(5)
-        table.look()
+        table.repair()
     process = other(tmp_path, 800)
     assert (sums.of_others(), newer.of_others()) == (800, 0)
     process.communicate()

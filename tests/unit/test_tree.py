@@ -176,7 +176,7 @@ def test_paths_are_the_same_in_whichever_way_they_are_opened(walking: LocalFileS
 def test_our_own_folders_stay_private_where_they_are_moved_to(walking: LocalFileStore) -> None:
     (walking.root / ".hmacfs" / "secret").touch()
     (walking.root / ".hmacfs").rename(walking.root / "moved")
-    walking.look()
+    walking.repair()
     assert (walking.root / ".hmacfs" / "tmp").is_dir()
     with pytest.raises(NotFound):
         walking.open(StoredName("moved/secret"))
@@ -187,7 +187,7 @@ def test_our_own_folders_stay_private_where_they_are_moved_to(walking: LocalFile
             store(walking, name)
     store(walking, "a/file.txt")
     shutil.rmtree(walking.root / ".hmacfs")
-    walking.look()
+    walking.repair()
     assert walking.exists(NAME)
 
 
@@ -226,7 +226,7 @@ def test_spellings_that_the_file_system_takes_for_one_are_found_at_the_start(
 def test_paths_are_opened_at_once_after_a_purge(storage: LocalFileStore) -> None:
     for _ in range(3):
         shutil.rmtree(storage.root / ".hmacfs")
-        storage.look()
+        storage.repair()
         store(storage, f"{len(os.listdir(storage.root))}/file")
     assert storage.folders.root.walks == (not beneath.HAS_OPENAT2)
 

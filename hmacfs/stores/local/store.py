@@ -92,7 +92,7 @@ class LocalFileStore(StoreWriter):
         root = self.folders.root
         return remove_dead(self.folders.own(TEMPORARY)) + remove_dead_elsewhere(root, os.fsencode(self.root))
 
-    def look(self) -> None:
+    def repair(self) -> None:
         """Once a second: notice what was removed or mounted over. Raises ``StoreMissing``, ``StorageFailed``."""
         with translated(self.root):
             self.file_calls(self.folders.renew)

@@ -187,5 +187,5 @@ class FileStore(Protocol):
     def recover(self) -> int:
         """Remove what processes left that died; how many unfinished files. Called once, before the workers start."""
 
-    def look(self) -> None:
+    def repair(self) -> None:
         """Called once a second: notice what changed underneath. Raises ``StoreMissing``, ``StorageFailed``."""

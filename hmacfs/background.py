@@ -1,5 +1,4 @@
-"""What a process does now and then: looking for expired uploads, one process at a time; looking whether what it keeps
-open is still there."""
+"""Tasks that a worker repeats in the background: repairing what it keeps open, and sweeping, one process at a time."""
 
 from __future__ import annotations
 
@@ -16,53 +15,57 @@ from hmacfs.system.ownership import explain
 from hmacfs.system.shared_file import SharedFile
 from hmacfs.uploads.progress import SweepResult
 
-log = logging.getLogger("hmacfs.housekeeping")
+log = logging.getLogger("hmacfs.background")
+
+#: Seconds between two rounds of repairs.
+REPAIR_SECONDS = 1.0
 
 
-#: Seconds between two looks whether what is open is still there.
-LOOK_SECONDS = 1.0
+class RepairLoop:
+    """Calls each of ``repairs`` once a second, in their order. Each finds out whether a purge or a mount took away what
+    it keeps open, makes that again, and says so in the log. It raises ``OSError`` or ``HmacfsError`` if it cannot do
+    that now; ``StoreMissing`` if nothing may be made, since the store's disk is away, which ends the round."""
 
-
-class Watch:
-    """Calls each of ``looks`` once a second, in their order. Each makes again, and says so in the log, what a purge or
-    a mount took away; it raises ``StoreMissing`` if nothing may be made, which ends the round."""
-
-    def __init__(self, looks: Sequence[Callable[[], None]]) -> None:
-        self._looks = looks
+    def __init__(self, repairs: Sequence[Callable[[], None]]) -> None:
+        self._repairs = repairs
         self._failure = ""
 
     def run_forever(self) -> None:
         while True:
-            time.sleep(LOOK_SECONDS)
-            self.look()
+            time.sleep(REPAIR_SECONDS)
+            self.run_once()
 
-    def look(self) -> None:
-        """One round. Whatever fails is tried again in the next one, and logged once."""
+    def run_once(self) -> None:
+        """One round. What fails is tried again in the next one, and logged once."""
         failure = ""
-        for look in self._looks:
+        for repair in self._repairs:
             try:
-                look()
+                repair()
             except StoreMissing:
                 return
             except (OSError, HmacfsError) as error:
-                failure = _told(error)
+                failure = _sentence(error)
             except Exception:
-                log.exception("looking after what is open failed")
+                log.exception("a repair failed")
         if failure and failure != self._failure:
             log.warning("what was removed cannot be made again yet: %s", failure)
         self._failure = failure
 
 
-def _told(error: BaseException) -> str:
-    """In a line for the operator, with what was behind it. A path below an open folder is no path here."""
+def _sentence(error: BaseException) -> str:
+    """The error for the operator, with its cause. A relative path is one below an open folder, and says nothing."""
     if isinstance(error, OSError):
-        told = os.fsdecode(error.filename or "")
-        return explain(Path(told), error) if os.path.isabs(told) else error.strerror or type(error).__name__
-    return f"{error} ({_told(error.__cause__)})" if error.__cause__ else str(error)
+        path = os.fsdecode(error.filename or "")
+        return explain(Path(path), error) if os.path.isabs(path) else error.strerror or type(error).__name__
+    return f"{error} ({_sentence(error.__cause__)})" if error.__cause__ else str(error)
 
 
 class Sweeper:
-    """Calls ``sweep`` under a lock that all processes sharing the store's folder share."""
+    """Removes expired uploads now and then, and on demand.
+
+    sweep: does it, and may run in one process at a time. lock: the file whose lock (flock) says so, for all processes
+    with the same ``StateDir``. interval: seconds between two sweeps of this process.
+    """
 
     def __init__(self, sweep: Callable[[], SweepResult], lock: Path, interval: float) -> None:
         self._sweep = sweep
@@ -70,8 +73,8 @@ class Sweeper:
         self._interval = interval
 
     def run_once(self) -> SweepResult | None:
-        """What was swept; ``None`` if another process is at it. Raises ``SessionStoreUnavailable``, ``NotAllowed`` if
-        rights are missing."""
+        """What was swept; ``None`` if another process is sweeping. Raises ``NotAllowed`` if the lock cannot be opened,
+        and what ``sweep`` raises: ``SessionStoreUnavailable``, ``StoreMissing``."""
         try:
             lock = SharedFile(self._lock)
         except PermissionError as error:

@@ -1,4 +1,4 @@
-"""When expired uploads are looked for."""
+"""What a worker repeats in the background."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from hmacfs.background import RepairLoop, Sweeper
 from hmacfs.errors import StorageFailed
-from hmacfs.housekeeping import Sweeper, Watch
 from hmacfs.uploads.progress import SweepResult
 
 
@@ -54,10 +54,10 @@ def test_what_cannot_be_made_again_is_told_without_numbers_of_errors(caplog: pyt
     def fail() -> None:
         raise errors[0]
 
-    watch = Watch([fail])
+    loop = RepairLoop([fail])
     with caplog.at_level(logging.WARNING):
         while errors:
-            watch.look()
+            loop.run_once()
             del errors[0]
     told = [record.getMessage().partition("yet: ")[2] for record in caplog.records]
     assert told[:2] == ["No space left on device", "/run/x/metrics: No space left on device"]
