@@ -9,8 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import toml
-
 from hmacfs.cli.sign import base_url
 from hmacfs.config import Settings
 from hmacfs.protocol.keyring import Keyring, sign_v3
@@ -23,6 +21,8 @@ LINES_ARE_GOOD_FOR_SECONDS = 24 * 3600
 def write_config(path: Path) -> int:
     """Write a configuration with a new random secret for a server that keeps its files under ``./data``. An existing
     file is never touched. Returns the exit status."""
+    import toml  # the other commands, which load this module, write none
+
     values = {
         "ListenPort": "127.0.0.1:8080",
         "Secret": secrets.token_urlsafe(32),

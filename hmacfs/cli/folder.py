@@ -11,8 +11,6 @@ import re
 import secrets
 from pathlib import Path
 
-import toml
-
 from hmacfs.config.parsers import tcp_address
 from hmacfs.errors import ConfigError
 from hmacfs.protocol.names import RESERVED_FOLDER
@@ -60,6 +58,8 @@ def _listen(port: str) -> str:
 
 
 def _write(config: Path, folder: Path, listen: str) -> None:
+    import toml  # the other commands, which load this module, write none
+
     values = {
         "ListenPort": listen,
         "Secret": secrets.token_urlsafe(32),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,22 @@ def test_all_commands_find_the_configuration_alike(tmp_path: Path, arguments: li
     assert done.returncode == 2
     assert done.stderr.startswith("hmac-file-server: no configuration: ")
     assert done.stderr.count("\n") == 1
+
+
+#: What makes a command slow to start, or may be imported only after gevent's patches.
+HEAVY = {"flask", "flask_limiter", "gunicorn", "limits", "prometheus_client", "redis", "sqlalchemy", "ssl", "werkzeug"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more"), [(["sign", "put", "a", "--size", "1"], {"gevent", "toml"}), (["-check"], set())]
+)
+def test_looking_at_a_configuration_needs_no_server(tmp_path: Path, arguments: list[str], more: set[str]) -> None:
+    config(tmp_path / "config.toml", UploadRateLimit='"60/minute"', RedisAddr='"localhost"', Durability='"none"')
+    program = "import sys; from hmacfs.cli import main; assert main(sys.argv[1:]) == 0; print(*sys.modules)"
+    command = [sys.executable, "-W", "error", "-c", program, *arguments]
+    loaded = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.split()
+    assert "hmacfs.config.settings" in loaded
+    assert {name.partition(".")[0] for name in loaded} & (HEAVY | more) == set()
 
 
 def test_a_check_says_which_file_is_good(tmp_path: Path) -> None:
