@@ -18,23 +18,14 @@ from typing import Self
 import pytest
 
 from tests.live.client import Client, get, put, request
+from tests.programs import program
 from tests.servers import Daemon, accepts_connections, folder_of, free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.nginx import Nginx
 
 StartServer = Callable[..., HmacFileServer]
 
-#: Has the descriptors that it was given from 3 on, as systemd would, and becomes the server.
-HAND_OVER = """\
-import os, sys
-count = int(sys.argv[1])
-copies = [os.dup(int(fd)) for fd in sys.argv[2 : 2 + count]]
-for place, fd in enumerate(copies, 3):
-    os.dup2(fd, place)
-    os.set_inheritable(place, True)
-os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(count), "LISTEN_FDNAMES": ":".join(["http"] * count)}
-os.execv(sys.argv[2 + count], sys.argv[2 + count :])
-"""
+HAND_OVER = str(program("hand_over.py"))
 
 
 def hand_over(server: HmacFileServer, sockets: Sequence[socket.socket]) -> None:
@@ -42,7 +33,7 @@ def hand_over(server: HmacFileServer, sockets: Sequence[socket.socket]) -> None:
     descriptors = [opened.fileno() for opened in sockets]
     assert all(fd >= 3 + len(descriptors) for fd in descriptors)
     server.pass_fds = descriptors
-    words = [sys.executable, "-c", HAND_OVER, str(len(descriptors)), *map(str, descriptors)]
+    words = [sys.executable, HAND_OVER, str(len(descriptors)), *map(str, descriptors)]
     server.command = [*words, *server.command]
 
 
@@ -99,9 +90,11 @@ def test_what_cannot_be_listened_at_is_refused(tmp_path: Path, count: str, kind:
     server.write_config()
     with socket.socket(socket.AF_INET, kind) as wrong:
         high_fd = high(wrong.fileno())
-        script = HAND_OVER.replace('"LISTEN_FDS": str(count)', f'"LISTEN_FDS": "{count}"')
-        command = [sys.executable, "-c", script, "1", str(high_fd), *server.command]
-        done = subprocess.run(command, pass_fds=[high_fd], capture_output=True, text=True, timeout=30, check=False)
+        command = [sys.executable, HAND_OVER, "1", str(high_fd), *server.command]
+        environ = {**os.environ, "LISTEN_FDS": count}
+        done = subprocess.run(
+            command, env=environ, pass_fds=[high_fd], capture_output=True, text=True, timeout=30, check=False
+        )
         os.close(high_fd)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("hmac-file-server: the environment: LISTEN_FDS: ")

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.live.client import Client, get, latencies, put, request
+from tests.programs import program
 from tests.servers import descriptor_limit, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.machine import Duration
@@ -157,37 +158,9 @@ def test_a_flood_after_a_refusal_is_bounded_and_costs_others_little(start_server
     assert typical(found) < 0.05
 
 
-SLOW_DISK = """
-import ctypes, os, sys, time
-import hmacfs.stores.local.writing, hmacfs.net.splice
-# Stands in for a disk whose write-back queue is full: whatever writes file bytes takes a second, without the
-# interpreter's lock, as the kernel would keep it.
-real_write, real_splice = os.write, os.splice
-store = sys.argv[sys.argv.index("-config") + 1].rsplit("/", 1)[0] + "/store"
-
-def slow(fd):
-    if os.path.realpath(f"/proc/self/fd/{fd}").startswith(store):
-        ctypes.CDLL(None).usleep(300_000)
-
-def write(fd, data):
-    slow(fd)
-    return real_write(fd, data)
-
-def splice(source, sink, count, **options):
-    slow(sink)
-    return real_splice(source, sink, count, **options)
-
-os.write, os.splice = write, splice
-from hmacfs.cli import main
-sys.exit(main())
-"""
-
-
 def test_a_slow_disk_stalls_only_the_upload_that_waits_for_it(tmp_path: Path) -> None:
     server = HmacFileServer(tmp_path, Durability="none")
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW_DISK)
-    server.command = [sys.executable, str(script), "-config", str(server.config)]
+    server.command = [sys.executable, str(program("slow_disk.py")), "-config", str(server.config)]
     server.start(PYTHONPATH=str(Path(__file__).parents[2]))
     try:
         size = 4 * MIB

@@ -17,6 +17,7 @@ import pytest
 
 from tests.live.client import Client, get, put, request
 from tests.live.pieces import BODY, DIALECTS, begun
+from tests.programs import program
 from tests.servers import free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
@@ -94,24 +95,10 @@ def test_no_space_on_the_other_file_system_is_507(mounted: Mounted) -> None:
 @pytest.mark.parametrize("at", ["before", "behind"])
 def test_killed_while_a_copy_is_published(mounted: Mounted, tmp_path: Path, at: str) -> None:
     """Before the link: nothing is visible. Behind it, before the unfinished upload is removed: the retry finds it."""
-    (tmp_path / "site").mkdir()
-    killing = "import os, signal; os.kill(os.getppid(), signal.SIGKILL); os.kill(os.getpid(), signal.SIGKILL)"
-    (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import os\n"
-        "if os.path.exists(os.environ.get('KILL', '')):\n"
-        "    from hmacfs.stores.local import writing as local\n"
-        "    publish = local.publish\n"
-        "    def killed(root, candidate, *args, **more):\n"
-        "        if candidate.temporary is not None:\n"
-        "            return publish(root, candidate, *args, **more)\n"
-        f"        {'pass' if at == 'before' else 'publish(root, candidate, *args, **more)'}\n"
-        f"        {killing}\n"
-        "    local.publish = killed\n"
-    )
     flag = tmp_path / "kill"
     flag.touch()
-    elsewhere = "mkdir -p STORE/other TEMPORARY/elsewhere; mount --bind TEMPORARY/elsewhere STORE/other; export PYTHONPATH=TEMPORARY/site"
-    server = mounted(elsewhere + f"; export KILL={flag}")
+    elsewhere = "mkdir -p STORE/other TEMPORARY/elsewhere; mount --bind TEMPORARY/elsewhere STORE/other"
+    server = mounted(f"{elsewhere}; export KILL={flag} KILL_AT={at} PYTHONPATH={program('killed_at_publication')}")
     upload = begun(DIALECTS[0], server, "other/file")
     assert upload.send(40_000).status == 202
     with pytest.raises(OSError):

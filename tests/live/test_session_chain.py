@@ -19,13 +19,6 @@ pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[2]
 
-_RUN = """
-from gevent import monkey; monkey.patch_all()
-import sys
-from tests.live import chain_scenarios
-chain_scenarios.main(*sys.argv[1:])
-"""
-
 SCENARIOS = [
     ("redis_killed_and_restarted_empty", "postgres"),
     ("redis_hangs_and_goes_on", "postgres"),
@@ -57,7 +50,16 @@ class Worker:
     """A process that gevent has patched, with a database of its own, for one scenario after the other."""
 
     def __init__(self, database: str, folder: Path, database_folder: Path) -> None:
-        command = [sys.executable, "-W", "error", "-c", _RUN, database, str(folder), str(database_folder)]
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "tests.programs.chain_worker",
+            database,
+            str(folder),
+            str(database_folder),
+        ]
         self._process = subprocess.Popen(
             command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT
         )

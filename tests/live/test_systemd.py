@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.programs import program
 from tests.servers import debian, wait_until
 
 pytestmark = pytest.mark.alone
@@ -22,20 +23,7 @@ CONFIG = "/etc/hmac-file-server/config.toml"
 LOG = "/var/log/hmac-file-server/server.log"
 READY = "curl -sS -H 'Host: files.example.org' http://localhost/readyz"
 
-#: In the machine, as root: the status of an upload through nginx, with a name of its own.
-UPLOAD = """\
-import sys, urllib.error, urllib.request, uuid
-from pathlib import Path
-from hmacfs.protocol.keyring import Keyring, sign_v
-name, size = sys.argv[1] or uuid.uuid4().hex, int(sys.argv[2])
-secret = Path("/etc/hmac-file-server/secret").read_bytes().strip()
-url = f"http://localhost/upload/{name}?v={sign_v(Keyring([secret]), name, size)}"
-request = urllib.request.Request(url, b"x" * size, {"Host": "files.example.org"}, method="PUT")
-try:
-    print(urllib.request.urlopen(request, timeout=60).status)
-except urllib.error.HTTPError as error:
-    print(error.code)
-"""
+UPLOAD = program("upload_in_machine.py").read_text()
 
 
 class Service(debian.Machine):
@@ -274,32 +262,7 @@ def test_haproxy_takes_the_shipped_file_without_a_warning(service: Service) -> N
     assert "deprecated" not in said
 
 
-#: In the machine: uploads and downloads through nginx in some threads, until the file appears. Prints what was answered.
-LOAD = """\
-import collections, http.client, json, os, sys, threading, time, uuid
-from pathlib import Path
-from hmacfs.protocol.keyring import Keyring, sign_v
-keyring = Keyring([Path("/etc/hmac-file-server/secret").read_bytes().strip()])
-answers, body = collections.Counter(), b"x" * 20000
-def load(number):
-    connection = http.client.HTTPConnection("localhost", timeout=60)
-    while not os.path.exists(sys.argv[1]):
-        name = uuid.uuid4().hex
-        path = f"/upload/{name}"
-        for method, target, data in (("PUT", f"{path}?v={sign_v(keyring, name, len(body))}", body), ("GET", path, None)):
-            try:
-                connection.request(method, target, data, {"Host": "files.example.org"})
-                answer = connection.getresponse()
-                answers[f"{method} {answer.status} {len(answer.read())}"] += 1
-            except Exception as error:
-                answers[f"{method} {error!r}"] += 1
-                connection.close()
-        time.sleep(number * 0.003)
-threads = [threading.Thread(target=load, args=(number,)) for number in range(8)]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-print(json.dumps(answers))
-"""
+LOAD = program("load_in_machine.py").read_text()
 
 
 def test_a_restart_costs_no_request(service: Service) -> None:

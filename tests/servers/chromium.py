@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from tests.programs import program
 from tests.servers import Daemon, require_binary, wait_until
 
 _FLAGS = [
@@ -20,14 +21,7 @@ _FLAGS = [
     "--autoplay-policy=no-user-gesture-required",
     "--remote-debugging-pipe",
 ]
-#: It reads its orders at descriptor 3 and answers at 4.
-_WITH_PIPES = """
-import fcntl, os, sys
-orders, answers = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3])
-os.dup2(orders, 3)
-os.dup2(answers, 4)
-os.execv(sys.argv[3], sys.argv[3:])
-"""
+_WITH_PIPES = str(program("with_pipes.py"))
 _TIMEOUT_SECONDS = 30.0
 
 
@@ -49,7 +43,7 @@ class Chromium:
         binary = require_binary("chromium")
         orders_end, self._orders = os.pipe()
         self._answers, answers_end = os.pipe()
-        command = [sys.executable, "-c", _WITH_PIPES, str(orders_end), str(answers_end), binary, *_FLAGS]
+        command = [sys.executable, _WITH_PIPES, str(orders_end), str(answers_end), binary, *_FLAGS]
         folders = dict.fromkeys(("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), str(self.folder))
         self._daemon = Daemon(
             [*command, f"--user-data-dir={self.folder / 'profile'}", "about:blank"],

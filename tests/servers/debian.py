@@ -17,6 +17,7 @@ from typing import Self
 
 import pytest
 
+from tests.programs import program
 from tests.servers import reaper, require, require_binary, wait_until
 
 PROJECT = Path(__file__).parents[2]
@@ -31,63 +32,13 @@ _PINNED = ("setup.cfg", "pyproject.toml", "requirements.txt", "requirements-prod
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # dpkg syncs each file, which costs minutes on a busy disk: so it works in memory, in a mount of this process alone.
-_BUILD = """\
-mount -t tmpfs -o mode=755 building "$target"
-debootstrap --variant=minbase "$suite" "$target" "$mirror"
-mount -t proc proc "$target/proc"
-mount --bind /etc/resolv.conf "$target/etc/resolv.conf" || cp /etc/resolv.conf "$target/etc/resolv.conf"
-printf '#!/bin/sh\nexit 101\n' >"$target/usr/sbin/policy-rc.d"
-chmod 755 "$target/usr/sbin/policy-rc.d"
-apt-config dump Acquire >"$target/etc/apt/apt.conf.d/00host"
-inside() { env -i PATH="$PATH" LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy="$http_proxy"} \\
-    chroot "$target" "$@"; }
-inside apt-get -qq update
-inside apt-get -qq install -y --no-install-recommends ca-certificates $packages
-inside apt-get clean
-rm -rf "$target/usr/sbin/policy-rc.d" "$target/etc/apt/apt.conf.d/00host" "$target"/var/lib/apt/lists/*
-umount "$target/etc/resolv.conf" "$target/proc"
-mkdir "$target.copy"
-cp -a "$target/." "$target.copy"
-"""
+_BUILD = program("debian_build.sh").read_text()
 
 # An overlay over the system, in memory; where the kernel has none, a copy.
-_ASSEMBLE = """\
-mount -t tmpfs -o mode=755 scratch "$work"
-mkdir "$work/upper" "$work/work" "$work/root"
-mount -t overlay -o "lowerdir=$system,upperdir=$work/upper,workdir=$work/work" overlay "$work/root" 2>/dev/null ||
-    { cp -a "$system/." "$work/root"; mount --bind "$work/root" "$work/root"; }
-cd "$work/root"
-mount -t proc proc proc
-mount -t sysfs sysfs sys
-mount -t tmpfs -o mode=755 dev dev
-for name in null zero full random urandom tty; do touch dev/$name; mount --bind /dev/$name dev/$name; done
-mkdir dev/pts dev/shm
-mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
-mount -t tmpfs shm dev/shm
-ln -s pts/ptmx dev/ptmx
-ln -s /proc/self/fd dev/fd
-ln -s /proc/self/fd/0 dev/stdin
-ln -s /proc/self/fd/1 dev/stdout
-ln -s /proc/self/fd/2 dev/stderr
-mount -t tmpfs -o mode=755 run run
-[ -s etc/hosts ] || printf '127.0.0.1 localhost\\n::1 localhost\\n' >etc/hosts
-while read -r path inside; do
-    if [ -d "$path" ]; then mkdir -p ".$inside"; else mkdir -p ".${inside%/*}"; [ -e ".$inside" ] || touch ".$inside"; fi
-    mount --rbind "$path" ".$inside"
-done <"$binds"
-"""
+_ASSEMBLE = program("debian_assemble.sh").read_text()
 # The host's cgroups of version 2, seen from the group that this process is in.
-_BOOT = """\
-hostname localhost
-ip link set lo up
-mount -t cgroup2 cgroup2 sys/fs/cgroup
-ln -sf /dev/null etc/systemd/system/systemd-modules-load.service
-"""
-_ENTER = """\
-mkdir -p oldroot
-pivot_root . oldroot
-exec env -i container=other PATH="$PATH" chroot . sh -c 'umount -l /oldroot; mount --make-rshared /; exec "$@"' sh "$@"
-"""
+_BOOT = program("debian_boot.sh").read_text()
+_ENTER = program("debian_enter.sh").read_text()
 
 
 def system(suite: str, *packages: str) -> Path:

@@ -29,6 +29,7 @@ from hmacfs.web.flask_app import new_application, rate_limiter
 from hmacfs.web.guards import Guards
 from hmacfs.web.messages import Check, Request, Response
 from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, RateLimits
+from tests.programs import program
 from tests.servers import wait_until
 
 PERIOD = 60.0
@@ -93,28 +94,12 @@ def test_all_who_open_it_share_its_counts(table: WindowTable, tmp_path: Path, cl
     other.close()
 
 
-COUNT = """
-import sys, threading
-from pathlib import Path
-from hmacfs.rates.table import WindowTable
-
-table = WindowTable(Path(sys.argv[1]))
-
-def hit():
-    for _ in range(200):
-        table.hit("a", 60.0)
-
-crowd = [threading.Thread(target=hit) for _ in range(2)]
-for thread in crowd:
-    thread.start()
-for thread in crowd:
-    thread.join()
-"""
+COUNT = program("count_hits.py")
 
 
 def test_processes_and_threads_count_exactly(tmp_path: Path) -> None:
     path = tmp_path / "rates"
-    crowd = [subprocess.Popen([sys.executable, "-c", COUNT, str(path)]) for _ in range(3)]
+    crowd = [subprocess.Popen([sys.executable, COUNT, str(path)]) for _ in range(3)]
     assert [process.wait() for process in crowd] == [0, 0, 0]
     table = WindowTable(path)
     assert table.get("a").hits == 3 * 2 * 200

@@ -12,18 +12,6 @@ from tests.servers import wait_until
 from tests.servers.reaper import left_behind
 
 ROOT = Path(__file__).parents[2]
-RUN = """
-import sys, time
-from pathlib import Path
-from tests.servers import Daemon, folder_of
-with folder_of("nobody") as ended:
-    Daemon(["sleep", "600"], folder=ended).kill()
-with folder_of("nobody") as folder:
-    # A server with a worker, each in the way of the other's end.
-    server = Daemon(["sh", "-c", "trap '' TERM HUP; sleep 600 & wait"], folder=folder)
-    print(folder, server.pid, flush=True)
-    time.sleep(600)
-"""
 
 
 def test_what_is_left_is_what_was_not_taken_away() -> None:
@@ -39,7 +27,9 @@ def test_what_is_left_is_what_was_not_taken_away() -> None:
 
 
 def test_a_run_that_is_killed_leaves_nothing() -> None:
-    run = subprocess.Popen([sys.executable, "-c", RUN], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "tests.programs.run_to_be_killed"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert run.stdout is not None
     with run.stdout:
         folder, _, leader = run.stdout.readline().strip().rpartition(" ")

@@ -14,66 +14,17 @@ from hmacfs.admission.running import SILENT_SECONDS, RunningUploads
 from hmacfs.errors import UploadRunning
 from hmacfs.protocol.names import StoredName
 from hmacfs.system.shared_rows import WINDOW, Row, SharedRows
+from tests.programs import program
 
-OTHER = """
-import sys
-from pathlib import Path
-from hmacfs.system.shared_rows import Row, SharedRows
-rows = SharedRows(Path(sys.argv[1]), places=int(sys.argv[2]))
-with rows:
-    for key in sys.argv[3:]:
-        rows.claim(Row(key.encode(), 7))
-print("claimed", flush=True)
-sys.stdin.read()
-"""
-#: Has a row; for each line of the table's code a child is killed there while it claims or releases one of the same key.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from hmacfs.system import shared_rows as module
-from hmacfs.system.shared_rows import Row, SharedRows
-
-def die_at(line):
-    def trace(frame, event, _):
-        nonlocal line
-        if frame.f_code.co_filename == module.__file__:
-            line -= event == "line"
-            if line < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-    sys.settrace(trace)
-
-def child(line, releases):
-    rows, row = SharedRows(path, places=64), Row(b"key", 7)
-    with rows:
-        if not releases:
-            die_at(line)
-        rows.claim(row)
-        if releases:
-            die_at(line)
-            rows.release(row)
-    os._exit(0)
-
-path = Path(sys.argv[1])
-mine = SharedRows(path, places=64)
-with mine:
-    mine.claim(Row(b"key", 5))
-for releases in (False, True):
-    line, status = 0, -1
-    while status:
-        pid = os.fork() or child(line, releases)
-        status = os.waitpid(pid, 0)[1]
-        with mine:
-            print(releases, line, mine.may_have(b"key"), [row.number for row in mine.find(b"key")])
-        line += 1
-"""
+OTHER = str(program("claim_rows.py"))
+KILLED = str(program("killed_at_each_line.py"))
 PLACES = 64
 
 
 @contextmanager
 def other(path: Path, *keys: str) -> Iterator[None]:
     """Another process that has rows; in the end it is killed."""
-    command = [sys.executable, "-c", OTHER, str(path), str(PLACES), *keys]
+    command = [sys.executable, OTHER, str(path), str(PLACES), *keys]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "claimed\n"
@@ -131,7 +82,7 @@ def test_places_of_the_dead_are_taken_again(tmp_path: Path) -> None:
 
 
 def test_wherever_a_process_is_killed_the_rows_of_others_are_found(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "rows")]
+    command = [sys.executable, KILLED, str(tmp_path / "rows")]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert len(told) > 20
     assert [line for line in told if not line.endswith(" True [5]")] == []

@@ -20,16 +20,9 @@ from hmacfs.errors import NoSpace, TooMuchReserved
 from hmacfs.system import processes
 from hmacfs.system.shared_rows import SharedRows
 from hmacfs.system.shared_sums import SLOT, SLOTS, SharedSums
+from tests.programs import program
 
-OTHER = """
-import sys
-from pathlib import Path
-from hmacfs.system.shared_sums import SharedSums
-sums = SharedSums(Path(sys.argv[1]))
-sums.announce(int(sys.argv[2]))
-print("announced", flush=True)
-sys.stdin.read()
-"""
+OTHER = program("announce_sum.py")
 
 
 @dataclasses.dataclass
@@ -56,7 +49,7 @@ class FileSystem:
 def other(folder: Path, number: int) -> subprocess.Popen[str]:
     """Another process that announces a number, until its input ends."""
     process = subprocess.Popen(
-        [sys.executable, "-c", OTHER, str(folder / "sums"), str(number)],
+        [sys.executable, OTHER, str(folder / "sums"), str(number)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

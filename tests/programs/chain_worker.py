@@ -1,0 +1,11 @@
+"""Runs the scenarios that its input names, patched by gevent as a worker is: DATABASE FOLDER DATABASE-FOLDER."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import sys
+
+from tests.live import chain_scenarios
+
+chain_scenarios.main(*sys.argv[1:])
