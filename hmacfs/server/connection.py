@@ -168,29 +168,22 @@ class Connection:
     def _read_head(self) -> RequestHead | None:
         """The next request's head; ``None`` if the client left before it was complete, ``TransportTimeout`` if it took
         too long."""
-        if self.receive_buffer.count:
-            self.transport.yield_if_due(REQUESTS_QUANTUM_SECONDS)
-            if (head := self._parse()) is not None:
-                return head
+        buffer, transport = self.receive_buffer, self.transport
+        has_arrived = buffer.count > 0
+        if has_arrived:
+            transport.yield_if_due(REQUESTS_QUANTUM_SECONDS)
         with self._idle_limit:
-            if self.transport.has_kept_loop(REQUESTS_QUANTUM_SECONDS):
-                self.transport.wait_readable(None)
-            while self.receive_buffer.more(None):
-                self.is_idle = False
-                if (head := self._parse()) is not None:
+            if not has_arrived and transport.has_kept_loop(REQUESTS_QUANTUM_SECONDS):
+                transport.wait_readable(None)
+            while has_arrived or buffer.more(None):
+                has_arrived = self.is_idle = False
+                if self._to_discard:
+                    self._to_discard -= len(buffer.take(self._to_discard))
+                if (head := parse_head(buffer.ahead)) is not None:
+                    buffer.take(head.size)
                     return head
-                self.is_idle = not self.receive_buffer.count
+                self.is_idle = not buffer.count
         return None
-
-    def _parse(self) -> RequestHead | None:
-        if self._to_discard:
-            self._to_discard -= len(self.receive_buffer.take(self._to_discard))
-            if not self.receive_buffer.count:
-                return None
-        head = parse_head(self.receive_buffer.ahead)
-        if head is not None:
-            self.receive_buffer.take(head.size)
-        return head
 
     def discard(self, body: Body) -> bool:
         """Discard an unread body that is small, or has arrived already: whether the next request can be found after it.

@@ -27,7 +27,7 @@ def metered(start_server: StartServer) -> HmacFileServer:
 
 
 def port_of(server: HmacFileServer) -> int:
-    return int(str(server.settings["MetricsServer"]).rpartition(":")[2])
+    return int(str(server.settings["MetricsPort"]).rpartition(":")[2])
 
 
 @contextlib.contextmanager
