@@ -7,14 +7,15 @@ from typing import TypeVar
 
 R = TypeVar("R")
 
-#: Longest text that a cache keeps as its key: more than an address, a field's name or most media types have. Without a
-#: bound, a stranger could make a thousand keys of 32 KB each.
+#: The longest key, in characters: more than an address, a field's name or most media types have. Without a bound, a
+#: client could make a thousand keys of 32 KB each.
 LONGEST_KEY = 128
 
 
 def bounded_cache(maxsize: int) -> Callable[[Callable[[str], R]], Callable[[str], R]]:
-    """Like ``functools.lru_cache`` for a function of one text, which is called anew for texts over ``LONGEST_KEY``.
-    What has been kept longest goes first: to find a text then takes a look into a dictionary, and no call in Python."""
+    """Like ``functools.lru_cache`` for a function of one text, with two differences: results for texts longer than
+    ``LONGEST_KEY`` are not kept, and the eviction is first in, first out, so that a hit is one look-up in a dictionary
+    and no call in Python."""
 
     def decorate(function: Callable[[str], R]) -> Callable[[str], R]:
         return _Results(function, maxsize).__getitem__

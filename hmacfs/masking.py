@@ -1,6 +1,6 @@
-"""What may be a password in a text that is going to be shown: of a setting, or of a message that repeats one. Pure.
+"""Redacting passwords in texts that are shown: a setting's value, or a message that repeats one. Pure.
 
-Where it is not certain, more is hidden than is secret: whoever wrote the text knows it.
+In doubt more is redacted than is secret: the operator, who reads it, wrote the text.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 HIDDEN = "***"
-#: Shorter passwords stand in too many words to be hidden wherever they occur.
+#: Shorter passwords are parts of too many words to be redacted wherever they occur.
 _SHORTEST = 8
 _ENCODED_TWICE = 3
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
-#: Names whose values are nobody's business: "password=", "sentinel_password=", "sslpassword:", "PGPASSWORD ="
+#: Names of secret values: "password=", "sentinel_password=", "sslpassword:", "PGPASSWORD ="
 _NAME = r"[\w-]*(?:pass(?:word|wd|phrase)?|pwd|secret|token|credential|api[_-]?key)[\w-]*"
 _CREDENTIALS_IN_VALUE = re.compile(rf"^(\s*(?:{_SCHEME})?).*@", re.DOTALL | re.IGNORECASE)
 _PARAMETER_IN_VALUE = re.compile(rf"({_NAME}\s*[=:]\s*)[^&]+", re.DOTALL | re.IGNORECASE)

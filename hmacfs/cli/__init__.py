@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _refuse_contradictions(arguments: argparse.Namespace) -> None:
-    """Raises ``ConfigError`` for options of which one would be ignored."""
+    """Raises ``ConfigError`` for combinations in which an option would be ignored."""
     if arguments.folder is not None:
         for option, value in (("-config", arguments.config), ("-init", arguments.init), ("-check", arguments.check)):
             if value:
@@ -66,7 +66,7 @@ def _refuse_contradictions(arguments: argparse.Namespace) -> None:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    """argparse knows either subcommands or a free argument: the first word that is no option decides."""
+    """argparse has either subcommands or a free argument: the first word that is no option decides which."""
     first, _ = _serving(add_help=False).parse_known_args(argv)
     if first.folder is not None and first.folder not in _COMMANDS:
         return _serving(add_help=True).parse_args(argv)
@@ -96,7 +96,7 @@ def _parser(*, add_help: bool) -> argparse.ArgumentParser:
         allow_abbrev=False,
         add_help=add_help,
     )
-    # One dash as the original has it, two as most programs do.
+    # With one dash as in the original, with two as in most programs.
     parser.add_argument("-config", "--config", type=Path, metavar="FILE", help="the TOML configuration file")
     parser.add_argument(
         "-check", "--check", action="store_true", help="check the configuration, change nothing, and end"

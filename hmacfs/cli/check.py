@@ -1,4 +1,4 @@
-"""``hmac-file-server -check``: what is wrong with a configuration, or worth to know. It changes nothing."""
+"""``hmac-file-server -check``: mistakes in a configuration, and warnings about it. It changes nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hmacfs.masking import mask
 
 
 def run(config: Path | None, *, online: bool) -> int:
-    """Print what there is to say. online: connect to Redis and to the database as well. The exit status, 0, since a
-    server starts without them. Raises ``ConfigError``."""
+    """Print the warnings. online: also connect to Redis and to the database. Returns the exit status: 0, even if
+    those cannot be reached, since a server starts without them. Raises ``ConfigError`` for a mistake."""
     # None of this is needed to sign.
     from hmacfs.server.preflight import check, remarks
     from hmacfs.sessions.open_session_store import remote_stores, sessions_to_move, unreachable

@@ -1,7 +1,7 @@
-"""``hmac-file-server ./data``: a server on a folder, without a configuration file of its user's.
+"""``hmac-file-server ./data``: a server on a folder, for which the user writes no configuration.
 
-The first start makes one, with a new secret, inside the folder's reserved part, where no URL leads. So the next start
-has the same secret, and ``hmacfs sign`` finds it there.
+The first start makes one with a new secret in the store's reserved folder, which no URL leads to. The next start has
+the same secret, and ``hmacfs sign`` finds it there.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ _LISTEN_LINE = re.compile(r"^ListenPort *=.*$", re.MULTILINE)
 
 
 def prepare(name: str, port: str | None) -> Path:
-    """The configuration of a server on the folder ``name``, made if need be, as is the folder. The environment names
-    the folder from now on, and no other port than the file. port: a number, for this machine alone, or an address with
-    one; ``None`` for what it was the last time. Raises ``ConfigError``."""
+    """The configuration file of a server on the folder ``name``; both are made if they are missing. Sets
+    ``HMACFS_STORE_DIR``, since the folder may have been moved, and with ``port`` removes ``HMACFS_LISTEN_PORT``.
+
+    port: a number, to listen at this machine's loopback address, or an address with a port; ``None`` for that of the
+    last start. Raises ``ConfigError``.
+    """
     folder = Path(name)
     if folder.is_file():
         raise ConfigError(f"{name}: is a file, and no folder; if it is the configuration, write -config {name}")
@@ -40,7 +43,7 @@ def prepare(name: str, port: str | None) -> Path:
             _change(config, listen)
     except OSError as error:
         raise ConfigError(explain(Path(error.filename or config), error)) from None
-    os.environ["HMACFS_STORE_DIR"] = str(folder.absolute())  # it may have been moved
+    os.environ["HMACFS_STORE_DIR"] = str(folder.absolute())  # above the one in the file
     if listen is not None:
         os.environ.pop("HMACFS_LISTEN_PORT", None)
     return config
@@ -67,12 +70,12 @@ def _write(config: Path, folder: Path, listen: str) -> None:
         "MetricsEnabled": False,
     }
     with os.fdopen(open_file(config, os.O_WRONLY | os.O_EXCL), "w", encoding="utf-8") as file:
-        file.write("# Made by the first start on this folder. Whoever has the secret may sign uploads.\n")
+        file.write("# Made by the first start on this folder. Who has the secret may sign uploads.\n")
         toml.dump(values, file)
 
 
 def _change(config: Path, listen: str) -> None:
-    """Have ``hmacfs sign`` know the new port, too."""
+    """Write the new port into the file, for ``hmacfs sign``."""
     text = config.read_text(encoding="utf-8")
     line = f'ListenPort = "{listen}"'
     changed = _LISTEN_LINE.sub(line, text, count=1) if _LISTEN_LINE.search(text) else f"{line}\n{text}"

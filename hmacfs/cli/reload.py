@@ -1,6 +1,7 @@
-"""``hmacfs reload``: have a running server read its configuration again, and tell whether it did.
+"""``hmacfs reload``: have a running server read its configuration again, and wait for the outcome.
 
-For a service manager, whose own check before the signal would know neither the service's secrets nor what it may write.
+For a service manager (``ExecReload``): a check before the signal would have neither the service's secrets nor its
+rights.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from hmacfs.errors import BadName
 from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
 from hmacfs.protocol.names import StoredName
 
-#: The server takes 12 digits.
+#: In seconds since 1970; the server accepts 12 digits.
 LATEST = 10**12
 
 
@@ -81,7 +81,7 @@ def _size(arguments: argparse.Namespace) -> int | None:
 
 
 def base_url(settings: Settings) -> str:
-    """What stands before a URL's path: ``PublicURL``, or the address that the server listens at."""
+    """The URL up to the path: ``PublicURL``, or the address that the server listens at."""
     if settings.public_url:
         return settings.public_url
     if isinstance(settings.listen, UnixAddress):

@@ -1,5 +1,5 @@
-"""Files of this server that somebody could read who should not: over HTTP, since they lie in what is served, or with an
-account on this machine."""
+"""Files of this server that others could read: over HTTP, where they lie in the part of the store that is served, or
+with an account on this machine."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hmacfs.protocol.names import is_reserved
 
 _Environment = Mapping[str, str]
 
-#: Where containers get their secrets, often with mode 0444, and have no other users.
+#: Where containers get their secrets, often with mode 0444, which is harmless: they have no other users.
 _OF_CONTAINERS = Path("/run/secrets")
 
 
 def check_private_paths(settings: Settings, config: Path | None, environ: _Environment) -> None:
-    """Raises ``ConfigError`` if a file of this server's own lies where everybody may download it, or its state where it
-    is removed.
+    """Raises ``ConfigError`` if a private file of this server lies where everybody may download it, or ``StateDir`` in
+    a folder whose contents get removed.
 
     config: the configuration file, if there is one.
     """
@@ -84,7 +84,7 @@ def exposed_to_others(settings: Settings, config: Path | None, environ: _Environ
 
 
 def _secrets(settings: Settings, config: Path | None, environ: _Environment) -> list[tuple[str, Path]]:
-    """The files that secrets come from, and which setting's."""
+    """The files that hold secrets, each with the origin of its setting."""
     found: list[tuple[str, Path]] = []
     for setting, _ in settings.secrets():
         origin = settings.origins[setting.key]
@@ -96,7 +96,7 @@ def _secrets(settings: Settings, config: Path | None, environ: _Environment) -> 
 
 
 def _is_served(path: Path, store: Path) -> bool:
-    """Whether ``path`` is the store or lies inside it, by which links ever, and in no reserved folder."""
+    """Whether ``path`` is the store or lies inside it, through any symbolic links, and not in a reserved folder."""
     real = Path(os.path.realpath(path))
     for folder in (real, *real.parents):
         if _is_same(folder, store):
@@ -112,7 +112,8 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _others_may(path: Path, rights: int) -> bool:
-    """Whether users who are neither the owner nor of the group have one of these rights, and get there."""
+    """Whether users who are neither the owner nor in the group have one of these rights, and may search all folders of
+    its path."""
     real = Path(os.path.realpath(path))
     try:
         return bool(real.stat().st_mode & rights) and all(

@@ -1,7 +1,7 @@
-"""The original's other configuration files: what their keys are called here. Pure.
+"""Configuration files of other versions of the original: the settings here that correspond to their keys. Pure.
 
-Its first version, whose keys this server has taken over, has them all at the top level. Versions 2.4 and later put them
-into tables (``[server]``, ``[security]``, …), and what came in between has other names for some.
+This server has taken over the keys of the first version, which stand at the top level. Versions 2.4 and later have them
+in tables (``[server]``, ``[security]``, …); versions between have other names for some.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-#: By table and key in small letters, without underscores, which came and went: the setting here, with how values look.
-#: Keys of these tables that do not stand here have no counterpart.
+#: By table and key, in small letters and without underscores, which vary between versions: the setting here, and how
+#: its value looks. Other keys of these tables have no counterpart.
 TABLES: Mapping[str, Mapping[str, str]] = {
     "server": {
         "listenaddress": 'ListenPort ("address:port")',
@@ -65,7 +65,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "versioning": {},
 }
 
-#: Of its files without tables.
+#: Keys of files without tables; empty for no counterpart.
 TOP_LEVEL: Mapping[str, str] = {
     "maxuploadsize": "UploadMaxSize",
     "buffersize": "ChunkSize",
@@ -94,7 +94,7 @@ class Translation(NamedTuple):
 
 
 def translations(document: Mapping[str, Any]) -> list[Translation]:
-    """What a document has of those files, in its order; nothing if it is none of them."""
+    """The keys of such a file, in its order; empty if the document is none."""
     found = []
     for key, value in document.items():
         table = TABLES.get(key.lower())

@@ -27,7 +27,7 @@ Parser = Callable[[Any], T]
 _SIZE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
     _SIZE_UNITS.update(dict.fromkeys((_letter, f"{_letter}b", f"{_letter}ib"), 1024**_power))
-#: Go's and longer ones; "" for seconds. The two signs for micro look alike.
+#: Those of Go and longer ones; "" for seconds. There are two characters for micro.
 _DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 0.001, "s": 1.0, "": 1.0}
 _DURATION_UNITS |= {"m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "y": 31536000.0}
 _DURATION_PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*([a-z\u00b5\u03bc]+)\s*")
@@ -63,7 +63,7 @@ def boolean(value: Any) -> bool:
 
 
 class FromEnvironment(str):
-    """A text that came from the environment, where there are no other types."""
+    """A text from the environment, where numbers and truth values are texts too."""
 
     __slots__ = ()
 
@@ -170,8 +170,8 @@ def path(value: Any) -> Path:
 
 
 def _by_bytes(value: str) -> str:
-    """A path whose bytes are UTF-8, whatever the locale says. Python has decoded the environment's by the locale, and
-    turns them into the same bytes again."""
+    """The path for text in UTF-8, independent of the locale. Text of the environment was decoded by the locale, which
+    Python reverses when it opens the file."""
     return value.strip() if isinstance(value, FromEnvironment) else os.fsdecode(value.strip().encode())
 
 
@@ -188,12 +188,12 @@ def password(value: Any) -> Secret | None:
 
 
 def _is_unicode(value: Any) -> TypeGuard[str]:
-    """Whether it is text without the surrogates that stand for bytes of the environment that are no UTF-8."""
+    """Whether it is text without surrogates, by which Python represents bytes of the environment that are not UTF-8."""
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def many(parser: Parser[T]) -> Parser[tuple[T, ...]]:
-    """A list; from the environment, a text separated by commas."""
+    """A list; from the environment, a text whose items are separated by commas."""
 
     def parse(value: Any) -> tuple[T, ...]:
         if isinstance(value, FromEnvironment):
@@ -209,7 +209,7 @@ def many(parser: Parser[T]) -> Parser[tuple[T, ...]]:
 
 
 def listen_address(value: Any) -> str:
-    """The text of an address or path, which of the two is decided elsewhere; a number is a port."""
+    """The text of an address or path: ``resolve.listen`` knows which. A number is a port."""
     return f":{value}" if type(value) is int else text(value)
 
 

@@ -1,4 +1,5 @@
-"""What only the machine can tell about a configuration. Looking changes nothing; only a start makes what is missing."""
+"""Whether this process can use the files and folders that the settings name. The checks change nothing; only a start
+makes folders that are missing."""
 
 from __future__ import annotations
 
@@ -13,22 +14,23 @@ from hmacfs.config.values import UnixAddress
 from hmacfs.errors import ConfigError
 from hmacfs.system.ownership import STORE_FOLDER_MODE, explain, make_folder, may, new_file_remedy, reason
 
-#: Of the folders that nobody but this server has business in.
+#: Of folders that are for this server alone.
 _PRIVATE_MODE = 0o700
-#: File systems that the kernel fills by itself. Root has the right to write there, and cannot.
+#: File systems of the kernel's own. Permissions allow root to write there, the kernel does not.
 _OF_THE_KERNEL = frozenset(
     {"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue"}
     | {"proc", "pstore", "securityfs", "sysfs", "tracefs"}
 )
-#: The file system has no files without a name (O_TMPFILE).
+#: The file system does not support files without a name (O_TMPFILE).
 _NO_ANONYMOUS_FILES_ERRNOS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
-#: Whether there is room is not a matter of the configuration: a full store can still be read.
+#: A full store is no mistake in the configuration: it can still be read.
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def check_paths(settings: Settings, *, listens: bool = True) -> None:
-    """Whether this process could use store, state and runtime folder and log file, or make them, and its own socket if
-    it is to have one (``listens``). Nothing is made, not even for a moment. Raises ``ConfigError``."""
+    """Raises ``ConfigError`` if this process could not use, or make, the store, the state and the runtime folder, the
+    log file, or its listening socket. listens: whether it opens that one itself. Nothing is made, not even for a
+    moment."""
     origins = settings.origins
     _check_folder(origins["StoreDir"], settings.store_dir)
     folders = [("StoreDir", settings.reserved_folder)] if settings.reserved_folder.exists() else []
@@ -57,7 +59,7 @@ def make_folders(settings: Settings) -> None:
 
 
 def inaccessible_files(settings: Settings) -> Iterator[str]:
-    """Files of this server that this process may not use, though it can do without them; a sentence each."""
+    """A sentence about each file of this server that this process may not use and can do without."""
     folders = {settings.reserved_folder, settings.state_dir}
     for path in (path for folder in sorted(folders) for path in _entries(folder)):
         has_sessions = path.parent == settings.state_dir
@@ -109,7 +111,7 @@ def _check_log(origin: str, path: Path) -> None:
 
 
 def _check_socket(origin: str, path: Path) -> None:
-    """Its folder is there, and what stands in its place is an older socket or nothing."""
+    """Raises ``ConfigError`` if its folder cannot be written, or if the path names anything but an older socket."""
     folder = path.absolute().parent
     try:
         _try_folder(folder)
@@ -121,8 +123,8 @@ def _check_socket(origin: str, path: Path) -> None:
 
 
 def _try_folder(folder: Path) -> None:
-    """Raises ``OSError`` if this process can make nothing in that folder. Where the file system has files without a
-    name one is made, for it knows best; it is gone before anybody could see it."""
+    """Raises ``OSError`` if this process can make no file in that folder. The most reliable way to find out is to make
+    one without a name, which nobody can see; where the file system has none, permissions and mount options decide."""
     try:
         os.close(os.open(folder, os.O_WRONLY | getattr(os, "O_TMPFILE", os.O_DIRECTORY) | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -137,7 +139,7 @@ def _try_folder(folder: Path) -> None:
     if not may(folder, os.W_OK | os.X_OK):
         raise _os_error(errno.EACCES)
     if _is_of_the_kernel(folder):
-        raise OSError(errno.EPERM, "nobody can make files in a file system of the kernel's own")
+        raise OSError(errno.EPERM, "no files can be made in a file system of the kernel's own")
 
 
 def _os_error(number: int) -> OSError:

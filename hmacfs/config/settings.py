@@ -64,7 +64,7 @@ class Settings:
         "PublicURL",
         parsers.base_url,
         "",
-        "what stands before the path for clients; a path in it also in `Location`; default: the listen address",
+        "what clients have before the path; a path in it is in `Location` too; default: the listen address",
     )
     log_level: LogLevel = setting(
         "LogLevel", parsers.choice(LogLevel, warning=LogLevel.WARN), "info", "debug, info, warn or error"
@@ -77,9 +77,9 @@ class Settings:
         "MaxRetries",
         parsers.integer(0, 100),
         5,
-        "how often a storage operation that failed for a passing reason is repeated",
+        "how often a storage operation is repeated after a transient error",
     )
-    retry_delay: float = setting("RetryDelay", parsers.duration(zero=True), 2, "pause before each repetition")
+    retry_delay: float = setting("RetryDelay", parsers.duration(zero=True), 2, "pause before each of these repetitions")
     metrics_enabled: bool = setting("MetricsEnabled", parsers.boolean, True, "Prometheus metrics")
     metrics_port: TcpAddress = setting(
         "MetricsPort",
@@ -88,7 +88,7 @@ class Settings:
         "address and port of the metrics; `:9090` for all addresses of the machine",
     )
     chunk_size: int = setting(
-        "ChunkSize", parsers.size(512), "64KB", "bytes read at once where the body comes as a plain stream"
+        "ChunkSize", parsers.size(512), "64KB", "bytes read at once where the body is a plain stream"
     )
     upload_max_size: int = setting("UploadMaxSize", parsers.size(1), "1GB", "largest file")
     max_bytes_per_second: int = setting(
@@ -113,9 +113,11 @@ class Settings:
     redis_password: Secret | None = setting("RedisPassword", parsers.password, "", "its password", is_secret=True)
     redis_db: int = setting("RedisDB", parsers.integer(0, 1_000_000), 0, "its database number")
     redis_timeout: float = setting(
-        "RedisTimeout", parsers.duration(), "1s", "what an unreachable Redis may cost a request, once"
+        "RedisTimeout", parsers.duration(), "1s", "how long a request waits for an unreachable Redis, once"
     )
-    fallback_enabled: bool = setting("FallbackEnabled", parsers.boolean, False, "use a database when Redis is away")
+    fallback_enabled: bool = setting(
+        "FallbackEnabled", parsers.boolean, False, "sessions in a database too; without `RedisAddr` in it alone"
+    )
     fallback_db_type: DatabaseType = setting(
         "FallbackDBType",
         parsers.choice(DatabaseType, postgresql=DatabaseType.POSTGRES, mariadb=DatabaseType.MYSQL),
@@ -134,7 +136,7 @@ class Settings:
         "FallbackDBTLS",
         parsers.choice(DatabaseTls),
         "",
-        "TLS to it: disable, require (whoever answers) or verify-full (its certificate too); empty: the driver's way",
+        "TLS to it: disable, require (encrypted only) or verify-full (certificate checked); empty: the driver's default",
     )
     fallback_db_tls_ca: Path | None = setting(
         "FallbackDBTLSCA",
@@ -161,16 +163,16 @@ class Settings:
         "numbered chunks without `X-File-Size`: one signature is good for any number of chunks, up to `UploadMaxSize`",
     )
     read_timeout: float = setting(
-        "ReadTimeout", parsers.duration(), "60s", "an upload that sends nothing for so long is dropped"
+        "ReadTimeout", parsers.duration(), "60s", "how long an upload may send nothing before it is dropped"
     )
     write_timeout: float = setting(
-        "WriteTimeout", parsers.duration(), "60s", "a download that takes nothing for so long is dropped"
+        "WriteTimeout", parsers.duration(), "60s", "how long a download may take nothing before it is dropped"
     )
     idle_timeout: float = setting(
         "IdleTimeout",
         parsers.optional(parsers.duration()),
         "",
-        "wait for a request and its head; default 15s, 75s on a Unix socket",
+        "how long to wait for a request and its head; default 15s, 75s on a Unix socket",
         resolve=resolve.idle_timeout,
     )
     durability: Durability = setting(
@@ -197,10 +199,13 @@ class Settings:
         "SessionTTL",
         parsers.duration(),
         "24h",
-        "an unfinished upload is kept for so long after its last byte; 7 times that in all",
+        "how long an unfinished upload is kept after its last byte; 7 times that in all",
     )
     max_sessions_per_path: int = setting(
-        "MaxSessionsPerPath", parsers.integer(1), 3, "unfinished uploads of one path; a new one ends the most silent"
+        "MaxSessionsPerPath",
+        parsers.integer(1),
+        3,
+        "unfinished uploads of one path; one more ends the longest silent",
     )
     max_sessions_per_client: int = setting(
         "MaxSessionsPerClient",
@@ -208,9 +213,7 @@ class Settings:
         100,
         "unfinished uploads of one user, where the signature names one, else of one client address",
     )
-    sweep_interval: float = setting(
-        "SweepInterval", parsers.duration(), "10m", "how often expired uploads are looked for"
-    )
+    sweep_interval: float = setting("SweepInterval", parsers.duration(), "10m", "how often expired uploads are removed")
     upload_rate_limit: tuple[RequestRate, ...] = setting(
         "UploadRateLimit", parsers.request_rates, "", 'uploads of one client address, such as `"60/minute"`'
     )

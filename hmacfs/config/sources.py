@@ -103,13 +103,14 @@ def _of_the_original(path: Path, found: list[Translation]) -> ForeignConfig:
 
 @functools.cache
 def variables() -> Mapping[str, tuple[Setting, bool]]:
-    """The environment variables that are settings: which, and whether they name a file that holds the value."""
+    """The environment variables of all settings: which, and whether the variable names a file with the value."""
     known = {setting.variable: (setting, False) for setting in SETTINGS}
     return known | {f"{setting.variable}_FILE": (setting, True) for setting in SETTINGS if setting.is_secret}
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Given], list[str]]:
-    """What is given there; an empty variable gives nothing. And a sentence about each that is no setting."""
+    """What variables give, by the settings' keys, and a sentence about each variable that is no setting. An empty one
+    gives nothing. Raises ``ConfigError``."""
     known = variables()
     given: dict[str, Given] = {}
     remarks: list[str] = []

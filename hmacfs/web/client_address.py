@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hmacfs.addresses import Network, canonical, is_in, parse
+from hmacfs.addresses import Network, canonical, is_in, parse_address
 from hmacfs.caching import bounded_cache
 from hmacfs.once import Once
 from hmacfs.protocol.forwarded import UNIX_SOCKET, UNKNOWN, nodes_of_forwarded, nodes_of_x_forwarded_for
@@ -54,7 +54,7 @@ class ClientAddress:
     def _warn_of_proxy(self, peer: str) -> None:
         """Warn of a proxy that is not trusted: all its clients together have one client's share of everything. Others
         send the header as well, but not from the addresses of this machine or a private network."""
-        address = parse(peer)
+        address = parse_address(peer)
         if address is not None and address.is_private and self._warn_once(peer):
             log.warning(
                 "%s sends X-Forwarded-For, which is not believed: all requests from there count as one client's; if it"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import hmacfs
-from hmacfs.addresses import canonical, network_of, parse
+from hmacfs.addresses import canonical, network_of, parse_address
 from hmacfs.caching import LONGEST_KEY, bounded_cache
 from hmacfs.errors import BadRequest, BadSignature, BadToken
 from hmacfs.protocol.conditions import evaluate_conditions
@@ -48,7 +48,7 @@ def test_every_cache_of_texts_has_bounded_keys() -> None:
 def fill(number: int) -> None:
     """Ask everything that remembers for a new text of 30 KB."""
     text = f"{number:05}" + "x" * 30_000
-    for function in (parse, canonical, network_of, type_headers, is_shown):
+    for function in (parse_address, canonical, network_of, type_headers, is_shown):
         function(text)
     clients = ClientAddress([*map(_network, ("127.0.0.1", "10.0.0.0/8"))])
     for header in (f"10.0.0.1%{text}", text, f"{text},10.0.0.1", f"[fe80::1%{text}]:1"):
