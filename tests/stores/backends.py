@@ -79,7 +79,7 @@ class FolderBackend:
 
     def publish_and_die(self, key: str, name: StoredName) -> None:
         target = self.root / name.path
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         os.link(self.root / ".hmacfs" / "partial" / key, target)
 
     def take_away(self, name: StoredName) -> object:
