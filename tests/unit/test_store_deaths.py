@@ -55,8 +55,8 @@ def taken(locker: Locker) -> Lease:
 class Objects:
     """Dies in this process: its access to the engine is dead from then on, and its lease runs out."""
 
-    #: About as many as an action makes, counting before and after.
-    CALLS = 30
+    #: Twice as many as an action makes, counting before and after.
+    APPENDING = PUBLISHING = 60
 
     def __init__(self, _: object) -> None:
         self._now = 0.0
@@ -77,7 +77,7 @@ class Objects:
 class Folder:
     """Dies in a process of its own, by an exit that cleans up nothing."""
 
-    CALLS = 6
+    APPENDING, PUBLISHING = 8, 40
 
     def __init__(self, tmp_path: Path) -> None:
         self._path = tmp_path
@@ -133,14 +133,14 @@ def test_no_acknowledged_byte_is_lost(kind: type[Objects | Folder], seed: int, t
     acknowledged = deaths = 0
     while (stored := store.partials.stat(KEY)) is not None:
         if acknowledged == len(data):
-            processes.run(publish, chance.randrange(2 * processes.CALLS))
+            processes.run(publish, chance.randrange(processes.PUBLISHING))
             deaths += 1
             assert deaths < 1000
             continue
         assert acknowledged <= stored.length <= len(data)
         piece = data[stored.length : stored.length + chance.randrange(3 * PART_SIZE)]
         action = append(piece, stored.length, atomic=chance.random() < 0.3)
-        told = processes.run(action, chance.randrange(2 * processes.CALLS))
+        told = processes.run(action, chance.randrange(processes.APPENDING))
         if told is not None:
             assert told == stored.length + len(piece)
             acknowledged = told
