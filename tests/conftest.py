@@ -19,6 +19,7 @@ hypothesis_settings.register_profile("any machine", deadline=None, suppress_heal
 hypothesis_settings.load_profile("any machine")
 
 raise_descriptor_limit()
+pytest.register_assert_rewrite("tests.contracts")
 
 
 @pytest.hookimpl(tryfirst=True)

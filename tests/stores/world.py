@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, Self
+from typing import Self
 
 from hmacfs.errors import (
     NoSpace,
-    SessionStoreUnavailable,
+    SessionStoreUnreachable,
     TooLarge,
 )
 from hmacfs.net import body as net
@@ -22,8 +21,9 @@ from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.files import FileInfo, FileMetadata
 from hmacfs.uploads.progress import Progress, UploadLimits
 from hmacfs.uploads.resumable import ResumableUploads
-from hmacfs.uploads.session import CountedBy, Owner, Session, State
+from hmacfs.uploads.session import Owner, Session
 from hmacfs.uploads.tokens import SessionTokens
+from tests.fakes import MemorySessionStore
 from tests.stores.backends import BACKENDS, Collector, content, put, write
 
 NAME = StoredName.from_text("slot/photo.jpg")
@@ -44,80 +44,25 @@ class Body(net.Body):
         self.failure = failure
 
 
-class Sessions:
-    """A session store that can be away, and whose nearest part may have ``older`` copies."""
+class Sessions(MemorySessionStore):
+    """A session store of which the nearest part may have ``older`` copies, and that is lost after ``calls_left``."""
 
     def __init__(self) -> None:
-        self.records: dict[str, Session] = {}
+        super().__init__()
         self.older: dict[str, Session] = {}
-        self.is_away = False
         self.calls_left = math.inf
 
-    def _check(self) -> None:
+    def begin(self, *, is_write: bool = False) -> None:
         self.calls_left -= 1
-        if self.is_away or self.calls_left < 0:
-            raise SessionStoreUnavailable
-
-    def create(self, session: Session) -> bool:
-        self._check()
-        if session.slot is not None and self._open(session.slot) is not None:
-            return False
-        self.records[session.key] = session
-        return True
+        super().begin()
+        if self.calls_left < 0:
+            raise SessionStoreUnreachable
 
     def get(self, key: str) -> Session | None:
-        self._check()
-        return self.older.get(key, self.records.get(key))
+        return self.older.get(key, super().get(key))
 
     def newest(self, key: str) -> Session | None:
-        self._check()
-        return self.records.get(key)
-
-    def find(self, slot: str) -> Session | None:
-        self._check()
-        return self._open(slot)
-
-    def find_finished(self, slot: str) -> Session | None:
-        self._check()
-        matching = [one for one in self.records.values() if one.slot == slot and one.state is State.FINISHED]
-        return max(matching, key=lambda session: session.touched, default=None)
-
-    def _open(self, slot: str) -> Session | None:
-        matching = (one for one in self.records.values() if one.slot == slot and one.state is State.OPEN)
-        return next(matching, None)
-
-    def save(self, session: Session) -> Session:
-        self._check()
-        saved = dataclasses.replace(session, revision=session.revision + 1)
-        self.records[session.key] = saved
-        return saved
-
-    def remove(self, key: str) -> None:
-        self._check()
-        self.records.pop(key, None)
-
-    def stale(self, touched_before: float, limit: int) -> list[Session]:
-        self._check()
-        old = [session for session in self.records.values() if session.touched < touched_before]
-        return sorted(old, key=lambda session: session.touched)[:limit]
-
-    def of_path(self, path: str) -> list[Session]:
-        self._check()
-        return [session for session in self.records.values() if session.path == path]
-
-    def count_open(self, by: CountedBy, who: str) -> int:
-        return len(self.open_of(by, who, 1000))
-
-    def open_of(self, by: CountedBy, who: str, limit: int) -> list[Session]:
-        self._check()
-        field = {CountedBy.OWNER: "owner", CountedBy.SITE: "site"}[by]
-        matching = [one for one in self.records.values() if getattr(one, field) == who and one.state is State.OPEN]
-        return sorted(matching, key=lambda session: session.touched)[:limit]
-
-    def count_by_state(self) -> NoReturn:
-        raise NotImplementedError
-
-    ping = close = count_by_state
+        return super().get(key)
 
 
 class Traffic:

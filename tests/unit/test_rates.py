@@ -1,4 +1,4 @@
-"""Rate limits: the machine's table, the switch to a shared place, and what requests are told."""
+"""Rate limits: the machine's table, the failover to a shared counter, and what requests are told."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from hmacfs.web.flask_app import new_application, rate_limiter
 from hmacfs.web.guards import Guards
 from hmacfs.web.messages import Check, Request, Response
 from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, RateLimits
+from tests.fakes import MemoryRateCounter
 from tests.programs import program
 from tests.servers import wait_until
 
@@ -141,76 +142,52 @@ def test_whoever_has_mapped_a_table_keeps_it_when_it_is_replaced(table: WindowTa
     fresh.close()
 
 
-# -- the switch -----------------------------------------------------------------------------------
-
-
-class Remote:
-    """Windows of a machine elsewhere, which can be lost."""
-
-    timeout = 0.2
-    concurrency = 4
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.counts: dict[str, Window] = {}
-        self.is_reachable = True
-        self.asked = 0
-        self._clock = clock
-
-    def hit(self, key: str, left: float, amount: int) -> Window:
-        self.ping()
-        self.asked += 1
-        known = self.counts.get(key, Window(0, self._clock() + left))
-        self.counts[key] = Window(known.hits + amount, known.ends)
-        return self.counts[key]
-
-    def forget(self, key: str) -> None:
-        self.ping()
-        self.counts.pop(key, None)
-
-    def ping(self) -> None:
-        if not self.is_reachable:
-            raise Unreachable("gone")
+# -- the failover -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def remote(clock: Clock) -> Remote:
-    return Remote(clock)
+def remote(clock: Clock) -> MemoryRateCounter:
+    return MemoryRateCounter(clock)
 
 
 @pytest.fixture
-def switch(tmp_path: Path, clock: Clock, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailoverCounter]:
+def counter(
+    tmp_path: Path, clock: Clock, remote: MemoryRateCounter, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FailoverCounter]:
     monkeypatch.setattr("hmacfs.rates.failover.time.time", clock)
     opened = FailoverCounter(WindowTable(tmp_path / "rates", clock=clock), remote, longest_pause=0.1)
     yield opened
     opened.close()
 
 
-def test_machines_count_together(switch: FailoverCounter, remote: Remote, clock: Clock) -> None:
-    remote.counts["a"] = Window(5, clock.now + 30)
-    assert switch.take("a", 10, PERIOD) == Window(6, clock.now + 30)
-    assert switch.get("a") == Window(6, clock.now + 30)
-    assert switch.status().counted_in == "redis"
+def test_machines_count_together(counter: FailoverCounter, remote: MemoryRateCounter, clock: Clock) -> None:
+    remote.windows["a"] = Window(5, clock.now + 30)
+    assert counter.take("a", 10, PERIOD) == Window(6, clock.now + 30)
+    assert counter.get("a") == Window(6, clock.now + 30)
+    assert counter.status().counted_in == "redis"
 
 
-def test_who_is_beyond_the_limit_here_costs_the_others_no_question(switch: FailoverCounter, remote: Remote) -> None:
-    results = [switch.take("a", 3, PERIOD).hits for _ in range(10)]
+def test_who_is_beyond_the_limit_here_costs_the_others_no_question(
+    counter: FailoverCounter, remote: MemoryRateCounter
+) -> None:
+    results = [counter.take("a", 3, PERIOD).hits for _ in range(10)]
     assert results == list(range(1, 11))
     assert remote.asked == 3
 
 
 def test_a_loss_changes_nothing_for_the_clients_of_one_machine(
-    switch: FailoverCounter, remote: Remote, caplog: pytest.LogCaptureFixture
+    counter: FailoverCounter, remote: MemoryRateCounter, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor does a shared place that comes back and has forgotten all."""
-    hits = [switch.take("a", 100, PERIOD).hits for _ in range(5)]
+    hits = [counter.take("a", 100, PERIOD).hits for _ in range(5)]
     remote.is_reachable = False
-    hits += [switch.take("a", 100, PERIOD).hits for _ in range(5)]
-    assert switch.status().counted_in == "local"
-    assert not switch.status().is_healthy
-    remote.counts.clear()
+    hits += [counter.take("a", 100, PERIOD).hits for _ in range(5)]
+    assert counter.status().counted_in == "local"
+    assert not counter.status().is_healthy
+    remote.windows.clear()
     remote.is_reachable = True
-    wait_until(lambda: switch.status().is_healthy)
-    hits += [switch.take("a", 100, PERIOD).hits for _ in range(5)]
+    wait_until(lambda: counter.status().is_healthy)
+    hits += [counter.take("a", 100, PERIOD).hits for _ in range(5)]
     assert hits == list(range(1, 16))
     lines = [record.getMessage() for record in caplog.records]
     assert [line.partition(",")[0] for line in lines] == [
@@ -219,17 +196,17 @@ def test_a_loss_changes_nothing_for_the_clients_of_one_machine(
     ]
 
 
-def test_nobody_asks_a_lost_place(switch: FailoverCounter, remote: Remote) -> None:
+def test_nobody_asks_a_lost_place(counter: FailoverCounter, remote: MemoryRateCounter) -> None:
     remote.is_reachable = False
-    switch.take("a", 100, PERIOD)
+    counter.take("a", 100, PERIOD)
     remote.ping = lambda: (_ for _ in ()).throw(Unreachable("gone"))  # type: ignore[method-assign]
     remote.is_reachable = True
     before = remote.asked
-    switch.take("a", 100, PERIOD)
+    counter.take("a", 100, PERIOD)
     assert remote.asked == before
 
 
-def test_a_crowd_is_no_loss_of_a_place_that_answers(switch: FailoverCounter, remote: Remote) -> None:
+def test_a_crowd_is_no_loss_of_a_place_that_answers(counter: FailoverCounter, remote: MemoryRateCounter) -> None:
     """Who finds no turn is counted here."""
     remote.timeout = 0.5
     hit, may_answer, stop = remote.hit, threading.Semaphore(0), threading.Event()
@@ -245,13 +222,13 @@ def test_a_crowd_is_no_loss_of_a_place_that_answers(switch: FailoverCounter, rem
     remote.hit = late  # type: ignore[method-assign]
     with ThreadPoolExecutor(41) as pool:
         pool.submit(keep_answering)
-        hits = list(pool.map(lambda number: switch.take(f"{number}", 10, PERIOD).hits, range(40)))
-        assert switch.status().is_healthy
+        hits = list(pool.map(lambda number: counter.take(f"{number}", 10, PERIOD).hits, range(40)))
+        assert counter.status().is_healthy
         assert 0 < remote.asked < 40
         stop.set()
         assert hits == [1] * 40
-        stuck = [pool.submit(switch.take, f"{number}", 10, PERIOD) for number in range(40, 60)]
-        wait_until(lambda: not switch.status().is_healthy, what="the loss of a place that answers nobody")
+        stuck = [pool.submit(counter.take, f"{number}", 10, PERIOD) for number in range(40, 60)]
+        wait_until(lambda: not counter.status().is_healthy, what="the loss of a place that answers nobody")
         may_answer.release(20)
         assert [one.result().hits for one in stuck] == [1] * 20
 
@@ -267,18 +244,18 @@ def request(client: str, method: str = "PUT", **environ: str) -> Request:
 
 @pytest.fixture
 def make_rates(tmp_path: Path) -> Iterator[Callable[..., RateLimits]]:
-    switches: list[FailoverCounter] = []
+    counters: list[FailoverCounter] = []
 
     def make(exempt: tuple[str, ...] = (), **texts: str) -> RateLimits:
-        switch = FailoverCounter(WindowTable(tmp_path / f"rates-{len(switches)}"), None, longest_pause=1.0)
-        switches.append(switch)
-        limiter = rate_limiter(new_application(), switch, ClientAddress(()))
+        counter = FailoverCounter(WindowTable(tmp_path / f"rates-{len(counters)}"), None, longest_pause=1.0)
+        counters.append(counter)
+        limiter = rate_limiter(new_application(), counter, ClientAddress(()))
         rates = {kind: request_rates(text) for kind, text in texts.items()}
         return RateLimits(limiter, rates, [ipaddress.ip_network(text) for text in exempt])
 
     yield make
-    for switch in switches:
-        switch.close()
+    for counter in counters:
+        counter.close()
 
 
 def view(_: Request) -> Response:
@@ -421,8 +398,8 @@ def test_clients_are_told_apart_by_their_network() -> None:
 
 def test_flask_limiter_can_use_it_for_routes_of_its_own(tmp_path: Path) -> None:
     app = flask.Flask("limited")
-    switch = FailoverCounter(WindowTable(tmp_path / "rates"), None, longest_pause=1.0)
-    options: dict[str, Any] = {"counter": switch}
+    counter = FailoverCounter(WindowTable(tmp_path / "rates"), None, longest_pause=1.0)
+    options: dict[str, Any] = {"counter": counter}
     limiter = Limiter(lambda: "me", app=app, storage_uri=STORAGE_URI, storage_options=options, strategy=STRATEGY)
 
     @app.route("/")
@@ -432,6 +409,6 @@ def test_flask_limiter_can_use_it_for_routes_of_its_own(tmp_path: Path) -> None:
 
     client = app.test_client()
     assert [client.get("/").status_code for _ in range(3)] == [200, 200, 429]
-    assert switch.reset() == 1
+    assert counter.reset() == 1
     assert client.get("/").status_code == 200
-    switch.close()
+    counter.close()

@@ -1,96 +1,51 @@
-"""The chain over stores in memory, for what cannot be timed with real ones."""
+"""The replicated store over stores in memory, for what cannot be timed with real ones."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from hmacfs.errors import SessionStoreBusy, SessionStoreUnreachable
-from hmacfs.sessions.codec import supersedes
 from hmacfs.sessions.replicated import ReplicatedSessionStore
 from hmacfs.uploads.session import Session, State
+from tests.fakes import MemorySessionStore
 from tests.servers import wait_until
 
 
-class Store:
-    """A replica with what the chain needs of it here. While it is ``away`` it cannot be reached; a write waits for
-    ``may_write`` before it is there to be read."""
-
-    timeout, concurrency, is_durable = 5.0, 100, True
+class Store(MemorySessionStore):
+    """A write waits for ``may_write`` before it is there to be read."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.away = False
-        self.records: dict[str, Session] = {}
+        super().__init__(name)
         self.writing = 0
         self.may_write = threading.Event()
         self.may_write.set()
 
-    def _check(self) -> None:
-        if self.away:
-            raise SessionStoreUnreachable
-
-    def ping(self) -> None:
-        self._check()
-
-    def get(self, key: str) -> Session | None:
-        self._check()
-        return self.records.get(key)
-
-    def put(self, session: Session) -> Session:
-        self._check()
-        self.writing += 1
-        self.may_write.wait(10)
-        stored = self.records.get(session.key)
-        if stored is None or supersedes(session, stored):
-            stored = self.records[session.key] = session
-        return stored
-
-    def create(self, session: Session) -> bool:
-        return self.put(session) == session
-
-    def keys_since(self, touched: float) -> list[str]:
-        self._check()
-        return [key for key, session in self.records.items() if session.touched >= touched]
-
-    def find_finished(self, slot: str) -> Session | None:
-        self._check()
-        found = (one for one in self.records.values() if one.slot == slot and one.state is State.FINISHED)
-        return next(found, None)
-
-    def is_complete(self) -> bool:
-        return True
-
-    def mark_complete(self) -> None:
-        pass
-
-    def on_loss(self, callback: Callable[[], None]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    def begin(self, *, is_write: bool = False) -> None:
+        super().begin()
+        if is_write:
+            self.writing += 1
+            self.may_write.wait(10)
 
 
 class Pair:
     def __init__(self) -> None:
         self.first, self.second = Store("redis"), Store("postgres")
-        stores: Any = (self.first, self.second)
-        self.chain = ReplicatedSessionStore(stores, ttl=3600, retry_delay=0.01)
+        self.chain = ReplicatedSessionStore((self.first, self.second), ttl=3600, retry_delay=0.01)
 
     def lose_first(self) -> None:
-        self.first.away = True
+        self.first.is_away = True
         self.chain.ping()
         assert self.chain.status().active == "postgres"
 
     def first_comes_back(self) -> None:
-        """And is brought up to date."""
-        self.first.away = False
+        """And is resynchronised."""
+        self.first.is_away = False
         first = self.chain._connections[0]
         wait_until(lambda: first.is_closed and first.stale_since is None, what="the first store's return")
 
@@ -109,7 +64,7 @@ def session() -> Session:
 
 @pytest.mark.parametrize("operation", ["create", "save"])
 def test_what_was_written_while_a_store_came_back_is_in_it(pair: Pair, operation: str) -> None:
-    """It came back too late to be written to, and was brought up to date too early to be given it."""
+    """It came back too late to be written to, and was resynchronised too early to be given it."""
     written = session()
     if operation == "save":
         assert pair.chain.create(written)
@@ -146,18 +101,18 @@ def test_a_finished_session_that_one_store_has_forgotten_is_found_in_the_other(p
     assert pair.chain.find_finished("b") is None
     pair.lose_first()
     assert pair.chain.find_finished("a") == ended
-    pair.second.away = True
+    pair.second.is_away = True
     with pytest.raises(SessionStoreUnreachable):
         pair.chain.find_finished("a")
 
 
 def test_a_finished_session_that_went_on_in_the_other_store_is_none(pair: Pair) -> None:
-    """The slot's index of a store that was away is behind."""
+    """The slot's index of a store that was away is stale."""
     assert pair.chain.create(session())
     pair.lose_first()
     gone = pair.chain.save(dataclasses.replace(session(), state=State.ABORTED))
     pair.first.records["key"] = dataclasses.replace(session(), state=State.FINISHED)
-    pair.first.away = False
+    pair.first.is_away = False
     first = pair.chain._connections[0]
     wait_until(lambda: first.is_closed, what="the first store's return")
     assert pair.chain.find_finished("a") is None
@@ -198,8 +153,7 @@ def keep_answering(store: Slow, stop: threading.Event) -> None:
 @pytest.fixture
 def slow() -> Iterator[tuple[Slow, ReplicatedSessionStore]]:
     store = Slow("postgres")
-    stores: Any = [store]
-    chain = ReplicatedSessionStore(stores, ttl=3600, retry_delay=60)
+    chain = ReplicatedSessionStore([store], ttl=3600, retry_delay=60)
     yield store, chain
     store.may_answer.release(1000)
     chain.close()
@@ -229,8 +183,7 @@ def test_a_store_that_answers_nobody_is_lost_however_many_wait(slow: tuple[Slow,
 
 def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> None:
     first, second = Store("redis"), Slow("postgres")
-    stores: Any = [first, second]
-    chain = ReplicatedSessionStore(stores, ttl=3600, retry_delay=60)
+    chain = ReplicatedSessionStore([first, second], ttl=3600, retry_delay=60)
     link, stop = chain._connections[1], threading.Event()
     written = Session("t" * 43, "path", "path", 5, None, "", 0.0, 0.0)
     with ThreadPoolExecutor(50) as pool:

@@ -1,0 +1,21 @@
+"""The session stores that need no server pass the contract: SQLite, and the stand-in of other tests in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contracts.session_stores import Backend, MemoryBackend, SessionStoreContract, SqliteBackend
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    made: Backend = MemoryBackend() if request.param == "memory" else SqliteBackend(tmp_path)
+    yield made
+    made.close_stores()
+
+
+class TestContract(SessionStoreContract):
+    pass
