@@ -136,7 +136,8 @@ class Settings:
         "FallbackDBTLS",
         parsers.choice(DatabaseTls),
         "",
-        "TLS to it: disable, require (encrypted only) or verify-full (certificate checked); empty: the driver's default",
+        "TLS to it: disable, require (encrypted only) or verify-full (certificate checked); empty: the driver's "
+        "default",
     )
     fallback_db_tls_ca: Path | None = setting(
         "FallbackDBTLSCA",
