@@ -202,7 +202,7 @@ def test_a_listing_begins_at_once_and_bears_changes(backend: Backend) -> None:
 
 def test_it_can_be_written(backend: Backend) -> None:
     backend.store.check_writable()
-    backend.store.look()
+    backend.store.repair()
     assert backend.store.recover() == 0
     assert backend.store.free_bytes() is None or backend.store.free_bytes()
     assert list(backend.store.names()) in ([], [[]])
