@@ -209,11 +209,12 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             self.notify()
             gevent.sleep(0.05)
             is_replaced = lifecycle.is_replaced
-            if told is not is_replaced and self._tell_what_is_waited_for(is_replaced=is_replaced):
+            if told is not is_replaced and self._log_transfers(is_replaced=is_replaced):
                 told = is_replaced
 
-    def _tell_what_is_waited_for(self, *, is_replaced: bool) -> bool:
-        """Whether there was something to tell: a stop that takes its time looks like one that hangs."""
+    def _log_transfers(self, *, is_replaced: bool) -> bool:
+        """Log how many transfers are waited for, so that a long stop does not look like one that hangs: whether there
+        are any."""
         count = sum(not connection.is_idle for connection in self._connections)
         transfers = f"{count} transfer{'s' if count > 1 else ''}"
         if count and is_replaced:
