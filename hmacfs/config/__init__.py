@@ -7,7 +7,7 @@ from hmacfs.config.paths import check_paths, inaccessible_files, make_folders
 from hmacfs.config.settings import SETTINGS, Settings
 from hmacfs.config.sources import CONFIG_VARIABLE, find_config
 from hmacfs.config.values import (
-    DatabaseAddress,
+    DatabaseHost,
     DatabaseTls,
     DatabaseType,
     DownloadOffload,
@@ -24,7 +24,7 @@ from hmacfs.config.values import (
 __all__ = [
     "CONFIG_VARIABLE",
     "SETTINGS",
-    "DatabaseAddress",
+    "DatabaseHost",
     "DatabaseTls",
     "DatabaseType",
     "DownloadOffload",

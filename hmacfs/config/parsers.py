@@ -16,7 +16,7 @@ from typing import Any, TypeGuard, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from hmacfs.addresses import Network
-from hmacfs.config.values import DatabaseAddress, FreeSpace, RequestRate, Secret, TcpAddress
+from hmacfs.config.values import DatabaseHost, FreeSpace, RequestRate, Secret, TcpAddress
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.Enum)
@@ -230,7 +230,7 @@ def tcp_address(value: Any) -> TcpAddress:
     return TcpAddress("" if host in ("0.0.0.0", "::", "*") and not colon else host, int(port))  # noqa: S104
 
 
-def database_host(value: Any) -> DatabaseAddress:
+def database_host(value: Any) -> DatabaseHost:
     """This machine for an empty text."""
     match = _DATABASE_HOST.fullmatch(text(value) or "localhost")
     port = int(match["port"]) if match and match["port"] else None
@@ -238,7 +238,7 @@ def database_host(value: Any) -> DatabaseAddress:
         raise ValueError(
             'a host with an optional port, such as "localhost:5432" or "[::1]:3306", or the path of a Unix socket'
         )
-    return DatabaseAddress(match["path"] or match["v6"] or match["host"], port)
+    return DatabaseHost(match["path"] or match["v6"] or match["host"], port)
 
 
 def network(value: Any) -> Network:

@@ -16,7 +16,7 @@ from hmacfs.addresses import Network
 from hmacfs.config.declare import REQUIRED, Setting, declared_settings, setting
 from hmacfs.config.redis_address import RedisAddress, parse_redis_address
 from hmacfs.config.values import (
-    DatabaseAddress,
+    DatabaseHost,
     DatabaseTls,
     DatabaseType,
     DownloadOffload,
@@ -124,7 +124,7 @@ class Settings:
         "postgres",
         "postgres or mysql",
     )
-    fallback_db_host: DatabaseAddress = setting(
+    fallback_db_host: DatabaseHost = setting(
         "FallbackDBHost", parsers.database_host, "localhost", "its host, with an optional port"
     )
     fallback_db_user: str = setting("FallbackDBUser", parsers.text, "", "its user")

@@ -64,7 +64,7 @@ class UnixAddress:
         return str(self.path)
 
 
-class DatabaseAddress(NamedTuple):
+class DatabaseHost(NamedTuple):
     """``host`` is a name, an IP address without brackets or the path of a Unix socket; ``port`` is ``None`` for the
     database's usual one."""
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from hmacfs.config import DatabaseAddress, DatabaseTls, DatabaseType, Secret
+from hmacfs.config import DatabaseHost, DatabaseTls, DatabaseType, Secret
 from hmacfs.config.redis_address import RedisSettings
 from hmacfs.errors import ConfigError
 from hmacfs.masking import mask
@@ -52,7 +52,7 @@ class SessionStoreSettings(RedisSettings, Protocol):
     @property
     def fallback_db_type(self) -> DatabaseType: ...
     @property
-    def fallback_db_host(self) -> DatabaseAddress: ...
+    def fallback_db_host(self) -> DatabaseHost: ...
     @property
     def fallback_db_user(self) -> str: ...
     @property

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hmacfs.config import (
     SETTINGS,
-    DatabaseAddress,
+    DatabaseHost,
     DatabaseTls,
     DatabaseType,
     DownloadOffload,
@@ -129,8 +129,8 @@ def test_keys_in_any_letter_case(tmp_path: Path) -> None:
         ("ReadTimeout", "1h15m30.5s", 4530.5), ("ReadTimeout", "1500ms", 1.5), ("ReadTimeout", "1.5h", 5400.0), ("ReadTimeout", ".5s", 0.5),
         ("ReadTimeout", "1m 30s", 90.0), ("SweepInterval", "1h0m0s", 3600.0), ("RetryDelay", "0s", 0.0), ("ReadTimeout", "250000\u00b5s", 0.25),
         ("SessionTTL", "1y", 31536000.0), ("MetricsPort", "127.0.0.1:9100", TcpAddress("127.0.0.1", 9100)), ("LogFile", "", None), ("IdleTimeout", "5s", 5.0),
-        ("FallbackDBHost", "", DatabaseAddress("localhost", None)), ("FallbackDBHost", "[::1]:3306", DatabaseAddress("::1", 3306)),
-        ("FallbackDBHost", "/run/postgresql", DatabaseAddress("/run/postgresql", None)), ("FallbackDBTLS", "", DatabaseTls.DRIVER), ("FallbackDBTLS", "Verify-Full", DatabaseTls.VERIFY_FULL),
+        ("FallbackDBHost", "", DatabaseHost("localhost", None)), ("FallbackDBHost", "[::1]:3306", DatabaseHost("::1", 3306)),
+        ("FallbackDBHost", "/run/postgresql", DatabaseHost("/run/postgresql", None)), ("FallbackDBTLS", "", DatabaseTls.DRIVER), ("FallbackDBTLS", "Verify-Full", DatabaseTls.VERIFY_FULL),
         ("DownloadOffload", "X-Accel", DownloadOffload.X_ACCEL), ("LogFormat", "json", LogFormat.JSON), ("UploadRateLimit", "", ()),
         ("UploadRateLimit", "100/hour; 2 per 5 minutes", (RequestRate(2, 5, "minute", 300), RequestRate(100, 1, "hour", 3600))),
         ("RedisAddr", "", None), ("RedisAddr", "[::1]", RedisServer("redis://[::1]:6379", ())), ("RedisAddr", "unix:///run/redis.sock", RedisServer("unix:///run/redis.sock", ())),
