@@ -48,6 +48,14 @@ class Checksum(NamedTuple):
     digest: bytes
 
 
+class Piece(NamedTuple):
+    """The bytes from ``offset`` on. length: the whole file's, if the piece tells it."""
+
+    offset: int
+    length: int | None
+    checksum: Checksum | None
+
+
 def is_spoken(environ: Mapping[str, str]) -> bool:
     """Whether a POST has any of the headers that a tus client creates an upload with."""
     return any(f"HTTP_{key}" in environ for key in ("TUS_RESUMABLE", "UPLOAD_LENGTH", "UPLOAD_DEFER_LENGTH"))
@@ -72,9 +80,11 @@ def upload_length(environ: Mapping[str, str]) -> int | None:
     return None
 
 
-def told_length(environ: Mapping[str, str]) -> int | None:
-    """The whole file's bytes, if a piece tells them. Raises ``BadRequest``, ``TooLarge``."""
-    return _number(environ, "UPLOAD_LENGTH", "Upload-Length") if "HTTP_UPLOAD_LENGTH" in environ else None
+def piece(environ: Mapping[str, str]) -> Piece:
+    """The piece that a PATCH carries by its headers. Raises ``BadRequest``, ``TooLarge``."""
+    length = _number(environ, "UPLOAD_LENGTH", "Upload-Length") if "HTTP_UPLOAD_LENGTH" in environ else None
+    offset = upload_offset(environ)
+    return Piece(offset, length, checksum(environ) if "HTTP_UPLOAD_CHECKSUM" in environ else None)
 
 
 def upload_offset(environ: Mapping[str, str]) -> int:

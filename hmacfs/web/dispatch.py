@@ -15,6 +15,7 @@ from typing import Any
 
 from hmacfs.dialects import tus
 from hmacfs.errors import HmacfsError, StorageFailed
+from hmacfs.net.body import body_of
 from hmacfs.net.send import FileSlice
 from hmacfs.telemetry import logs
 from hmacfs.telemetry.events import Events, RequestFinished
@@ -44,7 +45,9 @@ class RequestHandler:
     def handle(self, endpoint: Endpoint, environ: dict[str, Any]) -> Response:
         """The endpoint's answer, or the one that an error becomes. The event is published now, or once the file that is
         the answer's body has been sent."""
-        request = Request(environ, self._clients(environ), self._read_timeout, endpoint.allowed)
+        body = body_of(environ, self._read_timeout)
+        body.client = client = self._clients(environ)
+        request = Request(environ, client, body, endpoint.allowed)
         logs.request_id.set(request.request_id)
         try:
             response = endpoint.view(request)
@@ -84,7 +87,7 @@ class RequestHandler:
                 route=route,
                 status=response.status.value,
                 reason="answer-cut-short" if is_cut else response.reason,
-                received=request.received,
+                received=request.body.received,
                 sent=sent,
                 seconds=time.monotonic() - request.started,
                 stored=response.stored,

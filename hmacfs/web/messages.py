@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from hmacfs.cut import FIELD_LIMIT, cut_escaped
-from hmacfs.net.body import Body, body_of
+from hmacfs.net.body import Body
 from hmacfs.net.send import FileSlice
 from hmacfs.protocol.methods import METHODS
 from hmacfs.protocol.names import RESERVED_FOLDER
@@ -62,9 +62,8 @@ class Request:
     """
 
     __slots__ = (
-        "_body",
-        "_read_timeout",
         "allowed",
+        "body",
         "client",
         "content_type",
         "environ",
@@ -82,17 +81,14 @@ class Request:
 
     name: StoredName
 
-    def __init__(
-        self, environ: dict[str, Any], client: str, read_timeout: float, allowed: Sequence[str] = METHODS
-    ) -> None:
-        """allowed: the methods that the path has."""
+    def __init__(self, environ: dict[str, Any], client: str, body: Body, allowed: Sequence[str] = METHODS) -> None:
+        """client: its address; allowed: the methods that the path has."""
         self.started = time.monotonic()
         self.environ = environ
         self.method: str = environ["REQUEST_METHOD"]
         self.client = client
         self.allowed = allowed
-        self._read_timeout = read_timeout
-        self._body: Body | None = None
+        self.body = body
         declared = environ.get("CONTENT_LENGTH")
         #: The declared length of the body in bytes, ``None`` without one.
         self.length = int(declared) if declared and declared.isascii() and declared.isdigit() else None
@@ -115,19 +111,6 @@ class Request:
     def is_chunked(self) -> bool:
         """Whether the body comes in chunked coding, its length unknown until its end."""
         return "HTTP_TRANSFER_ENCODING" in self.environ
-
-    @property
-    def body(self) -> Body:
-        """The request's body. Asking for it does not read it."""
-        if self._body is None:
-            self._body = body_of(self.environ, self._read_timeout)
-            self._body.client = self.client
-        return self._body
-
-    @property
-    def received(self) -> int:
-        """Bytes of the body that were read."""
-        return self._body.received if self._body is not None else 0
 
     @property
     def log_path(self) -> str:

@@ -70,7 +70,7 @@ class TusViews:
         if length != 0 and not has_body:
             return Response(HTTPStatus.CREATED, [location, self._expires(session)])
         try:
-            progress = self._append(request, session, 0)
+            progress = self._append(request, session, tus.Piece(0, None, tus.checksum(request.environ)))
         except HmacfsError:
             self._uploads.abort(session)  # the client was not told its URL and cannot go on
             raise
@@ -119,8 +119,10 @@ class TusViews:
     def patch(self, request: Request) -> Response:
         """Append a piece, which has passed ``check_is_piece``."""
         session = self._session(request)
-        length = tus.told_length(request.environ)
-        progress = self._append(request, session, tus.upload_offset(request.environ), length)
+        piece = tus.piece(request.environ)
+        if request.length is None and not request.is_chunked and request.method == "PATCH":
+            raise LengthRequired  # a POST without a length, which overrides its method, has an empty body
+        progress = self._append(request, session, piece)
         return Response(HTTPStatus.NO_CONTENT, self._offset_headers(progress), stored=progress.info is not None)
 
     def delete(self, request: Request) -> Response:
@@ -142,22 +144,17 @@ class TusViews:
             raise NotFound
         request.name = StoredName.from_text(session.path)
 
-    def _append(self, request: Request, session: Session, offset: int, length: int | None = None) -> Progress:
-        if (
-            request.length is None and not request.is_chunked and request.method != "POST"
-        ):  # a POST without a length has no body
-            raise LengthRequired
-        checksum = tus.checksum(request.environ)
-        of_tus = [Claim("Upload-Checksum", *checksum, ChecksumMismatch)] if checksum else []
+    def _append(self, request: Request, session: Session, piece: tus.Piece) -> Progress:
+        of_tus = [Claim("Upload-Checksum", *piece.checksum, ChecksumMismatch)] if piece.checksum else []
         claims = claims_of_piece(request.environ, *of_tus)
         return self._uploads.append(
             session,
-            offset,
+            piece.offset,
             request.body,
             request.length,
             digest=claims.piece,
             file_digest=claims.file,
-            length=length,
+            length=piece.length,
         )
 
     def _session(self, request: Request) -> Session:

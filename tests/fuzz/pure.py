@@ -333,7 +333,7 @@ def _tus(data: bytes) -> None:
     keys = ("LENGTH", "DEFER_LENGTH", "OFFSET", "METADATA", "CHECKSUM")
     environ = _fields(data, *(f"HTTP_UPLOAD_{key}" for key in keys))
     tus.is_spoken(environ)
-    asked: list[Callable[[dict[str, str]], object]] = [tus.upload_length, tus.told_length, tus.upload_offset]
+    asked: list[Callable[[dict[str, str]], object]] = [tus.upload_length, tus.piece, tus.upload_offset]
     for ask in [*asked, tus.metadata, tus.checksum, tus.check_version, tus.check_piece_type]:
         with contextlib.suppress(BadRequest, TooLarge, tus.UnsupportedVersion, tus.NotAPiece):
             ask(environ)

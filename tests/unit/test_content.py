@@ -8,6 +8,7 @@ from hmacfs.errors import BadCoding, BadRequest, IsForm
 from hmacfs.protocol.signing import Scheme, Verified
 from hmacfs.web.content import check_body, type_to_record
 from hmacfs.web.messages import Request
+from tests.unit.requests import EMPTY
 
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"
 OPEN = Verified(Scheme.V, binds_length=True)
@@ -15,7 +16,7 @@ TYPED = Verified(Scheme.V2, binds_length=True, binds_type=True)
 
 
 def request(environ: dict[str, str]) -> Request:
-    return Request({"REQUEST_METHOD": "PUT", **environ}, "192.0.2.1", 1.0)
+    return Request({"REQUEST_METHOD": "PUT", **environ}, "192.0.2.1", EMPTY)
 
 
 def claimed(content_type: str) -> Verified:

@@ -15,6 +15,7 @@ from hmacfs.cut import FIELD_LIMIT, LINE_LIMIT, cut, cut_escaped
 from hmacfs.errors import StorageFailed
 from hmacfs.telemetry.logs import JsonFormatter, TextFormatter
 from hmacfs.web.messages import Request
+from tests.unit.requests import EMPTY
 
 NOTE = re.compile(r"\.\.\.\(([0-9]+) bytes\)$")
 
@@ -48,7 +49,7 @@ def test_the_path_of_a_request_is_cut(path: str, *, is_raw: bool) -> None:
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path if is_raw else "\xe9" * 32_000}
     if is_raw:
         environ["RAW_URI"] = f"{path}?v=secret"
-    shown = Request(environ, "192.0.2.1", 1.0).log_path
+    shown = Request(environ, "192.0.2.1", EMPTY).log_path
     assert len(shown) <= FIELD_LIMIT
     assert NOTE.search(shown)
     assert shown.isascii()

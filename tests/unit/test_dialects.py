@@ -286,10 +286,10 @@ def test_a_length_may_be_told_later_in_so_many_words() -> None:
             tus.upload_length({"HTTP_UPLOAD_DEFER_LENGTH": value})
     with pytest.raises(BadRequest):
         tus.upload_length({"HTTP_UPLOAD_DEFER_LENGTH": "1", "HTTP_UPLOAD_LENGTH": "5"})
-    assert tus.told_length({}) is None
-    assert tus.told_length({"HTTP_UPLOAD_LENGTH": "5"}) == 5
+    assert tus.piece({"HTTP_UPLOAD_OFFSET": "3"}) == tus.Piece(3, None, None)
+    assert tus.piece({"HTTP_UPLOAD_OFFSET": "3", "HTTP_UPLOAD_LENGTH": "5"}) == tus.Piece(3, 5, None)
     with pytest.raises(BadRequest):
-        tus.told_length({"HTTP_UPLOAD_LENGTH": ""})
+        tus.piece({"HTTP_UPLOAD_OFFSET": "3", "HTTP_UPLOAD_LENGTH": ""})
 
 
 def test_the_end_of_an_upload_is_an_http_date() -> None:

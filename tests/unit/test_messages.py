@@ -8,6 +8,7 @@ import re
 import pytest
 
 from hmacfs.web.messages import Request, new_request_id
+from tests.unit.requests import EMPTY
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_the_path_is_printable_and_gives_no_rights(raw: str | None, path_info: s
     environ = {"REQUEST_METHOD": "PATCH", "PATH_INFO": path_info}
     if raw is not None:
         environ["RAW_URI"] = raw
-    assert Request(environ, "192.0.2.1", 1.0).log_path == expected
+    assert Request(environ, "192.0.2.1", EMPTY).log_path == expected
 
 
 def test_request_ids_tell_nothing_and_never_come_twice() -> None:

@@ -32,6 +32,7 @@ from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, Ra
 from tests.fakes import MemoryRateCounter
 from tests.programs import program
 from tests.servers import wait_until
+from tests.unit.requests import EMPTY
 
 PERIOD = 60.0
 
@@ -237,7 +238,7 @@ def test_a_crowd_is_no_loss_of_a_place_that_answers(counter: FailoverCounter, re
 
 
 def request(client: str, method: str = "PUT", **environ: str) -> Request:
-    asked = Request({"REQUEST_METHOD": method, **environ}, client, 1.0)
+    asked = Request({"REQUEST_METHOD": method, **environ}, client, EMPTY)
     asked.piece = piece_of(environ)
     return asked
 

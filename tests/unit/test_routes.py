@@ -9,6 +9,7 @@ import pytest
 from hmacfs.errors import MethodNotAllowed
 from hmacfs.web.messages import Request, Response
 from hmacfs.web.routes import OTHER, Covers, Route, RouteTable
+from tests.unit.requests import EMPTY
 
 
 def answer(_: Request) -> Response:
@@ -44,7 +45,7 @@ def test_an_endpoint_is_found_or_refuses(path: str, method: str, name: str, allo
     found = TABLE.find(path, method)
     assert found is not None
     assert found.name == name
-    request = Request({"REQUEST_METHOD": method, "PATH_INFO": path}, "192.0.2.1", 1.0, found.allowed)
+    request = Request({"REQUEST_METHOD": method, "PATH_INFO": path}, "192.0.2.1", EMPTY, found.allowed)
     if allowed is None:
         assert found.view is answer
         return
