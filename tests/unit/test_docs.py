@@ -117,6 +117,30 @@ def test_a_name_that_links_to_a_module_is_defined_there(path: Path) -> None:
                     assert name in names_in((path.parent / target).resolve()), f"{name} in {target}"
 
 
+def test_a_stranger_finds_the_way_from_the_readme() -> None:
+    """To a function in a file for each question that newcomers have."""
+    for question in (
+        "the order of the checks of a PUT",
+        "the fsync of the folder",
+        "what happens on SIGTERM",
+        "where to add a setting",
+        "the name of a metric",
+        "why a wrong signature is 403",
+    ):
+        row = re.search(rf"^\| {question} \| (.+) \| (.+) \|$", text_of(ROOT / "README.md"), re.MULTILINE)
+        assert row is not None, question
+        assert re.search(r"\[`\w+(?:\.\w+)*`\]\(hmacfs/[\w/]+\.py\)", row[1]), question
+        assert re.search(r"\]\([\w/.-]+\.md", row[2]), question
+
+
+def test_architecture_names_every_package() -> None:
+    text = text_of(DOCS / "architecture.md")
+    for package in (ROOT / "hmacfs").glob("*/__init__.py"):
+        assert f"`hmacfs/{package.parent.name}`" in text, package.parent.name
+    for module in (ROOT / "hmacfs").glob("[!_]*.py"):
+        assert f"`{module.stem}`" in text or f"hmacfs/{module.name}" in text, module.name
+
+
 @pytest.mark.parametrize("path", MARKDOWN, ids=relative)
 def test_every_module_that_is_named_exists(path: Path) -> None:
     # The changelog tells of what was.
