@@ -1,0 +1,119 @@
+"""Files and other sources are sent whole, in part, slowly, and to who does not read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent import socket
+
+from hmacfs.errors import PeerTimeout
+from hmacfs.net.send import FileSlice, FileTruncated
+from hmacfs.net.transport import Transport
+from hmacfs.uploads.files import FileInfo, FileMetadata
+from tests.stores.local import opened
+from tests.unit.net.lines import Line
+
+
+def test_a_tail_does_not_wait_for_a_full_segment(line: Line) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = gevent.socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+        far.settimeout(10)
+        transport = Transport(near)
+        with transport.corked():
+            transport.send(b"head", 5)
+            transport.send(b" and tail", 5)
+        assert far.recv(100) == b"head and tail"
+        transport.close()
+        near.close()
+        far.close()
+
+
+class Pieces:
+    """A source without a descriptor."""
+
+    def __init__(self, data: bytes) -> None:
+        self.info = FileInfo(len(data), 0.0, '""', FileMetadata())
+        self._data = data
+
+    def pieces(self, offset: int, count: int, size: int) -> Iterator[bytes]:
+        whole = self._data[offset : offset + count]
+        return (whole[begin : begin + size] for begin in range(0, len(whole), size))
+
+    def fileno(self) -> None:
+        return None
+
+    def close(self) -> None:
+        self._data = b""
+
+
+def test_a_source_without_a_descriptor_is_sent_in_pieces(line: Line) -> None:
+    data = os.urandom(900_000)
+    part = FileSlice(Pieces(data), 10, 800_000)
+    sending = gevent.spawn(part.send_over, line.transport, 5)
+    received = b""
+    while len(received) < 800_000:
+        received += line.far.recv(1 << 20)
+    sending.get()
+    assert received == data[10:800_010]
+    assert part.sent == 800_000
+    part.close()
+    assert FileSlice(Pieces(b"0123456789"), 2, 5).read() == b"23456"
+    with pytest.raises(FileTruncated):
+        list(FileSlice(Pieces(data), 0, 900_001))
+
+
+def test_files_are_sent_whole_in_part_and_slowly(line: Line, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    (tmp_path / "file").write_bytes(data)
+    for offset, count, rate in [(0, 3_000_000, 0), (5, 2_000_000, 0), (1_000, 100_000, 1_000_000)]:
+        closed: list[int] = []
+        part = FileSlice(
+            opened(tmp_path / "file"),
+            offset,
+            count,
+            rate=rate,
+            on_close=lambda part, closed=closed: closed.append(part.sent),  # type: ignore[misc]
+        )
+        sending = gevent.spawn(part.send_over, line.transport, 5)
+        received = b""
+        while len(received) < count:
+            received += line.far.recv(1 << 20)
+        sending.get()
+        part.close()
+        part.close()
+        assert received == data[offset : offset + count]
+        assert closed == [count]
+
+
+def test_a_file_for_other_servers(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    part = FileSlice(opened(tmp_path / "file"), 2, 5)
+    assert b"".join(part) == b"23456"
+    part.close()
+    short = FileSlice(opened(tmp_path / "file"), 0, 50)
+    with pytest.raises(FileTruncated):
+        list(short)
+    short.close()
+
+
+def test_a_truncated_file_ends_the_connection(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 10)
+    part = FileSlice(opened(tmp_path / "file"), 0, 100)
+    with pytest.raises(FileTruncated):
+        part.send_over(line.transport, 5)
+    part.close()
+
+
+def test_a_stalled_reader_is_dropped(line: Line, tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(50_000_000)
+    part = FileSlice(opened(tmp_path / "file"), 0, 50_000_000)
+    with pytest.raises(PeerTimeout):
+        part.send_over(line.transport, 0.2)
+    assert 0 < part.sent < part.count
+    part.close()
