@@ -85,7 +85,7 @@ class Hooks:
             log.info("removed %d unfinished uploads of an earlier run", removed)
         if abandoned:
             log.info("removed what servers that ended had shared while they ran: %s", ", ".join(abandoned))
-        self._metrics.fold(settings)
+        self._metrics.merge_counters(settings)
         for remark in remarks(settings, storage.capabilities.remarks, self._configuration.path):
             log.warning("%s", remark)
 
@@ -160,7 +160,7 @@ class Hooks:
         self._replaced_workers = 0
         shared.intent.supersede(server.worker_age)
         shared.service_manager.replace_workers(server.worker_age)
-        self._metrics.fold(self._settings)
+        self._metrics.merge_counters(self._settings)
         server.cfg.set("graceful_timeout", 0)  # see _reload
         self._metrics.apply(self._settings, _workers_of(server))
 
@@ -197,7 +197,7 @@ class Hooks:
         """In the master, when a worker has ended. Old workers that finish their transfers must not take the places of
         new ones: gunicorn counts them together."""
         drop_gauges(self._settings, worker.pid)
-        self._metrics.fold(self._settings)
+        self._metrics.merge_counters(self._settings)
         shared.forget_worker(worker.age)
         replaced = sum(shared.intent.is_superseded(one.age) for one in server.WORKERS.values())
         server.num_workers += replaced - self._replaced_workers

@@ -29,28 +29,28 @@ class MetricsEndpoint:
         self._server: MetricsServer | None = None
         self._served: tuple[TcpAddress, Path, Path] | None = None
         self._lock = threading.Lock()
-        self._folds: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        self._folding: threading.Thread | None = None
+        self._to_merge: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        self._merging: threading.Thread | None = None
 
-    def fold(self, settings: Settings) -> None:
-        """Have the counts of workers that ended added up soon, whether or not somebody asks for metrics. May be called
-        in a signal handler."""
+    def merge_counters(self, settings: Settings) -> None:
+        """Merge the counters of workers that have ended, in a thread and whether or not anybody scrapes. Safe in a
+        signal handler."""
         if settings.metrics_enabled:
-            self._folds.put(_metrics_path(settings))
+            self._to_merge.put(_metrics_path(settings))
 
-    def _fold_forever(self) -> None:
+    def _merge_forever(self) -> None:
         from hmacfs.telemetry.scrape import CounterMerge
 
         while True:
-            CounterMerge(self._folds.get()).fold()
+            CounterMerge(self._to_merge.get()).fold()
 
     def apply(self, settings: Settings, workers: Callable[[], tuple[int, int]]) -> None:
         """Serve what these settings say at their address, and nowhere else."""
         address = settings.metrics_port
         wanted = (address, settings.runtime_dir, settings.store_dir) if settings.metrics_enabled else None
-        if self._folding is None and settings.metrics_enabled:
-            self._folding = threading.Thread(target=self._fold_forever, daemon=True)
-            self._folding.start()
+        if self._merging is None and settings.metrics_enabled:
+            self._merging = threading.Thread(target=self._merge_forever, daemon=True)
+            self._merging.start()
         with self._lock:
             if wanted == self._served:
                 return
@@ -76,13 +76,13 @@ class MetricsEndpoint:
         timer.start()
 
     def _serve(self, settings: Settings, workers: Callable[[], tuple[int, int]]) -> bool:
-        """Whether the port could be had."""
+        """Listen and serve: whether the port was free."""
         from hmacfs.telemetry.scrape import CounterMerge, ProcessCollector, Scrapes
 
         address = settings.metrics_port
-        folder = CounterMerge(metrics_folder(settings))
+        counters = CounterMerge(metrics_folder(settings))
         try:
-            scrapes = Scrapes(folder, ProcessCollector(settings.store_dir, workers))
+            scrapes = Scrapes(counters, ProcessCollector(settings.store_dir, workers))
             self._server = MetricsServer(address.host, address.port, scrapes.render)
         except OSError as error:
             log.debug("MetricsPort: cannot listen at %s: %s", address, error.strerror)
@@ -102,7 +102,8 @@ def _metrics_path(settings: Settings) -> Path:
 
 
 def metrics_folder(settings: Settings) -> Path:
-    """The folder that all processes write their metrics to, made and made known if it was not. Raises ``OSError``."""
+    """The folder that all processes write their metrics to. It is made if need be, and prometheus_client told of it.
+    Raises ``OSError``."""
     folder = _metrics_path(settings)
     make_folder(folder)
     os.environ[_FOLDER_VARIABLE] = str(folder)
@@ -110,6 +111,6 @@ def metrics_folder(settings: Settings) -> Path:
 
 
 def drop_gauges(settings: Settings, pid: int) -> None:
-    """A worker has ended: its gauges count no more. Its counters do."""
+    """A worker has ended: remove its gauges. Its counters stay."""
     for path in _metrics_path(settings).glob(f"gauge_*_{pid}-*.db"):
         path.unlink(missing_ok=True)

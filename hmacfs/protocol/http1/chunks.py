@@ -22,8 +22,8 @@ _HEXADECIMAL = b"0123456789abcdefABCDEF"
 class ChunkParser:
     """Takes the framing off a chunked body; the content never passes through it.
 
-    ``content_left``: so many bytes of content follow at the position that ``feed`` returned. Whoever moves them says so
-    with ``advance``, and feeds what comes after them. ``is_complete``: the body ends at that position.
+    ``content_left``: so many bytes of content follow at the position that ``feed`` returned. The caller moves them,
+    calls ``advance``, and feeds the bytes after them. ``is_complete``: the body ends at that position.
 
     >>> parser = ChunkParser()
     >>> parser.feed(b"5;a=b\\r\\nhello\\r\\n0\\r\\n\\r\\nGET /"), parser.content_left
