@@ -230,13 +230,13 @@ def _metrics(app: flask_app.Application, settings: Settings) -> tuple[Metrics, V
 def _sampler(metrics: Metrics, core: Core, counter: FailoverCounter, settings: Settings) -> Sampler:
     def stores() -> tuple[str, Mapping[str, bool]]:
         status = core.sessions.status()
-        return status.active, {store.name: store.is_healthy for store in status.stores}
+        return status.active, status.is_up
 
     return Sampler(
         metrics,
         uploads=lambda: core.space.uploads,
         stores=stores,
-        rates_are_shared=(lambda: counter.status().counted_in == "redis") if settings.redis_addr else None,
+        rates_are_shared=(lambda: counter.is_shared) if settings.redis_addr else None,
         sessions=core.sessions.count_by_state,
         lock=settings.runtime_dir / "census.lock",
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
@@ -70,20 +69,19 @@ class Circuit:
     """State and back-off, without input or output. It begins half-open: whether the server can be reached is being
     found out.
 
-    longest_pause: seconds of back-off at most. now: Unix time, as in ``advance``.
+    longest_pause: seconds of back-off at most.
 
-    pause: seconds of back-off while it is open. since: when it was last closed, or ceased to be. generation: raised
-    whenever it is closed or ceases to be; what a call finds out concerns only the generation in which it began.
+    pause: seconds of back-off while it is open. generation: raised whenever it is closed or ceases to be; what a call
+    finds out concerns only the generation in which it began.
     """
 
-    def __init__(self, *, longest_pause: float, now: float) -> None:
+    def __init__(self, *, longest_pause: float) -> None:
         self.state = State.HALF_OPEN
         self.generation = 0
-        self.since = now
         self.pause = 0.0
         self._longest_pause = max(longest_pause, FIRST_PAUSE)
 
-    def advance(self, event: Event, now: float) -> bool:
+    def advance(self, event: Event) -> bool:
         """Make the event's transition; false if it has none in this state."""
         before, after = self.state, TRANSITIONS.get((self.state, event))
         if after is None:
@@ -92,7 +90,6 @@ class Circuit:
             self.pause = FIRST_PAUSE if before is State.CLOSED else self._next_pause()
         if State.CLOSED in (before, after):
             self.generation += 1
-            self.since = now
         self.state = after
         return True
 
@@ -119,14 +116,12 @@ class CircuitBreaker(Generic[ServerT]):
         overload: type[Exception],
         longest_pause: float,
         on_transition: Callable[[BaseException | None], None],
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.server = server
         self._failure = failure
         self._overload = overload
         self._on_transition = on_transition
-        self._clock = clock
-        self._circuit = Circuit(longest_pause=longest_pause, now=clock())
+        self._circuit = Circuit(longest_pause=longest_pause)
         self._semaphore = FairSemaphore(server.concurrency)
         #: How many calls have come back with an answer.
         self._answered = 0
@@ -136,11 +131,6 @@ class CircuitBreaker(Generic[ServerT]):
     @property
     def is_closed(self) -> bool:
         return self._circuit.state is State.CLOSED
-
-    @property
-    def since(self) -> float:
-        """The Unix time of the last transition from or to closed."""
-        return self._circuit.since
 
     @property
     def generation(self) -> int:
@@ -212,7 +202,7 @@ class CircuitBreaker(Generic[ServerT]):
 
     def _advance(self, event: Event, generation: int) -> bool:
         with self._transitions:
-            return generation == self.generation and self._circuit.advance(event, self._clock())
+            return generation == self.generation and self._circuit.advance(event)
 
     def _begin_probe(self) -> None:
         threading.Thread(target=self._probe, args=(self.generation,), daemon=True).start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import time
 
@@ -17,16 +16,6 @@ log = logging.getLogger("hmacfs.rates")
 #: shared window's end would still be refused by it.
 _SLACK = 0.05
 _UP, _DOWN = 0, 1
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RateStatus:
-    """Where limits are counted now ("redis": for all machines together, "local": for this one), whether that is as
-    configured, and since which Unix time."""
-
-    counted_in: str
-    is_healthy: bool
-    since: float
 
 
 class FailoverCounter:
@@ -43,7 +32,6 @@ class FailoverCounter:
 
     def __init__(self, table: WindowTable, remote: RemoteCounter | None, *, longest_pause: float) -> None:
         self._table = table
-        self._created = time.time()
         self._breaker: CircuitBreaker[RemoteCounter] | None = None
         if remote is not None:
             self._breaker = CircuitBreaker(
@@ -88,11 +76,10 @@ class FailoverCounter:
         """To be called once a second: see ``WindowTable.repair``. Raises ``OSError``."""
         self._table.repair()
 
-    def status(self) -> RateStatus:
-        breaker = self._breaker
-        if breaker is None:
-            return RateStatus("local", is_healthy=True, since=self._created)
-        return RateStatus("redis" if breaker.is_closed else "local", breaker.is_closed, breaker.since)
+    @property
+    def is_shared(self) -> bool:
+        """Whether requests are counted for all machines together now, or for this one alone."""
+        return self._breaker is not None and self._breaker.is_closed
 
     def close(self) -> None:
         """End the probe and release the table."""

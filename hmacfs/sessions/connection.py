@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 
 from hmacfs.circuit_breaker import CircuitBreaker
 from hmacfs.errors import SessionStoreBusy, SessionStoreUnreachable
 from hmacfs.sessions.replica import Replica
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SessionStoreStatus:
-    """name: of the store. since: the Unix time at which it became healthy, or ceased to be."""
-
-    name: str
-    is_healthy: bool
-    since: float
 
 
 class StoreConnection(CircuitBreaker[Replica]):
@@ -47,9 +37,6 @@ class StoreConnection(CircuitBreaker[Replica]):
         self.name = store.name
         self.stale_since: float | None = None
         self._tell = on_transition
-
-    def status(self) -> SessionStoreStatus:
-        return SessionStoreStatus(self.name, self.is_closed, self.since)
 
     def start(self) -> Exception | None:
         """As ``CircuitBreaker.start``: a store that cannot be reached then is stale since before this process."""

@@ -30,12 +30,12 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from hmacfs.errors import SessionStoreBusy, SessionStoreUnreachable
 from hmacfs.sessions.codec import save_with, supersedes
-from hmacfs.sessions.connection import SessionStoreStatus, StoreConnection
+from hmacfs.sessions.connection import StoreConnection
 from hmacfs.sessions.replica import Replica
 from hmacfs.uploads.session import CountedBy, Session, State
 
@@ -51,10 +51,11 @@ REMOVALS_LIMIT = 10_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReplicationStatus:
-    """active: the name of the store that answers reads; empty if none can be reached."""
+    """active: the name of the store that answers reads; empty if none can be reached. is_up: by each store's name,
+    whether it can be reached."""
 
     active: str
-    stores: tuple[SessionStoreStatus, ...]
+    is_up: Mapping[str, bool]
 
 
 class ReplicatedSessionStore:
@@ -79,7 +80,7 @@ class ReplicatedSessionStore:
 
     def status(self) -> ReplicationStatus:
         """What this worker knows of its stores. Asks none of them."""
-        return ReplicationStatus(self._active(), tuple(one.status() for one in self._connections))
+        return ReplicationStatus(self._active(), {one.name: one.is_closed for one in self._connections})
 
     @property
     def concurrency(self) -> int:

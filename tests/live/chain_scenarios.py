@@ -424,7 +424,7 @@ def stores_come_one_after_the_other(stage: Stage) -> None:
     stage.database.kill()
     chain = stage.chain()
     assert unavailable(lambda: chain.create(session("a")))
-    assert [store.is_healthy for store in chain.status().stores] == [False, False]
+    assert list(chain.status().is_up.values()) == [False, False]
     stage.redis.start()
     wait_until(lambda: chain.status().active == "redis", what="Redis's return")
     with_redis = session("with redis")

@@ -165,7 +165,7 @@ def test_machines_count_together(counter: FailoverCounter, remote: MemoryRateCou
     remote.windows["a"] = Window(5, clock.now + 30)
     assert counter.take("a", 10, PERIOD) == Window(6, clock.now + 30)
     assert counter.get("a") == Window(6, clock.now + 30)
-    assert counter.status().counted_in == "redis"
+    assert counter.is_shared
 
 
 def test_who_is_beyond_the_limit_here_costs_the_others_no_question(
@@ -183,11 +183,10 @@ def test_a_loss_changes_nothing_for_the_clients_of_one_machine(
     hits = [counter.take("a", 100, PERIOD).hits for _ in range(5)]
     remote.is_reachable = False
     hits += [counter.take("a", 100, PERIOD).hits for _ in range(5)]
-    assert counter.status().counted_in == "local"
-    assert not counter.status().is_healthy
+    assert not counter.is_shared
     remote.windows.clear()
     remote.is_reachable = True
-    wait_until(lambda: counter.status().is_healthy)
+    wait_until(lambda: counter.is_shared)
     hits += [counter.take("a", 100, PERIOD).hits for _ in range(5)]
     assert hits == list(range(1, 16))
     lines = [record.getMessage() for record in caplog.records]
@@ -224,12 +223,12 @@ def test_a_crowd_is_no_loss_of_a_place_that_answers(counter: FailoverCounter, re
     with ThreadPoolExecutor(41) as pool:
         pool.submit(keep_answering)
         hits = list(pool.map(lambda number: counter.take(f"{number}", 10, PERIOD).hits, range(40)))
-        assert counter.status().is_healthy
+        assert counter.is_shared
         assert 0 < remote.asked < 40
         stop.set()
         assert hits == [1] * 40
         stuck = [pool.submit(counter.take, f"{number}", 10, PERIOD) for number in range(40, 60)]
-        wait_until(lambda: not counter.status().is_healthy, what="the loss of a place that answers nobody")
+        wait_until(lambda: not counter.is_shared, what="the loss of a place that answers nobody")
         may_answer.release(20)
         assert [one.result().hits for one in stuck] == [1] * 20
 
