@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
 
 from hmacfs.errors import BadSignature, NotFound
 from hmacfs.protocol.signing import Scheme, schemes_in
@@ -13,23 +13,24 @@ from hmacfs.web.slot_views import SlotViews
 from hmacfs.web.unproven import UnprovenLookups
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class HeadView:
-    """serve_file: answers from the store. guards, slots, unproven: judge who may know of an unfinished upload."""
+    """serve_file: answers from the store. guards, slots, unproven: judge which clients may know of an unfinished
+    upload."""
 
-    def __init__(self, serve_file: View, guards: Guards, slots: SlotViews, unproven: UnprovenLookups) -> None:
-        self._serve_file = serve_file
-        self._guards = guards
-        self._slots = slots
-        self._unproven = unproven
+    serve_file: View
+    guards: Guards
+    slots: SlotViews
+    unproven: UnprovenLookups
 
     def head(self, request: Request) -> Response:
         """The headers of the file; without one, or where it must not be told of, the progress of the upload, to a
         client with its signature or token. Raises what ``Guards.probe_signature`` and ``serve_file`` raise."""
-        is_of_upload = self._guards.probe_signature(request)
+        is_of_upload = self.guards.probe_signature(request)
         try:
-            if self._guards.signed_downloads and (is_of_upload or request.verified is None):
+            if self.guards.signed_downloads and (is_of_upload or request.verified is None):
                 raise BadSignature
-            return self._serve_file(request)
+            return self.serve_file(request)
         except (BadSignature, NotFound):
             progress = self._progress(request, has_signature=is_of_upload)
             if progress is None:
@@ -43,24 +44,24 @@ class HeadView:
             return None
 
         def may_know(session: Session) -> bool:
-            if has_signature or self._slots.knows_token(request, session):
+            if has_signature or self.slots.knows_token(request, session):
                 return True
             # The MAC of a numbered chunk of a file without length covers that chunk alone.
-            return session.length is not None and self._guards.is_signed(request, session.length, session.content_type)
+            return session.length is not None and self.guards.is_signed(request, session.length, session.content_type)
 
-        if has_signature or self._unproven.is_known(request.header("X_SESSION_TOKEN") or ""):
-            session = self._slots.unfinished(request, may_know)
-        elif self._guards.may_be_signed(request):
-            with self._unproven.turn(request.client):
-                session = self._slots.unfinished(request, may_know)
+        if has_signature or self.unproven.is_known(request.header("X_SESSION_TOKEN") or ""):
+            session = self.slots.unfinished(request, may_know)
+        elif self.guards.may_be_signed(request):
+            with self.unproven.turn(request.client):
+                session = self.slots.unfinished(request, may_know)
         else:
             return None
-        return self._slots.probe(session) if session is not None else None
+        return self.slots.probe(session) if session is not None else None
 
 
 def _names_upload(request: Request) -> bool:
     """Whether a HEAD has anything else than a v3 signature that could be the right to know of an upload."""
-    carried: Collection[Scheme] = schemes_in(request.environ.get("QUERY_STRING", ""))
+    carried = schemes_in(request.environ.get("QUERY_STRING", ""))
     if Scheme.V3 in carried:
         return False
     if carried or request.header("X_SESSION_TOKEN") is not None:

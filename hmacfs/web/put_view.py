@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from http import HTTPStatus
 
 from hmacfs.errors import LengthRequired
@@ -13,22 +14,22 @@ from hmacfs.web.messages import Request, Response
 from hmacfs.web.slot_views import SlotViews
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class PutView:
     """upload_file: stores a whole file; slots: store a piece of one."""
 
-    def __init__(self, upload_file: UploadFile, slots: SlotViews, locations: Locations) -> None:
-        self._upload_file = upload_file
-        self._slots = slots
-        self._locations = locations
+    upload_file: UploadFile
+    slots: SlotViews
+    locations: Locations
 
     def put(self, request: Request) -> Response:
         """Store what a request carries that has passed its checks."""
         if request.piece is not None:
-            return self._slots.put(request, request.piece)
+            return self.slots.put(request, request.piece)
         if request.length is None and not request.is_chunked:
             raise LengthRequired  # HTTP/1.1 takes it for an empty body, HTTP/1.0 for one that ends with the connection
         assert request.verified is not None
-        info = self._upload_file(
+        info = self.upload_file(
             request.name,
             request.body,
             request.length,
@@ -36,5 +37,5 @@ class PutView:
             binds_length=request.verified.binds_length,
             digest=digests_of_whole(request.environ),
         )
-        location = ("Location", self._locations.of_file(request.name))
+        location = ("Location", self.locations.of_file(request.name))
         return Response(HTTPStatus.CREATED, [location, ("ETag", info.etag)], stored=True)
