@@ -36,17 +36,17 @@ class Store(MemorySessionStore):
 class Pair:
     def __init__(self) -> None:
         self.first, self.second = Store("redis"), Store("postgres")
-        self.chain = ReplicatedSessionStore((self.first, self.second), ttl=3600, retry_delay=0.01)
+        self.replicated = ReplicatedSessionStore((self.first, self.second), ttl=3600, retry_delay=0.01)
 
     def lose_first(self) -> None:
         self.first.is_away = True
-        self.chain.ping()
-        assert self.chain.status().active == "postgres"
+        self.replicated.ping()
+        assert self.replicated.status().active == "postgres"
 
     def first_comes_back(self) -> None:
         """And is resynchronised."""
         self.first.is_away = False
-        first = self.chain._connections[0]
+        first = self.replicated._connections[0]
         wait_until(lambda: first.is_closed and first.stale_since is None, what="the first store's return")
 
 
@@ -54,7 +54,7 @@ class Pair:
 def pair() -> Iterator[Pair]:
     made = Pair()
     yield made
-    made.chain.close()
+    made.replicated.close()
 
 
 def session() -> Session:
@@ -67,13 +67,13 @@ def test_what_was_written_while_a_store_came_back_is_in_it(pair: Pair, operation
     """It came back too late to be written to, and was resynchronised too early to be given it."""
     written = session()
     if operation == "save":
-        assert pair.chain.create(written)
+        assert pair.replicated.create(written)
         written = dataclasses.replace(written, chunks=1)
     pair.lose_first()
     pair.second.may_write.clear()
     already = pair.second.writing
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(getattr(pair.chain, operation), written)
+        writing = pool.submit(getattr(pair.replicated, operation), written)
         wait_until(lambda: pair.second.writing > already, what="the write to the second store")
         pair.first_comes_back()
         pair.second.may_write.set()
@@ -81,41 +81,41 @@ def test_what_was_written_while_a_store_came_back_is_in_it(pair: Pair, operation
     stored = pair.second.records["key"]
     assert result is True if operation == "create" else result == stored
     assert pair.first.records["key"] == stored
-    assert pair.chain.get("key") == stored
+    assert pair.replicated.get("key") == stored
 
 
 def test_a_newer_copy_is_not_given_up_for_an_older_one_because_its_store_was_lost(pair: Pair) -> None:
     """Between the reading of the copy and the comparison with the other store's."""
     older = session()
-    assert pair.chain.create(older)
+    assert pair.replicated.create(older)
     newer = pair.first.put(dataclasses.replace(older, chunks=1, revision=5))
     pair.lose_first()
-    assert pair.chain._newest(newer) == newer
+    assert pair.replicated._newest(newer) == newer
 
 
 def test_a_finished_session_that_one_store_has_forgotten_is_found_in_the_other(pair: Pair) -> None:
     ended = dataclasses.replace(session(), state=State.FINISHED, revision=1)
     pair.second.records["key"] = ended
-    assert pair.chain.find_finished("a") == ended
+    assert pair.replicated.find_finished("a") == ended
     assert pair.first.records["key"] == ended, "and put back"
-    assert pair.chain.find_finished("b") is None
+    assert pair.replicated.find_finished("b") is None
     pair.lose_first()
-    assert pair.chain.find_finished("a") == ended
+    assert pair.replicated.find_finished("a") == ended
     pair.second.is_away = True
     with pytest.raises(SessionStoreUnreachable):
-        pair.chain.find_finished("a")
+        pair.replicated.find_finished("a")
 
 
 def test_a_finished_session_that_went_on_in_the_other_store_is_none(pair: Pair) -> None:
     """The slot's index of a store that was away is stale."""
-    assert pair.chain.create(session())
+    assert pair.replicated.create(session())
     pair.lose_first()
-    gone = pair.chain.save(dataclasses.replace(session(), state=State.ABORTED))
+    gone = pair.replicated.save(dataclasses.replace(session(), state=State.ABORTED))
     pair.first.records["key"] = dataclasses.replace(session(), state=State.FINISHED)
     pair.first.is_away = False
-    first = pair.chain._connections[0]
+    first = pair.replicated._connections[0]
     wait_until(lambda: first.is_closed, what="the first store's return")
-    assert pair.chain.find_finished("a") is None
+    assert pair.replicated.find_finished("a") is None
     assert pair.first.records["key"].revision <= gone.revision
 
 
@@ -135,9 +135,9 @@ class Slow(Store):
         return super().get(key)
 
 
-def ask(chain: ReplicatedSessionStore, key: str = "any") -> str:
+def ask(replicated: ReplicatedSessionStore, key: str = "any") -> str:
     try:
-        chain.get(key)
+        replicated.get(key)
     except SessionStoreBusy:
         return "busy"
     except SessionStoreUnreachable:
@@ -153,28 +153,28 @@ def keep_answering(store: Slow, stop: threading.Event) -> None:
 @pytest.fixture
 def slow() -> Iterator[tuple[Slow, ReplicatedSessionStore]]:
     store = Slow("postgres")
-    chain = ReplicatedSessionStore([store], ttl=3600, retry_delay=60)
-    yield store, chain
+    replicated = ReplicatedSessionStore([store], ttl=3600, retry_delay=60)
+    yield store, replicated
     store.may_answer.release(1000)
-    chain.close()
+    replicated.close()
 
 
 def test_a_crowd_is_no_failure_of_a_store_that_answers(slow: tuple[Slow, ReplicatedSessionStore]) -> None:
-    store, chain = slow
+    store, replicated = slow
     stop = threading.Event()
     with ThreadPoolExecutor(41) as pool:
         pool.submit(keep_answering, store, stop)
-        outcomes = list(pool.map(lambda _: ask(chain), range(40)))
+        outcomes = list(pool.map(lambda _: ask(replicated), range(40)))
         stop.set()
     assert {"busy", "answered"} == set(outcomes)
-    assert chain.status().active == "postgres"
+    assert replicated.status().active == "postgres"
 
 
 def test_a_store_that_answers_nobody_is_lost_however_many_wait(slow: tuple[Slow, ReplicatedSessionStore]) -> None:
-    store, chain = slow
+    store, replicated = slow
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(ask, chain) for _ in range(8)]
-        wait_until(lambda: chain.status().active == "", what="the loss")
+        asked = [pool.submit(ask, replicated) for _ in range(8)]
+        wait_until(lambda: replicated.status().active == "", what="the loss")
         store.may_answer.release(8)
         outcomes = [one.result() for one in asked]
     assert "busy" not in outcomes
@@ -183,13 +183,13 @@ def test_a_store_that_answers_nobody_is_lost_however_many_wait(slow: tuple[Slow,
 
 def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> None:
     first, second = Store("redis"), Slow("postgres")
-    chain = ReplicatedSessionStore([first, second], ttl=3600, retry_delay=60)
-    link, stop = chain._connections[1], threading.Event()
+    replicated = ReplicatedSessionStore([first, second], ttl=3600, retry_delay=60)
+    link, stop = replicated._connections[1], threading.Event()
     written = Session("t" * 43, "path", "path", 5, None, "", 0.0, 0.0)
     with ThreadPoolExecutor(50) as pool:
         crowd = [pool.submit(link.call, lambda store: store.get("any")) for _ in range(40)]
         wait_until(lambda: second.asked == 1, what="the crowd")
-        writing = pool.submit(chain.save, written)
+        writing = pool.submit(replicated.save, written)
         wait_until(lambda: bool(first.records), what="the first write")
         pool.submit(keep_answering, second, stop)
         writing.result()
@@ -200,4 +200,4 @@ def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> 
     assert second.records.keys() == first.records.keys()
     assert link.is_closed
     assert link.stale_since is None
-    chain.close()
+    replicated.close()

@@ -6,6 +6,6 @@ monkey.patch_all()
 
 import sys
 
-from tests.live import chain_scenarios
+from tests.live import replication_scenarios
 
-chain_scenarios.main(*sys.argv[1:])
+replication_scenarios.main(*sys.argv[1:])

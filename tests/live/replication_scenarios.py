@@ -1,4 +1,4 @@
-"""What ``test_session_chain.py`` runs, each in a process of its own that gevent has patched as it does a worker.
+"""What ``test_session_replication.py`` runs, each in a process of its own that gevent has patched as it does a worker.
 
 A scenario starts the servers it needs, breaks them, and asserts what must hold; it prints what it measured.
 """
@@ -47,14 +47,14 @@ RETRY_DELAY = 0.3
 #: How long the event loop may stand still, in seconds by ``own_clock``.
 LONGEST_GAP = 0.1
 
-#: A machine that does other things as well makes everything here slower, and is no fault of the chain's.
+#: A machine that does other things as well makes everything here slower, and is no fault of the stores.
 own_clock = OwnClock()
 
 Database = PostgresServer | MariaDBServer
 
 
 class Lines(logging.Handler):
-    """What the chain logs."""
+    """What the replicated store logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -64,12 +64,12 @@ class Lines(logging.Handler):
         self.lines.append(record.getMessage())
 
     def of(self, name: str) -> list[str]:
-        """The edges of a store, in their order: "lost" and "back"."""
+        """The transitions of a store, in their order: "lost" and "back"."""
         return [line.split()[4].rstrip(":") for line in self.lines if line.startswith(f"session store {name} is ")]
 
 
 class Stage:
-    """A worker's chain over real servers, and the means to break them."""
+    """A worker's replicated store over real servers, and the means to break them."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.redis = RedisServer(folder / "redis")
@@ -77,7 +77,7 @@ class Stage:
         self.log = Lines()
         logging.getLogger("hmacfs.sessions").addHandler(self.log)
         logging.getLogger("hmacfs.sessions").setLevel(logging.INFO)
-        self._chains: list[ReplicatedSessionStore] = []
+        self._opened: list[ReplicatedSessionStore] = []
         self._uploads: list[Uploads] = []
 
     def redis_store(self) -> RedisStore:
@@ -105,31 +105,32 @@ class Stage:
         database = open_sqlite(self.sqlite_file, timeout=DATABASE_TIMEOUT)
         return SqlStore(database, ThreadOffload(database.connections), repeats=5)
 
-    def chain(self, *stores: Replica) -> ReplicatedSessionStore:
+    def replicated(self, *stores: Replica) -> ReplicatedSessionStore:
         """As a worker opens it when it starts."""
-        chain = ReplicatedSessionStore(
+        replicated = ReplicatedSessionStore(
             stores or (self.redis_store(), self.database_store()), ttl=3600, retry_delay=RETRY_DELAY
         )
-        self._chains.append(chain)
-        return chain
+        self._opened.append(replicated)
+        return replicated
 
-    def uploads(self, chain: ReplicatedSessionStore, count: int) -> Uploads:
-        uploads = Uploads(chain, count)
+    def uploads(self, replicated: ReplicatedSessionStore, count: int) -> Uploads:
+        uploads = Uploads(replicated, count)
         self._uploads.append(uploads)
         return uploads
 
-    def settle(self, chain: ReplicatedSessionStore) -> None:
+    def settle(self, replicated: ReplicatedSessionStore) -> None:
         """Wait until all stores are there and up to date."""
         wait_until(
-            lambda: all(link.is_closed and link.stale_since is None for link in chain._connections), what="recovery"
+            lambda: all(link.is_closed and link.stale_since is None for link in replicated._connections),
+            what="recovery",
         )
 
     def close(self) -> None:
         logging.getLogger("hmacfs.sessions").removeHandler(self.log)
         for uploads in self._uploads:
             uploads.kill()
-        for chain in self._chains:
-            chain.close()
+        for replicated in self._opened:
+            replicated.close()
         self.redis.kill()
         self.database.resume()
 
@@ -193,17 +194,17 @@ def session(path: str, **changes: object) -> Session:
 
 
 class Uploads:
-    """Upload sessions that go on and on, each in a greenlet, and check that the chain remembers each step. One that was
-    refused may have been saved: a store that is killed between its commit and its answer."""
+    """Upload sessions that go on and on, each in a greenlet, and check that the replicated store remembers each step. A
+    refused one may have been saved: by a store that is killed between its commit and its answer."""
 
-    def __init__(self, chain: ReplicatedSessionStore, count: int) -> None:
-        self._chain = chain
+    def __init__(self, replicated: ReplicatedSessionStore, count: int) -> None:
+        self._replicated = replicated
         self._is_over = False
         self.steps = 0
         self.slowest = 0.0
         self.refused = 0
         self.latest = {made.key: made for made in (session(f"uploads/{number}") for number in range(count))}
-        assert all(chain.create(made) for made in self.latest.values())
+        assert all(replicated.create(made) for made in self.latest.values())
         self._greenlets = [gevent.spawn(self._go_on, key) for key in self.latest]
 
     def _go_on(self, key: str) -> None:
@@ -211,13 +212,13 @@ class Uploads:
         while not self._is_over:
             began = own_clock()
             try:
-                found = self._chain.get(key)
+                found = self._replicated.get(key)
                 assert found in possible, f"{found} instead of one of {possible}"
-                by_slot = self._chain.find(found.path)
+                by_slot = self._replicated.find(found.path)
                 assert by_slot == found
                 changed = dataclasses.replace(found, chunks=found.chunks + 1, touched=time.time())
                 possible = [found, dataclasses.replace(changed, revision=found.revision + 1)]
-                self.latest[key] = self._chain.save(changed)
+                self.latest[key] = self._replicated.save(changed)
                 possible = [self.latest[key]]
                 self.steps += 1
             except SessionStoreUnavailable:
@@ -253,17 +254,17 @@ class Uploads:
 
 
 def redis_killed_and_restarted_empty(stage: Stage) -> None:
-    chain = stage.chain()
-    assert chain.status().active == "redis"
+    replicated = stage.replicated()
+    assert replicated.status().active == "redis"
     with ticking():
-        uploads = stage.uploads(chain, 20)
+        uploads = stage.uploads(replicated, 20)
         uploads.run(0.3)
         stage.redis.kill()
         uploads.run(0.5)
-        assert chain.status().active == stage.database.type
+        assert replicated.status().active == stage.database.type
         stage.redis.start()
-        stage.settle(chain)
-        assert chain.status().active == "redis"
+        stage.settle(replicated)
+        assert replicated.status().active == "redis"
         uploads.run(0.3)
         uploads.end()
     assert uploads.refused == 0
@@ -276,20 +277,20 @@ def redis_killed_and_restarted_empty(stage: Stage) -> None:
 def redis_hangs_and_goes_on(stage: Stage) -> None:
     redis = stage.redis_store()
     calls = Calls(redis, "get", "find", "put")
-    chain = stage.chain(redis, stage.database_store())
+    replicated = stage.replicated(redis, stage.database_store())
     with ticking():
-        uploads = stage.uploads(chain, 20)
+        uploads = stage.uploads(replicated, 20)
         uploads.run(0.3)
         stage.redis.pause()
         uploads.run(REDIS_TIMEOUT + 0.2)
-        assert chain.status().active == stage.database.type
+        assert replicated.status().active == stage.database.type
         print(f"while Redis hangs, a step takes {uploads.slowest * 1000:.0f} ms at most")
         assert uploads.slowest < 1.5 * REDIS_TIMEOUT + 0.1
         before = calls.count
         uploads.run(1.0)
         assert calls.count == before, "nobody but the probe tries it again"
         stage.redis.resume()
-        stage.settle(chain)
+        stage.settle(replicated)
         uploads.run(0.3)
         uploads.end()
     assert uploads.refused == 0
@@ -299,41 +300,41 @@ def redis_hangs_and_goes_on(stage: Stage) -> None:
 
 def many_requests_find_redis_hanging_at_once(stage: Stage) -> None:
     """None of them pays more than one timeout, though there are more of them than connections."""
-    chain = stage.chain()
+    replicated = stage.replicated()
     made = session("a")
-    chain.create(made)
+    replicated.create(made)
     stage.redis.pause()
     costs: list[float] = []
 
     def ask() -> None:
-        costs.append(timed(lambda: chain.get(made.key)))
+        costs.append(timed(lambda: replicated.get(made.key)))
 
     with ticking(0.3):
         gevent.joinall([gevent.spawn(ask) for _ in range(300)], raise_error=True)
     print(f"300 requests took {min(costs) * 1000:.0f} to {max(costs) * 1000:.0f} ms")
     assert max(costs) < REDIS_TIMEOUT + 0.4
-    assert timed(lambda: chain.get(made.key)) < 0.1
+    assert timed(lambda: replicated.get(made.key)) < 0.1
     assert stage.log.of("redis") == ["lost"]
 
 
 def redis_restarted_from_an_old_snapshot(stage: Stage) -> None:
     """No request notices the restart itself; the first one after it must not believe what Redis then has."""
-    chain = stage.chain()
+    replicated = stage.replicated()
     made = [session(f"a/{number}") for number in range(5)]
     for one in made:
-        chain.create(one)
+        replicated.create(one)
     with stage.redis.client() as client:
         client.save()
-    newest = [chain.save(dataclasses.replace(one, chunks=5)) for one in made]
-    ended = chain.save(dataclasses.replace(newest[4], state=State.FINISHED))
+    newest = [replicated.save(dataclasses.replace(one, chunks=5)) for one in made]
+    ended = replicated.save(dataclasses.replace(newest[4], state=State.FINISHED))
     following = session("a/4")
-    assert chain.create(following)
+    assert replicated.create(following)
     stage.redis.kill()
     stage.redis.start()
-    assert chain.get(made[0].key) == newest[0]
-    assert chain.find("a/1") == newest[1]
-    assert chain.find("a/4") == following
-    stage.settle(chain)
+    assert replicated.get(made[0].key) == newest[0]
+    assert replicated.find("a/1") == newest[1]
+    assert replicated.find("a/4") == following
+    stage.settle(replicated)
     assert stage.redis_store().get(made[4].key) == ended
     assert [stage.redis_store().find(f"a/{number}") for number in range(5)] == [*newest[:4], following]
     assert any("was restarted" in line for line in stage.log.lines)
@@ -341,77 +342,77 @@ def redis_restarted_from_an_old_snapshot(stage: Stage) -> None:
 
 def redis_evicts_keys(stage: Stage) -> None:
     """Any one of them, and all."""
-    chain = stage.chain()
+    replicated = stage.replicated()
     made = session("a")
     other = session("b", slot=None)
-    chain.create(made)
-    chain.create(other)
+    replicated.create(made)
+    replicated.create(other)
     with stage.redis.client() as client:
         for key in [*client.keys(), None]:
-            before = chain.get(made.key)
+            before = replicated.get(made.key)
             if key is None:
                 client.flushall()
             else:
                 client.delete(key)
-            assert chain.find("a") == chain.get(made.key) == before
-            assert chain.get(other.key) == other
-            assert not chain.create(session("a"))
-            assert chain.count_open(CountedBy.OWNER, "192.0.2.1") == 2
+            assert replicated.find("a") == replicated.get(made.key) == before
+            assert replicated.get(other.key) == other
+            assert not replicated.create(session("a"))
+            assert replicated.count_open(CountedBy.OWNER, "192.0.2.1") == 2
             assert before is not None
-            saved = chain.save(before)
+            saved = replicated.save(before)
             assert stage.redis_store().find("a") == saved
 
 
 def the_database_is_killed_beside_redis(stage: Stage) -> None:
-    chain = stage.chain()
+    replicated = stage.replicated()
     with ticking():
-        uploads = stage.uploads(chain, 20)
+        uploads = stage.uploads(replicated, 20)
         uploads.run(0.3)
         stage.database.kill()
         uploads.run(0.5)
         meanwhile = session("meanwhile")
-        assert chain.find("meanwhile") is None
-        assert chain.create(meanwhile)
-        assert not chain.create(session("meanwhile"))
+        assert replicated.find("meanwhile") is None
+        assert replicated.create(meanwhile)
+        assert not replicated.create(session("meanwhile"))
         gone = next(iter(uploads.latest))
-        assert unavailable(lambda: chain.get(new_key())), "the database may know it"
-        assert chain.status().active == "redis"
+        assert unavailable(lambda: replicated.get(new_key())), "the database may know it"
+        assert replicated.status().active == "redis"
         gevent.spawn(stage.database.start).join()
-        stage.settle(chain)
+        stage.settle(replicated)
         uploads.run(0.3)
         uploads.end()
-    assert chain.get(new_key()) is None
+    assert replicated.get(new_key()) is None
     assert uploads.refused == 0
     assert uploads.are_in(stage.redis_store(), stage.database_store())
     assert stage.database_store().find("meanwhile") == meanwhile
     assert stage.log.of(stage.database.type) == ["lost", "back"]
     stage.redis.kill()
-    assert chain.get(gone) == uploads.latest[gone]
-    assert chain.find("meanwhile") == meanwhile
+    assert replicated.get(gone) == uploads.latest[gone]
+    assert replicated.find("meanwhile") == meanwhile
 
 
 def the_active_database_is_killed(stage: Stage) -> None:
     """With Redis away too: refused at once, and nothing lost when it comes back."""
-    chain = stage.chain()
+    replicated = stage.replicated()
     stage.redis.kill()
     with ticking():
-        uploads = stage.uploads(chain, 20)
+        uploads = stage.uploads(replicated, 20)
         uploads.run(0.3)
         stage.database.kill()
         gevent.sleep(0.1)
         for operation in (
-            lambda: chain.get(new_key()),
-            lambda: chain.find("a"),
-            lambda: chain.create(session("a")),
-            lambda: chain.stale(time.time(), 10),
-            lambda: chain.count_open(CountedBy.OWNER, "192.0.2.1"),
-            lambda: chain.remove(new_key()),
-            chain.ping,
+            lambda: replicated.get(new_key()),
+            lambda: replicated.find("a"),
+            lambda: replicated.create(session("a")),
+            lambda: replicated.stale(time.time(), 10),
+            lambda: replicated.count_open(CountedBy.OWNER, "192.0.2.1"),
+            lambda: replicated.remove(new_key()),
+            replicated.ping,
         ):
             assert timed(lambda operation=operation: unavailable(operation) or sys.exit("answered")) < 0.05  # type: ignore[misc]
-        assert chain.status().active == ""
+        assert replicated.status().active == ""
         gevent.spawn(stage.database.start).join()
-        wait_until(lambda: chain.status().active == stage.database.type, what="the database's return")
+        wait_until(lambda: replicated.status().active == stage.database.type, what="the database's return")
         uploads.run(0.3)
         uploads.end()
     assert uploads.refused > 0
@@ -422,56 +423,56 @@ def stores_come_one_after_the_other(stage: Stage) -> None:
     """Nothing is there when the worker starts; sessions are begun with the one, then with the other."""
     stage.redis.kill()
     stage.database.kill()
-    chain = stage.chain()
-    assert unavailable(lambda: chain.create(session("a")))
-    assert list(chain.status().is_up.values()) == [False, False]
+    replicated = stage.replicated()
+    assert unavailable(lambda: replicated.create(session("a")))
+    assert list(replicated.status().is_up.values()) == [False, False]
     stage.redis.start()
-    wait_until(lambda: chain.status().active == "redis", what="Redis's return")
+    wait_until(lambda: replicated.status().active == "redis", what="Redis's return")
     with_redis = session("with redis")
-    assert chain.create(with_redis)
+    assert replicated.create(with_redis)
     stage.redis.pause()
-    assert unavailable(lambda: chain.get(with_redis.key))
+    assert unavailable(lambda: replicated.get(with_redis.key))
     gevent.spawn(stage.database.start).join()
-    wait_until(lambda: chain.status().active == stage.database.type, what="the database's return")
+    wait_until(lambda: replicated.status().active == stage.database.type, what="the database's return")
     with_database = session("with database")
-    assert chain.create(with_database)
+    assert replicated.create(with_database)
     stage.redis.resume()
-    stage.settle(chain)
-    for store in (stage.redis_store(), stage.database_store(), chain):
+    stage.settle(replicated)
+    for store in (stage.redis_store(), stage.database_store(), replicated):
         assert store.get(with_redis.key) == store.find("with redis") == with_redis
         assert store.get(with_database.key) == store.find("with database") == with_database
 
 
 def a_database_that_missed_sessions_does_not_deny_them(stage: Stage) -> None:
-    chain = stage.chain()
+    replicated = stage.replicated()
     known = session("known")
-    chain.create(known)
+    replicated.create(known)
     stage.database.kill()
     missed = session("missed")
-    assert chain.create(missed)
+    assert replicated.create(missed)
     stage.redis.pause()
-    assert unavailable(lambda: chain.get(missed.key))
+    assert unavailable(lambda: replicated.get(missed.key))
     gevent.spawn(stage.database.start).join()
-    wait_until(lambda: chain.status().active == stage.database.type, what="the database's return")
-    assert chain.get(known.key) == known
-    assert unavailable(lambda: chain.get(missed.key))
-    assert unavailable(lambda: chain.find("missed"))
-    assert unavailable(lambda: chain.stale(time.time() + 60, 10))
+    wait_until(lambda: replicated.status().active == stage.database.type, what="the database's return")
+    assert replicated.get(known.key) == known
+    assert unavailable(lambda: replicated.get(missed.key))
+    assert unavailable(lambda: replicated.find("missed"))
+    assert unavailable(lambda: replicated.stale(time.time() + 60, 10))
     stage.redis.resume()
-    stage.settle(chain)
-    assert chain.get(missed.key) == stage.database_store().get(missed.key) == missed
+    stage.settle(replicated)
+    assert replicated.get(missed.key) == stage.database_store().get(missed.key) == missed
 
 
-def slots_stay_unique_over_edges(stage: Stage) -> None:
-    chain, other_worker = stage.chain(), stage.chain()
+def slots_stay_unique_over_transitions(stage: Stage) -> None:
+    replicated, other_worker = stage.replicated(), stage.replicated()
     first = session("a")
-    assert chain.create(first)
+    assert replicated.create(first)
     stage.redis.kill()
-    assert not chain.create(session("a"))
+    assert not replicated.create(session("a"))
     second = session("b")
     assert other_worker.create(second)
     stage.redis.start()
-    for worker in (chain, other_worker):
+    for worker in (replicated, other_worker):
         stage.settle(worker)
         assert not worker.create(session("a"))
         assert not worker.create(session("b"))
@@ -479,50 +480,50 @@ def slots_stay_unique_over_edges(stage: Stage) -> None:
     with stage.redis.client() as client:
         client.flushall()
     refused = session("a")
-    assert not chain.create(refused)
+    assert not replicated.create(refused)
     assert stage.redis_store().get(refused.key) is None
 
 
 def what_is_removed_during_an_outage_stays_removed(stage: Stage) -> None:
-    chain = stage.chain()
+    replicated = stage.replicated()
     made = [session(f"a/{number}") for number in range(3)]
     for one in made:
-        chain.create(one)
-    chain.remove(made[0].key)
+        replicated.create(one)
+    replicated.remove(made[0].key)
     stage.redis.pause()
-    chain.remove(made[1].key)
+    replicated.remove(made[1].key)
     stage.redis.resume()
-    stage.settle(chain)
+    stage.settle(replicated)
     stage.database.kill()
-    chain.remove(made[2].key)
+    replicated.remove(made[2].key)
     gevent.spawn(stage.database.start).join()
-    stage.settle(chain)
+    stage.settle(replicated)
     for store in (stage.redis_store(), stage.database_store()):
         assert [store.get(one.key) for one in made] == [None, None, None]
-    assert chain.count_by_state()["open"] == 0
+    assert replicated.count_by_state()["open"] == 0
 
 
 def a_sweep_sees_the_newest_copies(stage: Stage) -> None:
-    chain = stage.chain()
+    replicated = stage.replicated()
     old = time.time() - 5000
     resting, resumed = session("resting", touched=old), session("resumed", touched=old + 1)
-    chain.create(resting)
-    chain.create(resumed)
-    assert chain.stale(time.time() - 1000, 10) == [resting, resumed]
+    replicated.create(resting)
+    replicated.create(resumed)
+    assert replicated.stale(time.time() - 1000, 10) == [resting, resumed]
     saved = stage.redis_store().save(dataclasses.replace(resumed, touched=time.time()))
-    assert chain.stale(time.time() - 1000, 10) == [resting]
+    assert replicated.stale(time.time() - 1000, 10) == [resting]
     assert stage.database_store().get(resumed.key) == saved
     only_redis = session("only redis", touched=old - 1)
     stage.redis_store().create(only_redis)
-    assert chain.stale(time.time() - 1000, 1) == [only_redis]
+    assert replicated.stale(time.time() - 1000, 1) == [only_redis]
 
 
 def the_database_hangs_beside_redis(stage: Stage) -> None:
     database = stage.database_store()
     calls = Calls(database, "get", "find", "put")
-    chain = stage.chain(stage.redis_store(), database)
+    replicated = stage.replicated(stage.redis_store(), database)
     with ticking():
-        uploads = stage.uploads(chain, 20)
+        uploads = stage.uploads(replicated, 20)
         uploads.run(0.3)
         stage.database.pause()
         uploads.run(DATABASE_TIMEOUT + 0.5)
@@ -532,7 +533,7 @@ def the_database_hangs_beside_redis(stage: Stage) -> None:
         uploads.run(0.5)
         assert calls.count == before, "nobody but the probe tries it again"
         stage.database.resume()
-        stage.settle(chain)
+        stage.settle(replicated)
         uploads.end()
     assert uploads.refused == 0
     assert uploads.are_in(stage.redis_store(), stage.database_store())
@@ -542,10 +543,10 @@ def the_database_hangs_beside_redis(stage: Stage) -> None:
 def the_database_takes_a_second_for_each_statement(stage: Stage) -> None:
     """While it is the only store: everything gets slow, but for the event loop."""
     stage.redis.kill()
-    chain = stage.chain(stage.database_store())
+    replicated = stage.replicated(stage.database_store())
     made = [session(f"a/{number}") for number in range(10)]
     for one in made:
-        chain.create(one)
+        replicated.create(one)
     if isinstance(stage.database, PostgresServer):
         stage.database.query(
             "CREATE OR REPLACE FUNCTION slow() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(1); RETURN NEW; END' LANGUAGE plpgsql"
@@ -557,7 +558,7 @@ def the_database_takes_a_second_for_each_statement(stage: Stage) -> None:
         stage.database.query("CREATE TRIGGER slow BEFORE UPDATE ON hmacfs_sessions FOR EACH ROW DO SLEEP(1)")
     with ticking():
         began, own_began = time.monotonic(), own_clock()
-        greenlets = [gevent.spawn(chain.save, one) for one in made]
+        greenlets = [gevent.spawn(replicated.save, one) for one in made]
         gevent.joinall(greenlets, raise_error=True)
         elapsed, own = time.monotonic() - began, own_clock() - own_began
     print(f"10 saves of 1 s took {elapsed:.1f} s")
@@ -576,17 +577,17 @@ def everybody_comes_at_once_to_sqlite(stage: Stage) -> None:
 
 
 def everybody_comes_at_once(stage: Stage, store: Replica) -> None:
-    chain = stage.chain(store)
+    replicated = stage.replicated(store)
     finished = 0
 
     def work(number: int) -> None:
         nonlocal finished
         own = session(f"a/{number}")
-        assert chain.create(own)
+        assert replicated.create(own)
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
-            own = chain.save(own)
-            assert chain.get(own.key) == own
+            own = replicated.save(own)
+            assert replicated.get(own.key) == own
             finished += 2
 
     with ticking(0.25), gevent.Timeout(20):
@@ -596,16 +597,16 @@ def everybody_comes_at_once(stage: Stage, store: Replica) -> None:
 
 
 def sqlite_is_locked_by_another_process(stage: Stage) -> None:
-    chain = stage.chain(stage.sqlite_store())
+    replicated = stage.replicated(stage.sqlite_store())
     made = session("a")
-    assert chain.create(made)
+    assert replicated.create(made)
     other = sqlite3.connect(stage.sqlite_file, isolation_level=None)
     with ticking(), contextlib.closing(other):
         other.execute("BEGIN EXCLUSIVE")
-        saving = gevent.spawn(chain.save, made)
+        saving = gevent.spawn(replicated.save, made)
         gevent.sleep(0.5)
         assert not saving.ready()
-        assert chain.get(made.key) == made, "WAL: readers go on"
+        assert replicated.get(made.key) == made, "WAL: readers go on"
         other.execute("COMMIT")
         assert saving.get(timeout=5).revision == 1
     assert stage.log.lines == []

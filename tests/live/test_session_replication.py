@@ -1,4 +1,4 @@
-"""The chain of stores over real ones that die, hang, forget and come back, in a process like a worker's."""
+"""The replicated store over real ones that die, hang, forget and come back, in a process like a worker's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.chain_scenarios import FAILED, PASSED
+from tests.live.replication_scenarios import FAILED, PASSED
 from tests.servers import folder_of, require, require_binary
 
 pytestmark = pytest.mark.alone
@@ -32,7 +32,7 @@ SCENARIOS = [
     ("the_active_database_is_killed", "mysql"),
     ("stores_come_one_after_the_other", "postgres"),
     ("a_database_that_missed_sessions_does_not_deny_them", "mysql"),
-    ("slots_stay_unique_over_edges", "postgres"),
+    ("slots_stay_unique_over_transitions", "postgres"),
     ("what_is_removed_during_an_outage_stays_removed", "mysql"),
     ("a_sweep_sees_the_newest_copies", "mysql"),
     ("the_database_hangs_beside_redis", "postgres"),
@@ -55,7 +55,7 @@ class Worker:
             "-W",
             "error",
             "-m",
-            "tests.programs.chain_worker",
+            "tests.programs.replication_worker",
             database,
             str(folder),
             str(database_folder),
