@@ -25,6 +25,7 @@ import toml
 
 from tests.live.client import get, put
 from tests.live.pieces import partial_files
+from tests.programs import program
 from tests.servers import require, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.proxy import Proxy
@@ -120,10 +121,11 @@ class _Script(RealClient):
         if self.is_hurried:
             sleep = self.folder / "bin" / "sleep"
             sleep.parent.mkdir(exist_ok=True)
-            sleep.write_text(f'#!/bin/sh\necho "$1" >>{self.folder}/pauses\nexec {shutil.which("sleep")} 0.1\n')
-            sleep.chmod(0o755)
+            sleep.unlink(missing_ok=True)
+            sleep.symlink_to(program("hurried_sleep.sh"))
             path = f"{sleep.parent}:{path}"
-        return {"HMACFS_CONFIG": str(config), "PATH": path}
+        pauses = {"PAUSES": str(self.folder / "pauses"), "SLEEP": require_binary("sleep")}
+        return {"HMACFS_CONFIG": str(config), "PATH": path, **pauses}
 
     def pauses(self) -> list[int]:
         """How long the script wanted to wait, each time."""

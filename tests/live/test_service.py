@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.client import get
+from tests.programs import program
 from tests.servers import require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
@@ -115,11 +116,7 @@ def test_logrotate_loses_no_line(start_server: StartServer, tmp_path: Path) -> N
     config.chmod(0o644)
     systemctl = tmp_path / "bin" / "systemctl"
     systemctl.parent.mkdir()
-    systemctl.write_text(
-        '#!/bin/sh\n[ "$*" = "kill --kill-whom=main --signal=SIGUSR1 hmac-file-server.service" ] || exit 1\n'
-        f"exec kill -USR1 {server.pid}\n"
-    )
-    systemctl.chmod(0o755)
+    systemctl.symlink_to(program("systemctl_kill.sh"))
     requests = Requests(server)
     requests.start()
     try:
@@ -133,6 +130,7 @@ def test_logrotate_loses_no_line(start_server: StartServer, tmp_path: Path) -> N
                 tmp_path / "state",
                 config,
                 PATH=f"{systemctl.parent}:{os.environ['PATH']}",
+                SERVER_PID=str(server.pid),
             )
             wait_until(lambda before=before: requests.count > before + 20, what="more requests")  # type: ignore[misc]
     finally:
