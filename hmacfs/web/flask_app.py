@@ -38,6 +38,11 @@ class _PlainResponse(flask.Response):
     default_mimetype = None
     automatically_set_content_length = False  # the server does
 
+    def get_app_iter(self, environ: dict[str, Any]) -> Iterable[bytes]:
+        """The body, for HEAD too, whose Content-Length the server takes from it without sending it."""
+        del environ
+        return cast("Iterable[bytes]", self.response)
+
 
 def new_application() -> Application:
     app = flask.Flask("hmacfs", static_folder=None)
