@@ -53,11 +53,7 @@ def _check_state_dir(settings: Settings) -> None:
         return
     real = Path(os.path.realpath(settings.state_dir))
     for key, folder, sentence in (
-        (
-            "RuntimeDir",
-            settings.runtime_dir,
-            "which a reboot may empty: give it a folder of its own",
-        ),
+        ("RuntimeDir", settings.runtime_dir, "which a reboot may empty: give it a folder of its own"),
         ("StoreDir", settings.reserved_folder, "where the store removes what it does not know: leave StateDir out"),
     ):
         if Path(os.path.realpath(folder)) in (real, *real.parents):
