@@ -12,7 +12,7 @@ from redis.sentinel import Sentinel
 from hmacfs.config.redis_address import RedisAddress, RedisServer, RedisSettings
 
 
-def connect_as_set(settings: RedisSettings, *, max_connections: int) -> redis.Redis:
+def connect_configured(settings: RedisSettings, *, max_connections: int) -> redis.Redis:
     """A client for the server that the settings name."""
     assert settings.redis_addr is not None
     password = settings.redis_password

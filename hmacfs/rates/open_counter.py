@@ -37,6 +37,6 @@ def open_counter(settings: CounterSettings) -> FailoverCounter:
 
 def _redis(settings: CounterSettings) -> RemoteCounter:
     from hmacfs.rates.redis_windows import CONNECTIONS, RedisWindows  # an extra
-    from hmacfs.redis_client import connect_as_set
+    from hmacfs.redis_client import connect_configured
 
-    return RedisWindows(connect_as_set(settings, max_connections=CONNECTIONS), timeout=settings.redis_timeout)
+    return RedisWindows(connect_configured(settings, max_connections=CONNECTIONS), timeout=settings.redis_timeout)

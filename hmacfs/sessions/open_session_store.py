@@ -111,9 +111,9 @@ def unreachable(settings: SessionStoreSettings) -> Iterator[str]:
 def _redis_problem(settings: SessionStoreSettings) -> str:
     import redis  # an extra
 
-    from hmacfs.redis_client import connect_as_set
+    from hmacfs.redis_client import connect_configured
 
-    client = connect_as_set(settings, max_connections=1)
+    client = connect_configured(settings, max_connections=1)
     try:
         client.ping()
     except (redis.RedisError, OSError) as error:
@@ -155,10 +155,10 @@ def open_session_store(settings: SessionStoreSettings) -> ReplicatedSessionStore
 
 
 def _redis(settings: SessionStoreSettings) -> Replica:
-    from hmacfs.redis_client import connect_as_set  # an extra
+    from hmacfs.redis_client import connect_configured  # an extra
     from hmacfs.sessions import redis_store
 
-    client = connect_as_set(settings, max_connections=redis_store.CONNECTIONS)
+    client = connect_configured(settings, max_connections=redis_store.CONNECTIONS)
     return redis_store.RedisStore(client, timeout=settings.redis_timeout, ttl=settings.session_ttl)
 
 

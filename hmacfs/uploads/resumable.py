@@ -130,14 +130,14 @@ class ResumableUploads:
         self._check_age(session)
         return session
 
-    def up_to_date(self, session: Session, boundary: int) -> Session:
-        """The session as it was last saved. ``boundary`` is where the last piece ended that this record knows of: if
-        more is stored, or nothing any more, a later piece was broken off, or the record is an older copy.
+    def up_to_date(self, session: Session) -> Session:
+        """A session of numbered chunks as it was last saved. If more is stored than up to ``next_chunk_at``, or nothing
+        any more, a later chunk was broken off, or this record is an older copy.
 
         Raises ``SessionStoreUnavailable``.
         """
         stored = self._partials.stat(session.key)
-        if stored is not None and stored.length <= boundary:
+        if stored is not None and stored.length <= session.next_chunk_at:
             return session
         return self._sessions.newest(session.key) or session
 

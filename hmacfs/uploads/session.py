@@ -55,7 +55,7 @@ class Session:
     owner, site: see ``Owner``; for ``MaxSessionsPerClient``.
     created, touched: Unix seconds; ``touched`` is when the last byte or command came, or somewhat earlier: the
         unfinished upload itself knows the exact time. Never so late that the upload would outlive
-        ``Limits.deadline``.
+        ``UploadLimits.deadline``.
     state: see ``State``.
     chunks: numbered chunks completed so far (0 for other dialects).
     next_chunk_at: the byte of the file at which the next numbered chunk begins (0 for other dialects).

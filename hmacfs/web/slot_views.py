@@ -59,7 +59,7 @@ class SlotViews:
         if session is None:
             session = self._create(request, chunk, NUMBERED, count=chunk.chunks)
         elif session.state is State.OPEN:
-            session = self._uploads.up_to_date(session, session.next_chunk_at)
+            session = self._uploads.up_to_date(session)
         boundary = session.next_chunk_at
         _check_numbers(session, chunk)
         if session.state is State.FINISHED:
@@ -162,7 +162,7 @@ class SlotViews:
         offset = progress.offset
         if session.dialect == NUMBERED and not progress.is_finished:
             # What arrived of a chunk that is not complete is sent again: the client goes on at the chunk's beginning.
-            offset = self._uploads.up_to_date(session, session.next_chunk_at).next_chunk_at
+            offset = self._uploads.up_to_date(session).next_chunk_at
         headers = [*self._progress_headers(session, offset), ("Cache-Control", "no-store")]
         if session.length is not None:
             headers.append(("Upload-Length", str(session.length)))

@@ -365,7 +365,7 @@ def test_the_bytes_say_that_a_record_is_an_older_copy(world: World) -> None:
     older = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
     newest = world.append(older, 30, CONTENT[30:60], after=counting, restart=True).session
     world.sessions.older[older.key] = older
-    assert world.uploads.up_to_date(older, 30) == newest
+    assert world.uploads.up_to_date(older) == newest
     with pytest.raises(SessionConflict):
         world.append(older, 30, CONTENT[30:60], after=counting, restart=True)
     assert world.stored(older) == CONTENT[:60]
@@ -374,9 +374,9 @@ def test_the_bytes_say_that_a_record_is_an_older_copy(world: World) -> None:
 def test_a_record_that_knows_all_bytes_is_not_looked_up(world: World) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
     world.sessions.is_away = True
-    assert world.uploads.up_to_date(session, 30) == session
+    assert world.uploads.up_to_date(session) == session
     with pytest.raises(SessionStoreUnavailable):
-        world.uploads.up_to_date(session, 29)
+        world.uploads.up_to_date(dataclasses.replace(session, next_chunk_at=29))
 
 
 def test_without_a_length_the_last_piece_ends_the_file(world: World) -> None:
