@@ -114,7 +114,7 @@ class Receiver:
                 if job.throttle is None and (count >= GATHER_BYTES or transport.has_low_watermark):
                     transport.set_low_watermark(min(GATHER_BYTES, body.left, job.room))
                 body.wait_for_data()
-                count = self._splicer.move(body, fd, job.at_most)
+                count = self._splicer.move(body, fd, job.portion())
                 self._after_portion(job, count)
         except SpliceUnsupported:
             self._splicer = None
@@ -124,7 +124,7 @@ class Receiver:
     def _write_buffered(self, job: _Transfer, body: SocketBody) -> None:
         """Store what was read together with the request's head."""
         while body.receive_buffer.count and body.received != body.length:
-            ahead = body.take_ahead(job.at_most)
+            ahead = body.take_ahead(job.room if job.throttle is None else job.portion())
             job.check(body.received)
             job.sink.write(ahead)
             self._after_portion(job, len(ahead))
@@ -205,8 +205,7 @@ class _Transfer:
         self.throttle = throttle
         self.moved = 0
 
-    @property
-    def at_most(self) -> int:
+    def portion(self) -> int:
         """How many bytes may be moved at once."""
         return self.room if self.throttle is None else min(self.room, self.throttle.piece)
 

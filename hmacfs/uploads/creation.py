@@ -2,7 +2,7 @@
 
 A signature is the right to one file, so the uploads of one path share it: beyond ``MaxSessionsPerPath`` a new one ends
 the one that was silent longest, and of those that have ended as many are remembered. What is left to bound is how many
-*paths* one client has open; the neighbours behind its address must not pay for it, so the count is the owner's where
+*paths* one client has open; the neighbours at its address must not pay for it, so the count is the owner's where
 the signature names one, and an upload that nobody goes on with makes room.
 """
 
@@ -30,7 +30,7 @@ _RETRY_AFTER = 60
 #: An upload that was silent for so many seconds makes room for another one of its owner.
 GIVES_WAY_SECONDS = 600.0
 #: Of an owner's uploads, so many of those that are silent longest are looked at for one to make room.
-_CANDIDATES = 8
+_OLDEST_OPEN = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class _Limit(NamedTuple):
 
 
 class Creation:
-    """``end`` ends an open upload, whoever writes it: it raises ``WriterBusy``
+    """``end`` ends an open upload, also one that is being written: it raises ``WriterBusy``
     if a writer does not let go, and ``SessionStoreUnavailable``."""
 
     def __init__(
@@ -171,8 +171,8 @@ class Creation:
     def _make_room(self, limit: _Limit) -> bool:
         """End one upload that nobody seems to go on with; whether there was one."""
         now = self._clock()
-        candidates = self._sessions.open_of(limit.by, limit.who, _CANDIDATES)
-        for session in sorted(candidates, key=self._silence):
+        open_sessions = self._sessions.open_of(limit.by, limit.who, _OLDEST_OPEN)
+        for session in sorted(open_sessions, key=self._silence):
             if now - self._silence(session)[0] < GIVES_WAY_SECONDS:
                 return False
             with suppress(WriterBusy):

@@ -390,7 +390,8 @@ class ResumableUploads:
             self._record_end(of_file(session, info), State.FINISHED)
 
     def _end(self, session: Session) -> None:
-        """End an upload for another one, whoever writes it. Raises ``WriterBusy``, ``SessionStoreUnavailable``."""
+        """End an upload for another one, also if it is being written. Raises ``WriterBusy``,
+        ``SessionStoreUnavailable``."""
         try:
             with self._writers.open(session.key, None) as upload:
                 if self._is_published(session, upload):
@@ -412,7 +413,7 @@ class ResumableUploads:
         self._sessions.remove(session.key)
 
     def terminate(self, session: Session) -> None:
-        """Give an upload up, whoever writes it. Its record stays until the sweep, so that it is known to be gone.
+        """Give an upload up, also if it is being written. Its record stays until the sweep: so it is known to be gone.
 
         Raises ``DeletionForbidden`` for one that became a file, ``SessionUnknown`` if nothing is left of it,
         ``WriterBusy`` if its writer does not let go, and ``SessionStoreUnavailable``: then its bytes are still there.

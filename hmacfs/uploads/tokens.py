@@ -1,8 +1,9 @@
-"""Session tokens: who has one may write that upload. Pure but for the random numbers.
+"""Session tokens: the holder of one may write that upload. Pure but for the random numbers.
 
-A token is kept nowhere. Session stores and file names have its *key*, a digest of it, which opens nothing: whoever
-reads a database, a backup or the reserved folder learns of the upload and cannot take it over. Since a token must be
-given again to who holds the slot's signature, it is a MAC under the server's secret of a *nonce* that the record has.
+A token is kept nowhere. Session stores and file names have its *key*, a digest of it, which opens nothing: a reader
+of a database, a backup or the reserved folder learns of the upload and cannot take it over. Since a token must be
+given again to the holder of the slot's signature, it is a MAC, under the server's secret, of a *nonce* that is in the
+record.
 """
 
 from __future__ import annotations

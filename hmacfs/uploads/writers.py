@@ -1,4 +1,4 @@
-"""Who may write an unfinished upload: the lock and the bytes together."""
+"""The right to write an unfinished upload: the lock and the bytes together."""
 
 from __future__ import annotations
 

@@ -104,6 +104,5 @@ O_NOFOLLOW`` the last one may be a link, and is opened itself.
 """
 
 
-def open_on_one_mount(folder: int, path: bytes, flags: int) -> int:
-    """As ``open_without_links``; ``EXDEV`` if the path leads over a mount point. Needs ``HAS_OPENAT2``."""
-    return _openat2(folder, path, flags, _ON_ONE_MOUNT)
+open_on_one_mount = functools.partial(_openat2, resolve=_ON_ONE_MOUNT)
+"""As ``open_without_links``; ``EXDEV`` if the path leads over a mount point. Needs ``HAS_OPENAT2``."""

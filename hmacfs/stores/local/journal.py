@@ -33,13 +33,13 @@ class DirectoryJournal:
         self._fd = -1
         self._map: mmap.mmap | None = None
         self._free: list[int] = []
-        self._is_open = False
+        self.is_open = False
 
     def open(self) -> None:
         """Make the file if there is none yet. Without room for it, or memory to map it to, nothing is noted."""
-        if self._is_open:
+        if self.is_open:
             return
-        self._is_open = True
+        self.is_open = True
         with contextlib.suppress(OSError, ValueError):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._fd = os.open(secrets.token_hex(16), flags, 0o600, dir_fd=self.folder.fd)

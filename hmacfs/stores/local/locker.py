@@ -65,7 +65,7 @@ class FileLocker:
                 if lease is not None:
                     return lease
         finally:
-            self._partials.withdraw_request(key)  # others who wait for the same leave theirs again
+            self._partials.withdraw_request(key)  # others that wait for the same leave theirs again
 
 
 def _try_lock(fd: int) -> bool:

@@ -1,4 +1,4 @@
-"""The one ritual by which a file becomes visible: complete, synced, linked exclusively, folder synced."""
+"""The commit by which a file becomes visible: complete, synced, linked exclusively, folder synced."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def publish(
 ) -> FileInfo:
     """Make ``staged_inode`` visible as ``name``, whose raw ``path`` is below ``root``. It blocks.
 
-    Raises ``NameTaken`` if the name exists (the stored file is not touched, whoever is first wins), ``LeadsAway`` if
-    its folder cannot be reached, ``OtherFileSystem`` if it is on another one, and ``OSError`` if the disk fails.
+    Raises ``NameTaken`` if the name exists (the stored file is not touched: the first one wins), ``LeadsAway`` if
+    its folder cannot be reached, ``OtherFileSystem`` if it is on another one, and ``OSError`` if the device fails.
     Nothing is visible then, and no folder that was made for it is left. A file with a temporary name may have been
     published already, by a process that ended before it could say so: then only the rest is done.
     """
@@ -109,7 +109,7 @@ def _link_into_place(root: Root, staged_inode: StagedInode, path: bytes, *, dura
                 staged_inode.is_linked = True
             if durable:
                 place.sync()
-                if is_known:  # who knows what the process that linked it has synced
+                if is_known:  # what the process that linked it has synced is unknown
                     _sync_all_above(root, path)
         except BaseException as error:
             if staged_inode.is_linked:
@@ -147,11 +147,11 @@ class _Target:
     """Where to link a file: ``filename`` in ``folder`` (a descriptor), as a context.
 
     The folders for it are made if need be, each opened from the one above and worked with by that descriptor alone:
-    whoever puts a link in the place of one finds that nothing is made where it leads. Raises ``LeadsAway`` where a file
+    if somebody puts a link in the place of one, nothing is made where it leads. Raises ``LeadsAway`` where a file
     or a link is in the way.
     """
 
-    __slots__ = ("_made", "_opened", "_root", "filename")
+    __slots__ = ("_made", "_opened", "_root", "filename", "folder")
 
     def __init__(self, root: Root, path: bytes, *, durable: bool) -> None:
         check_length(path)
@@ -161,11 +161,12 @@ class _Target:
         self._opened: list[int] = []
         #: The names of all but the first of those: they are new.
         self._made: list[bytes] = []
+        self.folder = root.fd
         if not parents:
-            self._opened.append(root.fd)
             return
         try:
             self._reach(parents, _SYNCED_FLAGS if durable else FOLDER_FLAGS)
+            self.folder = self._opened[-1]
         except BaseException as error:
             self.take_back()
             self.__exit__()
@@ -182,13 +183,9 @@ class _Target:
                 close(fd)
         self._opened.clear()
 
-    @property
-    def folder(self) -> int:
-        return self._opened[-1]
-
     def sync(self) -> None:
         """Sync the folder that got the file, and each folder that got a new folder."""
-        for fd in reversed(self._opened):
+        for fd in reversed(self._opened or [self.folder]):
             sync(fd)
 
     def take_back(self) -> None:

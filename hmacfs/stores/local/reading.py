@@ -148,7 +148,7 @@ class StoreReader:
             file.close()
 
     def _keeps_attributes(self) -> bool:
-        return self._file_system.attributes or bool(self._others)
+        return self._file_system.attributes or bool(self._others.known)
 
     def _open_now(self, name: StoredName) -> OpenFile:
         try:
@@ -159,7 +159,7 @@ class StoreReader:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise NotFound
-            metadata = type_of(fd) if self._file_system.attributes or self._others else NO_METADATA
+            metadata = type_of(fd) if self._file_system.attributes or self._others.known else NO_METADATA
             return OpenFile(fd, info_of(status, metadata))
         except BaseException:
             close(fd)

@@ -75,10 +75,7 @@ class OtherFileSystems:
     """
 
     def __init__(self) -> None:
-        self._abilities: dict[bytes, Capabilities] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._abilities)
+        self.known: dict[bytes, Capabilities] = {}
 
     def learn(self, root: Root, path: bytes) -> None:
         """Note the file system that the folder of ``path`` is on, or would be. Raises ``OSError``, ``StorageFailed`` if
@@ -87,21 +84,21 @@ class OtherFileSystems:
         if top is not None:
             folder = own_folder(root, TEMPORARY, top)
             try:
-                self._abilities[top] = probe(folder.fd)
+                self.known[top] = probe(folder.fd)
             except ConfigError as error:
                 raise StorageFailed from error
 
     def new_staged_inode(self, root: Root, path: bytes) -> StagedInode | None:
         """An empty file for ``path`` on its file system; ``None`` if that is the root's, as far as is known. Raises
         ``OSError``."""
-        for top in sorted(self._abilities, key=len, reverse=True):
+        for top in sorted(self.known, key=len, reverse=True):
             if path.startswith(top + b"/"):
                 try:
-                    return new_staged_inode(own_folder(root, TEMPORARY, top), self._abilities[top])
+                    return new_staged_inode(own_folder(root, TEMPORARY, top), self.known[top])
                 except OSError as error:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
                         raise
-                    del self._abilities[top]  # it was unmounted, or another is there now: to be learnt again
+                    del self.known[top]  # it was unmounted, or another is there now: to be learnt again
         return None
 
 

@@ -2,7 +2,7 @@
 
 The kernel would follow relative ones below a folder by itself (``RESOLVE_BENEATH``), into the server's own folders,
 and refuses absolute ones wherever they lead. So it follows none. Where there is one, all are resolved here, to a path
-without links, which is opened as such: whoever changes a link meanwhile gets an error and never a file outside.
+without links, which is opened as such: a link that is changed meanwhile gives an error and never a file outside.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def check_length(path: bytes) -> None:
 
 
 class Folder:
-    """A folder's descriptor. It is closed when nobody refers to the object any more, so whoever uses one while it is
+    """A folder's descriptor. It is closed when nobody refers to the object any more, so a user of one that may be
     replaced by another keeps a reference.
 
     identity: device and inode, by which it is told from another folder of the same path.

@@ -1,4 +1,4 @@
-"""Storing files: staged where nobody sees them, then published; see ``publish`` for the ritual."""
+"""Storing files: staged where nobody sees them, then published; see ``publish``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StoreWriter(StoreReader):
 
     def _new_inode_now(self, name: StoredName | None) -> StagedInode:
         self.folders.check()
-        if name is not None and self._others:
+        if name is not None and self._others.known:
             staged_inode = self._others.new_staged_inode(self.folders.root, name.raw)
             if staged_inode is not None:
                 return staged_inode
@@ -132,7 +132,8 @@ class StoreWriter(StoreReader):
 
     def _publish_at(self, staged_inode: StagedInode, name: StoredName, metadata: FileMetadata) -> FileInfo:
         run = self.file_calls.always_blocking if self.durable else self.file_calls
-        self._notes.open()
+        if not self._notes.is_open:
+            self._notes.open()
         try:
             return self._retry(run, self._commit, staged_inode, name, metadata)
         except ShuttingDown:

@@ -11,7 +11,7 @@ does worse for the other:
   remember more than one piece back: only the last atomic one can be sent again, by a client that was not told of it.
 - *What is kept with a file is one value*, known before the first byte: an object store needs it to begin. The store
   gives the ETag: it alone knows what tells two files of one name apart.
-- *The lock is apart from the data*, since an object store has none. Whoever has it is asked to let go (tusd's
+- *The lock is apart from the data*, since an object store has none. Its holder is asked to let go (tusd's
   ``requestRelease``). A lease that ends with its time can be lost by a holder that does not notice, so each has a
   *fence*: the store takes nothing from an earlier one. The kernel's lock cannot be lost, and its fence is trivial.
 - *The offset is asked of the store*, never of a record: so a session store that is away, or has an older copy, costs no
