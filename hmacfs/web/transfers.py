@@ -100,10 +100,9 @@ class Transfers:
         that the upload has become is served as it is under its name."""
         checked, guards, uploads = self.guards.checked, self.guards, self.tus
         get = checked(check_destination, uploads.name_of_file, guards.download_signature, self.rates.downloads)
-        head_file = checked(uploads.name_of_file)(self.head.head)
         piece = checked(refuse_if_match, check_body, check_is_piece)
         views: dict[str, View] = {
-            "HEAD": checked(check_destination)(uploads.head_or(head_file)),
+            "HEAD": checked(check_destination)(uploads.head_or(self.head.head)),
             "PATCH": piece(uploads.patch),
             "DELETE": checked(refuse_if_match, check_version)(uploads.delete),
         }

@@ -98,9 +98,10 @@ class TusViews:
             if "HTTP_TUS_RESUMABLE" in request.environ:
                 return self.head(request)
             try:
-                return head_file(request)
+                self.name_of_file(request)
             except UploadUnfinished:
                 return self.head(request)
+            return head_file(request)
 
         return head
 

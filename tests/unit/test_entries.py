@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -35,16 +36,21 @@ class Answer(NamedTuple):
 Entry = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-@pytest.fixture(scope="module")
-def fast_path(tmp_path_factory: pytest.TempPathFactory) -> FastPath:
-    folder = tmp_path_factory.mktemp("entries")
+def open_fast_path(folder: Path, failures: str = "") -> FastPath:
+    """failures: ``AuthFailureRateLimit``."""
     (folder / "store").mkdir()
     config = folder / "config.toml"
     config.write_text(
         f'Secret = "{SECRET}"\nStoreDir = "{folder}/store"\nRuntimeDir = "{folder}/run"\nMinFreeSpace = 0\n'
-        'MetricsEnabled = false\nUploadRateLimit = ""\nDownloadRateLimit = ""\nAuthFailureRateLimit = ""\n'
+        'MetricsEnabled = false\nUploadRateLimit = ""\nDownloadRateLimit = ""\n'
+        f'AuthFailureRateLimit = "{failures}"\n'
     )
     return cast("FastPath", create_app(load(config, {})).wsgi_app)
+
+
+@pytest.fixture(scope="module")
+def fast_path(tmp_path_factory: pytest.TempPathFactory) -> FastPath:
+    return open_fast_path(tmp_path_factory.mktemp("entries"))
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +188,23 @@ def test_a_tus_upload_from_its_creation_to_its_file(entries: tuple[Entry, Entry]
 
 def without_token(answer: Answer) -> Answer:
     return answer._replace(headers=[(name, re.sub("tus/.+", "tus/", value)) for name, value in answer.headers])
+
+
+def test_on_every_route_a_wrong_signature_is_counted_once(tmp_path: Path) -> None:
+    entry = open_fast_path(tmp_path, failures="100/hour")
+    created = ask(entry, "POST", "/upload/a", f"v={sign_v(KEYRING, 'a', 0)}", HTTP_UPLOAD_LENGTH="0", **TUS)
+    upload, wrong = created.header("Location"), f"v3={'0' * 64}&expires=4000000000"
+    for number, (method, path, headers) in enumerate(
+        [
+            ("PUT", "/upload/a", {}),
+            ("POST", "/upload/a", {"HTTP_UPLOAD_LENGTH": "1", **TUS}),
+            ("GET", "/upload/a", {}),
+            ("HEAD", "/upload/a", {}),
+            ("GET", upload, {}),
+            ("HEAD", upload, {}),
+        ],
+        start=1,
+    ):
+        answer = ask(entry, method, path, wrong, **headers)
+        assert answer.status[:3] == "403", (method, path)
+        assert answer.header("X-RateLimit-Remaining") == str(100 - number), (method, path)
