@@ -53,7 +53,9 @@ def finish(upload: Upload, client: Client) -> None:
 def test_what_is_expired_goes_and_what_is_in_progress_stays(start_server: StartServer, by_command: bool) -> None:
     """The slow client sends its last byte long after the expired uploads got theirs; and then none for longer than an
     upload may rest."""
-    server = start_server(Workers=3, SessionTTL="1s", SweepInterval="1h" if by_command else "200ms")
+    # An upload ends after seven times as long, also one in progress: commands take seconds on a busy machine.
+    ttl, interval = ("3s", "1h") if by_command else ("1s", "200ms")
+    server = start_server(Workers=3, SessionTTL=ttl, SweepInterval=interval)
     slow = begun(DIALECTS[0], server, "slow")
     with in_progress(slow) as client:
         resting = [begun(kind, server, kind.dialect) for kind in DIALECTS]
