@@ -66,23 +66,23 @@ def mark(items: Sequence[pytest.Item]) -> None:
     slow = set(SLOW_LIST.read_text(encoding="utf-8").split())
     choices: dict[tuple[str, str], list[set[str]]] = defaultdict(list)
     for item in items:
-        for name, needs in _named(item):
-            choices[name_of(item), name].append(needs)
+        for parameter, needs in _named(item):
+            choices[parameter].append(needs)
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         found = {folder} & set(FOLDERS) | ({"slow"} if name_of(item) in slow else set())
         if isinstance(item, pytest.Function):
             found |= _needs(item)
-        for name, needs in _named(item):
-            if all(choices[name_of(item), name]):  # else it is a word in a sentence, not the choice of a server
-                found -= set().union(*choices[name_of(item), name]) - needs
+        for parameter, needs in _named(item):
+            if all(choices[parameter]):  # else it is a word in a sentence, not the choice of a server
+                found -= set().union(*choices[parameter]) - needs
         for marker in sorted(found):
             item.add_marker(marker)
 
 
 def name_of(item: pytest.Item) -> str:
-    """As the list of slow tests has it: one name for all parameters of a test."""
-    return item.nodeid.partition("[")[0]
+    """As the list of slow tests has it: its function's name, wherever that stands and with all its parameters."""
+    return str(getattr(item, "originalname", item.name))
 
 
 def enter(item: pytest.Item | None) -> None:
@@ -100,12 +100,13 @@ def check_program(name: str) -> None:
         )
 
 
-def _named(item: pytest.Item) -> Iterator[tuple[str, set[str]]]:
-    """Each parameter, with the markers of the servers that it names. SQLite is none."""
+def _named(item: pytest.Item) -> Iterator[tuple[tuple[str, str], set[str]]]:
+    """Each parameter of the test, with the markers of the servers that its value names. SQLite is none."""
+    test = item.nodeid.partition("[")[0]
     for name, value in getattr(getattr(item, "callspec", None), "params", {}).items():
         said = value.__name__ if isinstance(value, type) else value
         words = re.split(r"[^a-z]+", said.lower()) if isinstance(said, str) else []
-        yield name, {_NAMES[word] for word in words if word in _NAMES}
+        yield (test, name), {_NAMES[word] for word in words if word in _NAMES}
 
 
 def _needs(item: pytest.Function) -> set[str]:

@@ -11,10 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.servers import debian
+from tests.times import TESTED
 
 #: What ``make test`` starts from.
 _NEEDED = ["make", "python3-venv"]
@@ -26,6 +28,8 @@ _SERVERS = [
 #: As ``make test`` installs them.
 _EXTRAS = "redis,postgres,test,lint"
 _USER = "tester"
+#: Those that watch time and memory do so in the run here. npm is not installed there.
+_ARGUMENTS = '-m "not alone and not needs_node"'
 
 _RUN = """\
 useradd --create-home {user}
@@ -33,7 +37,7 @@ cp -r {checkout} /home/{user}/project
 chown -R {user}: /home/{user}/project
 cd /home/{user}/project
 exec setpriv --reuid={user} --regid={user} --init-groups \
-    make --no-print-directory test SERVERS='{servers}' TESTS='{tests}'
+    make --no-print-directory test SERVERS='{servers}' TESTS='{tests}' ARGS='{arguments}'
 """
 
 
@@ -42,10 +46,26 @@ def run(suite: str, tests: list[str]) -> int:
     base = debian.system(suite, *_NEEDED, *_SERVERS)
     with debian.temporary_machine(base, {debian.wheels(base, _EXTRAS): debian.WHEELS}) as machine:
         machine.copy_project()
-        script = _RUN.format(user=_USER, checkout=debian.CHECKOUT, servers=" ".join(_SERVERS), tests=" ".join(tests))
+        script = _RUN.format(
+            user=_USER,
+            checkout=debian.CHECKOUT,
+            servers=" ".join(_SERVERS),
+            tests=" ".join(tests),
+            arguments=_ARGUMENTS,
+        )
         # With CI=true what is missing there is a failure. npm, and what runs in Node, is left out.
         variables = {"HOME": f"/home/{_USER}", "CI": "true", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": debian.WHEELS}
-        return subprocess.run(machine.command("sh", "-euc", script, **variables), check=False).returncode
+        status = subprocess.run(machine.command("sh", "-euc", script, **variables), check=False).returncode
+        _keep(machine.path(f"/home/{_USER}/project/build/{TESTED.name}"))
+        return status
+
+
+def _keep(tested: Path) -> None:
+    """Which interpreter ran there is for the end of the whole run to say."""
+    if tested.exists():
+        TESTED.parent.mkdir(exist_ok=True)
+        with TESTED.open("a", encoding="utf-8") as file:
+            file.write(tested.read_text(encoding="utf-8"))
 
 
 def why_not() -> str:
