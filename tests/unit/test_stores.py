@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import threading
 from collections.abc import Callable
@@ -424,6 +425,27 @@ def taken(locker: MemoryLocker) -> Lease:
     lease = locker.acquire(KEY)
     assert lease is not None
     return lease
+
+
+def test_what_becomes_the_visible_file_before_it_is_locked_is_no_unfinished_upload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its lock can be had then, and its inode still has a name."""
+    backend = FolderBackend(lambda: 1.0)
+    backend.store.partials.create(KEY, NAME, None, FileMetadata())
+    lock = fcntl.flock
+
+    def lock_late(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        with reopen(backend) as upload:
+            append(upload, b"hello")
+            upload.publish(NAME, FileMetadata())
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with pytest.raises(SessionUnknown):
+        backend.locker.acquire(KEY)
+    assert content(backend.store, NAME) == b"hello"
 
 
 def test_a_folder_takes_a_lease_of_another_locker() -> None:

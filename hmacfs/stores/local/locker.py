@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import time
 from collections.abc import Callable
 
@@ -41,15 +40,16 @@ class FileLocker:
         ``StorageFailed``."""
         fd, folder = self._partials.open_file(key)
         try:
-            if _try_lock(fd):
+            is_locked = _try_lock(fd)
+            # It may have become the visible file between being opened and being locked.
+            if not self._partials.is_file_of(key, fd):
+                raise SessionUnknown
+            if is_locked:
                 return FileLease(fd, self._partials.request_of(key), folder)
-            is_there = os.fstat(fd).st_nlink > 0
         except BaseException:
             close(fd)
             raise
         close(fd)
-        if not is_there:
-            raise SessionUnknown
         return None
 
     def wait(self, key: str, may_ask: Callable[[], bool]) -> FileLease:
@@ -69,8 +69,8 @@ class FileLocker:
 
 
 def _try_lock(fd: int) -> bool:
-    """Whether the lock on the file is this descriptor's now, and the file is still there."""
+    """Whether the lock on the file is this descriptor's now."""
     with contextlib.suppress(BlockingIOError, PermissionError):  # EACCES on some network file systems
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.fstat(fd).st_nlink > 0
+        return True
     return False

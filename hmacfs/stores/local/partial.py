@@ -97,6 +97,13 @@ class LocalPartialUploads:
             raise
         return fd, self._store.folders.own(_FOLDER)
 
+    def is_file_of(self, key: str, fd: int) -> bool:
+        """Whether this is (still) the upload's file."""
+        try:
+            return os.path.samestat(self._stat_now(key), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+
     def _open_now(self, key: str, flags: int) -> int:
         return os.open(key, flags | os.O_CLOEXEC, STORED_FILE_MODE, dir_fd=self._folder)
 
