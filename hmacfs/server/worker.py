@@ -226,6 +226,9 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     def _break_off(self, running: list[gevent.Greenlet[..., Any]]) -> None:
         log.warning("breaking off %d transfers to stop", len(running))
+        # An exception for a greenlet that has not begun would reach nobody, and its connection would stay open. They
+        # begin in their order, before this one goes on.
+        gevent.sleep(0)
         gevent.killall(running, exception=ShuttingDown, block=False)
         # Those that are left then only wait for their clients to close a connection that was answered.
         seconds = HURRIED_BREAK_OFF_SECONDS if self._lifecycle.must_break_off else BREAK_OFF_SECONDS
@@ -307,7 +310,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             connection.end_if_waiting()
 
     def _open_transport(self, client: Any, timeout: float) -> Transport | None:
-        """``None`` for a client that does not get as far as its first request."""
+        """``None`` for a client that does not get as far as its first request, which a stop may be the reason for."""
         if self._tls is None:
             return Transport(client)
         transport = None
@@ -316,7 +319,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         try:
             transport = TlsTransport(self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False))
             transport.handshake(timeout)
-        except OSError as error:
+        except (OSError, ShuttingDown) as error:
             log.debug("a client did not get through the TLS handshake: %s", error)
         else:
             return transport

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -154,6 +154,24 @@ def test_a_reload_sets_running_uploads_no_limit_but_a_stop_does(start_server: St
         assert silent.answer().status == 503
         assert server.daemon.process.wait(5) == 0
     assert server.leftovers() == []
+
+
+def test_a_second_signal_ends_connections_that_were_not_served_yet(start_server: StartServer) -> None:
+    server = start_server(Workers=1, ReadTimeout="60s", GracefulShutdownTimeout="60s")
+    (worker,) = server.workers()
+    with ExitStack() as stack:
+        worker.suspend()
+        clients = [stack.enter_context(Client(server)) for _ in range(50)]
+        for number, client in enumerate(clients):
+            client.head("PUT", server.sign_v(f"long{number}", 1000), content_length=1000)
+        for number, line in ((signal.SIGTERM, "stopping: "), (signal.SIGTERM, "stopping at once")):
+            server.daemon.process.send_signal(number)
+            wait_until(lambda line=line: line in server.log(), what=line)  # type: ignore[misc]
+        worker.resume()
+        assert {client.answer().status for client in clients} == {503}
+        assert server.daemon.process.wait(10) == 0
+    assert server.leftovers() == []
+    assert [line for line in server.complaints() if "breaking off" not in line] == []
 
 
 def test_a_stop_need_not_wait_for_a_reload(start_server: StartServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from hmacfs.server.connection import LINGER_SILENCE_SECONDS
 from tests.live.client import Client
-from tests.servers import require_binary
+from tests.servers import require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.machine import Duration
 
@@ -161,3 +162,16 @@ def test_handshakes_that_go_nowhere_make_room_and_one_address_has_its_share(tmp_
             stack.enter_context(Client(server, source="127.0.0.2"))
         with Client(server, source="127.0.0.2") as client:
             assert client.is_closed()
+
+
+def test_a_second_signal_ends_handshakes(tmp_path: Path) -> None:
+    with serving(tmp_path, Workers=1, IdleTimeout="60s", GracefulShutdownTimeout="60s") as running:
+        with Client(running) as waiting, connect(running) as served:
+            served.head("GET", "/healthz")  # the handshake of the one that connected before has begun
+            assert served.answer().status == 200
+            for line in ("stopping: ", "stopping at once"):
+                running.daemon.process.send_signal(signal.SIGTERM)
+                wait_until(lambda line=line: line in running.log(), what=line)  # type: ignore[misc]
+            assert waiting.is_closed()
+            assert running.daemon.process.wait(10) == 0
+        assert [line for line in running.complaints() if "breaking off" not in line] == []
