@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hmacfs.dialects.numerals import byte_count
 from hmacfs.errors import BadRequest
+from hmacfs.protocol.numerals import byte_count
 
 #: As sessions record it.
 NAME = "range"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hmacfs.dialects.numerals import byte_count
 from hmacfs.errors import BadRequest
+from hmacfs.protocol.numerals import byte_count
 
 #: As sessions record it.
 NAME = "numbered"

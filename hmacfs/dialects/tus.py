@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from hmacfs.dialects.numerals import BEYOND_ALL, byte_count
 from hmacfs.errors import BadRequest, HmacfsError, TooLarge
 from hmacfs.protocol.media_types import DEFAULT
+from hmacfs.protocol.numerals import BEYOND_ALL, byte_count
 
 #: As sessions record it.
 NAME = "tus"

@@ -19,7 +19,6 @@ from urllib.parse import unquote, unquote_to_bytes
 from hmacfs.dialects import tus
 from hmacfs.dialects.content_range import range_piece
 from hmacfs.dialects.numbered import numbered_chunk
-from hmacfs.dialects.numerals import DIGITS_LIMIT, byte_count
 from hmacfs.errors import BadBody, BadName, BadRequest, DigestMismatch, HmacfsError, TooLarge
 from hmacfs.protocol.conditions import evaluate_conditions, fails_change
 from hmacfs.protocol.digests import digests_of_body, digests_of_file, digests_of_whole
@@ -29,6 +28,7 @@ from hmacfs.protocol.http1.heads import BadRequestHead, parse_head
 from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
 from hmacfs.protocol.media_types import guess, is_inline, is_media_type, type_by_name
 from hmacfs.protocol.names import StoredName
+from hmacfs.protocol.numerals import DIGITS_LIMIT, byte_count
 from hmacfs.protocol.signing import SignedRequest, encode_bearer, schemes_in, verify
 from hmacfs.telemetry.logs import escape
 from hmacfs.web.client_address import ClientAddress
@@ -171,7 +171,7 @@ def dechunked(data: bytes) -> tuple[bytes, int] | None:
 
 
 def rechunked(data: bytes) -> None:
-    """What is put into chunks comes out again, and nothing of what stands behind them."""
+    """What is put into chunks comes out again, and nothing of what stands after them."""
     data = data[:60]
     size = 1 + (data[0] if data else 0) % 40
     pieces = [data[start : start + size] for start in range(0, len(data), size)]

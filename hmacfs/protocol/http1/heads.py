@@ -14,9 +14,9 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from hmacfs.caching import LONGEST_KEY
-from hmacfs.dialects.numerals import byte_count
 from hmacfs.errors import TooLarge
 from hmacfs.protocol.names import PATH_LIMIT_BYTES
+from hmacfs.protocol.numerals import byte_count
 
 #: Method, target, version and all fields together. A path of 4,096 bytes fits even if every byte is escaped, with a
 #: token after it.
