@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # An editable installation earns a warning of a dozen lines from setuptools, of which nothing is to be done here.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.txt
 
-# A virtual environment is good for one version of Python and one folder: for another it is made anew.
+# A virtual environment is good for one version of Python and one folder: for another it is made again.
 FOR := $(shell $(PYTHON) -c 'import sys; print("Python %d.%d" % sys.version_info[:2])' 2>/dev/null) in $(CURDIR)
 MADE := $(VENV)/.made
 ifneq ($(file <$(MADE)),$(FOR))

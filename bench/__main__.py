@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, metavar="FILE", help="JSON file (bench/results/<date>.json), beside it the picture")
     add("--ram", type=Path, default=Path("/dev/shm"), metavar="FOLDER", help="a RAM disk (/dev/shm)")
     add("--disk", type=Path, default=ROOT / "build" / "bench", metavar="FOLDER", help="a real one (build/bench)")
-    add("--show", type=Path, metavar="FILE", help="measure nothing: print a JSON file, draw its picture anew")
+    add("--show", type=Path, metavar="FILE", help="measure nothing: print a JSON file, draw its picture again")
     return parser
 
 

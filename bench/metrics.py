@@ -9,7 +9,7 @@ Sample = dict[str, float]
 
 
 class Metric(NamedTuple):
-    """digits: behind the decimal point."""
+    """digits: after the decimal point."""
 
     label: str
     digits: int

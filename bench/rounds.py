@@ -17,8 +17,8 @@ _PROBLEM_LETTERS = 400
 
 
 class Rounds:
-    """count: rounds that are kept, after one that is not if warm_up. seconds: of each run. say: takes lines for whoever
-    waits."""
+    """count: rounds that are kept, after one that is not if warm_up. seconds: of each run. say: takes lines about
+    the progress."""
 
     def __init__(self, count: int, seconds: int, *, warm_up: bool, say: Callable[[str], None]) -> None:
         self._count = count

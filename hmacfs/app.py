@@ -57,7 +57,7 @@ class AppRuntime:
     """The parts of a running application that the server around it needs: ``app.extensions["hmacfs"]``."""
 
     settings: Settings
-    health: Readiness
+    readiness: Readiness
     core: Core
     sampler: Sampler | None
     repair_loop: RepairLoop
@@ -71,7 +71,7 @@ class AppRuntime:
         """Functions, each to run in a greenlet of its own. connections: how many are open. is_running: whether
         new work is welcome, false from the beginning of a stop."""
         core = self.core
-        self.health.is_running = is_running
+        self.readiness.is_running = is_running
         tasks: list[Callable[[], None]] = [
             lambda: core.sweeper.run_while(is_running),
             core.space.publish_forever,
@@ -174,11 +174,11 @@ def create_app(settings: Settings) -> flask_app.Application:
         sampler = _sampler(metrics, core, counter, settings)
     handler = RequestHandler(Events(listeners, [refusals]), cors, clients, read_timeout=settings.read_timeout)
     rates = _rates(flask_app.rate_limiter(app, counter, clients), settings)
-    state = Readiness([("store", core.check_store), ("session store", core.sessions.ping)])
+    readiness = Readiness([("store", core.check_store), ("session store", core.sessions.ping)])
     flask_app.add_routes(
-        app, handler, transfers=_transfers(settings, core, rates, cors).routes(), others=probe_routes(state)
+        app, handler, transfers=_transfers(settings, core, rates, cors).routes(), others=probe_routes(readiness)
     )
-    app.extensions["hmacfs"] = AppRuntime(settings, state, core, sampler, RepairLoop(repairs))
+    app.extensions["hmacfs"] = AppRuntime(settings, readiness, core, sampler, RepairLoop(repairs))
     return app
 
 

@@ -34,7 +34,7 @@ REQUESTS_QUANTUM_SECONDS = 0.001
 
 
 #: How long a wait for the low watermark may last. A fast peer on a local network reaches it in less.
-GATHER_SECONDS = 0.01
+LOW_WATERMARK_SECONDS = 0.01
 
 
 #: The peer or the way to it is gone. For a reader that is the end of the stream.
@@ -102,7 +102,7 @@ class Transport:
 
     def set_low_watermark(self, count: int) -> None:
         """From now on let waits for reading go on until so many bytes are there, or the stream has ended (SO_RCVLOWAT);
-        1 ends that. For fast peers: once the bytes do not come within ``GATHER_SECONDS``, it is 1 again."""
+        1 ends that. For fast peers: once the bytes do not come within ``LOW_WATERMARK_SECONDS``, it is 1 again."""
         if count != self._low_watermark and hasattr(socket, "SO_RCVLOWAT"):
             self._low_watermark = count
             with contextlib.suppress(OSError):
@@ -117,7 +117,7 @@ class Transport:
         """Wait until a read makes progress (data, end or error); ``TransportTimeout`` after ``timeout`` seconds."""
         if self._low_watermark > 1:
             try:
-                self._wait(self._readable, GATHER_SECONDS)
+                self._wait(self._readable, LOW_WATERMARK_SECONDS)
             except TransportTimeout:
                 self.set_low_watermark(1)
             else:

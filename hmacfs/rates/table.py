@@ -34,8 +34,8 @@ PROBES = 16
 
 _MAGIC = b"hmacfs:r"
 _VERSION = 1
-_HEADER = struct.Struct("=8sIIB15x16s16x")  # magic, version, places, mark, salt of the hashes
-_MARK_AT = 16
+_HEADER = struct.Struct("=8sIIB15x16s16x")  # magic, version, places, flag, salt of the hashes
+_FLAG_AT = 16
 _RECORD = struct.Struct("=dQ16s")  # end of the window, count, hash of the key
 _WINDOW = struct.Struct("=dQ")
 _HASH_AT = _WINDOW.size
@@ -60,7 +60,7 @@ class WindowTable:
     def _open(self) -> None:
         size = _file_size(self._places)
         header = _HEADER.pack(_MAGIC, _VERSION, self._places, 0, secrets.token_bytes(16))
-        file = open_table(self._path, header, size, fixed=_MARK_AT)
+        file = open_table(self._path, header, size, fixed=_FLAG_AT)
         mapped = mmap.mmap(file.fd, size)
         self._lock, self._map = _Lock(file), mapped
         self._salt = _HEADER.unpack_from(mapped)[4]
@@ -129,11 +129,11 @@ class WindowTable:
             self._map[_HEADER.size :] = bytes(len(self._map) - _HEADER.size)
         return running
 
-    def exchange_flag(self, mark: int) -> int:
+    def exchange_flag(self, flag: int) -> int:
         """Set the number (0 to 255) that the processes share besides; what it was. It is 0 in a new table."""
         with self._lock:
-            before: int = self._map[_MARK_AT]
-            self._map[_MARK_AT] = mark
+            before: int = self._map[_FLAG_AT]
+            self._map[_FLAG_AT] = flag
         return before
 
     def close(self) -> None:

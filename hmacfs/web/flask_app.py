@@ -68,7 +68,7 @@ def add_routes(
         return _PlainResponse(body, status_line(response.status), response.headers, direct_passthrough=True)
 
     app.register_blueprint(_blueprint("transfers", transfers, respond))
-    app.register_blueprint(_blueprint("health", others, respond))
+    app.register_blueprint(_blueprint("probes", others, respond))
     app.register_error_handler(HTTPException, respond)  # no such route, or a method that the route does not have
     app.wsgi_app = FastPath(app.wsgi_app, RouteTable(transfers), handler)  # type: ignore[method-assign]
 

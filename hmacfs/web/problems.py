@@ -62,7 +62,7 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
 
 
 #: Transient errors: these say after how many seconds to try again.
-_PASSING = (errors.RateLimited, errors.SessionStoreUnavailable, errors.StoreMissing, errors.UploadRunning)
+_TRANSIENT = (errors.RateLimited, errors.SessionStoreUnavailable, errors.StoreMissing, errors.UploadRunning)
 
 
 def status_of(error: errors.HmacfsError) -> HTTPStatus | Status:
@@ -78,7 +78,7 @@ def _extra_headers(error: errors.HmacfsError) -> Iterator[tuple[str, str]]:
         yield allow(error.allowed)
     if isinstance(error, errors.BadToken):
         yield "WWW-Authenticate", "Bearer"
-    if isinstance(error, _PASSING):
+    if isinstance(error, _TRANSIENT):
         yield "Retry-After", str(error.retry_after)
     if isinstance(error, errors.BadCoding):
         yield "Accept-Encoding", "identity"  # RFC 9110 section 12.5.3

@@ -28,7 +28,7 @@ LOOK_SECONDS = 1.0
 
 class Readiness:
     """Judges whether this process can serve. checks: by name, each raises ``HmacfsError`` if its part cannot serve;
-    clock: ``time.monotonic`` or its like. is_draining: the server is stopping."""
+    clock: ``time.monotonic`` or its like."""
 
     def __init__(
         self, checks: Sequence[tuple[str, Callable[[], None]]], clock: Callable[[], float] = time.monotonic
@@ -86,11 +86,11 @@ def _with_cause(error: HmacfsError) -> str:
     return f"{sentence}: {error.__cause__}" if error.__cause__ is not None else sentence
 
 
-def probe_routes(state: Readiness) -> list[Route]:
+def probe_routes(readiness: Readiness) -> list[Route]:
     """``/healthz`` and ``/readyz`` for monitors, and ``/`` for people who look at it in a browser."""
 
     def readyz(_: Request) -> Response:
-        reasons = state.reasons()
+        reasons = readiness.reasons()
         if not reasons:
             return Response(HTTPStatus.OK, [*_HEADERS], b"ready\n")
         text = "".join(f"{reason}\n" for reason in reasons)

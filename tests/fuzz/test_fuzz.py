@@ -29,7 +29,7 @@ def test_an_input_that_breaks_a_rule_is_found_and_made_smaller() -> None:
     assert run.failure.endswith("control: smallest input: b'bytes 0-1/2'")
 
 
-def test_whatever_comes_the_server_answers_in_step_and_stores_what_was_signed(tmp_path: Path) -> None:
+def test_the_server_answers_any_input_in_step_and_stores_what_was_signed(tmp_path: Path) -> None:
     found = protocol.run(tmp_path / "server", seed=SEED, numbers=iter(range(400)))
     assert found.failures == []
     assert found.requests > 800

@@ -101,7 +101,7 @@ class Client:
         return Answer(response.status, response.headers, body)
 
     def informational(self) -> bytes:
-        """The next head, read byte by byte, so that nothing behind it is lost."""
+        """The next head, read byte by byte, so that nothing after it is lost."""
         data = b""
         while not data.endswith(b"\r\n\r\n"):
             byte = self._file.read(1)
@@ -110,7 +110,7 @@ class Client:
         return data
 
     def read_into(self, buffer: bytearray) -> int:
-        """Some bytes of a body, behind a head that ``informational`` read."""
+        """Some bytes of a body, after a head that ``informational`` read."""
         return self._file.readinto1(buffer)
 
     def is_closed(self, within: float = 10.0) -> bool:

@@ -92,9 +92,9 @@ def test_no_space_on_the_other_file_system_is_507(mounted: Mounted) -> None:
 
 
 @needs_mounts
-@pytest.mark.parametrize("at", ["before", "behind"])
+@pytest.mark.parametrize("at", ["before", "after"])
 def test_killed_while_a_copy_is_published(mounted: Mounted, tmp_path: Path, at: str) -> None:
-    """Before the link: nothing is visible. Behind it, before the unfinished upload is removed: the retry finds it."""
+    """Before the link: nothing is visible. After it, before the unfinished upload is removed: the retry finds it."""
     flag = tmp_path / "kill"
     flag.touch()
     elsewhere = "mkdir -p STORE/other TEMPORARY/elsewhere; mount --bind TEMPORARY/elsewhere STORE/other"
@@ -109,7 +109,7 @@ def test_killed_while_a_copy_is_published(mounted: Mounted, tmp_path: Path, at: 
     flag.unlink()
     server.start()
     upload.probe()
-    assert upload.send(80_000).status in (200, 201, 409) if at == "behind" else True
+    assert upload.send(80_000).status in (200, 201, 409) if at == "after" else True
     wait_until(lambda: get(server, "other/file").body == BODY)
     assert list((server.store / ".hmacfs" / "partial").iterdir()) == []
 

@@ -331,7 +331,7 @@ def test_a_real_prometheus_holds_what_the_clients_counted(start_server: StartSer
         assert load.unanswered.total() <= 16
         assert answered["PUT", 201] > 1000
         assert prometheus.query("hmacfs_workers") == 4
-        # A gauge follows within a beat of the worker and a scrape.
+        # A gauge follows within a sample of the worker and a scrape.
         wait_until(lambda: prometheus.query("sum(active_connections_total)") == 0, what="no connections")
         # A file whose upload found no server is not found.
         assert set(answered) <= {("PUT", 201), ("PUT", 403), ("GET", 200), ("GET", 404)}

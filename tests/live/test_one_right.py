@@ -330,7 +330,7 @@ def test_a_change_of_the_secret_loses_no_upload(start_server: StartServer, kind:
     assert upload.send(20_000).status in (202, 204)
     assert upload.probe().headers["Upload-Offset"] == "40000"
     token = upload.token  # the one that it had
-    # Once the old secret is given up, a slot is signed anew, and its token is known to nobody but its client.
+    # Once the old secret is given up, a slot is signed again, and its token is known to nobody but its client.
     server.stop()
     del server.settings["PreviousSecrets"]
     server.keyring = Keyring([str(server.settings["Secret"]).encode()])

@@ -124,7 +124,7 @@ class Visitor:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_what_was_acknowledged_is_never_taken_back(server: HmacFileServer, name: str, seed: int) -> None:
-    """Whatever ways of uploading are mixed on one slot, by whoever holds its signature."""
+    """All ways of uploading are mixed on one slot, by several holders of its signature."""
     chance = random.Random(seed)
     body = chance.randbytes(1000)
     visitors = [Visitor(kind(server, name, body, chance.choice([170, 250, 400]))) for kind in SLOT_DIALECTS]

@@ -102,7 +102,7 @@ def test_exactly_the_allowed_number_passes_while_redis_goes_and_returns(
     for number in range(7):
         go_on(f"with again {number}")
     assert passed == Counter(dict.fromkeys(ADDRESSES, LIMIT))
-    # One line at each edge, however many workers there are, and the same for the sessions of each worker.
+    # One line at each transition, however many workers there are, and the same for the sessions of each worker.
     assert server.log().count("rate limits are counted on this machine alone") == 1
     # 50 requests that each waited for Redis would take seconds; one wait of its timeout in each worker is allowed.
     assert longest < 5
@@ -207,7 +207,7 @@ def test_counts_outlive_a_reload_and_a_restart(start_server: StartServer) -> Non
     assert [upload(server, ADDRESSES[0], f"b{number}") for number in range(3)] == [201, 429, 429]
 
 
-def test_a_table_that_was_damaged_is_made_anew(start_server: StartServer) -> None:
+def test_a_table_that_was_damaged_is_made_again(start_server: StartServer) -> None:
     server = limited(start_server, Workers=1, UploadRateLimit="2/hour")
     assert upload(server, ADDRESSES[0], "a") == 201
     assert server.stop() == 0

@@ -35,7 +35,7 @@ MEASURED, BOUND = 300, 0.1
 
 @contextmanager
 def uploads_in_flight(server: HmacFileServer, tally: Counter[str]) -> Iterator[None]:
-    """Clients that persist and upload file after file; behind the context these are complete and right."""
+    """Clients that persist and upload file after file; after the context these are complete and right."""
     is_over = threading.Event()
 
     def go_on(number: int) -> list[Upload]:

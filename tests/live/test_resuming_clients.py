@@ -1,5 +1,5 @@
 """Real clients, unchanged, over a network that breaks their connections, and killed now and then: started again, they
-go on until the file is there, without sending anew what has arrived."""
+go on until the file is there, without sending again what has arrived."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def readme(language: str) -> list[str]:
 
 class RealClient(ABC):
     """A program that uploads ``film.mp4`` from a folder of its own to the slot behind a proxy, in pieces of ``size``
-    bytes. ``keeps``: whether what arrived of a piece that broke off is not sent anew."""
+    bytes. ``keeps``: whether what arrived of a piece that broke off is not sent again."""
 
     keeps = True
 

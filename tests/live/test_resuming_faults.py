@@ -47,7 +47,7 @@ def another_address() -> dict[str, str]:
 
 class Fleet:
     """The uploads, each with a client that persists. As a context: they run while the fault happens in it, and are
-    complete behind it."""
+    complete after it."""
 
     def __init__(self, server: HmacFileServer, headers: Callable[[], dict[str, str]] = dict) -> None:
         self.tally: Counter[str] = Counter()

@@ -197,7 +197,7 @@ def test_a_slot_reserves_its_size_once(start_server: StartServer, small_disk: Pa
 
 
 def shared_disk(start_server: StartServer, disk: Path, runtime: Path, **settings: object) -> HmacFileServer:
-    """A server behind a proxy that it trusts: the tests are whoever they say."""
+    """A server behind a proxy that it trusts: the tests name any client they like."""
     shared = {"StoreDir": str(disk), "RuntimeDir": str(runtime), "Workers": 2, "UploadMaxSize": "1GB"}
     server = start_server(TrustedProxies=["127.0.0.1"], **shared, **settings)
     server.store = disk

@@ -389,7 +389,7 @@ def test_log_levels(start_server: StartServer) -> None:
     assert server.log() == ""
 
 
-def test_a_runtime_folder_that_was_cleaned_away_is_made_anew(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_runtime_folder_that_was_cleaned_away_is_made_again(start_server: StartServer, tmp_path: Path) -> None:
     runtime = tmp_path / "run"
     server = start_server(RuntimeDir=str(runtime), MetricsEnabled=True, MetricsPort=f"127.0.0.1:{free_port()}")
     old = server.workers()[0].pid

@@ -56,7 +56,7 @@ class ProcessorWaits:
             return sum(self._waits.values()) - self._before
 
     def _look(self) -> None:
-        for process in self._only or _with_descendants(os.getpid()):
+        for process in self._only or with_descendants(os.getpid()):
             for thread in _threads(process):
                 if (process, thread) not in self._files:
                     with contextlib.suppress(OSError):  # it has ended, or the kernel does not count
@@ -72,12 +72,12 @@ def _threads(process: int) -> list[int]:
         return []
 
 
-def _with_descendants(process: int) -> Iterator[int]:
+def with_descendants(process: int) -> Iterator[int]:
     yield process
     for thread in _threads(process):
         with contextlib.suppress(OSError):
             for child in Path(f"/proc/{process}/task/{thread}/children").read_text().split():
-                yield from _with_descendants(int(child))
+                yield from with_descendants(int(child))
 
 
 class OwnClock:

@@ -89,7 +89,7 @@ def _main() -> None:
 
 
 def _remove(folder: str) -> None:
-    """Whoever is just ending may still write there."""
+    """A process that is just ending may still write there."""
     deadline = time.monotonic() + _REMOVAL_SECONDS
     while os.path.lexists(folder) and time.monotonic() < deadline:
         shutil.rmtree(folder, ignore_errors=True)

@@ -45,11 +45,11 @@ def test_it_ends_when_it_is_stopped_whatever_a_sweep_comes_to(tmp_path: Path) ->
 def test_what_cannot_be_made_again_is_told_without_numbers_of_errors(caplog: pytest.LogCaptureFixture) -> None:
     """Once each, with the path if it is one."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    behind = StorageFailed("The server could not store or read the file.")
-    behind.__cause__ = full
+    caused = StorageFailed("The server could not store or read the file.")
+    caused.__cause__ = full
     inside = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/x/metrics")
     below = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), ".hmacfs/tmp")
-    errors: list[Exception] = [full, inside, behind, below]
+    errors: list[Exception] = [full, inside, caused, below]
 
     def fail() -> None:
         raise errors[0]

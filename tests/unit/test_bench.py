@@ -47,7 +47,7 @@ def test_the_threads_share_the_list_of_uploads(tmp_path: Path) -> None:
     assert {name for mine in paths.by_thread for name in mine} == set(names(5))
 
 
-def test_wrks_result_is_found_behind_its_own_words() -> None:
+def test_wrks_result_is_found_after_its_own_words() -> None:
     output = (
         "Running 1s test\n  9 requests in 1.00s\n"
         '\nRESULT {"requests": 9, "bytes": 99, "microseconds": 1500000, "refused": 0, "broken": 0, "p50": 250, "p99": 4000}\n'
@@ -76,7 +76,7 @@ def test_curls_transfers() -> None:
     ]
 
 
-def test_processor_time_is_read_behind_any_program_name() -> None:
+def test_processor_time_is_read_after_any_program_name() -> None:
     ticks = os.sysconf("SC_CLK_TCK")
     fields = "S 1 40 40 0 -1 4194560 1 2 3 4 100 20 3 1 20 0 1 0 99 1 1"
     assert processes.parse_stat(f"41 (a) b (c) {fields}") == processes.Stat(40, 124 / ticks)

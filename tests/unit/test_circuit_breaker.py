@@ -198,7 +198,7 @@ def test_a_server_that_answers_nobody_is_lost_however_many_wait(world: World) ->
     assert isinstance(world.told[0], TimeoutError)
 
 
-def test_a_crowd_is_no_loss_of_a_server_that_answers_and_whoever_insists_goes_first(world: World) -> None:
+def test_a_crowd_is_no_loss_of_a_server_that_answers_and_a_call_that_insists_goes_first(world: World) -> None:
     server, stop = world.server, threading.Event()
     server.hang()
 

@@ -74,7 +74,7 @@ def test_every_line_is_cut(text: str) -> None:
     assert "bytes)" in json.loads(line)["message"]
 
 
-def test_the_cause_of_a_failure_stands_behind_a_long_path() -> None:
+def test_the_cause_of_a_failure_stands_after_a_long_path() -> None:
     error = StorageFailed(where="folder/" + "n" * 4_000)
     error.__cause__ = OSError(5, "Input/output error")
     assert len(error.for_log()) <= LINE_LIMIT

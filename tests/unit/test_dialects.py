@@ -37,9 +37,9 @@ def test_a_content_range_gives_the_piece(value: str) -> None:
     assert content_range(value) == RangePiece(0, 5, 10)
 
 
-@given(first=SIZES, length=st.integers(1, 10**9), behind=st.integers(0, 10**9))
-def test_every_content_range_in_order_is_read_back(first: int, length: int, behind: int) -> None:
-    total = first + length + behind
+@given(first=SIZES, length=st.integers(1, 10**9), rest=st.integers(0, 10**9))
+def test_every_content_range_in_order_is_read_back(first: int, length: int, rest: int) -> None:
+    total = first + length + rest
     if total < 10**18:
         expected = RangePiece(first, first + length, total)
         assert content_range(f"bytes {first}-{first + length - 1}/{total}", length) == expected

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.servers.machine import Duration, OwnClock, ProcessorWaits, _with_descendants
+from tests.servers.machine import Duration, OwnClock, ProcessorWaits, with_descendants
 
 pytestmark = pytest.mark.alone
 
@@ -59,7 +59,7 @@ def test_a_wait_for_a_processor_does_not_count(rival: psutil.Process) -> None:
 
 @pytest.mark.skipif(not COUNTS, reason="this kernel does not count waits for processors")
 def test_servers_are_watched_as_well(rival: psutil.Process) -> None:
-    assert {os.getpid(), rival.pid} <= set(_with_descendants(os.getpid()))
+    assert {os.getpid(), rival.pid} <= set(with_descendants(os.getpid()))
     with ProcessorWaits(rival.pid) as rivals, ProcessorWaits() as all_of_us, Duration() as duration:
         while rivals.seconds() < 0.2:
             spin(0.02)

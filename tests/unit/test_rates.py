@@ -78,7 +78,7 @@ def test_a_clock_that_was_set_back_opens_a_new_window(table: WindowTable, clock:
     assert table.hit("a", PERIOD) == Window(1, clock.now + PERIOD)
 
 
-def test_what_is_cleared_begins_anew(table: WindowTable) -> None:
+def test_a_cleared_key_begins_at_zero(table: WindowTable) -> None:
     table.hit("a", PERIOD, 5)
     table.hit("b", PERIOD, 5)
     table.clear("a")
@@ -133,7 +133,7 @@ def test_a_file_that_is_no_table_is_replaced(tmp_path: Path, content: bytes | No
     table.close()
 
 
-def test_whoever_has_mapped_a_table_keeps_it_when_it_is_replaced(table: WindowTable, tmp_path: Path) -> None:
+def test_a_process_that_has_mapped_a_table_keeps_it_when_it_is_replaced(table: WindowTable, tmp_path: Path) -> None:
     path = tmp_path / "rates"
     path.unlink()
     path.write_bytes(b"cut")

@@ -75,7 +75,7 @@ def test_a_flood_of_questions_costs_one_look() -> None:
 
 
 def test_a_look_that_takes_long_is_the_answer_for_all_who_waited() -> None:
-    """Else each of them takes as long anew, one after the other, and the balancer's own question waits behind all."""
+    """Else each of them takes as long again, one after the other, and the balancer's own question waits for all."""
     now, looks, asked = 1000.0, 0, 0
 
     def clock() -> float:

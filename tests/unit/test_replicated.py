@@ -184,10 +184,10 @@ def test_a_store_that_answers_nobody_is_lost_however_many_wait(slow: tuple[Slow,
 def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> None:
     first, second = Store("redis"), Slow("postgres")
     replicated = ReplicatedSessionStore([first, second], ttl=3600, retry_delay=60)
-    link, stop = replicated._connections[1], threading.Event()
+    connection, stop = replicated._connections[1], threading.Event()
     written = Session("t" * 43, "path", "path", 5, None, "", 0.0, 0.0)
     with ThreadPoolExecutor(50) as pool:
-        crowd = [pool.submit(link.call, lambda store: store.get("any")) for _ in range(40)]
+        crowd = [pool.submit(connection.call, lambda store: store.get("any")) for _ in range(40)]
         wait_until(lambda: second.asked == 1, what="the crowd")
         writing = pool.submit(replicated.save, written)
         wait_until(lambda: bool(first.records), what="the first write")
@@ -198,6 +198,6 @@ def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> 
         for one in crowd:
             one.exception()
     assert second.records.keys() == first.records.keys()
-    assert link.is_closed
-    assert link.stale_since is None
+    assert connection.is_closed
+    assert connection.stale_since is None
     replicated.close()

@@ -48,7 +48,7 @@ def test_a_link_in_the_place_of_a_new_folder_gets_nothing(
     durable: bool,
     hooked: str,
 ) -> None:
-    """Whoever may write in the store puts it there as soon as a folder is made, or right before the file is linked.
+    """Somebody who may write in the store puts it there as soon as a folder is made, or right before the file is linked.
     ``there``: so many of the folders exist."""
     storage.durable = durable
     outside = tmp_path_factory.mktemp("outside")

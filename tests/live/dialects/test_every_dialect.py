@@ -98,7 +98,7 @@ def test_what_arrived_of_a_piece_is_kept(server: HmacFileServer, name: str, kind
         client.send(BODY[offset:arrived])
         wait_until(lambda: any(path.stat().st_size == arrived for path in partial_files(server)))
         client.reset()
-    # A chunk has arrived, or it has not: what there is of it is sent anew.
+    # A chunk has arrived, or it has not: what there is of it is sent again.
     assert upload.probe().headers["Upload-Offset"] == str(offset if kind is NumberedUpload else arrived)
     persist(upload, Counter())
     assert upload.stored().read_bytes() == BODY
@@ -203,8 +203,8 @@ def test_without_a_session_store_pieces_wait_and_whole_uploads_go_on(start_serve
             assert upload.send(40_000).status in (202, 204)
             assert upload.send(80_000).status in (201, 204)
             assert upload.stored().read_bytes() == BODY
-        edges = [line for line in server.log().splitlines() if "session store redis is" in line]
-        assert len(edges) == 2
+        transitions = [line for line in server.log().splitlines() if "session store redis is" in line]
+        assert len(transitions) == 2
         assert [line for line in server.complaints() if "is lost" not in line and "not ready" not in line] == []
 
 

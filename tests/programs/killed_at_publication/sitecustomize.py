@@ -1,5 +1,5 @@
 """While the file that ``KILL`` names exists, a worker that publishes a copy, and its master, are killed: ``KILL_AT``
-says whether before or behind the link."""
+says whether before or after the link."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ if os.path.exists(os.environ.get("KILL", "")):
 
     publish = writing.publish  # type: ignore[attr-defined]
 
-    def killed(root: Any, candidate: Any, *args: Any, **more: Any) -> Any:
-        if candidate.temporary is not None:
-            return publish(root, candidate, *args, **more)
-        if os.environ["KILL_AT"] == "behind":
-            publish(root, candidate, *args, **more)
+    def killed(root: Any, staged_inode: Any, *args: Any, **more: Any) -> Any:
+        if staged_inode.temporary is not None:
+            return publish(root, staged_inode, *args, **more)
+        if os.environ["KILL_AT"] == "after":
+            publish(root, staged_inode, *args, **more)
         os.kill(os.getppid(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
         return None
 
-    writing.publish = killed  # type: ignore[attr-defined, assignment]
+    writing.publish = killed  # type: ignore[attr-defined]

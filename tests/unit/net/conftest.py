@@ -10,12 +10,12 @@ import pytest
 
 from hmacfs.stores.local.sinks import FileSink
 from tests.stores.local import file_calls
-from tests.unit.net.lines import Line
+from tests.unit.net.pairs import ConnectedPair
 
 
 @pytest.fixture
-def line() -> Iterator[Line]:
-    pair = Line()
+def pair() -> Iterator[ConnectedPair]:
+    pair = ConnectedPair()
     yield pair
     pair.close()
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from hmacfs.errors import BadBody, HmacfsError, IncompleteBody, NoSpace, PeerTimeout, TooLarge
 from hmacfs.net import receive as receive_module
 from hmacfs.net.body import Body, ChunkedBody, SocketBody, WsgiBody, body_of
-from hmacfs.net.receive import BUFFER_BYTES, GATHER_BYTES, SPLICE_FROM_BYTES
+from hmacfs.net.receive import BUFFER_BYTES, LOW_WATERMARK_BYTES, SPLICE_FROM_BYTES
 from hmacfs.net.splice import SpliceUnsupported
 from hmacfs.net.transport import ReceiveBuffer, Transport, TransportTimeout
 from hmacfs.stores.local.sinks import FileSink
-from tests.unit.net.lines import Line, Path3, by_buffer, by_splice, content, no_splice, receiver
+from tests.unit.net.pairs import ConnectedPair, Feed, by_buffer, by_splice, content, no_splice, receiver
 
 SIZES = [
     0, 1, 4095, 65535, 65536, 65537, SPLICE_FROM_BYTES - 1, SPLICE_FROM_BYTES, BUFFER_BYTES - 1, BUFFER_BYTES + 1,
@@ -31,11 +31,11 @@ SIZES = [
 ]  # fmt: skip
 
 
-def by_stream(_: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
-    return WsgiBody(line.near.makefile("rb"), len(data), 5, line.near)
+def by_stream(_: pytest.MonkeyPatch, pair: ConnectedPair, data: bytes) -> Body:
+    return WsgiBody(pair.near.makefile("rb"), len(data), 5, pair.near)
 
 
-class TcpLine(Line):
+class TcpPair(ConnectedPair):
     """The same over TCP, which knows how many bytes a wait is for."""
 
     def __init__(self) -> None:
@@ -50,14 +50,14 @@ class TcpLine(Line):
 
 
 @pytest.fixture
-def tcp_line() -> Iterator[TcpLine]:
-    pair = TcpLine()
+def tcp_pair() -> Iterator[TcpPair]:
+    pair = TcpPair()
     yield pair
     pair.close()
 
 
 def test_a_fast_body_is_gathered_and_a_slow_one_does_not_wait_for_more(
-    monkeypatch: pytest.MonkeyPatch, tcp_line: TcpLine, target: FileSink
+    monkeypatch: pytest.MonkeyPatch, tcp_pair: TcpPair, target: FileSink
 ) -> None:
     asked: list[int] = []
     set_low_watermark = Transport.set_low_watermark
@@ -67,35 +67,35 @@ def test_a_fast_body_is_gathered_and_a_slow_one_does_not_wait_for_more(
         set_low_watermark(transport, count)
 
     monkeypatch.setattr(Transport, "set_low_watermark", noted)
-    size, first = 4 * GATHER_BYTES, 1000
-    body = SocketBody(tcp_line.receive_buffer, size, 5)
+    size, first = 4 * LOW_WATERMARK_BYTES, 1000
+    body = SocketBody(tcp_pair.receive_buffer, size, 5)
     receiving = gevent.spawn(receiver().receive, body, target, limit=size)
-    tcp_line.far.sendall(bytes(first))
+    tcp_pair.far.sendall(bytes(first))
     while body.received < first:
         gevent.sleep(0.001)
-    assert asked == [GATHER_BYTES, 1]
-    assert tcp_line.waits_for() == 1
-    tcp_line.far.sendall(bytes(size - first))
+    assert asked == [LOW_WATERMARK_BYTES, 1]
+    assert tcp_pair.waits_for() == 1
+    tcp_pair.far.sendall(bytes(size - first))
     assert receiving.get() == size
-    assert asked[-1] == tcp_line.waits_for() == 1
+    assert asked[-1] == tcp_pair.waits_for() == 1
 
 
-def test_the_end_of_a_stream_ends_a_wait_for_more(tcp_line: TcpLine, target: FileSink) -> None:
-    body = SocketBody(tcp_line.receive_buffer, 4 * GATHER_BYTES, 5)
-    tcp_line.send(bytes(1000), then_close=True)
+def test_the_end_of_a_stream_ends_a_wait_for_more(tcp_pair: TcpPair, target: FileSink) -> None:
+    body = SocketBody(tcp_pair.receive_buffer, 4 * LOW_WATERMARK_BYTES, 5)
+    tcp_pair.send(bytes(1000), then_close=True)
     with pytest.raises(IncompleteBody):
         receiver().receive(body, target, limit=body.length)
     assert content(target) == bytes(1000)
 
 
-@pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
+@pytest.mark.parametrize("feed", [by_splice, by_buffer, by_stream])
 @pytest.mark.parametrize("size", SIZES)
 def test_exact_bytes_on_every_path(
-    monkeypatch: pytest.MonkeyPatch, line: Line, target: FileSink, path: Path3, size: int
+    monkeypatch: pytest.MonkeyPatch, pair: ConnectedPair, target: FileSink, feed: Feed, size: int
 ) -> None:
     data = os.urandom(size)
-    body = path(monkeypatch, line, data)
-    line.send(data + b"the next request")
+    body = feed(monkeypatch, pair, data)
+    pair.send(data + b"the next request")
     assert receiver().receive(body, target, limit=size) == size
     assert body.is_complete
     assert body.received == size
@@ -103,51 +103,53 @@ def test_exact_bytes_on_every_path(
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 1000, 200_000, 300_000])
-def test_bytes_read_ahead_come_first_and_the_next_request_stays(line: Line, target: FileSink, ahead: int) -> None:
+def test_bytes_read_ahead_come_first_and_the_next_request_stays(
+    pair: ConnectedPair, target: FileSink, ahead: int
+) -> None:
     data = os.urandom(300_000)
-    line.read_ahead(data[:ahead] + (b"next" if ahead == len(data) else b""))
-    line.send(data[ahead:])
-    receiver().receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data))
+    pair.read_ahead(data[:ahead] + (b"next" if ahead == len(data) else b""))
+    pair.send(data[ahead:])
+    receiver().receive(SocketBody(pair.receive_buffer, len(data), 5), target, limit=len(data))
     assert content(target) == data
-    assert line.receive_buffer.ahead == (b"next" if ahead == len(data) else b"")
+    assert pair.receive_buffer.ahead == (b"next" if ahead == len(data) else b"")
 
 
-@pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
+@pytest.mark.parametrize("feed", [by_splice, by_buffer, by_stream])
 @pytest.mark.parametrize("sent", [0, 1, 70_000, 499_999])
 def test_a_cut_body_keeps_what_arrived(
-    monkeypatch: pytest.MonkeyPatch, line: Line, target: FileSink, path: Path3, sent: int
+    monkeypatch: pytest.MonkeyPatch, pair: ConnectedPair, target: FileSink, feed: Feed, sent: int
 ) -> None:
     data = os.urandom(500_000)
-    body = path(monkeypatch, line, data)
-    line.send(data[:sent], then_close=True)
+    body = feed(monkeypatch, pair, data)
+    pair.send(data[:sent], then_close=True)
     with pytest.raises(IncompleteBody):
         receiver().receive(body, target, limit=len(data))
     assert not body.is_complete
     arrived = content(target)
     assert data.startswith(arrived)
-    if path is not by_stream:  # a plain stream may hold back a piece that is not full
+    if feed is not by_stream:  # a plain stream may hold back a piece that is not full
         assert len(arrived) == sent
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.integers(1, 70))
 def test_chunked_bodies_in_any_cut(pieces: list[bytes], cut: int) -> None:
-    line = Line()
+    pair = ConnectedPair()
     wire_bytes = b"".join(b"%X;ext=1\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\nTrailer: x\r\n\r\n"
 
     def send() -> None:
         for start in range(0, len(wire_bytes), cut):
-            line.far.sendall(wire_bytes[start : start + cut])
+            pair.far.sendall(wire_bytes[start : start + cut])
             gevent.sleep(0)
-        line.far.sendall(b"NEXT")
+        pair.far.sendall(b"NEXT")
 
     gevent.spawn(send)
-    body = ChunkedBody(line.receive_buffer, 5)
+    body = ChunkedBody(pair.receive_buffer, 5)
     assert body.read() == b"".join(pieces)
     assert body.is_complete
-    while line.receive_buffer.count < 4:
-        line.receive_buffer.more(5)
-    assert line.receive_buffer.ahead == b"NEXT"
-    line.close()
+    while pair.receive_buffer.count < 4:
+        pair.receive_buffer.more(5)
+    assert pair.receive_buffer.ahead == b"NEXT"
+    pair.close()
 
 
 @pytest.mark.parametrize(
@@ -158,31 +160,33 @@ def test_chunked_bodies_in_any_cut(pieces: list[bytes], cut: int) -> None:
         (b"0\r\n", IncompleteBody), (b"1\r\nx\r\n0\n\n", BadBody), (b"\r\n", BadBody), (b"", IncompleteBody),
     ],
 )  # fmt: skip
-def test_broken_chunked_bodies(line: Line, data: bytes, error: type[HmacfsError]) -> None:
-    line.send(data, then_close=True)
+def test_broken_chunked_bodies(pair: ConnectedPair, data: bytes, error: type[HmacfsError]) -> None:
+    pair.send(data, then_close=True)
     with pytest.raises(error):
-        ChunkedBody(line.receive_buffer, 5).read()
+        ChunkedBody(pair.receive_buffer, 5).read()
 
 
-def test_the_client_is_invited_once_and_only_when_its_body_is_wanted(line: Line, target: FileSink) -> None:
-    invitations: list[int] = []
-    body = SocketBody(line.receive_buffer, 300_000, 5, lambda: invitations.append(1))
-    assert invitations == []
-    line.send(b"x" * 300_000)
+def test_the_client_is_told_to_continue_once_and_only_when_its_body_is_wanted(
+    pair: ConnectedPair, target: FileSink
+) -> None:
+    continues: list[int] = []
+    body = SocketBody(pair.receive_buffer, 300_000, 5, lambda: continues.append(1))
+    assert continues == []
+    pair.send(b"x" * 300_000)
     receiver().receive(body, target, limit=300_000)
-    assert invitations == [1]
+    assert continues == [1]
 
 
-def test_a_digest_sees_every_byte(line: Line, target: FileSink) -> None:
+def test_a_digest_sees_every_byte(pair: ConnectedPair, target: FileSink) -> None:
     data, digest = os.urandom(700_000), hashlib.sha256()
-    line.send(data)
-    receiver().receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data), digest=digest)
+    pair.send(data)
+    receiver().receive(SocketBody(pair.receive_buffer, len(data), 5), target, limit=len(data), digest=digest)
     assert digest.digest() == hashlib.sha256(data).digest()
     assert content(target) == data
 
 
 def test_a_file_system_without_splice_gets_its_bytes_through_a_buffer(
-    line: Line, target: FileSink, monkeypatch: pytest.MonkeyPatch
+    pair: ConnectedPair, target: FileSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, real = os.urandom(900_000), os.splice
 
@@ -192,15 +196,15 @@ def test_a_file_system_without_splice_gets_its_bytes_through_a_buffer(
         return real(source, sink, count, **options)
 
     monkeypatch.setattr(os, "splice", splice)
-    line.send(data)
+    pair.send(data)
     ours = receiver()
-    ours.receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data))
+    ours.receive(SocketBody(pair.receive_buffer, len(data), 5), target, limit=len(data))
     assert content(target) == data
     assert ours._splicer is None
 
 
 def test_a_pipe_that_a_failure_left_full_is_never_used_again(
-    line: Line, target: FileSink, monkeypatch: pytest.MonkeyPatch
+    pair: ConnectedPair, target: FileSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failing = os.splice, [True]
 
@@ -211,33 +215,33 @@ def test_a_pipe_that_a_failure_left_full_is_never_used_again(
 
     monkeypatch.setattr(os, "splice", splice)
     ours = receiver()
-    line.send(b"a" * 200_000)
+    pair.send(b"a" * 200_000)
     with pytest.raises(OSError, match="full"):
-        ours.receive(SocketBody(line.receive_buffer, 200_000, 5), target, limit=200_000)
+        ours.receive(SocketBody(pair.receive_buffer, 200_000, 5), target, limit=200_000)
     failing[0] = False
-    other = Line()
+    other = ConnectedPair()
     other.send(b"b" * 200_000)
     ours.receive(SocketBody(other.receive_buffer, 200_000, 5), target, limit=200_000)
     assert content(target) == b"b" * 200_000
     other.close()
 
 
-def test_short_writes_are_continued(line: Line, target: FileSink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(pair: ConnectedPair, target: FileSink, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:1000]))
     no_splice(monkeypatch)
     data = os.urandom(50_000)
-    line.read_ahead(data)
-    receiver().receive(SocketBody(line.receive_buffer, len(data), 5), target, limit=len(data))
+    pair.read_ahead(data)
+    receiver().receive(SocketBody(pair.receive_buffer, len(data), 5), target, limit=len(data))
     assert content(target) == data
 
 
-def test_buffers_are_reused(line: Line, target: FileSink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_are_reused(pair: ConnectedPair, target: FileSink, monkeypatch: pytest.MonkeyPatch) -> None:
     no_splice(monkeypatch)
     ours = receiver()
     for _ in range(3):
-        line.send(b"x" * 600_000)
-        ours.receive(SocketBody(line.receive_buffer, 600_000, 5), target, limit=600_000)
+        pair.send(b"x" * 600_000)
+        ours.receive(SocketBody(pair.receive_buffer, 600_000, 5), target, limit=600_000)
     assert len(ours._buffers) == 1
     assert receive_module.BUFFERS_KEPT == 16
 
@@ -268,7 +272,7 @@ def test_errors_of_other_servers() -> None:
         WsgiBody(Broken(OSError("parser")), 5, 5).read()
 
 
-def test_no_more_is_written_than_is_covered(line: Line, target: FileSink) -> None:
+def test_no_more_is_written_than_is_covered(pair: ConnectedPair, target: FileSink) -> None:
     asked: list[int] = []
 
     def cover(received: int, written: int) -> int:
@@ -278,9 +282,9 @@ def test_no_more_is_written_than_is_covered(line: Line, target: FileSink) -> Non
             raise NoSpace
         return received + 100_000
 
-    line.send(b"".join(b"%x\r\n%s\r\n" % (50_000, bytes(50_000)) for _ in range(20)))
+    pair.send(b"".join(b"%x\r\n%s\r\n" % (50_000, bytes(50_000)) for _ in range(20)))
     with pytest.raises(NoSpace):
-        receiver().receive(ChunkedBody(line.receive_buffer, 5), target, limit=2_000_000, cover=cover)
+        receiver().receive(ChunkedBody(pair.receive_buffer, 5), target, limit=2_000_000, cover=cover)
     assert 4 <= len(asked) <= 7
     assert os.fstat(target.fileno()).st_size <= 600_000
 
@@ -291,15 +295,15 @@ def test_no_more_is_written_than_is_covered(line: Line, target: FileSink) -> Non
 )
 @pytest.mark.parametrize("length", [5, None])
 def test_a_client_that_left_before_it_was_invited_has_cut_its_body(
-    line: Line, target: FileSink, length: int | None, failure: OSError, error: type[HmacfsError]
+    pair: ConnectedPair, target: FileSink, length: int | None, failure: OSError, error: type[HmacfsError]
 ) -> None:
     def send_continue() -> None:
         raise failure
 
     body: Body = (
-        ChunkedBody(line.receive_buffer, 5, send_continue)
+        ChunkedBody(pair.receive_buffer, 5, send_continue)
         if length is None
-        else SocketBody(line.receive_buffer, length, 5, send_continue)
+        else SocketBody(pair.receive_buffer, length, 5, send_continue)
     )
     with pytest.raises(error):
         receiver().receive(body, target, limit=5)
@@ -341,27 +345,27 @@ class Portions:
         return self._fd
 
 
-@pytest.mark.parametrize("path", [by_splice, by_buffer, by_stream])
+@pytest.mark.parametrize("feed", [by_splice, by_buffer, by_stream])
 @pytest.mark.parametrize("is_spooled", [False, True])
 @pytest.mark.parametrize(("size", "portion"), [(1_000_000, 300_000), (900_000, 300_000), (700_000, 700_001), (5, 2)])
 def test_a_sink_gets_full_portions(
     monkeypatch: pytest.MonkeyPatch,
-    line: Line,
+    pair: ConnectedPair,
     tmp_path: Path,
-    path: Path3,
+    feed: Feed,
     *,
     is_spooled: bool,
     size: int,
     portion: int,
 ) -> None:
     data = os.urandom(size)
-    body = path(monkeypatch, line, data)
+    body = feed(monkeypatch, pair, data)
     if isinstance(body, SocketBody):
         ahead = min(size, 100_000)
-        line.read_ahead(data[:ahead])
-        line.send(data[ahead:])
+        pair.read_ahead(data[:ahead])
+        pair.send(data[ahead:])
     else:
-        line.send(data)
+        pair.send(data)
     sink = Portions(portion, tmp_path if is_spooled else None)
     assert receiver(chunk_size=100_003).receive(body, sink, limit=size) == size
     assert len(sink.portions) == size // portion

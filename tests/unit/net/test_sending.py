@@ -15,10 +15,10 @@ from hmacfs.net.send import FileSlice, FileTruncated
 from hmacfs.net.transport import Transport
 from hmacfs.uploads.files import FileInfo, FileMetadata
 from tests.stores.local import opened
-from tests.unit.net.lines import Line
+from tests.unit.net.pairs import ConnectedPair
 
 
-def test_a_tail_does_not_wait_for_a_full_segment(line: Line) -> None:
+def test_a_tail_does_not_wait_for_a_full_segment(pair: ConnectedPair) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = gevent.socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
@@ -51,13 +51,13 @@ class Pieces:
         self._data = b""
 
 
-def test_a_source_without_a_descriptor_is_sent_in_pieces(line: Line) -> None:
+def test_a_source_without_a_descriptor_is_sent_in_pieces(pair: ConnectedPair) -> None:
     data = os.urandom(900_000)
     part = FileSlice(Pieces(data), 10, 800_000)
-    sending = gevent.spawn(part.send_over, line.transport, 5)
+    sending = gevent.spawn(part.send_over, pair.transport, 5)
     received = b""
     while len(received) < 800_000:
-        received += line.far.recv(1 << 20)
+        received += pair.far.recv(1 << 20)
     sending.get()
     assert received == data[10:800_010]
     assert part.sent == 800_000
@@ -67,7 +67,7 @@ def test_a_source_without_a_descriptor_is_sent_in_pieces(line: Line) -> None:
         list(FileSlice(Pieces(data), 0, 900_001))
 
 
-def test_files_are_sent_whole_in_part_and_slowly(line: Line, tmp_path: Path) -> None:
+def test_files_are_sent_whole_in_part_and_slowly(pair: ConnectedPair, tmp_path: Path) -> None:
     data = os.urandom(3_000_000)
     (tmp_path / "file").write_bytes(data)
     for offset, count, rate in [(0, 3_000_000, 0), (5, 2_000_000, 0), (1_000, 100_000, 1_000_000)]:
@@ -79,10 +79,10 @@ def test_files_are_sent_whole_in_part_and_slowly(line: Line, tmp_path: Path) -> 
             rate=rate,
             on_close=lambda part, closed=closed: closed.append(part.sent),  # type: ignore[misc]
         )
-        sending = gevent.spawn(part.send_over, line.transport, 5)
+        sending = gevent.spawn(part.send_over, pair.transport, 5)
         received = b""
         while len(received) < count:
-            received += line.far.recv(1 << 20)
+            received += pair.far.recv(1 << 20)
         sending.get()
         part.close()
         part.close()
@@ -101,19 +101,19 @@ def test_a_file_for_other_servers(tmp_path: Path) -> None:
     short.close()
 
 
-def test_a_truncated_file_ends_the_connection(line: Line, tmp_path: Path) -> None:
+def test_a_truncated_file_ends_the_connection(pair: ConnectedPair, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 10)
     part = FileSlice(opened(tmp_path / "file"), 0, 100)
     with pytest.raises(FileTruncated):
-        part.send_over(line.transport, 5)
+        part.send_over(pair.transport, 5)
     part.close()
 
 
-def test_a_stalled_reader_is_dropped(line: Line, tmp_path: Path) -> None:
+def test_a_stalled_reader_is_dropped(pair: ConnectedPair, tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file:
         file.truncate(50_000_000)
     part = FileSlice(opened(tmp_path / "file"), 0, 50_000_000)
     with pytest.raises(PeerTimeout):
-        part.send_over(line.transport, 0.2)
+        part.send_over(pair.transport, 0.2)
     assert 0 < part.sent < part.count
     part.close()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hmacfs.net.throttle import CATCH_UP_SECONDS, PIECE_SECONDS, Throttle
 from hmacfs.stores.local.sinks import FileSink
-from tests.unit.net.lines import Line, Path3, by_buffer, by_splice, content, receiver
+from tests.unit.net.pairs import ConnectedPair, Feed, by_buffer, by_splice, content, receiver
 
 
 @given(
@@ -32,14 +32,14 @@ def test_the_pace_holds_over_any_stretch(rate: int, steps: list[tuple[int, float
             assert total <= rate * (when - start + CATCH_UP_SECONDS + PIECE_SECONDS) + rate * PIECE_SECONDS
 
 
-@pytest.mark.parametrize("path", [by_splice, by_buffer])
+@pytest.mark.parametrize("feed", [by_splice, by_buffer])
 def test_what_was_read_with_the_head_is_throttled_too(
-    monkeypatch: pytest.MonkeyPatch, line: Line, target: FileSink, path: Path3
+    monkeypatch: pytest.MonkeyPatch, pair: ConnectedPair, target: FileSink, feed: Feed
 ) -> None:
     data = os.urandom(150_000)
-    body = path(monkeypatch, line, data)
-    line.read_ahead(data[:70_000])
-    line.send(data[70_000:])
+    body = feed(monkeypatch, pair, data)
+    pair.read_ahead(data[:70_000])
+    pair.send(data[70_000:])
     rate = 200_000
     grown: list[tuple[float, int]] = []
     writing = gevent.spawn(receiver(rate=rate).receive, body, target, limit=len(data))

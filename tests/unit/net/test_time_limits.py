@@ -15,11 +15,11 @@ from hmacfs.net.body import Body, ChunkedBody, SocketBody
 from hmacfs.net.transport import TransportTimeout
 from hmacfs.stores.local.sinks import FileSink
 from tests.stores.local import file_calls
-from tests.unit.net.lines import Line, Path3, by_buffer, by_splice, content, receiver
+from tests.unit.net.pairs import ConnectedPair, Feed, by_buffer, by_splice, content, receiver
 
 
-def test_a_time_limit_can_be_entered_again(line: Line) -> None:
-    transport = line.receive_buffer.transport
+def test_a_time_limit_can_be_entered_again(pair: ConnectedPair) -> None:
+    transport = pair.receive_buffer.transport
     for _ in range(3):
         with pytest.raises(TransportTimeout), transport.limit(0.01):
             gevent.sleep(10)
@@ -33,26 +33,26 @@ def test_a_time_limit_can_be_entered_again(line: Line) -> None:
     assert time.monotonic() - before >= 0.04
 
 
-def test_the_shorter_of_two_time_limits_ends_first(line: Line) -> None:
-    transport = line.receive_buffer.transport
+def test_the_shorter_of_two_time_limits_ends_first(pair: ConnectedPair) -> None:
+    transport = pair.receive_buffer.transport
     with transport.limit(10):
         for _ in range(2):
             with pytest.raises(TransportTimeout), transport.limit(0.01):
                 gevent.sleep(20)
 
 
-@pytest.mark.parametrize("path", [by_splice, by_buffer])
+@pytest.mark.parametrize("feed", [by_splice, by_buffer])
 def test_a_silent_client_is_stalled_and_a_dribbling_one_is_not(
-    monkeypatch: pytest.MonkeyPatch, line: Line, target: FileSink, path: Path3
+    monkeypatch: pytest.MonkeyPatch, pair: ConnectedPair, target: FileSink, feed: Feed
 ) -> None:
     data = os.urandom(200_000)
-    body = path(monkeypatch, line, data)
+    body = feed(monkeypatch, pair, data)
     assert isinstance(body, SocketBody)
     body.timeout = 1.0  # a busy machine delays a sender by less
 
     def dribble() -> None:
         for start in range(0, 100, 5):
-            line.far.sendall(data[start : start + 5])
+            pair.far.sendall(data[start : start + 5])
             gevent.sleep(0.06)
 
     gevent.spawn(dribble)
@@ -64,61 +64,61 @@ def test_a_silent_client_is_stalled_and_a_dribbling_one_is_not(
 
 
 @pytest.mark.parametrize("size", [1, 300_000])
-def test_the_limit_holds_for_bodies_of_unknown_length(line: Line, target: FileSink, size: int) -> None:
-    line.send(b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n")
+def test_the_limit_holds_for_bodies_of_unknown_length(pair: ConnectedPair, target: FileSink, size: int) -> None:
+    pair.send(b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n")
     with pytest.raises(TooLarge):
-        receiver().receive(ChunkedBody(line.receive_buffer, 5), target, limit=size - 1)
+        receiver().receive(ChunkedBody(pair.receive_buffer, 5), target, limit=size - 1)
 
 
-def dribble(line: Line, pieces: list[bytes], pause: float) -> gevent.Greenlet[..., Any]:
+def dribble(pair: ConnectedPair, pieces: list[bytes], pause: float) -> gevent.Greenlet[..., Any]:
     def sending() -> None:
         for piece in pieces:
             gevent.sleep(pause)
-            line.far.sendall(piece)
+            pair.far.sendall(piece)
 
     return gevent.spawn(sending)
 
 
 #: How the first hundred bytes of a body of 300,000 come, one at a time.
-SLOW_BODIES: dict[str, tuple[Callable[[Line], Body], list[bytes]]] = {
-    "spliced": (lambda line: SocketBody(line.receive_buffer, 300_000, 0.1), [b"x"] * 100),
-    "buffered": (lambda line: SocketBody(line.receive_buffer, 30_000, 0.1), [b"x"] * 100),
-    "chunked": (lambda line: ChunkedBody(line.receive_buffer, 0.1), [b"1\r\nx\r\n"] * 100),
-    "a chunk's extension": (lambda line: ChunkedBody(line.receive_buffer, 0.1), [b"1", b";", *[b"x"] * 98]),
-    "trailers": (lambda line: ChunkedBody(line.receive_buffer, 0.1), [b"0\r\n", *[b"x"] * 98]),
+SLOW_BODIES: dict[str, tuple[Callable[[ConnectedPair], Body], list[bytes]]] = {
+    "spliced": (lambda pair: SocketBody(pair.receive_buffer, 300_000, 0.1), [b"x"] * 100),
+    "buffered": (lambda pair: SocketBody(pair.receive_buffer, 30_000, 0.1), [b"x"] * 100),
+    "chunked": (lambda pair: ChunkedBody(pair.receive_buffer, 0.1), [b"1\r\nx\r\n"] * 100),
+    "a chunk's extension": (lambda pair: ChunkedBody(pair.receive_buffer, 0.1), [b"1", b";", *[b"x"] * 98]),
+    "trailers": (lambda pair: ChunkedBody(pair.receive_buffer, 0.1), [b"0\r\n", *[b"x"] * 98]),
 }
 
 
 @pytest.mark.parametrize("kind", SLOW_BODIES)
-def test_a_byte_now_and_then_does_not_outlive_the_timeout(line: Line, target: FileSink, kind: str) -> None:
+def test_a_byte_now_and_then_does_not_outlive_the_timeout(pair: ConnectedPair, target: FileSink, kind: str) -> None:
     make, pieces = SLOW_BODIES[kind]
-    sending = dribble(line, pieces, 0.02)
+    sending = dribble(pair, pieces, 0.02)
     with pytest.raises(PeerTimeout, match="too slowly"):
-        receiver(least_rate=1024).receive(make(line), target, limit=300_000)
+        receiver(least_rate=1024).receive(make(pair), target, limit=300_000)
     assert not sending.ready()
     sending.kill()
 
 
-def test_a_slow_client_at_the_least_rate_goes_on(line: Line, target: FileSink) -> None:
-    dribble(line, [b"x" * 50] * 20, 0.02)
-    assert receiver(least_rate=500).receive(SocketBody(line.receive_buffer, 1000, 0.1), target, limit=1000) == 1000
+def test_a_slow_client_at_the_least_rate_goes_on(pair: ConnectedPair, target: FileSink) -> None:
+    dribble(pair, [b"x" * 50] * 20, 0.02)
+    assert receiver(least_rate=500).receive(SocketBody(pair.receive_buffer, 1000, 0.1), target, limit=1000) == 1000
 
 
-def test_time_that_the_server_needs_is_not_the_clients(line: Line, target: FileSink) -> None:
+def test_time_that_the_server_needs_is_not_the_clients(pair: ConnectedPair, target: FileSink) -> None:
     class SlowSink(FileSink):
         def write(self, data: memoryview) -> None:
             for begin in range(0, len(data), 10):
                 gevent.sleep(0.1)
                 super().write(data[begin : begin + 10])
 
-    line.send(b"x" * 100)
+    pair.send(b"x" * 100)
     slow = SlowSink(target.fileno(), file_calls())
     ours = receiver(least_rate=1_000_000)
-    assert ours.receive(SocketBody(line.receive_buffer, 100, 0.05), slow, limit=100) == 100
+    assert ours.receive(SocketBody(pair.receive_buffer, 100, 0.05), slow, limit=100) == 100
 
 
-def test_a_rate_limit_below_the_least_rate_ends_no_upload(line: Line, target: FileSink) -> None:
-    line.send(b"x" * 100)
-    body = SocketBody(line.receive_buffer, 100, 0.05)
+def test_a_rate_limit_below_the_least_rate_ends_no_upload(pair: ConnectedPair, target: FileSink) -> None:
+    pair.send(b"x" * 100)
+    body = SocketBody(pair.receive_buffer, 100, 0.05)
     assert receiver(rate=200, least_rate=1024).receive(body, target, limit=100) == 100
     assert body.least_rate == 100

@@ -18,8 +18,8 @@ from hmacfs.stores.local.sinks import FileSink
 from tests.stores.local import file_calls
 
 
-class Line:
-    """A connected pair: what a test sends into ``far`` is what the body reads."""
+class ConnectedPair:
+    """Two connected sockets: what a test sends into ``far`` is what the body reads."""
 
     def __init__(self) -> None:
         near, self.far = socket.socketpair()
@@ -59,13 +59,13 @@ def no_splice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Splicer, "if_supported", classmethod(lambda cls, file_calls: None))
 
 
-Path3 = Callable[[pytest.MonkeyPatch, Line, bytes], Body]
+Feed = Callable[[pytest.MonkeyPatch, ConnectedPair, bytes], Body]
 
 
-def by_splice(_: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
-    return SocketBody(line.receive_buffer, len(data), 5)
+def by_splice(_: pytest.MonkeyPatch, pair: ConnectedPair, data: bytes) -> Body:
+    return SocketBody(pair.receive_buffer, len(data), 5)
 
 
-def by_buffer(monkeypatch: pytest.MonkeyPatch, line: Line, data: bytes) -> Body:
+def by_buffer(monkeypatch: pytest.MonkeyPatch, pair: ConnectedPair, data: bytes) -> Body:
     no_splice(monkeypatch)
-    return SocketBody(line.receive_buffer, len(data), 5)
+    return SocketBody(pair.receive_buffer, len(data), 5)
