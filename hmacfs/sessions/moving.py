@@ -16,7 +16,8 @@ _TIMEOUT = 1.0
 
 def move_database(old: Path, new: Path) -> None:
     """Move it, also to another file system. The rename is the commit point: after a crash before it ``old`` is whole,
-    after it ``new``. Raises ``OSError``, or ``sqlite3.Error`` if another process has it open or it is damaged."""
+    after it ``new``, and so if the power fails. Raises ``OSError``, or ``sqlite3.Error`` if another process has it
+    open or it is damaged."""
     _close_log(old)
     draft = new.with_name(f"{new.name}.draft")
     try:
@@ -25,9 +26,18 @@ def move_database(old: Path, new: Path) -> None:
             target.flush()
             os.fsync(target.fileno())
         draft.rename(new)
+        _sync_folder(new.parent)  # another file system may have the removal of ``old`` on its device before
     finally:
         draft.unlink(missing_ok=True)
     old.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _close_log(path: Path) -> None:
