@@ -1,8 +1,9 @@
 """The markers of the tests, found from where a test stands and from what it reaches, so that nobody can forget one.
 
-``unit``, ``live`` and ``fuzz`` are the folders. ``needs_redis`` and its like: the test, a fixture of it, or a helper that
-one of these names asks ``require_binary`` for a program of that server. ``slow``: it is in ``tests/slow.txt``. What is
-found is checked when the test runs: a program that it starts and that its markers do not tell of is a failure.
+``unit``, ``live`` and ``fuzz`` are the folders. ``needs_redis`` and its like: the test, a fixture or a parameter of it, or
+a helper that one of these names asks ``require_binary`` for a program of that server. ``slow``: it is in
+``tests/slow.txt``. What is found is checked when the test runs: a program that it starts and that its markers do not
+tell of is a failure.
 
 Only ``alone`` is written by hand, since nothing but its author knows it: the test watches time, memory or how a processor
 is shared out, and so runs without the tracer of the coverage and with no other test beside it.
@@ -111,7 +112,9 @@ def _named(item: pytest.Item) -> Iterator[tuple[tuple[str, str], set[str]]]:
 
 def _needs(item: pytest.Function) -> set[str]:
     fixtures = (definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found)
-    return {PROGRAMS[name] for name in _programs(item.function, *fixtures)}
+    parameters = getattr(item, "callspec", None)
+    given = parameters.params.values() if parameters is not None else ()
+    return {PROGRAMS[name] for name in _programs(item.function, *fixtures, *given)}
 
 
 def _programs(*entries: object) -> set[str]:

@@ -43,6 +43,14 @@ def test_a_program_is_found_where_it_is_started(entry: Callable[..., object], pr
     assert markers._programs(entry) == programs
 
 
+@pytest.mark.parametrize("kind", [None, RedisServer])
+def test_a_server_that_is_a_parameter_is_found(
+    request: pytest.FixtureRequest, kind: Callable[[Path], object] | None
+) -> None:
+    found = {marker.name for marker in request.node.iter_markers()}
+    assert found & set(markers.PROGRAMS.values()) == ({"needs_redis"} if kind else set())
+
+
 def test_a_program_without_its_marker_is_a_failure(request: pytest.FixtureRequest) -> None:
     with pytest.raises(pytest.fail.Exception, match="is not marked needs_redis"):
         markers.check_program("redis-server")
