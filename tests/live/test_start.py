@@ -91,7 +91,7 @@ def test_the_originals_example_starts(tmp_path: Path) -> None:
     daemon = Daemon(command, folder=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         daemon.wait_until(lambda: accepts_connections(port))
-        assert "uploads at /upload/" in (tmp_path / "log").read_text()
+        daemon.wait_until(lambda: "uploads at /upload/" in (tmp_path / "log").read_text())
         assert "a-horse" not in (tmp_path / "log").read_text() + daemon.log()
         assert daemon.stop() == 0
     finally:
