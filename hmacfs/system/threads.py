@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -104,10 +103,6 @@ class FileCalls:
     def always_blocking(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """For calls that wait for the device by their nature (fsync): through a thread in any case."""
         return self._offload(call, *args, **kwargs)
-
-    def write(self, fd: int, data: memoryview) -> int:
-        """``os.write``: the bytes written, which may be fewer than given."""
-        return self(os.write, fd, data)
 
     def inline(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call here even on a slow disk (and notice whether it was slow): for sequences that must not be
