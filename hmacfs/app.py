@@ -31,7 +31,7 @@ from hmacfs.telemetry.logs import AccessLog, RefusalLog
 from hmacfs.telemetry.metrics import Metrics
 from hmacfs.telemetry.sampler import Sampler
 from hmacfs.telemetry.value_files import ValueFiles
-from hmacfs.uploads.progress import SweepResult, UploadLimits
+from hmacfs.uploads.progress import UploadLimits
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.tokens import SessionTokens
 from hmacfs.uploads.whole import UploadFile
@@ -124,12 +124,7 @@ class Core:
             SessionTokens(self.keyring),
         )
         self.runtime = RuntimeClaim(settings.runtime_dir)
-        self.sweeper = Sweeper(self._sweep, settings.state_dir / "sweep.lock", settings.sweep_interval)
-
-    def _sweep(self) -> SweepResult:
-        self.store.folders.touch()
-        self.runtime.touch()
-        return self.resumable.sweep()
+        self.sweeper = Sweeper(self.resumable.sweep, settings.state_dir / "sweep.lock", settings.sweep_interval)
 
     def check_store(self) -> None:
         """Raises ``StoreMissing``, ``StorageFailed``, ``NoSpace`` if no file can be stored now."""

@@ -19,6 +19,8 @@ from hmacfs.protocol.names import RESERVED_FOLDER
 
 #: struct sockaddr_un has 108 bytes, the last of which is a zero.
 _SOCKET_PATH_LIMIT = 107
+#: The folder in the reserved one for the machines' runtime folders.
+RUNTIME_FOLDERS = "run"
 _IDLE_TIMEOUT_TCP, _IDLE_TIMEOUT_UNIX = 15.0, 75.0
 
 
@@ -68,4 +70,4 @@ def state_dir(folder: Path | None, parsed: Mapping[str, Any]) -> Path:
 def runtime_dir(folder: Path | None, parsed: Mapping[str, Any]) -> Path:
     """By default one for each machine: several may share a store, but no memory."""
     host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()).lstrip(".") or "localhost"
-    return folder or Path(parsed["store_dir"], RESERVED_FOLDER, "run", host)
+    return folder or Path(parsed["store_dir"], RESERVED_FOLDER, RUNTIME_FOLDERS, host)

@@ -281,6 +281,11 @@ class Settings:
         return self.store_dir / RESERVED_FOLDER
 
     @property
+    def runtime_folders(self) -> Path:
+        """Where each machine that shares the store has its ``RuntimeDir`` by default."""
+        return self.reserved_folder / resolve.RUNTIME_FOLDERS
+
+    @property
     def has_own_state_dir(self) -> bool:
         """Whether ``StateDir`` is another folder than the store's reserved one, by whatever links."""
         return os.path.realpath(self.state_dir) != os.path.realpath(self.reserved_folder)

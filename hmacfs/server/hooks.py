@@ -79,7 +79,7 @@ class Hooks:
         for level, line in move_sessions(settings):
             log.log(level, "%s", line)
         removed = storage.recover()
-        abandoned = remove_abandoned(storage.reserved / "run", settings.runtime_dir)
+        abandoned = remove_abandoned(settings.runtime_folders, settings.runtime_dir)
         self._announce(settings)
         if removed:
             log.info("removed %d unfinished uploads of an earlier run", removed)

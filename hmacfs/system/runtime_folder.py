@@ -24,6 +24,10 @@ ABANDONED_SECONDS = 24 * 3600.0
 _ABANDONED_SECONDS_UNLOCKED = 30 * ABANDONED_SECONDS
 
 
+#: How old the times of a folder in use may become.
+TOUCH_SECONDS = 600.0
+
+
 class RuntimeClaim:
     """Says, for as long as a process lives, that it uses this folder. Raises ``OSError`` if that cannot be said."""
 
@@ -39,15 +43,14 @@ class RuntimeClaim:
                 return file
 
     def repair(self) -> None:
-        """If the lock was removed, claim the folder again. Raises ``OSError``."""
+        """If the lock was removed, claim the folder again; renew its times, so that it is not taken for an abandoned
+        one. To be called more often than every ``TOUCH_SECONDS``. Raises ``OSError``."""
         if not self._file.is_current():
             self._file = self._claimed()
-
-    def touch(self) -> None:
-        """To be called more often than every ``ABANDONED_SECONDS``."""
         with contextlib.suppress(OSError):
-            os.utime(self._path)
-            os.utime(self._path.parent)
+            if os.fstat(self._file.fd).st_mtime < time.time() - TOUCH_SECONDS:
+                os.utime(self._path)
+                os.utime(self._path.parent)
 
 
 def remove_abandoned(folder: Path, own: Path) -> list[str]:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import os
+import time
 from pathlib import Path
 
 from hmacfs.errors import StoreMissing
@@ -20,6 +21,9 @@ from hmacfs.system.descriptors import close
 from hmacfs.system.ownership import STORE_FOLDER_MODE, make_folder_in
 
 log = logging.getLogger("hmacfs.stores")
+
+#: How old our folders' times may become.
+TOUCH_SECONDS = 600.0
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -134,11 +138,14 @@ class StoreFolders:
             log.warning("%s was removed from the store: made again", name)
 
     def touch(self) -> None:
-        """Set our folders' times to now: purges by age take folders in which nothing was made for long."""
+        """Set the time of each of our folders in which nothing was made for ``TOUCH_SECONDS`` to now: purges by age
+        take folders in which nothing was made for long."""
+        before = time.time() - TOUCH_SECONDS
         for folder in (self._reserved, *list(self._own.values())):
             if folder is not None:
                 with contextlib.suppress(OSError):
-                    os.utime(folder.fd)
+                    if os.fstat(folder.fd).st_mtime < before:
+                        os.utime(folder.fd)
 
     def _renew_root(self) -> bool:
         try:

@@ -93,9 +93,11 @@ class LocalFileStore(StoreWriter):
         return remove_dead(self.folders.own(TEMPORARY)) + remove_dead_elsewhere(root, os.fsencode(self.root))
 
     def repair(self) -> None:
-        """Once a second: notice what was removed or mounted over. Raises ``StoreMissing``, ``StorageFailed``."""
+        """Once a second: notice what was removed or mounted over, and keep our folders from purges by age. Raises
+        ``StoreMissing``, ``StorageFailed``."""
         with translated(self.root):
             self.file_calls(self.folders.renew)
+            self.file_calls(self.folders.touch)
             folder = self.folders.own(NOTES)
             if self._notes.is_lost or self._notes.folder is not folder:
                 self._notes = DirectoryJournal(folder)
