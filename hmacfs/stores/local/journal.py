@@ -17,13 +17,13 @@ from hmacfs.system.descriptors import allocate, close
 
 
 class DirectoryJournal:
-    """The notes of one process: a file mapped into memory, so that what is noted outlives the process and costs no
+    """The entries of one process: a file mapped into memory, so that they outlive the process and cost no
     system call. A lock on the file says that the process lives.
 
     folder: the folder for the files of all processes.
     """
 
-    #: More files are never published at once by one process; if they were, some would go without a note.
+    #: More files are never published at once by one process; if they were, some would go without an entry.
     SLOTS = 64
     _LENGTH = struct.Struct("=H")
     _SLOT_BYTES = _LENGTH.size + PATH_LIMIT_BYTES
@@ -36,7 +36,7 @@ class DirectoryJournal:
         self.is_open = False
 
     def open(self) -> None:
-        """Make the file if there is none yet. Without room for it, or memory to map it to, nothing is noted."""
+        """Make the file if there is none yet. Without space for it, or memory to map it to, there are no entries."""
         if self.is_open:
             return
         self.is_open = True
@@ -54,7 +54,7 @@ class DirectoryJournal:
 
     @property
     def is_lost(self) -> bool:
-        """Whether somebody removed the file: then what is noted in it is found by nobody."""
+        """Whether somebody removed the file: then nobody finds its entries."""
         return self._fd >= 0 and os.fstat(self._fd).st_nlink == 0
 
     def about(self, path: bytes) -> JournalEntry:
@@ -62,7 +62,7 @@ class DirectoryJournal:
         return JournalEntry(self, path)
 
     def write(self, raw: bytes) -> int | None:
-        """Where the note about that path is, ``None`` if there was no place left for it."""
+        """Where the entry of that path is, ``None`` if there was no slot left for it."""
         try:
             slot = self._free.pop()
         except IndexError:
@@ -70,30 +70,31 @@ class DirectoryJournal:
         assert self._map is not None
         begin = slot + self._LENGTH.size
         self._map[begin : begin + len(raw)] = raw
-        self._LENGTH.pack_into(self._map, slot, len(raw))  # last: a note counts once it is whole
+        self._LENGTH.pack_into(self._map, slot, len(raw))  # last: an entry counts once it is complete
         return slot
 
     def erase(self, slot: int) -> None:
+        """Remove the entry that ``write`` has made there."""
         assert self._map is not None
         self._LENGTH.pack_into(self._map, slot, 0)
         self._free.append(slot)
 
     def entries_of_dead_processes(self) -> list[str]:
-        """What processes had noted that have ended since. Their files are removed."""
+        """The paths in the journals of processes that have ended. Those journals are removed."""
         found: list[str] = []
         for name in os.listdir(self.folder.fd):
             with contextlib.suppress(OSError):
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder.fd)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    found += self._noted(os.pread(fd, self.SLOTS * self._SLOT_BYTES, 0))
+                    found += self._paths_in(os.pread(fd, self.SLOTS * self._SLOT_BYTES, 0))
                     os.unlink(name, dir_fd=self.folder.fd)
                 finally:
                     close(fd)
         return found
 
     @classmethod
-    def _noted(cls, data: bytes) -> Iterator[str]:
+    def _paths_in(cls, data: bytes) -> Iterator[str]:
         for slot in range(0, len(data) - cls._SLOT_BYTES + 1, cls._SLOT_BYTES):
             (length,) = cls._LENGTH.unpack_from(data, slot)
             if length:
@@ -105,15 +106,15 @@ class JournalEntry:
     """One of ``DirectoryJournal``, for as long as the context lasts. A generator would cost each small upload 1 us
     more."""
 
-    __slots__ = ("_notes", "_path", "_slot")
+    __slots__ = ("_journal", "_path", "_slot")
 
-    def __init__(self, notes: DirectoryJournal, path: bytes) -> None:
-        self._notes = notes
+    def __init__(self, journal: DirectoryJournal, path: bytes) -> None:
+        self._journal = journal
         self._path = path
 
     def __enter__(self) -> None:
-        self._slot = self._notes.write(self._path)
+        self._slot = self._journal.write(self._path)
 
     def __exit__(self, *_: object) -> None:
         if self._slot is not None:
-            self._notes.erase(self._slot)
+            self._journal.erase(self._slot)

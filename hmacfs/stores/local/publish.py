@@ -90,7 +90,7 @@ def publish(
 
 
 def sync(fd: int) -> None:
-    """fsync, whose failure no caller may take for a passing one: the kernel tells of lost writes once, and the next
+    """fsync, whose failure no caller may take for a transient one: the kernel tells of lost writes once, and the next
     fsync of the same file succeeds."""
     try:
         os.fsync(fd)
@@ -101,21 +101,21 @@ def sync(fd: int) -> None:
 
 
 def _link_into_place(root: Root, staged_inode: StagedInode, path: bytes, *, durable: bool) -> None:
-    with _Target(root, path, durable=durable) as place:
+    with _Target(root, path, durable=durable) as target:
         try:
             is_known = False
             if not staged_inode.is_linked:
-                is_known = not _link(staged_inode, place.filename, place.folder)
+                is_known = not _link(staged_inode, target.filename, target.folder)
                 staged_inode.is_linked = True
             if durable:
-                place.sync()
+                target.sync()
                 if is_known:  # what the process that linked it has synced is unknown
                     _sync_all_above(root, path)
         except BaseException as error:
             if staged_inode.is_linked:
-                os.unlink(place.filename, dir_fd=place.folder)
+                os.unlink(target.filename, dir_fd=target.folder)
                 staged_inode.is_linked = False
-            place.take_back()
+            target.take_back()
             if isinstance(error, FileExistsError):
                 raise NameTaken from error
             if isinstance(error, OSError) and error.errno == errno.EXDEV:

@@ -22,7 +22,7 @@ from hmacfs.stores.local.staging import TEMPORARY, remove_dead, remove_dead_else
 from hmacfs.stores.local.symlinks import resolve
 from hmacfs.stores.local.translation import translated
 from hmacfs.stores.local.walk import Walk
-from hmacfs.stores.local.writing import NOTES, StoreWriter
+from hmacfs.stores.local.writing import JOURNALS, StoreWriter
 from hmacfs.system.threads import FileCalls
 from hmacfs.uploads.contracts.stores import StoreCapabilities
 
@@ -54,7 +54,7 @@ class LocalFileStore(StoreWriter):
             return self._retry(self.file_calls.always_blocking, self._delete_now, name, etag)
 
     def _delete_now(self, name: StoredName, etag: str | None) -> bool:
-        self._notes.open()
+        self._journal.open()
         with only_remover(self.folders.own(TEMPORARY).fd):
             try:
                 file = self._open_now(name)
@@ -64,7 +64,7 @@ class LocalFileStore(StoreWriter):
             path = self._without_links(name)
             if path is None or etag not in (None, file.info.etag):
                 return False
-            with self._notes.about(path):
+            with self._journal.about(path):
                 return remove(self.folders.root, path, sync if self.durable else None)
 
     def _without_links(self, name: StoredName) -> bytes | None:
@@ -86,7 +86,7 @@ class LocalFileStore(StoreWriter):
     def recover(self) -> int:
         """Remove temporary files of processes that died, and folders that they made and had no time to fill; how many
         files."""
-        for path in self._notes.entries_of_dead_processes():
+        for path in self._journal.entries_of_dead_processes():
             with contextlib.suppress(BadName):
                 remove_empty_folders(self.folders.root, StoredName.from_text(path).raw)
         root = self.folders.root
@@ -98,9 +98,9 @@ class LocalFileStore(StoreWriter):
         with translated(self.root):
             self.file_calls(self.folders.renew)
             self.file_calls(self.folders.touch)
-            folder = self.folders.own(NOTES)
-            if self._notes.is_lost or self._notes.folder is not folder:
-                self._notes = DirectoryJournal(folder)
+            folder = self.folders.own(JOURNALS)
+            if self._journal.is_lost or self._journal.folder is not folder:
+                self._journal = DirectoryJournal(folder)
 
     def check_writable(self) -> None:
         """Raises ``StoreMissing``, ``StorageFailed`` or ``NoSpace`` if no file can be written now."""

@@ -1,10 +1,10 @@
 """The store as a tree that is entered from its top alone: no link and no other spelling leads into a private folder.
 
-Names are judged before (``naming``); here it counts which folder is opened, by device and inode. A path of names that
-are not reserved leads into a private folder in three ways only: by a symbolic link, which is never followed here; over
-a mount, which the kernel reports (``RESOLVE_NO_XDEV``); or where the private folder has another name, since the file
-system takes several spellings for one (found out at the start), or since somebody has moved it. Only then each folder
-on the way is compared. All other paths are opened by a single system call, as they would be without any of this.
+Names are judged before (``protocol.names``); here it counts which folder is opened, by device and inode. A path of
+names that are not reserved leads into a private folder in three ways only: by a symbolic link, which is never followed
+here; over a mount, which the kernel reports (``RESOLVE_NO_XDEV``); or where the private folder has another name, since
+the file system takes several spellings for one (found out at the start), or since somebody has moved it. Only then each
+folder on the way is compared. All other paths are opened by a single system call, as they would be without any of this.
 """
 
 from __future__ import annotations

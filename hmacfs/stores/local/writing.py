@@ -24,7 +24,7 @@ from hmacfs.uploads.files import FileInfo, FileMetadata
 P = ParamSpec("P")
 R = TypeVar("R")
 
-NOTES = b"notes"
+JOURNALS = b"notes"
 
 
 class StoreWriter(StoreReader):
@@ -35,7 +35,7 @@ class StoreWriter(StoreReader):
         self.durable = durable
         #: Where files in the making are, in parts, for messages. Made once, not for each upload.
         self.staging = root / RESERVED_FOLDER, os.fsdecode(TEMPORARY)
-        self._notes = DirectoryJournal(self.folders.own(NOTES))
+        self._journal = DirectoryJournal(self.folders.own(JOURNALS))
 
     def stage(self, name: StoredName, length: int | None, metadata: FileMetadata) -> Staged:
         """See ``FileStore``. The file is made on the file system that ``name`` is on, if that is known."""
@@ -132,8 +132,8 @@ class StoreWriter(StoreReader):
 
     def _publish_at(self, staged_inode: StagedInode, name: StoredName, metadata: FileMetadata) -> FileInfo:
         run = self.file_calls.always_blocking if self.durable else self.file_calls
-        if not self._notes.is_open:
-            self._notes.open()
+        if not self._journal.is_open:
+            self._journal.open()
         try:
             return self._retry(run, self._commit, staged_inode, name, metadata)
         except ShuttingDown:
@@ -143,15 +143,15 @@ class StoreWriter(StoreReader):
             return staged_inode.published
 
     def _commit(self, staged_inode: StagedInode, name: StoredName, metadata: FileMetadata) -> FileInfo:
-        path, notes = name.raw, self._notes
-        slot = notes.write(path) if b"/" in path else None
+        path, journal = name.raw, self._journal
+        slot = journal.write(path) if b"/" in path else None
         try:
             info = publish(self.folders.root, staged_inode, name, path, metadata, durable=self.durable)
             staged_inode.published = info
             return info
         finally:
             if slot is not None:
-                notes.erase(slot)
+                journal.erase(slot)
 
 
 class Staged(FileSink):
