@@ -1,4 +1,4 @@
-"""The tables of README.md that are made from the code. A test compares them; to make them again, print them."""
+"""The tables of README.md that are made from the code; a test compares them. ``python -m tests.readme_tables`` prints them."""
 
 from __future__ import annotations
 
@@ -34,3 +34,7 @@ def table_of_original_keys() -> str:
         word, _, values = setting.partition(" ")
         lines.append(f"| {', '.join(theirs)} | `{word}` {values} |".replace("`  |", "` |"))
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table_of_settings(), table_of_original_keys(), sep="\n\n")
