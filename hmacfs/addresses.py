@@ -49,7 +49,7 @@ def network_of(client: str) -> str:
 
 
 def networks_of(client: str) -> NetworkShares:
-    """That of ``network_of`` and, since a subscriber may have many /64s, the /48 around it."""
+    """The network of ``network_of``, and the /48 around it, since a subscriber may have many /64s."""
     address = parse_address(client)
     if isinstance(address, ipaddress.IPv6Address):
         return (_wider(address, 64), 1), (_wider(address, 48), WIDE_SHARES)

@@ -48,7 +48,7 @@ def mask(message: str, secrets: Iterable[str] = ()) -> str:
 
 
 def passwords_in(address: str) -> list[str]:
-    """Those of a URL, as they stand there and decoded, the longest first."""
+    """The passwords in a URL, as they stand there and decoded, the longest first."""
     try:
         parts = urlsplit(address)
     except ValueError:

@@ -63,6 +63,7 @@ class RunningUploads:
         return RunningUpload(self, key, body)
 
     def begin(self, upload: RunningUpload) -> None:
+        """For ``RunningUpload``, when its context is entered; waits and raises as ``claim`` says."""
         is_here = upload.body.is_here
         row = Row(upload.key)
         ends = self._clock() + TAKEOVER_SECONDS
@@ -90,6 +91,7 @@ class RunningUploads:
         return not others
 
     def end(self, upload: RunningUpload, row: Row) -> None:
+        """For ``RunningUpload``, at the end of its context: another upload of the name may begin."""
         self._running.discard(upload)
         with self._rows:
             self._rows.release(row)

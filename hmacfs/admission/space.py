@@ -81,6 +81,7 @@ class SpaceGuard:
         return len(self._running)
 
     def begin(self, reservation: Reservation, count: int | None) -> None:
+        """For ``Reservation``, when its context is entered; raises as ``reserve`` says."""
         body = reservation.body
         is_here = body is not None and body.is_here
         # A body that is here has some kilobytes, and is written at once: where there is plenty, nobody need know of it.
@@ -138,6 +139,7 @@ class SpaceGuard:
         self._shared.announce(self._reserved)
 
     def end(self, reservation: Reservation) -> None:
+        """For ``Reservation``, at the end of its context: what it had set aside is free again."""
         self._running.discard(reservation)
         if not reservation.count:
             return

@@ -37,8 +37,8 @@ _HEX_SHA256 = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 
 
 class Claim(NamedTuple):
-    """That bytes have this digest. field: the header that says so; algorithm: as ``hashlib`` names it; error: raised if
-    they have another."""
+    """A claim that bytes have this digest. field: the header that says so; algorithm: as ``hashlib`` names it; error:
+    raised if they have another."""
 
     field: str
     algorithm: str

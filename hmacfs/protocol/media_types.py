@@ -147,16 +147,16 @@ _SERVED_BY_EXTENSION: Mapping[str, str] = {
 }
 
 
-def guess(path: str) -> str:
-    """The media type of the extension at the path's end, ``application/octet-stream`` if it is none of the table's."""
-    _, dot, extension = path.rpartition(".")
-    return BY_EXTENSION.get(extension.lower(), DEFAULT) if dot else DEFAULT
-
-
 def type_by_name(path: str) -> str:
     """The ``Content-Type`` of a file that came without one. Example: ``"a/b.txt"`` is ``text/plain; charset=utf-8``."""
     _, dot, extension = path.rpartition(".")
     return _SERVED_BY_EXTENSION.get(extension.lower(), DEFAULT) if dot else DEFAULT
+
+
+def guess(path: str) -> str:
+    """The same without a charset: the media type of the extension, ``application/octet-stream`` if it is none of the
+    table's."""
+    return type_by_name(path).partition(";")[0]
 
 
 def is_media_type(text: str) -> bool:

@@ -112,7 +112,7 @@ def is_reserved(segment: str) -> bool:
     # as much as a hundred requests. No two characters together become one of the name's.
     left = RESERVED_FOLDER
     for character in segment:
-        for seen in _as_seen(character):
+        for seen in as_seen(character):
             if left:
                 if not left.startswith(seen):
                     return False
@@ -125,7 +125,8 @@ def is_reserved(segment: str) -> bool:
 
 
 @bounded_cache(512)
-def _as_seen(character: str) -> str:
+def as_seen(character: str) -> str:
+    """What is left of a character for a file system that folds case and width and drops what is not seen."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", character).casefold())
     return _IGNORABLE.sub("", "".join(each for each in folded if unicodedata.category(each) != "Cf"))
 

@@ -1,4 +1,4 @@
-"""Removing what nobody will go on with. Pure: it decides, by what the stores say."""
+"""Removing expired uploads. Pure: it decides, by what the stores say."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def sweep(
     now: float,
     batch: int,
 ) -> SweepResult:
-    """Remove sessions without a sign of life for as long as they live with their bytes, those that are older than any
-    may be, and bytes as old that no session knows. An upload that is being written is never touched. Raises
+    """Remove, each with its bytes, sessions that no byte came for within ``SessionTTL`` and sessions past their
+    deadline; then bytes as old that no session knows. An upload that is being written is never touched. Raises
     ``SessionStoreUnavailable``: what cannot be looked up is not removed. ``batch``: sessions looked at at once."""
     before = now - limits.ttl
 
@@ -35,7 +35,7 @@ def sweep(
             sessions.remove(session.key)
         removed += len(gone)
         is_all = len(found) < limit
-        limit = batch + len(found) - len(gone)  # those that bytes came for since come again
+        limit = batch + len(found) - len(gone)  # found again: those that got bytes since their record was saved
     orphans = 0
     for key in partials.untouched_since(before):
         if sessions.get(key) is None and writers.discard(key, before):

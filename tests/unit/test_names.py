@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hmacfs.errors import BadName
 from hmacfs.protocol import names as naming
-from hmacfs.protocol.names import StoredName, _as_seen, is_reserved
+from hmacfs.protocol.names import StoredName, as_seen, is_reserved
 
 PREFIX = "/upload/"
 
@@ -81,9 +81,9 @@ def test_a_name_is_looked_at_only_as_far_as_it_could_be_the_reserved_one(
 
     def look(one: str) -> str:
         looked.append(one)
-        return _as_seen(one)
+        return as_seen(one)
 
-    monkeypatch.setattr(naming, "_as_seen", look)
+    monkeypatch.setattr(naming, "as_seen", look)
     assert not is_reserved("\u00ad." + 80 * character)
     assert 2 < len(looked) <= 4
 

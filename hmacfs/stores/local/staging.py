@@ -69,7 +69,7 @@ def remove_dead(folder: Folder) -> int:
 
 
 class OtherFileSystems:
-    """Those inside the store that files were meant for so far, by the path of their top folder.
+    """The file systems inside the store that files were meant for so far, by the path of their top folder.
 
     No descriptor is kept, so that they can be unmounted.
     """
