@@ -77,7 +77,7 @@ def setting(key: str, parse: Parser[Any], default: object, text: str, **options:
 
 
 def declared_settings(settings: type) -> tuple[Setting, ...]:
-    """Those that the fields of a dataclass declare, in their order."""
+    """The settings that the fields of a dataclass declare, in their order."""
     return tuple(
         dataclasses.replace(field.metadata[_METADATA], field=field.name)
         for field in dataclasses.fields(settings)

@@ -269,7 +269,7 @@ class Settings:
         return (*found, *(self.redis_addr.passwords if self.redis_addr else ()))
 
     def secrets(self) -> Iterator[tuple[Setting, Secret]]:
-        """Those that are given, each with the setting that gives it."""
+        """The secrets that are given, each with the setting that gives it."""
         for declared in SETTINGS:
             if declared.is_secret and (value := getattr(self, declared.field)):
                 for secret in value if isinstance(value, tuple) else (value,):
