@@ -57,7 +57,7 @@ class RunningUploads:
     def claim(self, name: StoredName, body: Incoming) -> AbstractContextManager[object]:
         """The right to receive ``body`` as ``name``, as a context. Entering it may take ``TAKEOVER_SECONDS``; it raises
         ``UploadRunning``."""
-        key = name.raw
+        key = name.path.encode()
         if body.is_here and not self._rows.may_have(key):
             return _UNCLAIMED
         return RunningUpload(self, key, body)

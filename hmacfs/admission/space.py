@@ -70,19 +70,10 @@ class SpaceGuard:
         self._measured = float("-inf")
 
     def reserve(self, count: int | None, body: Counted | None = None) -> Reservation:
-        """Set ``count`` bytes aside as a context; with a body, those that it has not received yet. ``None``: see
-        ``Reservation.cover``. Entering it raises ``NoSpace`` if less than the minimum would stay free, and
-        ``TooMuchReserved`` if the body's client would have more than its share."""
-        return Reservation(self, count, body)
-
-    @property
-    def uploads(self) -> int:
-        """How many uploads are in progress in this process."""
-        return len(self._running)
-
-    def begin(self, reservation: Reservation, count: int | None) -> None:
-        """For ``Reservation``, when its context is entered; raises as ``reserve`` says."""
-        body = reservation.body
+        """Set ``count`` bytes aside until the end of the reservation's context; with a body, those that it has not
+        received yet. ``None``: see ``Reservation.cover``. Raises ``NoSpace`` if less than the minimum would stay free,
+        and ``TooMuchReserved`` if the body's client would have more than its share."""
+        reservation = Reservation(self, body)
         is_here = body is not None and body.is_here
         # A body that is here has some kilobytes, and is written at once: where there is plenty, nobody need know of it.
         if not (is_here and self._has_plenty(0)):
@@ -91,6 +82,12 @@ class SpaceGuard:
             if count is not None:
                 self.extend(reservation, count, count)
         self._running.add(reservation)
+        return reservation
+
+    @property
+    def uploads(self) -> int:
+        """How many uploads are in progress in this process."""
+        return len(self._running)
 
     def _has_plenty(self, besides: int) -> bool:
         is_fresh = self._clock() - self._measured <= FRESH_SECONDS
@@ -159,13 +156,12 @@ class SpaceGuard:
 
 
 class Reservation:
-    """Bytes that are set aside for as long as the context lasts. ``networks``: see ``shares``."""
+    """Bytes that are set aside until the end of the context. ``networks``: see ``shares``."""
 
-    __slots__ = ("_announced", "_guard", "body", "count", "networks", "published")
+    __slots__ = ("_guard", "body", "count", "networks", "published")
 
-    def __init__(self, guard: SpaceGuard, count: int | None, body: Counted | None) -> None:
+    def __init__(self, guard: SpaceGuard, body: Counted | None) -> None:
         self._guard = guard
-        self._announced = count
         self.body = body
         self.count = 0
         self.networks: NetworkShares = ()
@@ -186,7 +182,6 @@ class Reservation:
         return self.count
 
     def __enter__(self) -> Self:
-        self._guard.begin(self, self._announced)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -33,7 +33,8 @@ class Body(io.RawIOBase):
 
     ``least_rate``: bytes per second of the time spent waiting for the client, averaged over ``timeout``; a body that
     stays below it is ``PeerTimeout``. The server's own delays (a slow disk, a rate limit) do not count. 0: none.
-    ``waiting_since``: the monotonic time since when the client is waited for, 0.0 while it is not.
+    ``waiting_since``: the monotonic time since when the client is waited for, 0.0 while it is not. ``is_here``: all of
+    it had arrived with the request's head.
     """
 
     length: int | None
@@ -43,6 +44,7 @@ class Body(io.RawIOBase):
     least_rate = 0
     waiting_since = 0.0
     is_interrupted = False
+    is_here = False
     _waited = 0.0
     _judged_at = 0
 
@@ -50,11 +52,6 @@ class Body(io.RawIOBase):
     def is_complete(self) -> bool:
         """Whether the end was reached: no byte of this body is left on the connection."""
         return self.received == self.length
-
-    @property
-    def is_here(self) -> bool:
-        """Whether all of it has arrived, as far as that can be known without a read."""
-        return self.is_complete
 
     def readable(self) -> bool:
         return True
@@ -128,6 +125,7 @@ class _TransportBody(Body):
         self.length = length
         self.timeout = timeout
         self.receive_buffer = receive_buffer
+        self.is_here = length is not None and length <= receive_buffer.count
         self._on_first_read = on_first_read
         self._was_asked_for = False
 
@@ -180,10 +178,6 @@ class SocketBody(_TransportBody):
     def left(self) -> int:
         """Bytes that have not been read yet."""
         return self.length - self.received
-
-    @property
-    def is_here(self) -> bool:
-        return self.length - self.received <= self.receive_buffer.count
 
     def take_ahead(self, at_most: int) -> memoryview:
         """The part of the body that has been read ahead, at most its first ``at_most`` bytes."""
@@ -265,14 +259,10 @@ class WsgiBody(Body):
         super().__init__()
         self.length = length
         self.timeout = timeout
+        self.is_here = length == 0
         self._stream = stream
-        self._ended = False
         if sock is not None and hasattr(sock, "settimeout"):
             sock.settimeout(timeout)
-
-    @property
-    def is_complete(self) -> bool:
-        return self._ended or self.received == self.length
 
     def _read_some(self, view: memoryview) -> int:
         want = len(view) if self.length is None else min(len(view), self.length - self.received)
@@ -285,7 +275,7 @@ class WsgiBody(Body):
         if not data:
             if self.length is not None:
                 raise IncompleteBody
-            self._ended = True
+            self.length = self.received
         view[: len(data)] = data
         return len(data)
 

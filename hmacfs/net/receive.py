@@ -125,7 +125,8 @@ class Receiver:
         """Store what was read together with the request's head."""
         while body.receive_buffer.count and body.received != body.length:
             ahead = body.take_ahead(job.room if job.throttle is None else job.portion())
-            job.check(body.received)
+            if body.received > job.allowed:
+                job.allow(body.received)
             job.sink.write(ahead)
             self._after_portion(job, len(ahead))
 
@@ -136,7 +137,8 @@ class Receiver:
             body.wait_for_data()
             with self._buffer(size) as buffer:
                 count = body.readinto(buffer[: job.room])
-                job.check(body.received)
+                if body.received > job.allowed:
+                    job.allow(body.received)
                 view = buffer[:count]
                 if digest is not None:
                     digest.update(view)
@@ -184,9 +186,10 @@ def _watch(body: RequestBody, is_wanted: Callable[[], bool]) -> None:
 
 
 class _Transfer:
-    """One call of ``receive``: its arguments and how far it is. room: see ``Sink``."""
+    """One call of ``receive``: its arguments and how far it is. room: see ``Sink``. allowed: how many bytes may be
+    received before ``allow`` is asked."""
 
-    __slots__ = ("_allowed", "_cover", "_limit", "body", "moved", "room", "sink", "throttle")
+    __slots__ = ("_cover", "_limit", "allowed", "body", "moved", "room", "sink", "throttle")
 
     def __init__(
         self,
@@ -201,7 +204,7 @@ class _Transfer:
         self.room = sink.room
         self._limit = limit
         self._cover = cover
-        self._allowed = limit if cover is None else 0
+        self.allowed = limit if cover is None else 0
         self.throttle = throttle
         self.moved = 0
 
@@ -209,9 +212,8 @@ class _Transfer:
         """How many bytes may be moved at once."""
         return self.room if self.throttle is None else min(self.room, self.throttle.piece)
 
-    def check(self, received: int) -> None:
-        """Whether so many bytes may be written. Raises ``TooLarge``, and what ``cover`` raises."""
-        if received > self._allowed:
-            if received > self._limit or self._cover is None:
-                raise TooLarge
-            self._allowed = min(self._limit, self._cover(received, self.moved))
+    def allow(self, received: int) -> None:
+        """Have so many bytes allowed. Raises ``TooLarge``, and what ``cover`` raises."""
+        if received > self._limit or self._cover is None:
+            raise TooLarge
+        self.allowed = min(self._limit, self._cover(received, self.moved))

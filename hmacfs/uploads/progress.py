@@ -61,12 +61,12 @@ class UploadLimits:
         return size if size is not None or session.length is None else session.length - offset
 
     def with_length(self, session: Session, length: int | None, offset: int, size: int) -> Session:
-        """The session once its client has told the whole file's ``length`` with a piece of ``size`` bytes; without one,
-        the session as it is. Raises ``BadRequest``, ``TooLarge``."""
+        """The session once its client has told the whole file's ``length`` with a piece of ``size`` bytes; the same
+        object if it knows that, or none is told. Raises ``BadRequest``, ``TooLarge``."""
         if length is not None and (length < offset or session.length not in (None, length)):
             raise BadRequest("The upload's length cannot change, nor be less than what there is of it.")
-        told = session if length is None else dataclasses.replace(session, length=length)
-        if offset + size > self.size_of(told) or self.size_of(told) > self.max_size:
+        told = session if length in (None, session.length) else dataclasses.replace(session, length=length)
+        if not offset + size <= self.size_of(told) <= self.max_size:
             raise TooLarge
         return told
 

@@ -231,9 +231,10 @@ class ResumableUploads:
             if not restart:
                 session = self._with_length(session, length, offset, size or 0)
             self._receive(session, upload, offset, body, size, digest, restart=restart)
-            record_is_due = after is not None or self._record_is_due(session)
+            touched = self.limits.last_touch(session, self._clock())
+            record_is_due = after is not None or self._record_is_due(session, touched)
             if record_is_due or upload.length > offset:
-                session = dataclasses.replace(session, touched=self.limits.last_touch(session, self._clock()))
+                session = dataclasses.replace(session, touched=touched)
             session = after(session, upload.length) if after else session
             if upload.length == session.length or (is_last and session.length is None):
                 return self._finish(session, upload, file_digest)
@@ -256,7 +257,7 @@ class ResumableUploads:
         if session.length is None:
             session = self._sessions.newest(session.key) or session
         told = self.limits.with_length(session, length, offset, size)
-        return session if told == session else self._sessions.save(told)
+        return session if told is session else self._sessions.save(told)
 
     def _append_to_ended(self, session: Session, offset: int, size: int | None) -> Progress:
         progress = self._ended(session)
@@ -338,17 +339,17 @@ class ResumableUploads:
     def _must_end(self, lease: Lease, deadline: float) -> bool:
         return lease.is_wanted() or self._clock() >= deadline
 
-    def _record_is_due(self, session: Session) -> bool:
-        """Whether the record has to be told that bytes came."""
-        touched = self.limits.last_touch(session, self._clock())
+    def _record_is_due(self, session: Session, touched: float) -> bool:
+        """Whether the record has to be told that bytes came at that time."""
         return touched - session.touched >= min(_TOUCH_SECONDS, _TOUCH_SHARE * self.limits.ttl)
 
     def _touch(self, session: Session) -> None:
         """Note that bytes came, though the piece failed. What the client is told of is the failure."""
-        if not self._record_is_due(session):
+        touched = self.limits.last_touch(session, self._clock())
+        if not self._record_is_due(session, touched):
             return
         try:
-            self._sessions.save(dataclasses.replace(session, touched=self.limits.last_touch(session, self._clock())))
+            self._sessions.save(dataclasses.replace(session, touched=touched))
         except SessionStoreUnavailable:
             log.debug("that a part of a piece arrived could not be recorded")
 

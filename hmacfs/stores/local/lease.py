@@ -9,7 +9,8 @@ from hmacfs.system.descriptors import close
 
 
 class FileLease:
-    """The lock. ``fd`` is the upload's file, which is at its beginning, open for reading and writing."""
+    """The lock. ``fd`` is the upload's file, which is at its beginning, open for reading and writing; ``folder`` is the
+    one that it is in."""
 
     #: The lock cannot be lost while its holder lives.
     fence = 0
@@ -17,12 +18,12 @@ class FileLease:
     def __init__(self, fd: int, request: str, folder: Folder) -> None:
         self.fd = fd
         self._request = request
-        self._folder = folder
+        self.folder = folder
 
     def is_wanted(self) -> bool:
         """Whether another writer asked for this upload."""
         try:
-            os.stat(self._request, dir_fd=self._folder.fd, follow_symlinks=False)
+            os.stat(self._request, dir_fd=self.folder.fd, follow_symlinks=False)
         except FileNotFoundError:
             return False
         return True

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import time
 from collections.abc import Callable
 
 from hmacfs.errors import SessionUnknown, WriterBusy
 from hmacfs.stores.local.lease import FileLease
 from hmacfs.stores.local.partial import LocalPartialUploads
+from hmacfs.stores.local.tree import Folder
 from hmacfs.system.descriptors import close
 
 #: How long a newcomer waits for the writer to let go.
@@ -42,7 +44,7 @@ class FileLocker:
         try:
             is_locked = _try_lock(fd)
             # It may have become the visible file between being opened and being locked.
-            if not self._partials.is_file_of(key, fd):
+            if not _is_at(folder, key, fd):
                 raise SessionUnknown
             if is_locked:
                 return FileLease(fd, self._partials.request_of(key), folder)
@@ -66,6 +68,14 @@ class FileLocker:
                     return lease
         finally:
             self._partials.withdraw_request(key)  # others that wait for the same leave theirs again
+
+
+def _is_at(folder: Folder, key: str, fd: int) -> bool:
+    """Whether this is (still) the upload's file."""
+    try:
+        return os.path.samestat(os.stat(key, dir_fd=folder.fd, follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(fd: int) -> bool:

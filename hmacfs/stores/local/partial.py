@@ -58,14 +58,15 @@ class LocalPartialUploads:
         del name, length, metadata  # the session's record has them until the upload is published
         with translated(*self._place(key)):
             self._store.folders.check()
-            close(self._store.in_own(_FOLDER, self._open_now, key, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            fd, _ = self._store.in_own(_FOLDER, _open_in, key, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            close(fd)
 
     def stat(self, key: str) -> PartialInfo | None:
         """How far it is; ``None`` if there is no such upload (any more)."""
         if not _KEY.fullmatch(key):
             return None
         try:
-            status = self._store.in_own(_FOLDER, self._stat_now, key)
+            status = self._store.in_own(_FOLDER, _stat_in, key)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -77,8 +78,8 @@ class LocalPartialUploads:
         """See ``PartialUploads``."""
         try:
             # A lock on the upload's own file comes with its descriptor.
-            fd = lease.fd if isinstance(lease, FileLease) else self.open_file(key)[0]
-            return LocalPartialUpload(self._store, self._store.folders.own(_FOLDER), key, lease, fd)
+            fd, folder = (lease.fd, lease.folder) if isinstance(lease, FileLease) else self.open_file(key)
+            return LocalPartialUpload(self._store, folder, key, lease, fd)
         except BaseException:
             lease.release()
             raise
@@ -89,26 +90,12 @@ class LocalPartialUploads:
         if not _KEY.fullmatch(key):
             raise SessionUnknown
         try:
-            fd = self._store.in_own(_FOLDER, self._open_now, key, os.O_RDWR | os.O_NOFOLLOW)
+            return self._store.in_own(_FOLDER, _open_in, key, os.O_RDWR | os.O_NOFOLLOW)
         except FileNotFoundError as error:
             raise SessionUnknown from error
         except OSError as error:
             translate(error, *self._place(key))
             raise
-        return fd, self._store.folders.own(_FOLDER)
-
-    def is_file_of(self, key: str, fd: int) -> bool:
-        """Whether this is (still) the upload's file."""
-        try:
-            return os.path.samestat(self._stat_now(key), os.fstat(fd))
-        except FileNotFoundError:
-            return False
-
-    def _open_now(self, key: str, flags: int) -> int:
-        return os.open(key, flags | os.O_CLOEXEC, STORED_FILE_MODE, dir_fd=self._folder)
-
-    def _stat_now(self, key: str) -> os.stat_result:
-        return os.stat(key, dir_fd=self._folder, follow_symlinks=False)
 
     def discard(self, key: str) -> None:
         """Remove an upload that nobody writes, and what lies beside it."""
@@ -269,6 +256,14 @@ class LocalPiece(FileSink):
 
     def roll_back(self) -> None:
         self._upload.truncate(self._begin)
+
+
+def _open_in(folder: Folder, key: str, flags: int) -> tuple[int, Folder]:
+    return os.open(key, flags | os.O_CLOEXEC, STORED_FILE_MODE, dir_fd=folder.fd), folder
+
+
+def _stat_in(folder: Folder, key: str) -> os.stat_result:
+    return os.stat(key, dir_fd=folder.fd, follow_symlinks=False)
 
 
 def _feed(fd: int, digest: Hash, begin: int, end: int) -> None:

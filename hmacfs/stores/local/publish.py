@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-from typing import Self
 
 from hmacfs.errors import NameTaken
 from hmacfs.protocol.media_types import type_by_name
@@ -72,7 +71,7 @@ def publish(
     Nothing is visible then, and no folder that was made for it is left. A file with a temporary name may have been
     published already, by a process that ended before it could say so: then only the rest is done.
     """
-    if staged_inode.capabilities.attributes:
+    if staged_inode.capabilities.attributes and any(metadata):
         keep(staged_inode.fd, metadata)
         content_type = metadata.content_type
         if content_type is not None and content_type != type_by_name(name.filename):
@@ -101,26 +100,28 @@ def sync(fd: int) -> None:
 
 
 def _link_into_place(root: Root, staged_inode: StagedInode, path: bytes, *, durable: bool) -> None:
-    with _Target(root, path, durable=durable) as target:
-        try:
-            is_known = False
-            if not staged_inode.is_linked:
-                is_known = not _link(staged_inode, target.filename, target.folder)
-                staged_inode.is_linked = True
-            if durable:
-                target.sync()
-                if is_known:  # what the process that linked it has synced is unknown
-                    _sync_all_above(root, path)
-        except BaseException as error:
-            if staged_inode.is_linked:
-                os.unlink(target.filename, dir_fd=target.folder)
-                staged_inode.is_linked = False
-            target.take_back()
-            if isinstance(error, FileExistsError):
-                raise NameTaken from error
-            if isinstance(error, OSError) and error.errno == errno.EXDEV:
-                raise OtherFileSystem(*error.args) from error
-            raise
+    target = _Target(root, path, durable=durable)
+    try:
+        is_known = False
+        if not staged_inode.is_linked:
+            is_known = not _link(staged_inode, target.filename, target.folder)
+            staged_inode.is_linked = True
+        if durable:
+            target.sync()
+            if is_known:  # what the process that linked it has synced is unknown
+                _sync_all_above(root, path)
+    except BaseException as error:
+        if staged_inode.is_linked:
+            os.unlink(target.filename, dir_fd=target.folder)
+            staged_inode.is_linked = False
+        target.take_back()
+        if isinstance(error, FileExistsError):
+            raise NameTaken from error
+        if isinstance(error, OSError) and error.errno == errno.EXDEV:
+            raise OtherFileSystem(*error.args) from error
+        raise
+    finally:
+        target.close()
 
 
 def _link(staged_inode: StagedInode, filename: bytes, parent: int) -> bool:
@@ -144,7 +145,7 @@ def _link(staged_inode: StagedInode, filename: bytes, parent: int) -> bool:
 
 
 class _Target:
-    """Where to link a file: ``filename`` in ``folder`` (a descriptor), as a context.
+    """Where to link a file: ``filename`` in ``folder`` (a descriptor), until ``close``.
 
     The folders for it are made if need be, each opened from the one above and worked with by that descriptor alone:
     if somebody puts a link in the place of one, nothing is made where it leads. Raises ``LeadsAway`` where a file
@@ -169,15 +170,12 @@ class _Target:
             self.folder = self._opened[-1]
         except BaseException as error:
             self.take_back()
-            self.__exit__()
+            self.close()
             if isinstance(error, OSError) and error.errno in NO_FOLDER_ERRNOS:
                 raise LeadsAway("A part of the path is no folder.") from error
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         for fd in self._opened:
             if fd != self._root.fd:
                 close(fd)

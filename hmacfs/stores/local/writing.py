@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from hmacfs.errors import ShuttingDown
 from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
@@ -18,6 +18,7 @@ from hmacfs.stores.local.sinks import FileSink
 from hmacfs.stores.local.staging import TEMPORARY, new_staged_inode, remove_staged
 from hmacfs.stores.local.symlinks import resolve
 from hmacfs.stores.local.translation import translate, translated
+from hmacfs.stores.local.tree import Folder
 from hmacfs.system.threads import FileCalls
 from hmacfs.uploads.files import FileInfo, FileMetadata
 
@@ -65,16 +66,17 @@ class StoreWriter(StoreReader):
             folder = self.folders.own(TEMPORARY)
             return new_staged_inode(folder, self._file_system_of(folder))
 
-    def in_own(self, name: bytes, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def in_own(
+        self, name: bytes, operation: Callable[Concatenate[Folder, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         """Do it in our folder of that name; once more if it failed since that was removed: it is made again. Raises
         ``OSError``."""
         try:
-            return self.file_calls(operation, *args, **kwargs)
+            return self.file_calls(operation, self.folders.own(name), *args, **kwargs)
         except OSError:
             if not self.folders.renew():
                 raise
-            self.folders.own(name)
-            return self.file_calls(operation, *args, **kwargs)
+            return self.file_calls(operation, self.folders.own(name), *args, **kwargs)
 
     def publish(
         self,

@@ -21,7 +21,8 @@ class RequestBody(Protocol):
 
     length: the declared number of bytes, ``None`` while it is unknown. received: how many have been read so far.
     client: the address of the client, empty if that is not known. least_rate: bytes per second below which the client
-    counts as stalled (see ``net.body.Body``). is_here: all of it has arrived. is_complete: all of it has been read.
+    counts as stalled (see ``net.body.Body``). is_here: all of it had arrived with the request's head. is_complete: all
+    of it has been read.
     waiting_since: the monotonic time since when the client is waited for, 0.0 while it is not.
     """
 
@@ -109,8 +110,8 @@ class Reserved(Protocol):
 
 
 class Space(Protocol):
-    """Guards the free space. Entering ``reserve``'s context raises ``NoSpace``, and ``TooMuchReserved`` if the body's
-    client has too much of it; inside it the bytes count as used, with a body those that it has not received yet.
+    """Guards the free space. ``reserve`` raises ``NoSpace``, and ``TooMuchReserved`` if the body's client has too much
+    of it; until the end of its context the bytes count as used, with a body those that it has not received yet.
     ``None``: nobody knows how many there will be, and none are set aside but by ``cover``."""
 
     def reserve(self, count: int | None, body: RequestBody | None = None) -> AbstractContextManager[Reserved]: ...
