@@ -19,7 +19,7 @@ from hmacfs.server.listening import address_of, bind_address, refuse_connections
 from hmacfs.server.metrics_endpoint import MetricsEndpoint, drop_gauges, metrics_folder
 from hmacfs.server.preflight import addresses_problem, raise_descriptor_limit, refuse_to_start, remarks
 from hmacfs.server.service_manager import pass_on_sockets
-from hmacfs.server.worker import BREAK_OFF_SECONDS
+from hmacfs.server.worker import BREAK_OFF_SECONDS, STOP_SIGNALS
 from hmacfs.sessions.open_session_store import move_sessions, remote_stores
 from hmacfs.stores.open_file_store import open_file_store
 from hmacfs.system.runtime_folder import remove_abandoned
@@ -131,6 +131,8 @@ class Hooks:
 
     def _stop(self, server: Any, frame: FrameType | None) -> None:
         """The first SIGINT or SIGTERM is a graceful stop, any further one an immediate one (gunicorn's SIGQUIT)."""
+        if os.getpid() != server.pid:  # a worker, before ``post_fork``: the same Ctrl-C must not count twice
+            return
         shared.intent.stop()
         shared.service_manager.notify("STOPPING=1", "STATUS=finishing what is running")
         if shared.intent.is_immediate_stop:
@@ -181,10 +183,9 @@ class Hooks:
     # -- workers ----------------------------------------------------------------------------------
 
     def post_fork(self, _server: Any, _worker: Any) -> None:
-        """In a new worker, before it has signal handlers: those of the master, which only note the signal, must not
-        swallow a stop that comes while the worker starts."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_DFL)
+        """In a new worker, before it has signal handlers. A stop that comes now has to wait for those: the master's
+        would swallow it, and a worker that it ended would leave connections in the listen backlog to be reset."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         self._metrics.close_in_child()
 
     def _look_at_children(self, server: Any) -> None:

@@ -52,6 +52,8 @@ BREAK_OFF_SECONDS = 2.0
 #: The same after a second signal, where gunicorn's master kills what is left after 2 s.
 HURRIED_BREAK_OFF_SECONDS = 1.0
 
+#: The signals that end a worker. A new one gets them once it has its handlers: see ``Hooks.post_fork``.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 #: The process or the machine has no descriptors left. gevent accepts again a moment later.
 _EXHAUSTED_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE})
@@ -127,6 +129,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         super().init_signals()
         # Ctrl-C reaches the whole process group: for a worker it means the same as for the master, a graceful stop.
         signal.signal(signal.SIGINT, self.handle_exit)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM, SIGINT: finish what is running, then end."""
@@ -142,7 +145,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def run(self) -> None:
         """Serve until the end, through all states of ``lifecycle``."""
         self._begin()
-        # A signal that came right after the fork was swallowed by the master's handlers.
+        # A signal that came right after the fork, before ``post_fork``, was swallowed by the master's handlers.
         while not self._lifecycle.must_drain:
             self.notify()
             self._signalled.wait(HEARTBEAT_SECONDS)
