@@ -63,7 +63,8 @@ def inaccessible_files(settings: Settings) -> Iterator[str]:
     folders = {settings.reserved_folder, settings.state_dir}
     for path in (path for folder in sorted(folders) for path in _entries(folder)):
         has_sessions = path.parent == settings.state_dir
-        if not _is_needed(path, has_sessions=has_sessions) and not may(path, os.R_OK | os.W_OK):
+        is_closed = path.exists() and not may(path, os.R_OK | os.W_OK)  # SQLite's may go while this looks at them
+        if is_closed and not _is_needed(path, has_sessions=has_sessions):
             yield one_line(explain(path, _os_error(errno.EACCES)))
 
 

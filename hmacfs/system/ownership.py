@@ -160,6 +160,8 @@ def _remedy(path: Path) -> str:
             return f"; {me} may not enter {parent}, which belongs to {_owner(parent)}"
     if not os.path.lexists(path):
         return f"; as root: install -d -o {me} {quoted}"
+    if not path.exists():
+        return "; it is a link that leads nowhere: remove it"
     if may(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
         return ""
     if path.stat().st_uid == os.geteuid():

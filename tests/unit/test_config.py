@@ -32,6 +32,7 @@ from hmacfs.config import (
     check_paths,
     check_private_paths,
     find_config,
+    inaccessible_files,
     load,
     make_folders,
     original,
@@ -453,6 +454,18 @@ def test_the_state_is_in_the_store_unless_it_has_a_folder_of_its_own(tmp_path: P
     assert not elsewhere.exists()
     make_folders(own)
     assert elsewhere.stat().st_mode & 0o777 == 0o700
+
+
+def test_links_that_lead_nowhere_are_told_of_only_where_a_worker_needs_the_file(tmp_path: Path) -> None:
+    loaded = settings(tmp_path, StateDir=str(tmp_path / "state"))
+    make_folders(loaded)
+    (loaded.state_dir / "of-others").symlink_to(tmp_path / "nothing")
+    check_paths(loaded)
+    assert not list(inaccessible_files(loaded))
+    needed = loaded.state_dir / "sessions.sqlite3"
+    needed.symlink_to(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match=f"config.toml: StateDir: {needed} .* a link that leads nowhere: remove it"):
+        check_paths(loaded)
 
 
 @pytest.mark.parametrize(
