@@ -67,11 +67,13 @@ class AppRuntime:
         if self.sampler is not None:
             self.sampler.note_turned_away()
 
-    def tasks(self, connections: Callable[[], int], is_running: Callable[[], bool]) -> list[Callable[[], None]]:
-        """Functions, each to run in a greenlet of its own. connections: how many are open. is_running: whether
-        new work is welcome, false from the beginning of a stop."""
+    def tasks(
+        self, connections: Callable[[], int], is_running: Callable[[], bool], is_stopping: Callable[[], bool]
+    ) -> list[Callable[[], None]]:
+        """Functions, each to run in a greenlet of its own. connections: how many are open. is_running, is_stopping: see
+        ``Lifecycle``."""
         core = self.core
-        self.readiness.is_running = is_running
+        self.readiness.is_stopping = is_stopping
         tasks: list[Callable[[], None]] = [
             lambda: core.sweeper.run_while(is_running),
             core.space.publish_forever,

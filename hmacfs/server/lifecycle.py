@@ -8,7 +8,7 @@ running
     accepts connections, serves requests.
 draining
     has closed its listeners. Running requests may finish; each answer ends its connection, and idle ones end after a
-    moment. Readiness is 503.
+    moment. Readiness is 503, unless a reload has replaced this worker.
 breaking off
     the deadline has passed or a second signal came: running transfers are interrupted and clean up.
 gone
@@ -120,6 +120,11 @@ class Lifecycle:
     def is_replaced(self) -> bool:
         """Whether a reload alone is why this worker drains. It may then take all the time that its transfers need."""
         return self._intent.is_superseded(self._age) and not self._intent.is_stop
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this worker takes no new work and none has replaced it."""
+        return not self.is_running and not self.is_replaced
 
     def is_overdue(self, now: float, seconds: float) -> bool:
         """Whether draining has taken so long. To be asked again and again: the time for which the worker was only

@@ -77,9 +77,11 @@ class Runtime(Protocol):
     def note_turned_away(self) -> None:
         """A connection was one too many of its peer."""
 
-    def tasks(self, connections: Callable[[], int], is_running: Callable[[], bool]) -> list[Callable[[], None]]:
-        """Functions, each to run in a greenlet of its own. connections: how many are open. is_running: whether
-        new work is welcome, false from the beginning of a stop."""
+    def tasks(
+        self, connections: Callable[[], int], is_running: Callable[[], bool], is_stopping: Callable[[], bool]
+    ) -> list[Callable[[], None]]:
+        """Functions, each to run in a greenlet of its own. connections: how many are open. is_running, is_stopping: see
+        ``Lifecycle``."""
 
 
 class Handshake:
@@ -175,7 +177,10 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         gevent.get_hub().print_exception = _log_unexpected  # type: ignore[assignment, method-assign]
         self._count.begin()
         self._servers = [self._listen(listener) for listener in self.sockets]
-        for task in runtime.tasks(lambda: len(self._connections), lambda: self._lifecycle.is_running):
+        lifecycle = self._lifecycle
+        for task in runtime.tasks(
+            lambda: len(self._connections), lambda: lifecycle.is_running, lambda: lifecycle.is_stopping
+        ):
             gevent.spawn(task)
         self._report_serving()
 

@@ -40,8 +40,8 @@ class Readiness:
         #: When the last look began, and how many there have been.
         self._looked, self._looks = -math.inf, 0
         self._looking = threading.Lock()
-        #: Whether new work is welcome; the worker says so once it serves.
-        self.is_running: Callable[[], bool] = lambda: True
+        #: Whether the server is stopping; the worker says so once it serves.
+        self.is_stopping: Callable[[], bool] = lambda: False
 
     def reasons(self) -> list[str]:
         """Why this process should get no requests now; empty if it can serve. The state of less than ``LOOK_SECONDS``
@@ -54,7 +54,7 @@ class Readiness:
                     self._found = self._look()
                     self._looked = began
                     self._looks += 1
-        return [*([] if self.is_running() else ["draining: the server is stopping"]), *self._found]
+        return [*(["draining: the server is stopping"] if self.is_stopping() else []), *self._found]
 
     def _is_recent(self) -> bool:
         return self._clock() - self._looked < LOOK_SECONDS

@@ -313,6 +313,24 @@ def test_a_reload_drops_no_transfer(start_server: StartServer) -> None:
     assert server.complaints() == []
 
 
+@pytest.mark.parametrize(
+    ("number", "told", "status"),
+    [(signal.SIGHUP, "reload: waiting for 1 transfer", 200), (signal.SIGTERM, "waiting for 1 transfer, up", 503)],
+)
+def test_a_reload_is_no_stop_to_a_monitor(start_server: StartServer, number: int, told: str, status: int) -> None:
+    """One that asks a worker which is about to end: its answer is about the server, which goes on after a reload."""
+    server = start_server(Workers=1)
+    with Client(server) as monitor:
+        monitor.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /readyz HTTP/1.1\r\n")
+        assert monitor.answer().status == 200
+        server.daemon.process.send_signal(number)
+        wait_until(lambda: told in server.log(), what="the draining")
+        monitor.send(b"Host: localhost\r\n\r\n")
+        answer = monitor.answer()
+        assert (answer.status, answer.headers["Connection"]) == (status, "close")
+    assert number == signal.SIGHUP or server.daemon.process.wait(10) == 0
+
+
 def test_the_socket_file_goes_with_the_server(start_server: StartServer, tmp_path: Path) -> None:
     path = tmp_path / "s"
     server = start_server(UnixSocket=True, ListenPort=str(path))

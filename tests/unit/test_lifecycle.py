@@ -71,12 +71,15 @@ def test_a_replaced_worker_has_no_deadline_until_the_server_stops() -> None:
     old, young = Lifecycle(intent, 3), Lifecycle(intent, 4)
     intent.supersede(3)
     assert (old.is_replaced, young.is_replaced) == (True, False)
+    assert (old.is_stopping, young.is_stopping) == (False, False)
     for lifecycle in (old, young):
         lifecycle.enter(State.DRAINING, 100.0)
+    assert (old.is_stopping, young.is_stopping) == (False, True)
     assert not old.is_overdue(200.0, 10.0)
     assert young.is_overdue(110.0, 10.0)
     intent.stop()
     assert not old.is_replaced
+    assert old.is_stopping
     assert not old.is_overdue(209.0, 10.0)
     assert old.is_overdue(210.0, 10.0)
 

@@ -67,7 +67,7 @@ def test_a_flood_of_questions_costs_one_look() -> None:
         may_end.set()
         assert {len(one.result()) for one in asked} == {1}
     assert looks == 1
-    health.is_running = lambda: False
+    health.is_stopping = lambda: True
     assert len(health.reasons()) == 2, "that is known without a look"
     now += LOOK_SECONDS
     health.reasons()
