@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from hmacfs.addresses import network_of
 from hmacfs.errors import SessionStoreBusy
 from hmacfs.semaphore import FairSemaphore
+from hmacfs.uploads.contracts.stores import PartialInfo
 from hmacfs.uploads.tokens import key_of
 
 #: Look-ups for one client address at once, waiting ones included.
@@ -25,11 +26,11 @@ PATIENCE = 2.0
 class UnprovenLookups:
     """Turns at half of the operations that the session store takes at once (``concurrency``).
 
-    has_bytes: whether bytes of an unfinished upload with that key are stored here.
+    stat: how far the unfinished upload with that key is, ``None`` if no bytes of one are stored here.
     """
 
-    def __init__(self, concurrency: int, has_bytes: Callable[[str], bool]) -> None:
-        self._has_bytes = has_bytes
+    def __init__(self, concurrency: int, stat: Callable[[str], PartialInfo | None]) -> None:
+        self._stat = stat
         self._turns = FairSemaphore(max(1, concurrency // 2))
         self._asking: Counter[str] = Counter()
 
@@ -37,7 +38,7 @@ class UnprovenLookups:
         """Whether the token is that of an upload with stored bytes, so that it cannot be a guess. Asks no session
         store."""
         key = key_of(token)
-        return key is not None and self._has_bytes(key)
+        return key is not None and self._stat(key) is not None
 
     @contextmanager
     def turn(self, client: str) -> Iterator[None]:

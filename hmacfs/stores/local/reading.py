@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import stat
@@ -41,14 +42,12 @@ _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _LOOK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+@dataclasses.dataclass(slots=True)
 class OpenFile:
     """A stored file open for reading: a ``Source`` with a descriptor."""
 
-    __slots__ = ("fd", "info")
-
-    def __init__(self, fd: int, info: FileInfo) -> None:
-        self.fd = fd
-        self.info = info
+    fd: int
+    info: FileInfo
 
     def pieces(self, offset: int, count: int, size: int) -> Iterator[bytes]:
         while count:
