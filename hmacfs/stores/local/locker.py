@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from hmacfs.errors import SessionUnknown, WriterBusy
 from hmacfs.stores.local.lease import FileLease
-from hmacfs.stores.local.partial import LocalPartialUploads
+from hmacfs.stores.local.partial import REQUEST, LocalPartialUploads
 from hmacfs.stores.local.tree import Folder
 from hmacfs.system.descriptors import close
 
@@ -47,7 +47,7 @@ class FileLocker:
             if not _is_at(folder, key, fd):
                 raise SessionUnknown
             if is_locked:
-                return FileLease(fd, self._partials.request_of(key), folder)
+                return FileLease(fd, key + REQUEST, folder)
         except BaseException:
             close(fd)
             raise

@@ -25,8 +25,8 @@ from hmacfs.uploads.contracts.stores import PartialInfo
 from hmacfs.uploads.files import FileInfo, FileMetadata
 
 _FOLDER = b"partial"
-#: Beside an upload: a writer waits for its lock (see ``locker``).
-_REQUEST = ".wanted"
+#: The end of the name of a file beside an upload that says that a writer waits for its lock (see ``locker``).
+REQUEST = ".wanted"
 #: Beside an upload for a name on another file system: which file there is its copy.
 _COPY = ".copy"
 #: So much of a key tells uploads apart.
@@ -101,7 +101,7 @@ class LocalPartialUploads:
         """Remove an upload that nobody writes, and what lies beside it."""
         if _KEY.fullmatch(key):
             with translated(*self._place(key)):
-                for name in (key, key + _REQUEST, key + _COPY):
+                for name in (key, key + REQUEST, key + _COPY):
                     self._remove(name)
 
     def untouched_since(self, before: float) -> list[str]:
@@ -114,23 +114,19 @@ class LocalPartialUploads:
         folder = self._folder
         for name in os.listdir(folder):
             with contextlib.suppress(FileNotFoundError):
-                key = name.removesuffix(_REQUEST).removesuffix(_COPY)
+                key = name.removesuffix(REQUEST).removesuffix(_COPY)
                 if _KEY.fullmatch(key) and os.stat(name, dir_fd=folder).st_mtime < before:
                     found.add(key)
         return sorted(found)
-
-    def request_of(self, key: str) -> str:
-        """The name of the file that says that a writer waits."""
-        return key + _REQUEST
 
     def request_release(self, key: str) -> None:
         """Ask the present writer to let go."""
         # Removed with its folder: there is no such upload.
         with translated(*self._place(key)), contextlib.suppress(FileNotFoundError):
-            close(os.open(key + _REQUEST, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder))
+            close(os.open(key + REQUEST, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._folder))
 
     def withdraw_request(self, key: str) -> None:
-        self._remove(key + _REQUEST)
+        self._remove(key + REQUEST)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
