@@ -5,26 +5,23 @@ Counted in process with ``sys.setprofile``, over the real connection loop on a s
 
 from __future__ import annotations
 
-import gevent.monkey
+import collections
+import os
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
-gevent.monkey.patch_all()
+# First: it patches the modules that all others import.
+from bench import in_process  # isort: skip
 
-import collections  # noqa: E402
-import os  # noqa: E402
-import socket  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
-from types import FrameType  # noqa: E402
-from typing import Any  # noqa: E402
+import gevent
 
-import gevent  # noqa: E402
-
-import hmacfs  # noqa: E402
+import hmacfs
+from bench.requests import SECRET, kinds
 
 PACKAGE = str(Path(hmacfs.__file__).parent) + os.sep
-SECRET = "a secret of the call counter, long enough"
 WARM_UP = 50
 
 
@@ -47,55 +44,12 @@ class Counter:
         self._package = package
 
 
-def requests() -> Iterator[tuple[str, Callable[[int], bytes]]]:
-    """Each kind of request: its name, and its bytes for the number of a file."""
-    from hmacfs.protocol.keyring import Keyring, sign_v
-
-    keyring = Keyring([SECRET.encode()])
-    content = b"x" * 1024
-
-    def put(number: int) -> bytes:
-        path = f"{number:06}/a.bin"
-        target = f"/upload/{path}?v={sign_v(keyring, path, len(content))}"
-        return f"PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
-
-    def get(number: int) -> bytes:
-        return f"GET /upload/{number:06}/a.bin HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-
-    yield "PUT 1 KiB", put
-    yield "GET 1 KiB", get
-
-
 class Client:
     """One connection to the application in this process."""
 
     def __init__(self, application: Any) -> None:
-        from hmacfs.net.transport import Transport
-        from hmacfs.server.connection import Connection, ServerContext
-        from hmacfs.server.lifecycle import Lifecycle, MasterIntent
-
         mine, theirs = socket.socketpair()
-        environ = {
-            "SERVER_NAME": "x",
-            "SERVER_PORT": "80",
-            "wsgi.errors": sys.stderr,
-            "wsgi.input_terminated": True,
-            "wsgi.multiprocess": True,
-            "wsgi.multithread": True,
-            "wsgi.run_once": False,
-            "wsgi.url_scheme": "http",
-            "wsgi.version": (1, 0),
-        }
-        context = ServerContext(
-            application=application,
-            lifecycle=Lifecycle(MasterIntent(), 1),
-            idle_timeout=60,
-            read_timeout=60,
-            write_timeout=60,
-            environ=environ,
-        )
-        connection = Connection(context, Transport(theirs), ("127.0.0.1", 1))
-        gevent.spawn(connection.serve)
+        gevent.spawn(in_process.connection(application, theirs).serve)
         self._socket = mine
 
     def ask(self, data: bytes) -> tuple[int, dict[str, str]]:
@@ -150,26 +104,16 @@ def report(name: str, counter: Counter, *, details: bool) -> None:
 
 def main() -> None:
     details = "--details" in sys.argv[1:]
-    with tempfile.TemporaryDirectory() as folder:
-        from hmacfs.app import create_app
-        from hmacfs.config import load
-
-        config = Path(folder) / "config.toml"
-        config.write_text(
-            f'Secret = "{SECRET}"\nStoreDir = "{folder}/store"\nRuntimeDir = "{folder}/run"\nDurability = "none"\n'
-        )
-        for name in ("store", "run", "metrics"):
-            (Path(folder) / name).mkdir()
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = f"{folder}/metrics"
-        client = Client(create_app(load(config, {})))
-        kinds = list(requests())
+    with in_process.application() as application:
+        client = Client(application)
+        wanted = list(kinds())
         for number in range(WARM_UP):
-            for _, request in kinds:
-                client.ask(request(number))
+            for kind in wanted:
+                client.ask(kind.of(number))
             for piece in client.patch(number):
                 client.ask(piece)
-        for name, request in kinds:
-            report(name, counted(client, request(WARM_UP), 201 if name.startswith("PUT") else 200), details=details)
+        for kind in wanted:
+            report(kind.name, counted(client, kind.of(WARM_UP), kind.status), details=details)
         first, last = client.patch(WARM_UP)
         report("PATCH 1 KiB, not the last", counted(client, first, 204), details=details)
         report("PATCH 1 KiB, the last", counted(client, last, 204), details=details)

@@ -1,0 +1,38 @@
+"""The requests that are counted, as bytes. Imports nothing of gevent, so that a client of any kind can make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+SECRET = "a secret of the call counter, long enough"
+
+
+class Kind(NamedTuple):
+    """name: for people; status: what is answered; of: the request's bytes, for the number of a file."""
+
+    name: str
+    status: int
+    of: Callable[[int], bytes]
+
+
+def put(number: int, size: int) -> bytes:
+    """An upload of so many bytes to the file of that number."""
+    from hmacfs.protocol.keyring import Keyring, sign_v
+
+    path = f"{number:06}-{size}/a.bin"
+    target = f"/upload/{path}?v={sign_v(Keyring([SECRET.encode()]), path, size)}"
+    return f"PUT {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size
+
+
+def get(number: int, size: int) -> bytes:
+    """Its download."""
+    return f"GET /upload/{number:06}-{size}/a.bin HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+def kinds() -> Iterator[Kind]:
+    """Each kind; the files of the downloads are the uploads'."""
+    for size, text in ((1024, "1 KiB"), (16 * 1024, "16 KiB")):
+        yield Kind(f"PUT {text}", 201, partial(put, size=size))
+        yield Kind(f"GET {text}", 200, partial(get, size=size))
