@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import os
-import platform
 import signal
-import subprocess
 import sys
-from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import hmacfs
 from bench.chart import chart
-from bench.contenders import ROOT, WORKERS, Unavailable, program
+from bench.contenders import ROOT
 from bench.drawing import svg
+from bench.facts import commit_of, facts
 from bench.fleet import Fleet, Place
 from bench.report import render
 from bench.results import Results
 from bench.rounds import Rounds
-from bench.works import Workshop, select
+from bench.targets import TABLE
+from bench.works import Workshop, select, select_for
 
 _RAM_BYTES = 8 * 2**30
 _DISK_BYTES = 8 * 2**30
@@ -56,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=3, metavar="N", help="rounds after the warm-up (3)")
     add("--seconds", type=int, default=3, metavar="N", help="length of a run with small files (3)")
     add("--only", type=_names, default=(), metavar="NAME,...", help="these works only")
+    add("--table", action="store_true", help="what the table of targets in README needs, and nothing else")
+    add("--before", type=Path, metavar="FOLDER", help="another state of the project, to compare some works with")
     add("--quick", action="store_true", help="one round of one second, no warm-up")
     add("--full", action="store_true", help="also the stores of a million files, which take minutes to fill")
     add("--out", type=Path, metavar="FILE", help="JSON file (bench/results/<date>.json), beside it the picture")
@@ -75,13 +74,23 @@ def run(arguments: argparse.Namespace) -> Results:
     with Place(arguments.ram) as ram, Place(arguments.disk) as disk, Fleet() as fleet:
         _require_space(ram, _RAM_BYTES)
         _require_space(disk, _FULL_DISK_BYTES if arguments.full else _DISK_BYTES)
-        workshop = Workshop(fleet, ram.folder, disk.folder, longest=seconds, quick=arguments.quick)
+        workshop = Workshop(
+            fleet, ram.folder, disk.folder, longest=seconds, quick=arguments.quick, before=arguments.before
+        )
         works = select(workshop.works(full=arguments.full), arguments.only)
-        results = Results(_facts(rounds, seconds, disk.folder))
+        if arguments.table:
+            works = select_for(works, TABLE)
+        results = Results(_facts(arguments, rounds, seconds) | facts(ram.folder, disk.folder))
         turns = Rounds(rounds, seconds, warm_up=not arguments.quick, say=_say)
         for work in works:
             turns.run(work, results)
     return results
+
+
+def _facts(arguments: argparse.Namespace, rounds: int, seconds: int) -> dict[str, Any]:
+    """Of this run."""
+    before = {"before": commit_of(arguments.before)} if arguments.before else {}
+    return {"date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"), "rounds": rounds, "seconds": seconds, **before}
 
 
 def _require_space(place: Place, wanted: int) -> None:
@@ -91,48 +100,6 @@ def _require_space(place: Place, wanted: int) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _facts(rounds: int, seconds: int, disk: Path) -> dict[str, Any]:
-    file_system = subprocess.run(["df", "--output=fstype", str(disk)], stdout=subprocess.PIPE, text=True, check=True)
-    return {
-        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
-        "hmacfs": hmacfs.__version__,
-        "rounds": rounds,
-        "seconds": seconds,
-        "workers": WORKERS,
-        "cores": os.cpu_count(),
-        "processor": _processor(),
-        "kernel": platform.release(),
-        "disk": file_system.stdout.split()[-1],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("gunicorn", "gevent", "flask")},
-        "nginx": _version_of(["nginx", "-v"]),
-        "go": _version_of(["go", "env", "GOVERSION"]),
-    }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _version_of(command: Sequence[str]) -> str:
-    """What a program says of itself; "-" if it is not there."""
-    try:
-        said = subprocess.run(
-            [program(command[0]), *command[1:]],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "GOTOOLCHAIN": "local"},
-            check=False,
-        )
-    except Unavailable:
-        return "-"
-    return said.stdout.strip().rpartition("/")[2].removeprefix("go")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ import sysconfig
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, cast
 
 from bench import processes
 from bench.names import signed_path
@@ -114,6 +115,20 @@ class Contender(ABC):
         (folder / "nginx.conf").write_text(configuration)
         self.run([program("nginx"), "-e", "stderr", "-p", f"{folder}/", "-c", "nginx.conf"], folder)
 
+    def free_socket(self) -> Path:
+        """Where a Unix socket can be made."""
+        path = self.folder / "http.sock"
+        path.unlink(missing_ok=True)
+        return path
+
+    def run_shipped_nginx(self, socket: Path) -> None:
+        """Start nginx as it is shipped, in front of what listens, soon, at this Unix socket."""
+        wait_until(socket.exists, what=f"readiness of {self.name}")
+        socket.chmod(0o666)  # as installed, nginx is in the socket's group
+        site = shipped_site((_DEPLOY / "nginx.conf").read_text(), port=self.port, socket=socket, store=self.store)
+        # Not root: what nginx must not serve it must not be able to read.
+        self.run_nginx(around_site(site, user="nobody nogroup"))
+
     def _works(self) -> bool:
         """Whether a small file is stored, by now, and comes back."""
         upload = urllib.request.Request(f"{self.url}{signed_path(SECRET, _PROBE, 5)}", b"ready", method="PUT")
@@ -134,6 +149,9 @@ class Hmacfs(Contender):
 
     name = "hmacfs"
     durability = "none"
+    #: The state of the project that runs, and what it is told besides.
+    tree: ClassVar[Path] = ROOT
+    settings: ClassVar[Mapping[str, object]] = MappingProxyType({})
 
     def launch(self) -> None:
         self.run_server(ListenPort=f"127.0.0.1:{self.port}")
@@ -153,13 +171,20 @@ class Hmacfs(Contender):
                 "MetricsEnabled": True,
                 "MetricsPort": f"127.0.0.1:{free_port()}",
                 "MinFreeSpace": None,
+                **self.settings,
                 **settings,
             },
         )
         server.folder.mkdir(parents=True, exist_ok=True)
         server.write_config()
         command = [sys.executable, "-m", "hmacfs", "-config", str(server.config)]
-        self.run(command, server.folder, PYTHONPATH=str(ROOT))
+        self.run(command, server.folder, PYTHONPATH=str(self.tree))
+
+
+def variant(name: str, *, tree: Path = ROOT, settings: Mapping[str, object] = MappingProxyType({})) -> type[Hmacfs]:
+    """The same under another name: another state of the project, or with other settings."""
+    changed = type("Variant", (Hmacfs,), {"name": name, "tree": tree.resolve(), "settings": settings})
+    return cast("type[Hmacfs]", changed)
 
 
 class DurableHmacfs(Hmacfs):
@@ -187,18 +212,13 @@ class FrontedHmacfs(Hmacfs):
     name = "hmacfs+nginx"
 
     def launch(self) -> None:
-        socket = self.folder / "hmacfs.sock"
-        socket.unlink(missing_ok=True)
+        socket = self.free_socket()
         self.store.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:  # as installed, nginx is in the group of the files
             shutil.chown(self.store, group="nogroup")
             self.store.chmod(0o2750)
         self.run_server(ListenPort=str(socket), UnixSocket=True)
-        wait_until(socket.exists, what=f"readiness of {self.name}")
-        socket.chmod(0o666)  # as installed, nginx is in the socket's group
-        site = shipped_site((_DEPLOY / "nginx.conf").read_text(), port=self.port, socket=socket, store=self.store)
-        # Not root: what nginx must not serve it must not be able to read.
-        self.run_nginx(around_site(site, user="nobody nogroup"))
+        self.run_shipped_nginx(socket)
 
 
 class Nginx(Contender):
@@ -256,7 +276,10 @@ class GoServer(Contender):
     name = "go"
 
     def launch(self) -> None:
-        self.run([str(build_go_server()), f"127.0.0.1:{self.port}", str(self.store), SECRET], self.folder / "go")
+        self.run_server(f"127.0.0.1:{self.port}")
+
+    def run_server(self, address: str) -> None:
+        self.run([str(build_go_server()), address, str(self.store), SECRET], self.folder / "go")
 
 
 class FlaskView(Contender):

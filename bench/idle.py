@@ -18,7 +18,7 @@ def idle_connections(port: int, path: str, count: int) -> Iterator[None]:
 
     Raises ``LoadFailed`` if that is not possible or one of them does not live to the end.
     """
-    _allow_descriptors(count + _SPARE_DESCRIPTORS)
+    allow_descriptors(count + _SPARE_DESCRIPTORS)
     head = f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         connections = []
@@ -33,7 +33,7 @@ def idle_connections(port: int, path: str, count: int) -> Iterator[None]:
         raise LoadFailed(f"of {count} connections {answered} were answered and {alive} stayed open")
 
 
-def _allow_descriptors(count: int) -> None:
+def allow_descriptors(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:
         if hard != resource.RLIM_INFINITY and hard < count:

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,10 +19,11 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bench.contenders import ROOT, Unavailable, program
 from bench.requests import Kind, kinds
 
-ROOT = Path(__file__).parents[1]
 WARM_UP = 100
+REQUESTS = 200
 
 
 class Server:
@@ -37,7 +37,7 @@ class Server:
         command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={self._out}"]
         command += [sys.executable, "-m", "bench.in_process", str(theirs.fileno())]
         # What Python decides by chance would move the figure by a per cent.
-        environ = {**os.environ, "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"}
+        environ = {**os.environ, "PYTHONPATH": str(tree.resolve()), "PYTHONHASHSEED": "0"}
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=tree, env=environ, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, stderr=log
@@ -93,7 +93,9 @@ class Server:
 
 
 def count(tree: Path, requests: int) -> dict[str, float]:
-    """Instructions per request of each kind, in the project's state in that folder."""
+    """Instructions per request of each kind, in the project's state in that folder. Raises ``Unavailable``."""
+    for name in ("valgrind", "callgrind_control"):
+        program(name)
     wanted = list(kinds())
     with tempfile.TemporaryDirectory() as folder:
         server = Server(tree, Path(folder))
@@ -113,16 +115,16 @@ def count(tree: Path, requests: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.instructions")
-    parser.add_argument("--requests", type=int, default=200, metavar="N", help="of each kind (200)")
+    parser.add_argument("--requests", type=int, default=REQUESTS, metavar="N", help="of each kind (200)")
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="another state of the project, to compare with")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    for name in ("valgrind", "callgrind_control"):
-        if shutil.which(name) is None:
-            print("bench.instructions: valgrind is not installed", file=sys.stderr)
-            return 2
-    ours = count(ROOT, options.requests)
-    theirs = count(options.against.resolve(), options.requests) if options.against else {}
+    try:
+        ours = count(ROOT, options.requests)
+        theirs = count(options.against, options.requests) if options.against else {}
+    except Unavailable as error:
+        print(f"bench.instructions: {error}", file=sys.stderr)
+        return 2
     if options.json:
         print(json.dumps({"instructions": ours, "against": theirs}))
         return 0

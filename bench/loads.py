@@ -66,21 +66,23 @@ class CurlUpload:
 
 
 class CurlDownload:
-    """One curl that downloads the file ``source`` and throws it away."""
+    """``streams`` curls at once, each of which downloads the file ``source`` and throws it away."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *, streams: int = 1) -> None:
         self._source = source
         self._name = next(names(1, filename="film.mp4"))
+        self._streams = streams
 
     def prepare(self, contender: Contender) -> None:
         put_in(contender.store, self._name, self._source)
 
     def run(self, contender: Contender, _seconds: int) -> Outcome:
-        size = self._source.stat().st_size
-        (transfer, *_), _ = curl(["--output", os.devnull, f"{contender.url}{PREFIX}{self._name}"])
-        if transfer.status != 200 or transfer.received != size:
-            raise LoadFailed(f"the download of {size} bytes ended as {transfer}")
-        return Outcome(transfer.seconds, 1, size)
+        size, count = self._source.stat().st_size, self._streams
+        transfers, wall = curl(*[["--output", os.devnull, f"{contender.url}{PREFIX}{self._name}"]] * count)
+        wrong = [transfer for transfer in transfers if transfer.status != 200 or transfer.received != size]
+        if wrong or len(transfers) != count:
+            raise LoadFailed(f"{count} downloads of {size} bytes ended as {wrong[:3]}")
+        return Outcome(transfers[0].seconds if count == 1 else wall, count, count * size)
 
     def verify(self, contender: Contender, _outcome: Outcome) -> None:
         take_out(contender.store, [self._name], self._source)

@@ -32,5 +32,9 @@ METRICS = {
     "growth_mib": Metric("growth MiB", 1, False),
     "refused": Metric("refused", 0, False),
     "tries": Metric("attacker's tries", 0, True),
+    "put_1k": Metric("PUT 1 KiB", 0, False),
+    "get_1k": Metric("GET 1 KiB", 0, False),
+    "put_16k": Metric("PUT 16 KiB", 0, False),
+    "get_16k": Metric("GET 16 KiB", 0, False),
     "threads": Metric("threads", 0, True),
 }

@@ -36,8 +36,9 @@ def target_table(verdicts: Sequence[Verdict]) -> str:
     rows = []
     for verdict in verdicts:
         spread = "" if verdict.spread is None else f" ({verdict.spread[0]:.2f} to {verdict.spread[1]:.2f})"
-        bound = f"{'at least' if verdict.at_least else 'at most'} {verdict.bound:g}"
-        rows.append([verdict.text, bound, f"{_figure(verdict.value, 2)}{spread}", words[verdict.reached]])
+        bound = f"{'at least' if verdict.at_least else 'at most'} {verdict.bound:,g}"
+        digits = 2 if (verdict.value or 0) < 1000 else 0
+        rows.append([verdict.text, bound, f"{_figure(verdict.value, digits)}{spread}", words[verdict.reached]])
     return table(["work", "target", "measured (range over rounds)", ""], rows)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.metrics import METRICS, Sample
+from bench.targets import TARGETS, Target
 
 
 @dataclasses.dataclass
@@ -29,15 +30,18 @@ class WorkResult:
         return statistics.median(figures) if figures else None
 
     def ratio(self, entry: str, other: str, metric: str) -> float | None:
-        """Of the medians."""
-        one, two = self.median(entry, metric), self.median(other, metric)
-        return one / two if one is not None and two else None
+        """The median of the ratios within each round: what the machine does besides moves both of a round alike."""
+        ratios = self._ratios(entry, other, metric)
+        return statistics.median(ratios) if ratios else None
 
     def spread(self, entry: str, other: str, metric: str) -> tuple[float, float] | None:
         """The lowest and the highest ratio within one round."""
-        pairs = zip(self.samples.get(entry, ()), self.samples.get(other, ()), strict=False)
-        ratios = [one[metric] / two[metric] for one, two in pairs if metric in one and two.get(metric)]
+        ratios = self._ratios(entry, other, metric)
         return (min(ratios), max(ratios)) if ratios else None
+
+    def _ratios(self, entry: str, other: str, metric: str) -> list[float]:
+        pairs = zip(self.samples.get(entry, ()), self.samples.get(other, ()), strict=False)
+        return [one[metric] / two[metric] for one, two in pairs if metric in one and two.get(metric)]
 
 
 @dataclasses.dataclass
@@ -72,18 +76,6 @@ class Results:
         return cls(document["facts"], works, document["problems"])
 
 
-class Target(NamedTuple):
-    """A bound for a figure of ``entry``, or for its ratio to that of ``against``. Whether it is a lower or an upper
-    bound follows from the metric."""
-
-    text: str
-    work: str
-    entry: str
-    metric: str
-    bound: float
-    against: str | None = None
-
-
 class Verdict(NamedTuple):
     """value and reached are ``None`` where the run did not measure it."""
 
@@ -93,41 +85,6 @@ class Verdict(NamedTuple):
     value: float | None
     spread: tuple[float, float] | None
     reached: bool | None
-
-
-TARGETS = (
-    Target("PUT 1 GiB against nginx DAV", "put-1g", "hmacfs", "gb_per_s", 1.2, "nginx"),
-    Target("PUT 1 GiB against Go", "put-1g", "hmacfs", "gb_per_s", 1.5, "go"),
-    Target("PUT 8 x 32 MiB against Go", "put-8x32m", "hmacfs", "gb_per_s", 1.2, "go"),
-    Target("PUT 1 MiB against Go", "put-1m", "hmacfs", "per_s", 1.0, "go"),
-    Target("PUT 64 KiB against Go", "put-64k", "hmacfs", "per_s", 0.6, "go"),
-    Target("PUT 1 KiB against Go", "put-1k", "hmacfs", "per_s", 0.4, "go"),
-    Target("PUT 1 KiB durable against the disk alone", "put-1k-fsync", "hmacfs-fsync", "per_s", 0.5, "disk alone"),
-    Target("GET 1 GiB against nginx", "get-1g", "hmacfs", "gb_per_s", 0.95, "nginx"),
-    Target("GET 16 KiB behind nginx against bare nginx", "get-16k", "hmacfs+nginx", "per_s", 0.9, "nginx"),
-    Target("resident memory, 2 idle workers, MiB", "memory", "hmacfs", "idle_pss_mib", 150.0),
-    Target("its growth by an upload of 2 GiB, MiB", "memory", "hmacfs", "growth_mib", 16.0),
-    Target(
-        "latency durable in 1,000,000 files against none",
-        "million-hmacfs-fsync",
-        "filled store",
-        "p50_ms",
-        1.2,
-        "empty store",
-    ),
-    Target(
-        "latency not durable in 1,000,000 files against none",
-        "million-hmacfs",
-        "filled store",
-        "p50_ms",
-        1.2,
-        "empty store",
-    ),
-    Target("200 MiB by tus in pieces of 8 MiB against a plain PUT", "tus", "tus", "gb_per_s", 0.7, "plain PUT"),
-    Target("99 % of an honest client's uploads under all attacks, ms", "attack", "all at once", "p99_ms", 1000.0),
-    Target("an honest client's uploads refused under all attacks", "attack", "all at once", "refused", 0.0),
-    Target("CPU seconds per GB received against Go", "put-1g", "hmacfs", "cpu_per_gb", 0.7, "go"),
-)
 
 
 def judge(results: Results, targets: Sequence[Target] = TARGETS) -> list[Verdict]:

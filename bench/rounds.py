@@ -35,7 +35,7 @@ class Rounds:
         work.setup()
         entries = list(work.entries)
         first = 0 if self._warm_up else 1
-        for number in range(first, self._count + 1):
+        for number in range(first, min(self._count, work.rounds) + 1):
             turn = number % len(entries) if entries else 0
             for entry in (*entries[turn:], *entries[:turn]):
                 try:

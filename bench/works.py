@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import attacks, disk, honest, stores
+from bench import attacks, disk, honest, instructions, stores
 from bench.contenders import (
+    ROOT,
     SECRET,
     Contender,
     DurableHmacfs,
@@ -19,6 +20,7 @@ from bench.contenders import (
     Hmacfs,
     Nginx,
     ShippedHmacfs,
+    variant,
 )
 from bench.fleet import Fleet
 from bench.idle import idle_connections
@@ -26,16 +28,27 @@ from bench.loads import CurlDownload, CurlUpload, Load, WrkDownload, WrkUpload
 from bench.material import random_file, sparse_file
 from bench.measure import MIB, measure
 from bench.metrics import Sample
-from bench.names import PREFIX, names
+from bench.names import PREFIX, names, signed_path
 from bench.outcome import LoadFailed
 from bench.pieces import STORES, RangePieces, SqliteSessions, TusPieces, WholeFiles, split
+from bench.proxied import GoBehindHAProxy, GoBehindNginx, HmacfsBehindHAProxy
+from bench.slow import slow_clients
+from bench.targets import Target
+from bench.together import measure_together
 
 ALL: tuple[type[Contender], ...] = (Hmacfs, FrontedHmacfs, Nginx, GoServer, FlaskView)
 SEVERAL: tuple[type[Contender], ...] = (Hmacfs, Nginx, GoServer)
 ON_DISK: tuple[type[Contender], ...] = (DurableHmacfs, Hmacfs)
+BEHIND_NGINX: tuple[type[Contender], ...] = (FrontedHmacfs, GoBehindNginx)
+BEHIND_HAPROXY: tuple[type[Contender], ...] = (HmacfsBehindHAProxy, GoBehindHAProxy)
 
 DISK = "disk alone"
+BEFORE = "before"
 IDLE_CONNECTIONS = 5_000
+SLOW_CLIENTS = 200
+STORES_AT_ONCE = 4
+#: Of each stream of the throttled works, and how many there are.
+THROTTLED_RATE, THROTTLED_STREAMS = "32MB", 16
 MANY_FILES = 1_000_000
 
 _BIG = ("gb_per_s", "cpu_per_gb", "peak_mib", "pss_mib")
@@ -53,7 +66,7 @@ class Entry(NamedTuple):
 
 class Work(NamedTuple):
     """columns: keys of ``METRICS``, the decisive one first. baseline: the entry that the others are compared with.
-    setup: what has to be done once before."""
+    setup: what has to be done once before. rounds: no more of them are needed, or there is time for."""
 
     name: str
     title: str
@@ -61,24 +74,31 @@ class Work(NamedTuple):
     baseline: str
     entries: tuple[Entry, ...]
     setup: Callable[[], None] = lambda: None
+    rounds: int = 1000
 
 
 class Workshop:
-    """Makes the works. ram and disk: folders for the stores; longest: seconds of the longest run."""
+    """Makes the works. ram and disk: folders for the stores; longest: seconds of the longest run; before: the folder of
+    another state of the project, which does some of the works too."""
 
-    def __init__(self, fleet: Fleet, ram: Path, disk: Path, *, longest: int, quick: bool) -> None:
+    def __init__(
+        self, fleet: Fleet, ram: Path, disk: Path, *, longest: int, quick: bool, before: Path | None = None
+    ) -> None:
         self._fleet = fleet
         self._ram = ram
         self._disk = disk
         self._longest = longest
         self._quick = quick
+        self._before = before
+        self._kinds_before = (variant(BEFORE, tree=before),) if before else ()
         self._material = ram / "material"
         self._material.mkdir()
 
     def works(self, *, full: bool) -> list[Work]:
         """All of them; full: also those that take many minutes."""
-        works = [*self._in_memory(), *self._durable(), *self._pieces(), self._latency(), self._idle(), self._memory()]
-        works.append(self._attacked())
+        works = [*self._in_memory(), *self._proxied(), *self._durable(), self._several(), *self._pieces()]
+        works += [self._latency(), self._idle(), self._slow_and_fast(), *self._throttled(), self._memory()]
+        works += [self._instructions(), self._attacked()]
         return [*works, *self._million()] if full else works
 
     def _in_memory(self) -> list[Work]:
@@ -93,10 +113,36 @@ class Workshop:
             for name, title, columns, load in loads
         ]
 
+    def _proxied(self) -> list[Work]:
+        large, small = self._file(1024 * MIB), self._wrk_upload(1024, 32)
+        nginx = Work(
+            "put-1g-nginx",
+            "PUT 1 GiB, one stream, through the shipped nginx",
+            _BIG,
+            GoBehindNginx.name,
+            self._entries(BEHIND_NGINX, self._ram, CurlUpload(large)),
+        )
+        through_haproxy: list[tuple[str, str, tuple[str, ...], Load]] = [
+            ("put-1g", "PUT 1 GiB, one stream", _BIG, CurlUpload(large)),
+            ("get-1g", "GET 1 GiB, one stream", _BIG, CurlDownload(large)),
+            ("put-1k", "PUT 1 KiB, 32 connections", _SMALL, small),
+        ]
+        return [nginx] + [
+            Work(
+                f"{name}-haproxy",
+                f"{title}, through the shipped HAProxy",
+                columns,
+                GoBehindHAProxy.name,
+                self._entries(BEHIND_HAPROXY, self._ram, load),
+            )
+            for name, title, columns, load in through_haproxy
+        ]
+
     def _durable(self) -> list[Work]:
         """On the disk, with and without durability; for some with what the disk itself does."""
+        large = CurlUpload(self._file(1024 * MIB))
         limits = {
-            "put-1g": (Entry(DISK, self._disk_write),),
+            "put-1g": (*self._entries([GoServer], self._disk, large), Entry(DISK, self._disk_write)),
             "put-1k": (
                 Entry(DISK, self._disk_creations),
                 Entry(f"{DISK}, a folder each", partial(self._disk_creations, own_folders=True)),
@@ -117,6 +163,14 @@ class Workshop:
             ("put-64k", "PUT 64 KiB, 32 connections", _SMALL, self._wrk_upload(64 * 1024, 32)),
             ("put-1k", "PUT 1 KiB, 32 connections", _SMALL, self._wrk_upload(1024, 32)),
         ]
+
+    def _several(self) -> Work:
+        """A file system creates files one after the other in one folder: several stores are what shows the rest."""
+        load = self._wrk_upload(1024, 8)
+        kinds = (DurableHmacfs, Hmacfs, GoServer)
+        entries = tuple(Entry(kind.name, partial(self._measure_together, kind, load)) for kind in kinds)
+        title = f"PUT 1 KiB, {STORES_AT_ONCE} servers with a store each, 8 connections each, to disk"
+        return Work("put-1k-stores", title, _SMALL, "go", entries)
 
     def _pieces(self) -> list[Work]:
         source, film = self._file(64 * MIB), self._file(200 * MIB)
@@ -144,9 +198,45 @@ class Workshop:
 
     def _idle(self) -> Work:
         load = self._wrk_upload(1024, 32)
-        entries = [Entry(kind.name, partial(self._with_idle, kind, load)) for kind in SEVERAL]
+        entries = [Entry(kind.name, partial(self._with_idle, kind, load)) for kind in (*SEVERAL, *self._kinds_before)]
         title = f"PUT 1 KiB, 32 connections, beside {IDLE_CONNECTIONS:,} idle ones"
         return Work("idle", title, ("per_s", "share", "p99_ms", "peak_mib", "pss_mib"), "go", tuple(entries))
+
+    def _slow_and_fast(self) -> Work:
+        load = self._wrk_upload(64 * 1024, 8)
+        kinds: tuple[type[Contender], ...] = (Hmacfs, GoServer, *self._kinds_before)
+        entries = tuple(Entry(kind.name, partial(self._with_slow, kind, load)) for kind in kinds)
+        title = f"PUT 64 KiB, 8 connections, beside {SLOW_CLIENTS} slow transfers"
+        return Work("slow-and-fast", title, ("per_s", "share", "p99_ms", "cpu_ms", "peak_mib"), "go", entries)
+
+    def _throttled(self) -> list[Work]:
+        """What counts is what keeping to a rate costs, and that the rate is used."""
+        source = self._file(32 * MIB)
+        limits = {"MaxBytesPerSecond": THROTTLED_RATE, "DownloadMaxBytesPerSecond": THROTTLED_RATE}
+        trees = {kind.name: kind.tree for kind in (Hmacfs, *self._kinds_before)}
+        kinds = [variant(name, tree=tree, settings=limits) for name, tree in trees.items()]
+        columns = ("cpu_per_gb", "gb_per_s", "peak_mib", "pss_mib")
+        loads: list[tuple[str, str, Load]] = [
+            ("put", "PUT", CurlUpload(source, streams=THROTTLED_STREAMS)),
+            ("get", "GET", CurlDownload(source, streams=THROTTLED_STREAMS)),
+        ]
+        return [
+            Work(
+                f"throttled-{name}",
+                f"{title} 32 MiB, {THROTTLED_STREAMS} streams of {THROTTLED_RATE} per second each",
+                columns,
+                kinds[-1].name,
+                self._entries(kinds, self._ram / "throttled", load),
+            )
+            for name, title, load in loads
+        ]
+
+    def _instructions(self) -> Work:
+        trees = {Hmacfs.name: ROOT} | ({BEFORE: self._before} if self._before else {})
+        entries = tuple(Entry(name, partial(_instructions_of, tree)) for name, tree in trees.items())
+        title = "Instructions of a small request, outside of the kernel"
+        columns = ("put_1k", "get_16k", "get_1k", "put_16k")
+        return Work("instructions", title, columns, entries[-1].name, entries, rounds=1)
 
     def _memory(self) -> Work:
         entries = [Entry(kind.name, partial(self._memory_of, kind)) for kind in ALL]
@@ -213,6 +303,25 @@ class Workshop:
         stores.take_out(contender.store, [name], source)
         return beside | {"share": beside["per_s"] / without["per_s"]}
 
+    def _with_slow(self, kind: type[Contender], load: Load, seconds: int) -> Sample:
+        contender = self._fleet.get(kind, self._ram)
+        without = measure(contender, load, seconds)
+        source = self._file(64 * MIB)
+        size = source.stat().st_size
+        read, *written = names(1 + SLOW_CLIENTS // 2, seed=2, filename="film.mp4")
+        stores.put_in(contender.store, read, source)
+        uploads = [signed_path(SECRET, name, size) for name in written]
+        with slow_clients(contender.port, [f"{PREFIX}{read}"] * (SLOW_CLIENTS // 2), uploads, size):
+            beside = measure(contender, load, seconds)
+        contender.wait_until_idle()
+        stores.take_out(contender.store, [read, *written], source)
+        return beside | {"share": beside["per_s"] / without["per_s"]}
+
+    def _measure_together(self, kind: type[Contender], load: Load, seconds: int) -> Sample:
+        stores.sync(self._disk)
+        contenders = [self._fleet.get(kind, self._disk / f"store-{number}") for number in range(STORES_AT_ONCE)]
+        return measure_together(contenders, load, seconds)
+
     def _memory_of(self, kind: type[Contender], seconds: int) -> Sample:
         """Of a new instance, which has served one small upload and download."""
         contender = kind(self._ram / f"{kind.name}-fresh")
@@ -252,6 +361,23 @@ class Workshop:
 def _fill(store: Path) -> None:
     store.mkdir(parents=True, exist_ok=True)
     stores.fill(store, MANY_FILES)
+
+
+def _instructions_of(tree: Path, _seconds: int) -> Sample:
+    figures = instructions.count(tree, instructions.REQUESTS)
+    return {name.lower().replace(" kib", "k").replace(" ", "_"): figure for name, figure in figures.items()}
+
+
+def select_for(works: Sequence[Work], targets: Sequence[Target]) -> list[Work]:
+    """Those works that the targets are about, with those entries alone."""
+    wanted = {(target.work, name) for target in targets for name in (target.entry, target.against)}
+    chosen = []
+    for work in works:
+        entries = tuple(entry for entry in work.entries if (work.name, entry.name) in wanted)
+        if entries:
+            baseline = work.baseline if work.baseline in [entry.name for entry in entries] else entries[0].name
+            chosen.append(work._replace(entries=entries, baseline=baseline))
+    return chosen
 
 
 def select(works: Sequence[Work], wanted: Sequence[str]) -> list[Work]:

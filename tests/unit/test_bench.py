@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench import curl, disk, processes, report, stores
-from bench.contenders import Unavailable, shipped_site
+from bench import curl, disk, facts, processes, report, stores, works
+from bench.contenders import Hmacfs, Unavailable, shipped_site, variant
+from bench.fleet import Fleet
+from bench.material import sparse_file
 from bench.metrics import METRICS, Sample
 from bench.names import UploadList, names, signed_path
 from bench.outcome import LoadFailed, Outcome
-from bench.results import TARGETS, Results, Target, Verdict, WorkResult, judge
+from bench.proxied import shipped_haproxy
+from bench.results import Results, Verdict, WorkResult, judge
 from bench.rounds import Rounds
-from bench.works import Entry, Work, select
+from bench.slow import slow_clients
+from bench.targets import TABLE, TARGETS, Target
+from bench.works import Entry, Work, Workshop, select, select_for
 from bench.wrk import WrkResult
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -146,13 +152,15 @@ def work_result(**samples: list[Sample]) -> WorkResult:
 
 
 def test_medians_and_ratios_leave_out_what_failed() -> None:
+    """A ratio is the median of those within a round, not the medians' own."""
     work = work_result(
-        ours=[{"per_s": 10.0}, {}, {"per_s": 30.0}], go=[{"per_s": 40.0}, {"per_s": 50.0}, {"per_s": 45.0}]
+        ours=[{"per_s": 10.0}, {}, {"per_s": 30.0}, {"per_s": 20.0}],
+        go=[{"per_s": 40.0}, {"per_s": 50.0}, {"per_s": 45.0}, {"per_s": 80.0}],
     )
     assert work.median("ours", "per_s") == 20.0
     assert work.median("ours", "p50_ms") is None
     assert work.median("nobody", "per_s") is None
-    assert work.ratio("ours", "go", "per_s") == pytest.approx(20 / 45)
+    assert work.ratio("ours", "go", "per_s") == pytest.approx(0.25)
     assert work.spread("ours", "go", "per_s") == pytest.approx((0.25, 30 / 45))
     assert work.ratio("ours", "nobody", "per_s") is None
     assert work.spread("ours", "nobody", "per_s") is None
@@ -180,8 +188,21 @@ def test_a_target_is_a_lower_or_an_upper_bound_after_its_metric(
     assert verdict.reached is reached
 
 
-def test_targets_name_what_is_measured() -> None:
-    assert all(target.metric in METRICS for target in TARGETS)
+def test_targets_name_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(works, "random_file", sparse_file)
+    monkeypatch.setattr(works, "split", lambda source, _size: [source])
+    workshop = Workshop(Fleet(), tmp_path, tmp_path, longest=1, quick=True, before=tmp_path)
+    everything = workshop.works(full=True)
+    assert len({work.name for work in everything}) == len(everything)
+    assert all(metric in METRICS for work in everything for metric in work.columns)
+    assert all(work.baseline in [entry.name for entry in work.entries] for work in everything)
+    measured = {(work.name, entry.name) for work in everything for entry in work.entries}
+    for target in TARGETS:
+        assert (target.work, target.entry) in measured, target.text
+        assert target.against is None or (target.work, target.against) in measured, target.text
+        assert target.metric in METRICS
+    chosen = select_for(everything, TABLE)
+    assert {work.name for work in chosen} == {target.work for target in TABLE}
 
 
 def test_results_survive_their_file(tmp_path: Path) -> None:
@@ -250,6 +271,27 @@ def missing() -> Sample:
     raise Unavailable("it is not installed")
 
 
+def test_a_work_may_need_fewer_rounds() -> None:
+    results = Results({})
+    entry = Entry("one", lambda _: {"per_s": 1.0})
+    work = Work("w", "title", ("per_s",), "one", (entry,), rounds=1)
+    Rounds(9, 1, warm_up=False, say=lambda _: None).run(work, results)
+    assert results.works[0].samples == {"one": [{"per_s": 1.0}]}
+
+
+def test_works_are_chosen_by_targets_with_the_entries_that_these_name() -> None:
+    def entries(*names: str) -> tuple[Entry, ...]:
+        return tuple(Entry(name, lambda _: {}) for name in names)
+
+    everything = [
+        Work("a", "", (), "go", entries("ours", "go", "flask")),
+        Work("b", "", (), "go", entries("ours", "go")),
+    ]
+    targets = [Target("", "a", "ours", "per_s", 1.0, "flask"), Target("", "c", "ours", "per_s", 1.0)]
+    (chosen,) = select_for(everything, targets)
+    assert (chosen.name, [entry.name for entry in chosen.entries], chosen.baseline) == ("a", ["ours", "flask"], "ours")
+
+
 def test_works_are_chosen_by_name() -> None:
     works = [Work(name, "", (), "", ()) for name in ("a", "b")]
     assert select(works, []) == works
@@ -267,6 +309,52 @@ def test_the_shipped_nginx_configuration_can_be_measured() -> None:
     assert len(re.findall(r"^ +location /upload/ {", site, re.MULTILINE)) == 1
     with pytest.raises(Unavailable, match="does not look as expected"):
         shipped_site(text.replace("listen 80;", "listen 8080;"), port=81, socket=Path("/s"), store=Path("/d"))
+
+
+def test_the_shipped_haproxy_configuration_can_be_measured() -> None:
+    text = (DEPLOY / "haproxy.cfg").read_text()
+    changed = shipped_haproxy(text, port=81, upstream=82)
+    assert "bind 127.0.0.1:81 " in changed
+    assert re.findall(r"^ +server \w+ (\S+)", changed, re.MULTILINE) == ["127.0.0.1:82"]
+    assert not re.search(r"^ +log stdout", changed, re.MULTILINE)
+    with pytest.raises(Unavailable, match="does not look as expected"):
+        shipped_haproxy(text.replace("bind :80\n", "bind :8080\n"), port=81, upstream=82)
+
+
+def test_a_variant_is_another_state_or_has_other_settings(tmp_path: Path) -> None:
+    other = variant("before", tree=tmp_path, settings={"MaxBytesPerSecond": "1MB"})
+    assert (other.name, other.tree, other.settings) == ("before", tmp_path, {"MaxBytesPerSecond": "1MB"})
+    assert Hmacfs.settings == {}
+
+
+def test_a_slow_transfer_that_breaks_off_does_not_count() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def load() -> None:
+            with slow_clients(port, ["/a"], ["/b"], 10**6):
+                for _ in range(2):
+                    listener.accept()[0].close()
+
+        with pytest.raises(LoadFailed, match=r"^[12] steps of slow transfers failed: "):
+            load()
+
+
+def test_what_programs_say_of_themselves() -> None:
+    assert facts.first_version("wrk debian/4.1.0-3+b2 [epoll] Copyright (C) 2012") == "4.1.0"
+    assert facts.first_version("HAProxy version 2.6.12-1+deb12u4 2026/10/17") == "2.6.12"
+    assert facts.first_version("nginx version: nginx/1.22.1\n") == "1.22.1"
+    assert facts.first_version("go1.27.3") == "1.27.3"
+    assert facts.first_version("not found") == "-"
+
+
+def test_how_and_where_from_an_interpreter_was_built() -> None:
+    assert facts.python_build("'--enable-shared' '--prefix=/usr'") == "built without PGO and LTO"
+    assert facts.python_build("'--enable-optimizations' '--with-lto'") == "built with PGO and LTO"
+    assert facts.python_origin(Path("/root/.pyenv/versions/3.11.7")) == "pyenv"
+    assert facts.python_origin(Path("/usr")) == "the distribution's"
+    assert facts.python_origin(Path("/usr/local")) == "built here"
+    assert facts.python_origin(Path("/opt/python")) == "another's"
 
 
 def test_the_calls_of_small_requests_are_counted() -> None:

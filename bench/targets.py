@@ -1,0 +1,73 @@
+"""What is wanted of the figures."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Target(NamedTuple):
+    """A bound for a figure of ``entry``, or for its ratio to that of ``against``. Whether it is a lower or an upper
+    bound follows from the metric."""
+
+    text: str
+    work: str
+    entry: str
+    metric: str
+    bound: float
+    against: str | None = None
+
+
+#: As before, or better: two equal ones differ by this much in their medians.
+_NOT_LESS, _NOT_MORE = 0.95, 1.05
+
+#: Those of the table in README, which ``--table`` measures.
+TABLE = (
+    Target("PUT 1 GiB, one stream, against Go", "put-1g", "hmacfs", "gb_per_s", 1.3, "go"),
+    Target("PUT 1 GiB, one stream, against nginx DAV", "put-1g", "hmacfs", "gb_per_s", 1.3, "nginx"),
+    Target("PUT 1 GiB to disk, fsync, against Go without", "put-1g-fsync", "hmacfs-fsync", "gb_per_s", 1.0, "go"),
+    Target("PUT 8 x 32 MiB against Go", "put-8x32m", "hmacfs", "gb_per_s", 1.1, "go"),
+    Target("PUT 1 MiB, 16 connections, against Go", "put-1m", "hmacfs", "per_s", 1.1, "go"),
+    Target("PUT 64 KiB, 32 connections, against Go", "put-64k", "hmacfs", "per_s", 0.85, "go"),
+    Target("PUT 1 KiB, 32 connections, against Go", "put-1k", "hmacfs", "per_s", 0.7, "go"),
+    Target("GET 1 GiB against Go", "get-1g", "hmacfs", "gb_per_s", 1.7, "go"),
+    Target("GET 1 GiB against nginx", "get-1g", "hmacfs", "gb_per_s", 1.7, "nginx"),
+    Target("GET 1 MiB, 16 connections, against Go", "get-1m", "hmacfs", "per_s", 1.1, "go"),
+    Target("GET 16 KiB, 32 connections, against Go", "get-16k", "hmacfs", "per_s", 0.65, "go"),
+    Target("GET 16 KiB behind nginx against bare nginx", "get-16k", "hmacfs+nginx", "per_s", 0.9, "nginx"),
+    Target("instructions of a PUT of 1 KiB", "instructions", "hmacfs", "put_1k", 302_000.0),
+    Target("instructions of a GET of 16 KiB", "instructions", "hmacfs", "get_16k", 252_000.0),
+    Target("instructions of a PUT of 1 KiB against before", "instructions", "hmacfs", "put_1k", 0.65, "before"),
+    Target("instructions of a GET of 16 KiB against before", "instructions", "hmacfs", "get_16k", 0.65, "before"),
+    Target("PUT 1 GiB behind nginx against Go there", "put-1g-nginx", "hmacfs+nginx", "gb_per_s", 1.0, "go+nginx"),
+    Target("memory at rest, 2 workers, MiB", "memory", "hmacfs", "idle_pss_mib", 75.0),
+    Target("throttled PUT, CPU per GB against before", "throttled-put", "hmacfs", "cpu_per_gb", _NOT_MORE, "before"),
+    Target("throttled GET, CPU per GB against before", "throttled-get", "hmacfs", "cpu_per_gb", _NOT_MORE, "before"),
+    Target("PUT 64 KiB beside 200 slow against before", "slow-and-fast", "hmacfs", "per_s", _NOT_LESS, "before"),
+    Target("PUT 1 KiB beside 5,000 idle against before", "idle", "hmacfs", "per_s", _NOT_LESS, "before"),
+)
+
+TARGETS = (
+    *TABLE,
+    Target("PUT 1 KiB durable against the disk alone", "put-1k-fsync", "hmacfs-fsync", "per_s", 0.5, "disk alone"),
+    Target("memory's growth by an upload of 2 GiB, MiB", "memory", "hmacfs", "growth_mib", 16.0),
+    Target(
+        "latency durable in 1,000,000 files against none",
+        "million-hmacfs-fsync",
+        "filled store",
+        "p50_ms",
+        1.2,
+        "empty store",
+    ),
+    Target(
+        "latency not durable in 1,000,000 files against none",
+        "million-hmacfs",
+        "filled store",
+        "p50_ms",
+        1.2,
+        "empty store",
+    ),
+    Target("200 MiB by tus in pieces of 8 MiB against a plain PUT", "tus", "tus", "gb_per_s", 0.7, "plain PUT"),
+    Target("99 % of an honest client's uploads under all attacks, ms", "attack", "all at once", "p99_ms", 1000.0),
+    Target("an honest client's uploads refused under all attacks", "attack", "all at once", "refused", 0.0),
+    Target("CPU seconds per GB received against Go", "put-1g", "hmacfs", "cpu_per_gb", 0.7, "go"),
+)
