@@ -102,5 +102,6 @@ class FileSlice:
         if not self._is_closed:
             self._is_closed = True
             self._source.close()
+            del self._source  # the connection keeps its last answer, and a store may wait until nobody has the file
             if self.on_close is not None:
                 self.on_close(self)

@@ -30,8 +30,9 @@ from hmacfs.stores.open_file_store import open_file_store
 
 log = logging.getLogger("hmacfs.server")
 
-#: Descriptors a worker needs besides two for each connection (its socket and a file).
-_SPARE_DESCRIPTORS = 256
+#: Descriptors a worker needs besides two for each connection (its socket and a file); half of them for the files that
+#: the store keeps open.
+_SPARE_DESCRIPTORS = 512
 
 
 def check(path: Path | None) -> Settings:

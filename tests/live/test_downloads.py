@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import itertools
 import os
@@ -560,3 +561,35 @@ def test_a_store_that_another_server_filled(server: HmacFileServer) -> None:
         assert answer.headers["Content-Type"] == content_type
         assert put(server, name, b"other").status == 409
         assert path.read_bytes() == b"as it lies"
+
+
+def test_a_deleted_file_is_gone_at_once_and_its_space_soon(server: HmacFileServer) -> None:
+    """However often it was asked for, and though the connections that asked are still open."""
+    assert put(server, "down/hot.bin", BODY).status == 201
+    path = server.store / "down/hot.bin"
+    clients = [Client(server) for _ in range(4)]
+    for client in clients * 3:
+        client.head("GET", server.path("down/hot.bin"))
+        assert client.answer().body == BODY
+    path.unlink()
+    for client in clients:
+        client.head("GET", server.path("down/hot.bin"))
+        assert client.answer().status == 404
+    path.write_bytes(b"another")
+    for client in clients * 2:
+        client.head("GET", server.path("down/hot.bin"))
+        assert client.answer().body == b"another"
+    path.unlink()
+    wait_until(lambda: not any("down/hot.bin" in file for file in open_files(server)), what="its being closed")
+    for client in clients:
+        client.close()
+
+
+def open_files(server: HmacFileServer) -> list[str]:
+    """Of all workers, the deleted ones too."""
+    found = []
+    for worker in server.workers():
+        for link in Path(f"/proc/{worker.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(link))
+    return found

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from hmacfs.retry import Retry
-from hmacfs.stores.local.reading import OpenFile
+from hmacfs.stores.local.open_files import OpenFile
 from hmacfs.stores.local.store import LocalFileStore
 from hmacfs.system.threads import FileCalls, ThreadOffload
 from hmacfs.uploads.files import FileInfo, FileMetadata

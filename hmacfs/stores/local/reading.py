@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from hmacfs.errors import NameTaken, NotFound
@@ -15,6 +13,7 @@ from hmacfs.retry import Retry
 from hmacfs.stores.local.capabilities import Capabilities, probe
 from hmacfs.stores.local.folders import StoreFolders
 from hmacfs.stores.local.metadata import NO_METADATA, all_of, type_of
+from hmacfs.stores.local.open_files import KeptFiles, OpenFile
 from hmacfs.stores.local.publish import NO_FOLDER_ERRNOS, info_of
 from hmacfs.stores.local.staging import TEMPORARY, OtherFileSystems
 from hmacfs.stores.local.symlinks import resolve
@@ -42,29 +41,6 @@ _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _LOOK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclasses.dataclass(slots=True)
-class OpenFile:
-    """A stored file open for reading: a ``Source`` with a descriptor."""
-
-    fd: int
-    info: FileInfo
-
-    def pieces(self, offset: int, count: int, size: int) -> Iterator[bytes]:
-        while count:
-            data = os.pread(self.fd, min(count, size), offset)
-            if not data:
-                return
-            yield data
-            offset += len(data)
-            count -= len(data)
-
-    def fileno(self) -> int:
-        return self.fd
-
-    def close(self) -> None:
-        close(self.fd)
-
-
 class StoreReader:
     """Reads files. root: the folder, which exists. Raises ``ConfigError`` if files cannot be published there,
     ``OSError`` if the folder cannot be used at all."""
@@ -77,6 +53,7 @@ class StoreReader:
         self._probed = self.folders.own(TEMPORARY)
         self._file_system = probe(self._probed.fd, self.folders.spellings)
         self._others = OtherFileSystems()
+        self._kept = KeptFiles()
 
     @property
     def reserved(self) -> Path:
@@ -127,6 +104,9 @@ class StoreReader:
 
     def open(self, name: StoredName) -> OpenFile:
         """A stored file for reading. Raises ``NotFound``, ``StorageFailed``."""
+        kept = self._kept.get(name.path)
+        if kept is not None and self.file_calls(kept.is_at, name.raw, self.folders.root):
+            return kept
         try:
             return self._retry(self.file_calls, self._open_now, name)
         except OSError as error:
@@ -151,18 +131,26 @@ class StoreReader:
 
     def _open_now(self, name: StoredName) -> OpenFile:
         try:
-            fd = self.folders.root.open(name.raw, _READ_FLAGS)
+            fd, is_direct = self.folders.root.open(name.raw, _READ_FLAGS), True
         except OSError as error:
-            fd = self._look_closer(name, error)
+            fd, is_direct = self._look_closer(name, error), False
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise NotFound
             metadata = type_of(fd) if self._file_system.attributes or self._others.known else NO_METADATA
-            return OpenFile(fd, info_of(status, metadata))
+            info = info_of(status, metadata)
+            if is_direct and self._may_keep(status):
+                return self._kept.keep(name.path, fd, info, status)
+            return OpenFile(fd, info)
         except BaseException:
             close(fd)
             raise
+
+    def _may_keep(self, status: os.stat_result) -> bool:
+        """Whether a file may stay open: not on a disk that is mounted in the store, which can be unmounted, nor on a
+        file system (NFS, FUSE) that renames what is deleted while it is open, into the same folder."""
+        return self._file_system.anonymous and status.st_dev == self.folders.root.identity[0]
 
     def _look_closer(self, name: StoredName, error: OSError) -> int:
         """Open what the kernel did not find: at the end of a link, or in a store that was mounted since. Raises

@@ -93,8 +93,9 @@ class LocalFileStore(StoreWriter):
         return remove_dead(self.folders.own(TEMPORARY)) + remove_dead_elsewhere(root, os.fsencode(self.root))
 
     def repair(self) -> None:
-        """Once a second: notice what was removed or mounted over, and keep our folders from purges by age. Raises
-        ``StoreMissing``, ``StorageFailed``."""
+        """Once a second: notice what was removed or mounted over, keep our folders from purges by age, and close what
+        was kept open. Raises ``StoreMissing``, ``StorageFailed``."""
+        self._kept.renew()
         with translated(self.root):
             self.file_calls(self.folders.renew)
             self.file_calls(self.folders.touch)

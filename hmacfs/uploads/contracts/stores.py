@@ -13,7 +13,7 @@ from hmacfs.uploads.files import FileInfo, FileMetadata
 
 
 class Source(Protocol):
-    """A stored file open for reading. Its user calls ``close`` once."""
+    """A stored file open for reading. Its user calls ``close`` once, and refers to it no longer: others may have it."""
 
     @property
     def info(self) -> FileInfo: ...
