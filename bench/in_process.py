@@ -38,7 +38,10 @@ def application() -> Iterator[Any]:
         for name in ("store", "run", "metrics"):
             (Path(folder) / name).mkdir()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = f"{folder}/metrics"
-        yield create_app(load(config, {}))
+        app = create_app(load(config, {}))
+        # What each worker does once a second: files stay open from the first time on.
+        app.extensions["hmacfs"].core.store.repair()
+        yield app
 
 
 def connection(application: Any, sock: socket.socket) -> Any:

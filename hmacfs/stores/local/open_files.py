@@ -80,23 +80,22 @@ class KeptFiles:
     ``renew`` forgets all of them and has to be called once a second; before its first call none is kept. So the space
     of a deleted file is free after a second, unless it is being read, and no rule about which files may be served is
     circumvented for longer by a folder that was moved. A file that is asked for often is opened once a second.
+
+    room: how many more may be kept. Where there is none, others are when the next second begins: giving up one for each
+    new one would keep none of many. get: the file that is kept under a path, if any; whether it is there still is for
+    the caller to find out.
     """
 
     def __init__(self) -> None:
         self._files: dict[str, KeptFile] = {}
-        self._limit = 0
-        #: The file that is kept under a path, if any; whether it is there still is for the caller to find out.
+        self.room = 0
         self.get = self._files.get
 
-    def keep(self, path: str, fd: int, info: FileInfo, status: os.stat_result) -> OpenFile:
-        """The file, open as ``fd``, which stays open if it is small and there is room. Where there is none, another is
-        kept when the next second begins: giving up one for each new one would keep none of many."""
-        if status.st_size > KEPT_BYTES or len(self._files) >= self._limit:
-            return OpenFile(fd, info)
-        file = self._files[path] = KeptFile(fd, info, status)
-        return file
+    def keep(self, path: str, file: KeptFile) -> None:
+        self.room -= 1
+        self._files[path] = file
 
     def renew(self) -> None:
         """Forget all; what is in use stays open until then."""
-        self._limit = FILES_KEPT
+        self.room = FILES_KEPT
         self._files.clear()

@@ -13,7 +13,7 @@ from hmacfs.retry import Retry
 from hmacfs.stores.local.capabilities import Capabilities, probe
 from hmacfs.stores.local.folders import StoreFolders
 from hmacfs.stores.local.metadata import NO_METADATA, all_of, type_of
-from hmacfs.stores.local.open_files import KeptFiles, OpenFile
+from hmacfs.stores.local.open_files import KEPT_BYTES, KeptFile, KeptFiles, OpenFile
 from hmacfs.stores.local.publish import NO_FOLDER_ERRNOS, info_of
 from hmacfs.stores.local.staging import TEMPORARY, OtherFileSystems
 from hmacfs.stores.local.symlinks import resolve
@@ -140,17 +140,21 @@ class StoreReader:
                 raise NotFound
             metadata = type_of(fd) if self._file_system.attributes or self._others.known else NO_METADATA
             info = info_of(status, metadata)
-            if is_direct and self._may_keep(status):
-                return self._kept.keep(name.path, fd, info, status)
+            if self._kept.room > 0 and is_direct and self._may_keep(status):
+                file = KeptFile(fd, info, status)
+                self._kept.keep(name.path, file)
+                return file
             return OpenFile(fd, info)
         except BaseException:
             close(fd)
             raise
 
     def _may_keep(self, status: os.stat_result) -> bool:
-        """Whether a file may stay open: not on a disk that is mounted in the store, which can be unmounted, nor on a
-        file system (NFS, FUSE) that renames what is deleted while it is open, into the same folder."""
-        return self._file_system.anonymous and status.st_dev == self.folders.root.identity[0]
+        """Whether a file may stay open: no large one, none on a disk that is mounted in the store, which can be
+        unmounted, nor on a file system (NFS, FUSE) that renames what is deleted while it is open, within its folder."""
+        if status.st_size > KEPT_BYTES or not self._file_system.anonymous:
+            return False
+        return status.st_dev == self.folders.root.identity[0]
 
     def _look_closer(self, name: StoredName, error: OSError) -> int:
         """Open what the kernel did not find: at the end of a link, or in a store that was mounted since. Raises
