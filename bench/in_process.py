@@ -68,6 +68,7 @@ def connection(application: Any, sock: socket.socket) -> Any:
         read_timeout=600,
         write_timeout=600,
         environ=environ,
+        respond=application.extensions["hmacfs"].respond,
     )
     return Connection(context, Transport(sock), ("127.0.0.1", 1))
 

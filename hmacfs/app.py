@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hmacfs.addresses import NetworkShares, networks_of
 from hmacfs.admission.running import RunningUploads
@@ -15,6 +16,7 @@ from hmacfs.admission.space import SpaceGuard
 from hmacfs.background import RepairLoop, Sweeper
 from hmacfs.caching import bounded_cache
 from hmacfs.config import DownloadOffload, FreeSpace, Settings
+from hmacfs.net.body import Body
 from hmacfs.net.receive import Receiver
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.rates.failover import FailoverCounter
@@ -43,6 +45,7 @@ from hmacfs.web.file_view import FileView
 from hmacfs.web.guards import Guards
 from hmacfs.web.head_view import HeadView
 from hmacfs.web.locations import Locations
+from hmacfs.web.messages import Response
 from hmacfs.web.put_view import PutView
 from hmacfs.web.rate_limits import DOWNLOAD, SIGNATURE, UPLOAD, RateLimitKey, RateLimits
 from hmacfs.web.readiness import PROBES, WELCOME, Readiness, probe_routes
@@ -54,13 +57,17 @@ from hmacfs.web.unproven import UnprovenLookups
 
 @dataclasses.dataclass(slots=True)
 class AppRuntime:
-    """The parts of a running application that the server around it needs: ``app.extensions["hmacfs"]``."""
+    """The parts of a running application that the server around it needs: ``app.extensions["hmacfs"]``.
+
+    respond: see ``FastPath``.
+    """
 
     settings: Settings
     readiness: Readiness
     core: Core
     sampler: Sampler | None
     repair_loop: RepairLoop
+    respond: Callable[[dict[str, Any], Body], Response | None]
 
     def note_turned_away(self) -> None:
         """A connection was one too many of its peer."""
@@ -172,10 +179,10 @@ def create_app(settings: Settings) -> flask_app.Application:
     handler = RequestHandler(Events(listeners, [refusals]), cors, clients, read_timeout=settings.read_timeout)
     rates = _rates(flask_app.rate_limiter(app, counter, clients), settings)
     readiness = Readiness([("store", core.check_store), ("session store", core.sessions.ping)])
-    flask_app.add_routes(
+    fast_path = flask_app.add_routes(
         app, handler, transfers=_transfers(settings, core, rates, cors).routes(), others=probe_routes(readiness)
     )
-    app.extensions["hmacfs"] = AppRuntime(settings, readiness, core, sampler, RepairLoop(repairs))
+    app.extensions["hmacfs"] = AppRuntime(settings, readiness, core, sampler, RepairLoop(repairs), fast_path.respond)
     return app
 
 

@@ -15,6 +15,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 import gevent
@@ -24,13 +25,25 @@ from hmacfs.net.body import Body, ChunkedBody, SocketBody
 from hmacfs.net.send import FileSlice
 from hmacfs.net.transport import GONE_ERRNOS, REQUESTS_QUANTUM_SECONDS, ReceiveBuffer, Transport, TransportTimeout
 from hmacfs.protocol.http1.heads import BadRequestHead, RequestHead, parse_head
-from hmacfs.protocol.http1.responses import CONTINUE, Headers, refusal, server_and_date
+from hmacfs.protocol.http1.responses import (
+    CONTINUE,
+    ENDS,
+    GOES_ON,
+    GOES_ON_1_0,
+    Headers,
+    ServerAndDate,
+    refusal,
+    response_head,
+)
 from hmacfs.server.lifecycle import Lifecycle
 from hmacfs.telemetry import logs
+from hmacfs.web.messages import Response
 
 log = logging.getLogger("hmacfs.server")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+#: The response to a request with this environ and body; ``None`` if the WSGI application is to be asked.
+Respond = Callable[[dict[str, Any], Body], Response | None]
 
 #: Files up to this size are read and sent together with their head: one system call instead of two and one segment.
 SMALL_FILE_BYTES = 64 * 1024
@@ -56,8 +69,8 @@ BUSY = math.inf
 class ServerContext:
     """What all connections of a worker share. Times in seconds.
 
-    ``idle_timeout`` bounds the wait for a request as well as the time its head may take. ``is_crowded``: nearly all
-    connections that the worker may have are taken.
+    ``respond`` is asked before the WSGI ``application``. ``idle_timeout`` bounds the wait for a request as well as the
+    time its head may take. ``is_crowded``: nearly all connections that the worker may have are taken.
     """
 
     application: Application
@@ -67,6 +80,8 @@ class ServerContext:
     write_timeout: float
     environ: dict[str, Any]
     is_crowded: bool = False
+    respond: Respond = lambda _environ, _body: None
+    server_and_date: ServerAndDate = dataclasses.field(default_factory=ServerAndDate)
     scratch: bytearray = dataclasses.field(default_factory=lambda: bytearray(_LINGER_PIECE))
 
 
@@ -86,6 +101,7 @@ class Connection:
         self.receive_buffer = ReceiveBuffer(self.transport)
         self.is_idle = True
         self.of_proxy = of_proxy
+        self._is_refused = False
         self.waits_since = self._succeeded = time.monotonic()
         self._idle_limit = transport.limit(context.idle_timeout)
         #: Bytes of the last request's body that are still to come, to be discarded.
@@ -141,29 +157,18 @@ class Connection:
         self.is_idle = False
         self.waits_since = BUSY
         body = self._body(head)
-        response = ResponseWriter(self, head, body)
-        try:
-            environ: dict[str, Any] = {**self.context.environ, **self._peer, **head.environ, "wsgi.input": body}
-            content = self.context.application(environ, response.start)
-        except Exception:
-            log.exception("unexpected error")
-            response.fail()
-        else:
-            try:
-                response.send(content)
-            finally:
-                close = getattr(content, "close", None)
-                if close is not None:
-                    close()
+        may_follow = self._answer(head, body)
         self.waits_since = now = time.monotonic()
-        if not response.keep_alive:
+        if not may_follow:
             if not body.is_complete:
                 self._linger()
             return False
-        if response.is_success:
+        if not self._is_refused:
             self._succeeded = now
         self.is_idle = not self.receive_buffer.count
         return True
+
+    # -- the request ------------------------------------------------------------------------------
 
     def _read_head(self) -> RequestHead | None:
         """The next request's head; ``None`` if the client left before it was complete, ``TransportTimeout`` if it took
@@ -202,6 +207,80 @@ class Connection:
         if not self.receive_buffer.count:  # else the client did not wait
             self.transport.send(CONTINUE, self.context.write_timeout)
 
+    # -- the response -----------------------------------------------------------------------------
+
+    def _answer(self, head: RequestHead, body: Body) -> bool:
+        """Have the application respond, and send that; whether another request may follow. Raises ``OSError``,
+        ``PeerTimeout``, ``TransportTimeout`` if the client does not take it."""
+        environ: dict[str, Any] = {**self.context.environ, **self._peer, **head.environ, "wsgi.input": body}
+        try:
+            response = self.context.respond(environ, body) or _by_wsgi(self.context.application, environ)
+        except Exception:
+            log.exception("unexpected error")
+            return self._fail(head, body)
+        content = response.body
+        if isinstance(content, bytes):
+            return self._send(head, body, response, content)
+        try:
+            if isinstance(content, FileSlice):
+                return self._send_file(head, body, response, content)
+            return self._send(head, body, response, b"".join(content))
+        finally:
+            close = getattr(content, "close", None)
+            if close is not None:
+                close()
+
+    def _send(self, head: RequestHead, body: Body, response: AnyResponse, content: bytes) -> bool:
+        may_follow, data = self._render(head, body, response, len(content))
+        if content and head.environ["REQUEST_METHOD"] != "HEAD":
+            data += content
+        self.transport.send(data, self.context.write_timeout)
+        return may_follow
+
+    def _send_file(self, head: RequestHead, body: Body, response: AnyResponse, file: FileSlice) -> bool:
+        transport, timeout = self.transport, self.context.write_timeout
+        if file.count > SMALL_FILE_BYTES or file.rate:
+            may_follow, data = self._render(head, body, response, file.count)
+            # A throttled response must not be corked: its first bytes would wait for the next ones.
+            with contextlib.nullcontext() if file.rate else transport.corked():
+                transport.send(data, timeout)
+                file.send_over(transport, timeout)
+            return may_follow
+        try:
+            content = file.read()
+        except OSError as error:
+            log.error("a stored file cannot be read: %s", error.strerror)
+            return self._fail(head, body)
+        may_follow, data = self._render(head, body, response, file.count)
+        transport.send_both(data, content, timeout)
+        file.sent = len(content)
+        return may_follow and len(content) == file.count
+
+    def _fail(self, head: RequestHead, body: Body) -> bool:
+        """Respond 500, after an unexpected error of the application or the disk, and end the connection."""
+        headers: Headers = [("X-Request-ID", logs.request_id.get() or _name_request())]
+        response = Response(HTTPStatus.INTERNAL_SERVER_ERROR, headers)
+        return self._send(head._replace(keep_alive=False), body, response, b"")
+
+    def _render(self, head: RequestHead, body: Body, response: AnyResponse, length: int) -> tuple[bool, bytes]:
+        """Whether another request may follow, and the response's head, which says so.
+
+        Nobody will read the rest of the request's body after this: the next request has to be found after it.
+        """
+        status, context = response.status_line, self.context
+        self._is_refused = is_refused = status >= "4"
+        may_follow = (
+            head.keep_alive
+            and context.lifecycle.is_running
+            and (body.is_complete or self.discard(body))
+            and (not (is_refused or context.is_crowded) or self.may_stay)
+        )
+        end = ENDS
+        if may_follow:
+            end = GOES_ON if head.environ["SERVER_PROTOCOL"] == "HTTP/1.1" else GOES_ON_1_0
+        lines = context.server_and_date(time.time())
+        return may_follow, response_head(status, lines, response.headers, length, end)
+
     def _refuse(self, error: BadRequestHead) -> None:
         request_id = _name_request()
         log.info("%s sent a request that is not understood: %s", self._peer["REMOTE_ADDR"] or "a local client", error)
@@ -225,85 +304,32 @@ class Connection:
                     gevent.sleep(LINGER_PAUSE_SECONDS)
 
 
-class ResponseWriter:
-    """Writes the response to one request: ``start`` is PEP 3333's ``start_response``. ``is_success``: the request was
-    neither refused, nor did it fail. ``keep_alive``: known once the response was sent."""
+class WsgiResponse:
+    """What a WSGI application responds. ``start`` is PEP 3333's ``start_response``."""
 
-    __slots__ = ("_body", "_connection", "_head", "_headers", "_status", "is_success", "keep_alive")
+    __slots__ = ("body", "headers", "status_line")
 
-    def __init__(self, connection: Connection, head: RequestHead, body: Body) -> None:
-        self._connection = connection
-        self._head = head
-        self._body = body
-        self._status = ""
-        self._headers: Headers = []
-        self.is_success = self.keep_alive = False
+    def __init__(self) -> None:
+        self.status_line = ""
+        self.headers: Headers = []
+        self.body: Iterable[bytes] = ()
 
-    def start(self, status: str, headers: Headers, exc_info: object = None) -> Callable[[bytes], object]:
-        if self._status and exc_info is None:
+    def start(
+        self, status: str, headers: Iterable[tuple[str, str]], exc_info: object = None
+    ) -> Callable[[bytes], object]:
+        if self.status_line and exc_info is None:
             raise AssertionError("start_response was called twice")
-        self._status, self._headers = status, headers
-        self.is_success = status < "4"
+        self.status_line, self.headers = status, list(headers)
         return _no_write
 
-    def send(self, content: Iterable[bytes]) -> None:
-        """Send head and content. Raises ``OSError``, ``PeerTimeout``, ``TransportTimeout`` if the client does not take
-        them."""
-        transport, timeout = self._connection.transport, self._connection.context.write_timeout
-        if isinstance(content, FileSlice):
-            if content.count > SMALL_FILE_BYTES or content.rate:
-                # A throttled response must not be corked: its first bytes would wait for the next ones.
-                with contextlib.nullcontext() if content.rate else transport.corked():
-                    transport.send(self._render(content.count), timeout)
-                    content.send_over(transport, timeout)
-                return
-            try:
-                data = content.read()
-            except OSError as error:
-                log.error("a stored file cannot be read: %s", error.strerror)
-                self.fail()
-                return
-            transport.send(self._render(content.count) + data, timeout)
-            content.sent = len(data)
-            self.keep_alive = self.keep_alive and len(data) == content.count
-            return
-        data = b"".join(content)
-        is_head = self._head.environ["REQUEST_METHOD"] == "HEAD"
-        transport.send(self._render(len(data)) + (b"" if is_head else data), timeout)
 
-    def fail(self) -> None:
-        """Respond 500, after an unexpected error of the application or the disk, and end the connection."""
-        request_id = logs.request_id.get() or _name_request()
-        self._status, self._headers = "500 Internal Server Error", [("X-Request-ID", request_id)]
-        self.is_success = False
-        self._head = self._head._replace(keep_alive=False)
-        self._connection.transport.send(self._render(0), self._connection.context.write_timeout)
+AnyResponse = Response | WsgiResponse
 
-    def _render(self, length: int) -> bytes:
-        """The head's bytes; decides about keep-alive.
 
-        Nobody will read the rest of the request's body after this: the next request has to be found after it.
-        """
-        connection = self._connection
-        self.keep_alive = (
-            self._head.keep_alive
-            and connection.context.lifecycle.is_running
-            and (self._body.is_complete or connection.discard(self._body))
-            and ((self.is_success and not connection.context.is_crowded) or connection.may_stay)
-        )
-        lines = [f"HTTP/1.1 {self._status}\r\n{server_and_date(int(time.time()))}"]
-        has_length = False
-        for name, value in self._headers:
-            has_length = has_length or name.lower() == "content-length"
-            lines.append(f"{name}: {value}\r\n")
-        if not has_length and not self._status.startswith(("1", "204", "304")):
-            lines.append(f"Content-Length: {length}\r\n")
-        if not self.keep_alive:
-            lines.append("Connection: close\r\n")
-        elif self._head.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
-            lines.append("Connection: keep-alive\r\n")
-        lines.append("\r\n")
-        return "".join(lines).encode("latin-1")
+def _by_wsgi(application: Application, environ: dict[str, Any]) -> WsgiResponse:
+    response = WsgiResponse()
+    response.body = application(environ, response.start)
+    return response
 
 
 def _name_request() -> str:

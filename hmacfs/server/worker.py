@@ -30,7 +30,7 @@ from hmacfs.errors import ShuttingDown
 from hmacfs.net.transport import TlsTransport, Transport
 from hmacfs.server import shared
 from hmacfs.server.balancing import BalancedServer, WorkerCount
-from hmacfs.server.connection import Connection, ServerContext
+from hmacfs.server.connection import Connection, Respond, ServerContext
 from hmacfs.server.lifecycle import Lifecycle, State
 from hmacfs.server.peer_limits import PeerBound
 from hmacfs.system.shared_file import make_folder
@@ -73,6 +73,10 @@ class Runtime(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+
+    @property
+    def respond(self) -> Respond:
+        """The fast path: see ``web.dispatch.FastPath``."""
 
     def note_turned_away(self) -> None:
         """A connection was one too many of its peer."""
@@ -268,6 +272,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         settings = self._runtime.settings
         return ServerContext(
             application=self.wsgi,
+            respond=self._runtime.respond,
             lifecycle=self._lifecycle,
             idle_timeout=settings.idle_timeout,
             read_timeout=settings.read_timeout,

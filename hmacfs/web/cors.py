@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hmacfs.protocol.http1.responses import rendered
 from hmacfs.protocol.methods import METHODS
 from hmacfs.web.messages import Headers, Request
 
@@ -90,19 +91,19 @@ class Cors:
         self._any = "*" in origins
         self._origins = frozenset(origin.lower() for origin in origins)
         self._exposed = ("Access-Control-Expose-Headers", ", ".join(_EXPOSED_HEADERS))
-        self._for_any: Headers = [("Access-Control-Allow-Origin", "*"), self._exposed]
+        self._for_any = rendered([("Access-Control-Allow-Origin", "*"), self._exposed])
 
     def add_to(self, headers: Headers, request: Request) -> None:
         """Add them to the headers of an answer to this request. They leave one ``Vary``: nginx before 1.23 passes on
         only one."""
         if self._any:
-            headers += self._for_any
+            headers.append(self._for_any)
             return
         origin = request.environ.get("HTTP_ORIGIN")
         if origin is not None and origin.lower() in self._origins:
             headers += [("Access-Control-Allow-Origin", origin), self._exposed]
-        others = [value for name, value in headers if name == "Vary"]
-        headers[:] = [header for header in headers if header[0] != "Vary"]
+        others = [field[1] for field in headers if field[0] == "Vary"]
+        headers[:] = [field for field in headers if field[0] != "Vary"]
         headers.append(("Vary", ", ".join([*others, "Origin"])))
 
     def preflight_headers(self) -> Headers:

@@ -15,13 +15,14 @@ from typing import Any
 
 from hmacfs.dialects import tus
 from hmacfs.errors import HmacfsError, StorageFailed
-from hmacfs.net.body import body_of
+from hmacfs.net.body import Body, body_of
 from hmacfs.net.send import FileSlice
+from hmacfs.protocol.http1.responses import pairs_of
 from hmacfs.telemetry import logs
 from hmacfs.telemetry.events import Events, RequestFinished
 from hmacfs.web.client_address import ClientAddress
 from hmacfs.web.cors import Cors
-from hmacfs.web.messages import Request, Response, Status
+from hmacfs.web.messages import Request, Response
 from hmacfs.web.problems import problem, problem_of
 from hmacfs.web.routes import NO_SUCH_PATH, Endpoint, RouteTable
 
@@ -42,10 +43,11 @@ class RequestHandler:
         self._clients = clients
         self._read_timeout = read_timeout
 
-    def handle(self, endpoint: Endpoint, environ: dict[str, Any]) -> Response:
+    def handle(self, endpoint: Endpoint, environ: dict[str, Any], body: Body | None = None) -> Response:
         """The endpoint's answer, or the one that an error becomes. The event is published now, or once the file that is
-        the answer's body has been sent."""
-        body = body_of(environ, self._read_timeout)
+        the answer's body has been sent. body: the request's, ``None`` for that of the environ."""
+        if body is None:
+            body = body_of(environ, self._read_timeout)
         body.client = client = self._clients(environ)
         request = Request(environ, client, body, endpoint.allowed)
         logs.request_id.set(request.request_id)
@@ -85,7 +87,7 @@ class RequestHandler:
                 method=request.method,
                 path=request.log_path,
                 route=route,
-                status=response.status.value,
+                status=int(response.status),
                 reason="answer-cut-short" if is_cut else response.reason,
                 received=request.body.received,
                 sent=sent,
@@ -101,25 +103,28 @@ def _internal_error(environ: dict[str, Any]) -> Response:
 
 
 class FastPath:
-    """WSGI middleware: answers what ``routes`` cover, without Flask's dispatch, and passes on the rest."""
+    """Answers what ``routes`` cover, without Flask's dispatch: by ``respond``, or as WSGI middleware that passes on the
+    rest."""
 
     def __init__(self, flask_dispatch: WsgiApplication, routes: RouteTable, handler: RequestHandler) -> None:
         self._flask_dispatch = flask_dispatch
         self._find = routes.find
         self._handle = handler.handle
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def respond(self, environ: dict[str, Any], body: Body | None = None) -> Response | None:
+        """The answer, which this project's own server sends as it is; ``None`` to a request that is for Flask. body: as
+        for ``RequestHandler.handle``."""
         path = environ["PATH_INFO"]
         endpoint = self._find(path, environ["REQUEST_METHOD"])
         if endpoint is None:
             if len(path) <= _LONGEST_PATH_FOR_FLASK:
-                return self._flask_dispatch(environ, start_response)
+                return None
             endpoint = NO_SUCH_PATH
-        response = self._handle(endpoint, environ)
-        start_response(status_line(response.status), response.headers)
+        return self._handle(endpoint, environ, body)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        response = self.respond(environ)
+        if response is None:
+            return self._flask_dispatch(environ, start_response)
+        start_response(response.status_line, pairs_of(response.headers))
         return (response.body,) if isinstance(response.body, bytes) else response.body
-
-
-@functools.lru_cache(maxsize=100)
-def status_line(status: HTTPStatus | Status) -> str:
-    return f"{status.value} {status.phrase}"

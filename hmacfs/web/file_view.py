@@ -113,7 +113,7 @@ def _by_nginx(name: StoredName, headers: Headers, content_type: str) -> Response
 
 def _common_headers(info: FileInfo, modified: int, content_type: str, *, private: bool) -> Headers:
     """The headers that a 304 has as well: a browser replaces those that it has stored by them."""
-    headers = [
+    headers: Headers = [
         ("ETag", info.etag),
         ("Last-Modified", http_date(modified)),
         ("Cache-Control", _PRIVATE if private else _PUBLIC),

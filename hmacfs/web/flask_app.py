@@ -17,9 +17,10 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import PathConverter
 
 from hmacfs.addresses import network_of
+from hmacfs.protocol.http1.responses import pairs_of
 from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.limiting import STORAGE_URI, STRATEGY, WindowRateLimiter
-from hmacfs.web.dispatch import FastPath, RequestHandler, status_line
+from hmacfs.web.dispatch import FastPath, RequestHandler
 from hmacfs.web.routes import NO_SUCH_PATH, Covers, Route, RouteTable
 
 Application = flask.Flask
@@ -53,9 +54,9 @@ def new_application() -> Application:
 
 def add_routes(
     app: Application, handler: RequestHandler, *, transfers: Iterable[Route], others: Iterable[Route]
-) -> None:
+) -> FastPath:
     """Have the application answer both kinds of routes. The ``transfers`` are answered by the fast path as well, which
-    gets every request first."""
+    gets every request first, and is returned."""
     transfers, others = tuple(transfers), tuple(others)
     table = RouteTable((*transfers, *others))
 
@@ -65,12 +66,14 @@ def add_routes(
         endpoint = table.find(environ["PATH_INFO"], environ["REQUEST_METHOD"]) or NO_SUCH_PATH
         response = handler.handle(endpoint, environ)
         body = [response.body] if isinstance(response.body, bytes) else response.body
-        return _PlainResponse(body, status_line(response.status), response.headers, direct_passthrough=True)
+        return _PlainResponse(body, response.status_line, pairs_of(response.headers), direct_passthrough=True)
 
     app.register_blueprint(_blueprint("transfers", transfers, respond))
     app.register_blueprint(_blueprint("probes", others, respond))
     app.register_error_handler(HTTPException, respond)  # no such route, or a method that the route does not have
-    app.wsgi_app = FastPath(app.wsgi_app, RouteTable(transfers), handler)  # type: ignore[method-assign]
+    fast_path = FastPath(app.wsgi_app, RouteTable(transfers), handler)
+    app.wsgi_app = fast_path  # type: ignore[method-assign]
+    return fast_path
 
 
 def _blueprint(name: str, routes: Iterable[Route], respond: Callable[..., flask.Response]) -> flask.Blueprint:

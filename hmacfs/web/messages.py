@@ -8,12 +8,13 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from hmacfs.cut import FIELD_LIMIT, cut_escaped
 from hmacfs.net.body import Body
 from hmacfs.net.send import FileSlice
+from hmacfs.protocol.http1 import responses
 from hmacfs.protocol.methods import METHODS
 from hmacfs.protocol.names import RESERVED_FOLDER
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hmacfs.protocol.names import StoredName
     from hmacfs.protocol.signing import Verified
 
-Headers = list[tuple[str, str]]
+Headers = responses.Headers
 
 #: An id that a proxy or client gives is taken over if it cannot upset a log line.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -134,11 +135,23 @@ class Request:
         return cut_escaped(quote(path[:FIELD_LIMIT], safe=safe, encoding="latin-1"), len(path))
 
 
-class Status(NamedTuple):
+class Status(int):
     """A status that ``HTTPStatus`` does not have."""
 
-    value: int
     phrase: str
+
+    def __new__(cls, code: int, phrase: str) -> Self:
+        status = super().__new__(cls, code)
+        status.phrase = phrase
+        return status
+
+    @property
+    def value(self) -> int:
+        return int(self)
+
+
+# ``HTTPStatus.value`` and the hash of a member cost a small request more than its status line does.
+_STATUS_LINES = {int(status): f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 @dataclasses.dataclass(slots=True)
@@ -151,6 +164,12 @@ class Response:
     body: bytes | FileSlice = b""
     reason: str = ""
     stored: bool = False
+
+    @property
+    def status_line(self) -> str:
+        """The status with its phrase, as in the first line of a response."""
+        status = self.status
+        return _STATUS_LINES.get(int(status)) or f"{int(status)} {status.phrase}"
 
 
 View = Callable[[Request], Response]

@@ -173,7 +173,7 @@ class TusViews:
         return session
 
     def _offset_headers(self, progress: Progress) -> Headers:
-        headers = [("Upload-Offset", str(progress.offset))]
+        headers: Headers = [("Upload-Offset", str(progress.offset))]
         if not progress.is_finished:
             headers.append(self._expires(progress.session))
         return headers

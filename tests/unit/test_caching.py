@@ -24,9 +24,8 @@ from hmacfs.web.file_view import is_shown, type_headers
 
 #: Caches that need no bound, since no text from outside is their key, or the caller looks at its length.
 UNBOUNDED = {
-    "config.sources": {"variables"}, "protocol.http1.responses": {"server_and_date"},
-    "protocol.http1.heads": {"_environ_key"}, "stores.local.beneath": {"_how"},
-    "web.file_view": {"http_date"}, "web.dispatch": {"status_line"},
+    "config.sources": {"variables"}, "protocol.http1.heads": {"_environ_key"}, "stores.local.beneath": {"_how"},
+    "web.file_view": {"http_date"},
 }  # fmt: skip
 ROOT = Path(hmacfs.__file__).parent
 KEYRING = Keyring([b"a secret of a test.."])

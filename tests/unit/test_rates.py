@@ -19,6 +19,7 @@ from flask_limiter import Limiter
 from hmacfs.config.parsers import request_rates
 from hmacfs.dialects.pieces import piece_of
 from hmacfs.errors import BadSignature, RateLimited
+from hmacfs.protocol.http1.responses import pairs_of
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.limiting import STORAGE_URI, STRATEGY
@@ -283,7 +284,7 @@ def test_the_answer_tells_how_many_are_left(make_rates: Callable[..., RateLimits
     for _ in range(3):
         asked = request("192.0.2.1")
         count(asked)
-        headers = dict(asked.rate_headers or [])
+        headers = dict(pairs_of(asked.rate_headers or []))
         left.append(headers["X-RateLimit-Remaining"])
         assert headers["RateLimit-Policy"] == '"upload";q=3;w=60'
     assert left == ["2", "1", "0"]
@@ -291,7 +292,7 @@ def test_the_answer_tells_how_many_are_left(make_rates: Callable[..., RateLimits
     with pytest.raises(RateLimited) as refusal:
         count(asked)
     assert 1 <= refusal.value.retry_after <= 60
-    assert dict(asked.rate_headers or [])["RateLimit"].startswith('"upload";r=0;t=')
+    assert dict(pairs_of(asked.rate_headers or []))["RateLimit"].startswith('"upload";r=0;t=')
     count(request("192.0.2.2"))
 
 
@@ -299,8 +300,11 @@ def test_of_several_rates_the_tightest_counts(make_rates: Callable[..., RateLimi
     count = checks(make_rates(**{UPLOAD: "100/hour; 2/minute"}))[0]
     asked = request("192.0.2.1")
     count(asked)
-    assert dict(asked.rate_headers or [])["RateLimit"].startswith('"upload-60";r=1')
-    assert dict(asked.rate_headers or [])["RateLimit-Policy"] == '"upload-60";q=2;w=60, "upload-3600";q=100;w=3600'
+    assert dict(pairs_of(asked.rate_headers or []))["RateLimit"].startswith('"upload-60";r=1')
+    assert (
+        dict(pairs_of(asked.rate_headers or []))["RateLimit-Policy"]
+        == '"upload-60";q=2;w=60, "upload-3600";q=100;w=3600'
+    )
     count(request("192.0.2.1"))
     with pytest.raises(RateLimited):
         count(request("192.0.2.1"))

@@ -2,27 +2,88 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 
-Headers = list[tuple[str, str]]
+#: A header field, or several that are always the same as one text that ``rendered`` made.
+Field = tuple[str, str] | str
+Headers = list[Field]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+#: How a response's head ends: the connection ends with it, or goes on, which HTTP/1.0 has to be told.
+ENDS = "Connection: close\r\n\r\n"
+GOES_ON = "\r\n"
+GOES_ON_1_0 = "Connection: keep-alive\r\n\r\n"
 
-@functools.lru_cache(maxsize=2)
-def server_and_date(now: int) -> str:
-    """The two lines that all responses begin with. now: in whole seconds since 1970."""
-    return f"Server: hmacfs\r\nDate: {formatdate(now, usegmt=True)}\r\n"
+
+def rendered(fields: Iterable[tuple[str, str]]) -> str:
+    """The lines of these fields. What asks for a field by its name does not see it in them: they must hold no
+    ``Content-Length``, and no ``Vary`` (see ``web.cors``)."""
+    return "".join([f"{name}: {value}\r\n" for name, value in fields])
+
+
+def pairs_of(headers: Iterable[Field]) -> list[tuple[str, str]]:
+    """All fields as WSGI has them."""
+    pairs = []
+    for field in headers:
+        if isinstance(field, str):
+            for line in field.split("\r\n")[:-1]:
+                name, _, value = line.partition(": ")
+                pairs.append((name, value))
+        else:
+            pairs.append(field)
+    return pairs
+
+
+class ServerAndDate:
+    """Makes the two lines that all responses begin with, once in a second."""
+
+    __slots__ = ("_lines", "_second")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._lines = ""
+
+    def __call__(self, now: float) -> str:
+        """now: in seconds since 1970."""
+        if not 0.0 <= now - self._second < 1.0:
+            self._second = int(now)
+            self._lines = f"Server: hmacfs\r\nDate: {formatdate(self._second, usegmt=True)}\r\n"
+        return self._lines
+
+
+def response_head(status: str, server_and_date: str, headers: Iterable[Field], length: int, end: str) -> bytes:
+    """A response's head, with the length of its body unless the headers tell it already, or the status has none.
+
+    status: with its phrase. end: one of ``ENDS``, ``GOES_ON``, ``GOES_ON_1_0``.
+    """
+    lines = [f"HTTP/1.1 {status}\r\n{server_and_date}"]
+    tells_length = status.startswith(_WITHOUT_LENGTH)
+    for field in headers:
+        if isinstance(field, str):
+            lines.append(field)
+            continue
+        name, value = field
+        if len(name) == 14 and name.lower() == "content-length":
+            tells_length = True
+        lines.append(f"{name}: {value}\r\n")
+    if not tells_length:
+        lines.append(f"Content-Length: {length}\r\n")
+    lines.append(end)
+    return "".join(lines).encode("latin-1")
+
+
+_WITHOUT_LENGTH = ("1", "204", "304")
 
 
 def closing_response(
-    status: HTTPStatus, headers: Headers, content: bytes, now: float, *, is_head: bool = False
+    status: HTTPStatus, headers: Iterable[tuple[str, str]], content: bytes, now: float, *, is_head: bool = False
 ) -> bytes:
     """A whole response that is the last one of its connection. is_head: the request's method is HEAD."""
-    lines = [f"HTTP/1.1 {status.value} {status.phrase}\r\n{server_and_date(int(now))}Connection: close\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in headers]
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}\r\n{ServerAndDate()(now)}Connection: close\r\n"]
+    lines.append(rendered(headers))
     lines.append(f"Content-Length: {len(content)}\r\n\r\n")
     return "".join(lines).encode("latin-1") + (b"" if is_head else content)
 
