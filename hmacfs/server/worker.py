@@ -27,6 +27,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from hmacfs.config import Settings
 from hmacfs.errors import ShuttingDown
+from hmacfs.net.congestion import LocalCongestion
 from hmacfs.net.transport import TlsTransport, Transport
 from hmacfs.server import shared
 from hmacfs.server.balancing import BalancedServer, WorkerCount
@@ -256,7 +257,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def _listen(self, listener: Any) -> BalancedServer:
         listener.setblocking(True)
         pool = Pool(self.worker_connections)
-        handle = functools.partial(self._serve, self._context(listener), pool)
+        handle = functools.partial(self._serve, self._context(listener), LocalCongestion(listener), pool)
         server = BalancedServer(
             listener, self._count, peers=self._peers, says_why=self._tls is None, handle=handle, spawn=pool
         )
@@ -291,11 +292,14 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             },
         )
 
-    def _serve(self, context: ServerContext, pool: Pool, client: Any, address: Any) -> None:
+    def _serve(
+        self, context: ServerContext, congestion: LocalCongestion, pool: Pool, client: Any, address: Any
+    ) -> None:
         reserve = self.worker_connections // ROOM_SHARE
         if pool.free_count() <= reserve:
             context.is_crowded = True
             self._make_room()
+        congestion.set_up(client, address)
         try:
             if (transport := self._open_transport(client, context.idle_timeout)) is not None:
                 self._serve_over(transport, context, address if isinstance(address, tuple) else None)

@@ -18,6 +18,7 @@ from hmacfs.web.file_view import http_date
 from tests.live.client import Answer, Client, get, put, request
 from tests.servers import wait_until
 from tests.servers.hmacfs import HmacFileServer
+from tests.servers.sock_diag import congestion_controls
 
 StartServer = Callable[..., HmacFileServer]
 
@@ -593,3 +594,13 @@ def open_files(server: HmacFileServer) -> list[str]:
             with contextlib.suppress(FileNotFoundError):
                 found.append(os.readlink(link))
     return found
+
+
+def test_nothing_is_paced_over_the_loopback(server: HmacFileServer) -> None:
+    """Whatever the system's congestion control is."""
+    with Client(server) as client:
+        client.head("GET", "/healthz")
+        assert client.answer().status == 200
+        controls = congestion_controls(server.port)
+    assert controls
+    assert not [name for name in controls if name.startswith("bbr")]
