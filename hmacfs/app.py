@@ -174,7 +174,7 @@ def create_app(settings: Settings) -> flask_app.Application:
     if settings.metrics_enabled:
         metrics, values = _metrics(app, settings)
         listeners.append(metrics)
-        repairs.append(lambda: values.repair(metrics.touch))
+        repairs.append(values.repair)
         sampler = _sampler(metrics, core, counter, settings)
     handler = RequestHandler(Events(listeners, [refusals]), cors, clients, read_timeout=settings.read_timeout)
     rates = _rates(flask_app.rate_limiter(app, counter, clients), settings)
@@ -228,7 +228,7 @@ def _transfers(settings: Settings, core: Core, rates: RateLimits, cors: Cors) ->
 def _metrics(app: flask_app.Application, settings: Settings) -> tuple[Metrics, ValueFiles]:
     values = ValueFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     registry = flask_app.metrics_registry(app)
-    return Metrics(registry, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME}), values
+    return Metrics(registry, values, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME}), values
 
 
 def _sampler(metrics: Metrics, core: Core, counter: FailoverCounter, settings: Settings) -> Sampler:

@@ -55,16 +55,13 @@ class Sampler:
     def sample_forever(self, connections: Callable[[], int], tasks: int) -> None:
         """connections: how many are open, a greenlet each; tasks: how many greenlets there are besides."""
         while True:
-            try:
-                self._sample(connections(), tasks)
-            except OSError as error:  # a purge took the files, which ``ValueFiles.repair`` restores
-                log.debug("the gauges of this process cannot be set now: %s", error.strerror)
+            self.sample(connections(), tasks)
             before = time.monotonic()
             time.sleep(SAMPLE_SECONDS)
             self._metrics.observe_lag(max(0.0, time.monotonic() - before - SAMPLE_SECONDS))
 
-    def _sample(self, connections: int, tasks: int) -> None:
-        """Raises ``OSError`` if a value is the first of its kind, and its file cannot be opened."""
+    def sample(self, connections: int, tasks: int) -> None:
+        """Set the gauges."""
         metrics = self._metrics
         metrics.connections.set(connections)
         metrics.greenlets.set(connections + tasks)

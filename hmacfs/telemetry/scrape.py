@@ -17,7 +17,7 @@ import platform
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from prometheus_client.registry import Collector
 import hmacfs
 from hmacfs.system.processes import Process
 from hmacfs.system.shared_file import SharedFile
+from hmacfs.telemetry.value_files import file_of
 
 log = logging.getLogger("hmacfs.telemetry")
 
@@ -108,7 +109,7 @@ class CounterMerge:
             for key, value in _values(path):
                 counts[key] = counts.get(key, 0.0) + value
         draft = into.with_suffix(".draft")
-        draft.write_bytes(_file_of(counts))
+        draft.write_bytes(file_of(counts))
         into.with_suffix(".added").write_text("\n".join(path.name for path in ended))
         draft.replace(into)
         self._end_last_fold(into)
@@ -152,16 +153,6 @@ def _is_sound(path: Path) -> bool:
         return True
     except (struct.error, RuntimeError, ValueError):
         return False
-
-
-def _file_of(counts: Mapping[str, float]) -> bytes:
-    """In prometheus_client's format. Its own code writes to mapped memory, where a full disk kills the process."""
-    entries = b""
-    for key, value in counts.items():
-        text = key.encode()
-        padded = text + b" " * (8 - (len(text) + 4) % 8)
-        entries += struct.pack(f"i{len(padded)}sdd", len(text), padded, value, 0.0)
-    return struct.pack("i4x", 8 + len(entries)) + entries
 
 
 class ProcessCollector:
