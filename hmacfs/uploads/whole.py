@@ -67,7 +67,7 @@ class UploadFile:
         with (
             self._running.claim(name, body),
             self._space.reserve(length, body) as reserved,
-            self._store.stage(name, length, metadata) as staged,
+            self._store.stage(name, length, metadata, is_here=body.is_here) as staged,
         ):
             cover = reserved.cover if length is None else None
             self._receiver.receive(body, staged, limit=self.max_size, digest=digest, cover=cover)

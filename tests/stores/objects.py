@@ -52,7 +52,9 @@ class ObjectStore:
             raise NotFound
         return ObjectSource(self.process, name.path, info)
 
-    def stage(self, name: StoredName, length: int | None, metadata: FileMetadata) -> StagedObject:
+    def stage(
+        self, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool = False
+    ) -> StagedObject:
         del length
         return StagedObject(self, name, metadata)
 

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from hmacfs.errors import NoSpace, ShuttingDown, StorageFailed
+from hmacfs.errors import NameTaken, NoSpace, ShuttingDown, StorageFailed
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.local.journal import DirectoryJournal
 from hmacfs.stores.local.store import LocalFileStore
 from hmacfs.stores.local.tree import Folder, Root
-from hmacfs.uploads.files import FileMetadata
+from hmacfs.stores.local.writing import HELD_BYTES, Held
+from hmacfs.system.threads import FileCalls
+from hmacfs.uploads.files import FileInfo, FileMetadata
+from tests.stores.backends import content
 from tests.stores.local import local_store
 
 NAME = StoredName("a/file.txt")
@@ -57,7 +60,7 @@ def test_reading_is_tried_again_after_a_passing_failure(
     storage: LocalFileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with storage.stage(NAME, None, FileMetadata()) as staged:
-        os.write(staged.fd, b"hello")
+        staged.write(memoryview(b"hello"))
         staged.publish()
     monkeypatch.setattr(Root, "open", failing_once(Root.open, errno.EMFILE))
     file = storage.open(NAME)
@@ -81,6 +84,103 @@ def test_a_stop_while_a_file_is_published(
     ):
         assert staged.publish().size == 0
     assert storage.exists(NAME) == in_time
+
+
+def store_held(storage: LocalFileStore, data: bytes = b"hello", name: StoredName = NAME) -> FileInfo:
+    """As an upload whose bytes came with its head."""
+    with storage.stage(name, len(data), FileMetadata("text/plain"), is_here=True) as staged:
+        assert isinstance(staged, Held)
+        staged.write(memoryview(data)[:2])
+        staged.write(memoryview(data)[2:])
+        return staged.publish()
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> LocalFileStore:
+    """A store that stores at once."""
+    store = local_store(tmp_path, durable=False)
+    if not store.file_system.anonymous:
+        pytest.skip("this file system has no anonymous files")
+    return store
+
+
+def nothing_is_left(storage: LocalFileStore) -> bool:
+    return [path.name for path in storage.root.iterdir()] == [".hmacfs"]
+
+
+def test_what_is_held_is_stored_like_any_other(quick: LocalFileStore) -> None:
+    held = store_held(quick)
+    info = quick.stat(NAME)
+    assert info is not None
+    assert (info.size, info.etag, info.modified) == (5, held.etag, held.modified)
+    assert content(quick, NAME) == b"hello"
+    assert info.metadata.content_type == ("text/plain" if quick.capabilities.keeps_metadata else None)
+    with pytest.raises(NameTaken):
+        store_held(quick, b"other")
+    assert content(quick, NAME) == b"hello"
+    with pytest.raises(NameTaken):
+        store_held(quick, name=StoredName(f"{NAME.path}/below"))
+    assert store_held(quick, b"", StoredName("top")).size == 0
+
+
+def test_nothing_is_made_of_what_is_held_and_not_published(quick: LocalFileStore) -> None:
+    with quick.stage(NAME, 5, FileMetadata(), is_here=True) as staged:
+        staged.write(memoryview(b"hello"))
+    assert nothing_is_left(quick)
+
+
+@pytest.mark.parametrize("call", ["open", "write", "setxattr", "mkdir", "link", "fstat"])
+def test_what_cannot_be_stored_at_once_is_stored_all_the_same(
+    quick: LocalFileStore, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(os, call, failing_once(getattr(os, call), errno.EIO))
+    store_held(quick)
+    assert content(quick, NAME) == b"hello"
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.EIO, StorageFailed), (errno.ENOSPC, NoSpace)])
+@pytest.mark.parametrize("call", ["open", "write", "mkdir", "link"])
+def test_a_failure_that_stays_leaves_nothing(
+    quick: LocalFileStore, monkeypatch: pytest.MonkeyPatch, call: str, number: int, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> object:
+        raise OSError(number, os.strerror(number))
+
+    quick.delete(NAME)  # which makes the journal
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(error):
+        store_held(quick)
+    monkeypatch.undo()
+    assert nothing_is_left(quick)
+
+
+def test_a_write_of_a_part_is_no_upload(quick: LocalFileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data)[:2]))
+    store_held(quick)
+    assert content(quick, NAME) == b"hello"
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_stop_while_what_is_held_is_stored(
+    quick: LocalFileStore, monkeypatch: pytest.MonkeyPatch, *, in_time: bool
+) -> None:
+    def interrupted(_: object, call: Callable[..., object], *args: object) -> None:
+        if in_time:
+            call(*args)
+        raise ShuttingDown
+
+    monkeypatch.setattr(FileCalls, "__call__", interrupted)
+    with contextlib.nullcontext() if in_time else pytest.raises(ShuttingDown):
+        assert store_held(quick).size == 5
+    monkeypatch.undo()
+    assert quick.exists(NAME) == in_time
+
+
+def test_a_large_or_a_durable_upload_is_not_held(storage: LocalFileStore, quick: LocalFileStore) -> None:
+    for store, length in ((storage, 5), (quick, HELD_BYTES + 1), (quick, None)):
+        with store.stage(NAME, length, FileMetadata(), is_here=True) as staged:
+            assert not isinstance(staged, Held)
 
 
 def test_folders_of_a_killed_process_are_taken_back(tmp_path: Path) -> None:

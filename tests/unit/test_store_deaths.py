@@ -148,3 +148,32 @@ def test_no_acknowledged_byte_is_lost(kind: type[Objects | Folder], seed: int, t
     info = store.stat(NAME)
     assert info is not None
     assert info.metadata.content_type == "image/jpeg"
+
+
+def test_a_small_upload_is_whole_or_nothing(tmp_path: Path) -> None:
+    """One that is stored by one call, in a process that dies at each of the calls that this makes."""
+    for dies_at in range(40):
+        root = tmp_path / str(dies_at)
+        root.mkdir()
+        child = os.fork()
+        if child == 0:
+            try:
+                store = local_store(root, durable=False)
+                die_at(dies_at)
+                with store.stage(NAME, 5, FileMetadata("image/jpeg"), is_here=True) as staged:
+                    staged.write(memoryview(b"hello"))
+                    staged.publish()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        store = local_store(root, durable=False)
+        store.recover()
+        if (root / "folder").exists():
+            assert content(store, NAME) == b"hello"
+        if ended == 0:
+            assert dies_at > 10
+            assert store.exists(NAME)
+            return
+        assert ended == 9
+    raise AssertionError("it makes more calls than this test knows")

@@ -80,6 +80,23 @@ def test_what_is_published_is_read_back(backend: Backend, size: int) -> None:
     source.close()
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_here_is_published_as_well(backend: Backend, size: int) -> None:
+    """A store may make such a file as late as it is published."""
+    data = random.Random(size).randbytes(size)
+    with backend.store.stage(NAME, size, FileMetadata("image/jpeg"), is_here=True) as staged:
+        write(staged, data)
+        assert not backend.store.exists(NAME)
+        info = staged.publish(FileMetadata(stored=5))
+    assert backend.store.stat(NAME) == info
+    assert content(backend.store, NAME) == data
+    with backend.store.stage(NAME, 3, FileMetadata(), is_here=True) as staged:
+        write(staged, b"new")
+        with pytest.raises(NameTaken):
+            staged.publish()
+    assert content(backend.store, NAME) == data
+
+
 def test_nothing_is_visible_before_it_is_published(backend: Backend) -> None:
     store = backend.store
     with store.stage(NAME, None, FileMetadata()) as staged:

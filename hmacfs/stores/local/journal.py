@@ -26,6 +26,8 @@ class DirectoryJournal:
     #: More files are never published at once by one process; if they were, some would go without an entry.
     SLOTS = 64
     _LENGTH = struct.Struct("=H")
+    _EMPTY = _LENGTH.pack(0)
+    _pack = _LENGTH.pack
     _SLOT_BYTES = _LENGTH.size + PATH_LIMIT_BYTES
 
     def __init__(self, folder: Folder) -> None:
@@ -68,15 +70,15 @@ class DirectoryJournal:
         except IndexError:
             return None
         assert self._map is not None
-        begin = slot + self._LENGTH.size
-        self._map[begin : begin + len(raw)] = raw
-        self._LENGTH.pack_into(self._map, slot, len(raw))  # last: an entry counts once it is complete
+        # One that is cut short by the process's end is harmless: its folders are not made yet.
+        entry = self._pack(len(raw)) + raw
+        self._map[slot : slot + len(entry)] = entry
         return slot
 
     def erase(self, slot: int) -> None:
         """Remove the entry that ``write`` has made there."""
         assert self._map is not None
-        self._LENGTH.pack_into(self._map, slot, 0)
+        self._map[slot : slot + self._LENGTH.size] = self._EMPTY
         self._free.append(slot)
 
     def entries_of_dead_processes(self) -> list[str]:

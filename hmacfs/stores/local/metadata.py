@@ -14,6 +14,7 @@ from hmacfs.uploads.files import FileMetadata
 R = TypeVar("R")
 
 NO_METADATA = FileMetadata()
+_NONE_BESIDES_TYPE = NO_METADATA[1:]
 
 #: The fields of ``FileMetadata`` after the type, in their order.
 _ATTRIBUTES = {
@@ -28,7 +29,7 @@ def keep(fd: int, metadata: FileMetadata) -> None:
     """Write what is known into the file's attributes. Raises ``OSError``."""
     if metadata.content_type is not None:
         os.setxattr(fd, TYPE_ATTRIBUTE, metadata.content_type.encode("latin-1"))
-    if any(metadata[1:]):
+    if metadata[1:] != _NONE_BESIDES_TYPE:
         for field, attribute in _ATTRIBUTES.items():
             value = getattr(metadata, field)
             if value is not None:

@@ -37,7 +37,7 @@ def info_of(status: os.stat_result, metadata: FileMetadata) -> FileInfo:
     """The ETag is in nginx's format, so that it is the same when nginx serves the file. It is a strong one, since a
     stored name never changes its content."""
     size, modified = status.st_size, status.st_mtime
-    return FileInfo(size, modified, f'"{int(modified):x}-{size:x}"', metadata)
+    return FileInfo(size, modified, '"%x-%x"' % (int(modified), size), metadata)  # noqa: UP031 - half of an f-string's cost
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,10 +74,11 @@ def publish(
     if staged_inode.capabilities.attributes and any(metadata):
         keep(staged_inode.fd, metadata)
         content_type = metadata.content_type
-        if content_type is not None and content_type != type_by_name(name.filename):
+        if content_type is not None and content_type != type_by_name(name.path):
             os.fchmod(staged_inode.fd, _TYPE_IS_IN_ATTRIBUTE)
     if durable:
         sync(staged_inode.fd)
+    info = info_of(os.fstat(staged_inode.fd), metadata)  # before the link, after which nothing may fail any more
     for attempt in range(_ATTEMPTS):
         try:
             _link_into_place(root, staged_inode, path, durable=durable)
@@ -85,7 +86,7 @@ def publish(
         except FileNotFoundError:
             if attempt == _ATTEMPTS - 1:
                 raise
-    return info_of(os.fstat(staged_inode.fd), metadata)
+    return info
 
 
 def sync(fd: int) -> None:
@@ -156,7 +157,7 @@ class _Target:
 
     def __init__(self, root: Root, path: bytes, *, durable: bool) -> None:
         check_length(path)
-        *parents, self.filename = path.split(b"/")
+        parents, _, self.filename = path.rpartition(b"/")
         self._root = root
         #: From the deepest folder that was there to the file's.
         self._opened: list[int] = []
@@ -166,8 +167,7 @@ class _Target:
         if not parents:
             return
         try:
-            self._reach(parents, _SYNCED_FLAGS if durable else FOLDER_FLAGS)
-            self.folder = self._opened[-1]
+            self.folder = self._reach(parents, _SYNCED_FLAGS if durable else FOLDER_FLAGS)
         except BaseException as error:
             self.take_back()
             self.close()
@@ -192,24 +192,26 @@ class _Target:
             for above, name in reversed(list(zip(self._opened, self._made, strict=False))):
                 os.rmdir(name, dir_fd=above)
 
-    def _reach(self, parents: list[bytes], flags: int) -> None:
-        root = self._root
-        if len(parents) == 1:  # XMPP servers give each upload a folder of its own: most often there is none yet
-            name = parents[0]
+    def _reach(self, parents: bytes, flags: int) -> int:
+        root, opened = self._root, self._opened
+        if b"/" not in parents:  # XMPP servers give each upload a folder of its own: most often there is none yet
             try:
-                os.mkdir(name, STORE_FOLDER_MODE, dir_fd=root.fd)
+                os.mkdir(parents, STORE_FOLDER_MODE, dir_fd=root.fd)
             except FileExistsError:
                 pass
             else:
-                self._opened, self._made = [root.fd], [name]
-                self._opened.append(os.open(name, flags | os.O_NOFOLLOW, dir_fd=root.fd))
-                return
+                opened.append(root.fd)
+                self._made.append(parents)
+                folder = os.open(parents, flags | os.O_NOFOLLOW, dir_fd=root.fd)
+                opened.append(folder)
+                return folder
         try:
-            self._opened.append(root.open(b"/".join(parents), flags))
+            opened.append(root.open(parents, flags))
         except FileNotFoundError:
-            self._opened.append(root.fd)
-            for name in parents:
+            opened.append(root.fd)
+            for name in parents.split(b"/"):
                 self._step(name, flags)
+        return opened[-1]
 
     def _step(self, name: bytes, flags: int) -> None:
         """Go on to the folder ``name``, made if need be."""

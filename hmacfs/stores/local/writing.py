@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,15 @@ from hmacfs.stores.local.symlinks import resolve
 from hmacfs.stores.local.translation import translate, translated
 from hmacfs.stores.local.tree import Folder
 from hmacfs.system.threads import FileCalls
+from hmacfs.uploads.contracts.requests import ENDLESS
 from hmacfs.uploads.files import FileInfo, FileMetadata
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 JOURNALS = b"notes"
+#: Copying more than this costs more than the calls that it saves.
+HELD_BYTES = 32 * 1024
 
 
 class StoreWriter(StoreReader):
@@ -38,10 +42,51 @@ class StoreWriter(StoreReader):
         self.staging = root / RESERVED_FOLDER, os.fsdecode(TEMPORARY)
         self._journal = DirectoryJournal(self.folders.own(JOURNALS))
 
-    def stage(self, name: StoredName, length: int | None, metadata: FileMetadata) -> Staged:
+    def stage(
+        self, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool = False
+    ) -> Staged | Held:
         """See ``FileStore``. The file is made on the file system that ``name`` is on, if that is known."""
-        del length  # a file grows
+        if is_here and length is not None and length <= HELD_BYTES and self._stores_at_once:
+            return Held(self, name, metadata)
+        return self._staged(name, metadata)
+
+    def _staged(self, name: StoredName, metadata: FileMetadata) -> Staged:
         return Staged(self, self.new_inode(name), name, metadata)
+
+    @property
+    def _stores_at_once(self) -> bool:
+        """Whether an upload is likely to need no more than what ``store_held`` does."""
+        return not (self.durable or self._others.known) and self._file_system.anonymous
+
+    def store_held(self, held: Held, data: bytes, metadata: FileMetadata) -> FileInfo:
+        """Make, fill and publish a file by one call: a sixth fewer instructions than by three. Whatever keeps it from
+        being stored like this, the ordinary way has the remedies and the errors for it: nothing is visible then, and
+        nothing left."""
+        name = held.name
+        if not self._journal.is_open:
+            self._journal.open()
+        try:
+            return self.file_calls(self._store_now, held, data, metadata)
+        except (OSError, LeadsAway, ShuttingDown) as error:
+            if held.published is not None:
+                return held.published  # a stop came while a thread was at it: see ``_publish_at``
+            if isinstance(error, ShuttingDown):
+                raise
+        with self._staged(name, metadata) as staged:
+            staged.write(memoryview(data))
+            return staged.publish()
+
+    def _store_now(self, held: Held, data: bytes, metadata: FileMetadata) -> FileInfo:
+        self.folders.check()
+        folder = self.folders.own(TEMPORARY)
+        staged_inode = new_staged_inode(folder, self._file_system_of(folder))
+        try:
+            if os.write(staged_inode.fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            held.published = self._commit(staged_inode, held.name, metadata)
+            return held.published
+        finally:
+            remove_staged(staged_inode)
 
     def new_inode(self, name: StoredName | None) -> StagedInode:
         """An empty file for that name, or for none. Raises ``NoSpace``, ``StoreMissing``, ``StorageFailed``."""
@@ -116,7 +161,7 @@ class StoreWriter(StoreReader):
             is_purged = staged_inode.temporary is not None and os.fstat(staged_inode.fd).st_nlink == 0
             if not self.file_calls(self.folders.renew) and not is_purged:
                 raise reason
-        with self.stage(name, None, metadata) as copy:
+        with self._staged(name, metadata) as copy:
             copy_file(staged_inode.fd, copy.fd, self.file_calls.always_blocking)
             on_copy(copy.fd)
             return self._publish_at(copy.staged_inode, name, metadata)
@@ -181,3 +226,39 @@ class Staged(FileSink):
         self._is_complete = True
         metadata = self._metadata if later is None else self._metadata.completed_by(later)
         return self._store.publish(self.staged_inode, self._name, metadata)
+
+
+class Held:
+    """A ``StagedFile`` of a few bytes that are here already: they are held until ``publish`` stores them by one call,
+    and the file is not made before. published: what became visible."""
+
+    __slots__ = ("_data", "_metadata", "_store", "name", "published")
+
+    room = ENDLESS
+
+    def __init__(self, store: StoreWriter, name: StoredName, metadata: FileMetadata) -> None:
+        self._store = store
+        self._metadata = metadata
+        self._data = b""
+        self.name = name
+        self.published: FileInfo | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, data: memoryview) -> None:
+        self._data += data
+
+    def hand_on(self) -> int:
+        return self.room
+
+    def fileno(self) -> None:
+        return None
+
+    def publish(self, later: FileMetadata | None = None) -> FileInfo:
+        """See ``StagedFile``."""
+        metadata = self._metadata if later is None else self._metadata.completed_by(later)
+        return self._store.store_held(self, self._data, metadata)

@@ -162,9 +162,12 @@ class FileStore(Protocol):
         """A file for reading. Of its metadata only what serving needs (``content_type``) need be told. Raises
         ``NotFound``."""
 
-    def stage(self, name: StoredName, length: int | None, metadata: FileMetadata) -> AbstractContextManager[StagedFile]:
+    def stage(
+        self, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool = False
+    ) -> AbstractContextManager[StagedFile]:
         """A new file of ``length`` bytes (``None`` if that is unknown), as a context. Whatever happens inside, nothing
-        is left of it unless it was published."""
+        is left of it unless it was published. is_here: all bytes will be written without a wait, so a store may make
+        the file as late as ``publish``, and only then tell of what is in the way."""
 
     def delete(self, name: StoredName, etag: str | None = None) -> bool:
         """Remove a file, as durably as they are published, with the empty folders that it leaves, if the store has
