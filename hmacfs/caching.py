@@ -12,28 +12,29 @@ R = TypeVar("R")
 LONGEST_KEY = 128
 
 
-def bounded_cache(maxsize: int) -> Callable[[Callable[[str], R]], Callable[[str], R]]:
+def bounded_cache(maxsize: int, *, longest: int = LONGEST_KEY) -> Callable[[Callable[[str], R]], Callable[[str], R]]:
     """Like ``functools.lru_cache`` for a function of one text, with two differences: results for texts longer than
-    ``LONGEST_KEY`` are not kept, and the eviction is first in, first out, so that a hit is one look-up in a dictionary
+    ``longest`` are not kept, and the eviction is first in, first out, so that a hit is one look-up in a dictionary
     and no call in Python."""
 
     def decorate(function: Callable[[str], R]) -> Callable[[str], R]:
-        return _Results(function, maxsize).__getitem__
+        return _Results(function, maxsize, longest).__getitem__
 
     return decorate
 
 
 class _Results(dict[str, R]):
-    __slots__ = ("_function", "_maxsize")
+    __slots__ = ("_function", "_longest", "_maxsize")
 
-    def __init__(self, function: Callable[[str], R], maxsize: int) -> None:
+    def __init__(self, function: Callable[[str], R], maxsize: int, longest: int) -> None:
         super().__init__()
         self._function = function
         self._maxsize = maxsize
+        self._longest = longest
 
     def __missing__(self, text: str) -> R:
         result = self._function(text)
-        if len(text) <= LONGEST_KEY:
+        if len(text) <= self._longest:
             if len(self) >= self._maxsize:
                 for oldest in self:
                     del self[oldest]

@@ -373,6 +373,13 @@ class ReceiveBuffer:
         if not self.count:
             self._data, self._start = b"", 0
 
+    def skip(self, count: int) -> None:
+        """Drop so many of the bytes read ahead."""
+        self._start += count
+        self.count -= count
+        if not self.count:
+            self._data, self._start = b"", 0
+
     def take(self, count: int) -> memoryview:
         """At most ``count`` bytes of those read ahead."""
         begin, end = self._start, min(self._start + count, len(self._data))

@@ -106,7 +106,9 @@ class Connection:
         self._idle_limit = transport.limit(context.idle_timeout)
         #: Bytes of the last request's body that are still to come, to be discarded.
         self._to_discard = 0
-        self._peer = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
+        address = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
+        #: What the environs of all its requests hold.
+        self._environ = {**context.environ, **address}
 
     def serve(self) -> None:
         """Serve requests until the connection ends. The caller closes the socket afterwards."""
@@ -114,9 +116,9 @@ class Connection:
             while self._serve_request():
                 pass
         except (TransportTimeout, PeerTimeout):
-            log.debug("dropped %s: it took nothing for too long", self._peer["REMOTE_ADDR"])
+            log.debug("dropped %s: it took nothing for too long", self._environ["REMOTE_ADDR"])
         except ShuttingDown:
-            log.debug("broke off a response to %s to stop", self._peer["REMOTE_ADDR"])
+            log.debug("broke off a response to %s to stop", self._environ["REMOTE_ADDR"])
         except OSError as error:
             if error.errno not in GONE_ERRNOS:
                 log.warning("a transfer broke off: %s", error)
@@ -184,8 +186,8 @@ class Connection:
                 has_arrived = self.is_idle = False
                 if self._to_discard:
                     self._to_discard -= len(buffer.take(self._to_discard))
-                if (head := parse_head(buffer.ahead)) is not None:
-                    buffer.take(head.size)
+                if (head := parse_head(buffer.ahead, self._environ)) is not None:
+                    buffer.skip(head.size)
                     return head
                 self.is_idle = not buffer.count
         return None
@@ -198,10 +200,11 @@ class Connection:
         return to_come is not None
 
     def _body(self, head: RequestHead) -> Body:
-        send_continue = self._send_continue if head.expects_continue else None
-        if head.is_chunked:
+        fields = head.fields
+        send_continue = self._send_continue if fields.expects_continue else None
+        if fields.is_chunked:
             return ChunkedBody(self.receive_buffer, self.context.read_timeout, send_continue)
-        return SocketBody(self.receive_buffer, head.length or 0, self.context.read_timeout, send_continue)
+        return SocketBody(self.receive_buffer, fields.length or 0, self.context.read_timeout, send_continue)
 
     def _send_continue(self) -> None:
         if not self.receive_buffer.count:  # else the client did not wait
@@ -212,7 +215,8 @@ class Connection:
     def _answer(self, head: RequestHead, body: Body) -> bool:
         """Have the application respond, and send that; whether another request may follow. Raises ``OSError``,
         ``PeerTimeout``, ``TransportTimeout`` if the client does not take it."""
-        environ: dict[str, Any] = {**self.context.environ, **self._peer, **head.environ, "wsgi.input": body}
+        environ = head.environ
+        environ["wsgi.input"] = body
         try:
             response = self.context.respond(environ, body) or _by_wsgi(self.context.application, environ)
         except Exception:
@@ -260,7 +264,8 @@ class Connection:
         """Respond 500, after an unexpected error of the application or the disk, and end the connection."""
         headers: Headers = [("X-Request-ID", logs.request_id.get() or _name_request())]
         response = Response(HTTPStatus.INTERNAL_SERVER_ERROR, headers)
-        return self._send(head._replace(keep_alive=False), body, response, b"")
+        head.keep_alive = False
+        return self._send(head, body, response, b"")
 
     def _render(self, head: RequestHead, body: Body, response: AnyResponse, length: int) -> tuple[bool, bytes]:
         """Whether another request may follow, and the response's head, which says so.
@@ -283,7 +288,9 @@ class Connection:
 
     def _refuse(self, error: BadRequestHead) -> None:
         request_id = _name_request()
-        log.info("%s sent a request that is not understood: %s", self._peer["REMOTE_ADDR"] or "a local client", error)
+        log.info(
+            "%s sent a request that is not understood: %s", self._environ["REMOTE_ADDR"] or "a local client", error
+        )
         response = refusal(error.status, str(error), request_id, time.time())
         self.transport.send(response, self.context.write_timeout)
         self._linger()

@@ -24,7 +24,7 @@ from hmacfs.web.file_view import is_shown, type_headers
 
 #: Caches that need no bound, since no text from outside is their key, or the caller looks at its length.
 UNBOUNDED = {
-    "config.sources": {"variables"}, "protocol.http1.heads": {"_environ_key"}, "stores.local.beneath": {"_how"},
+    "config.sources": {"variables"}, "stores.local.beneath": {"_how"},
     "web.file_view": {"http_date"},
 }  # fmt: skip
 ROOT = Path(hmacfs.__file__).parent

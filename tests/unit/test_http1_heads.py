@@ -31,7 +31,13 @@ def test_a_head_becomes_an_environ() -> None:
         "CONTENT_TYPE": "text/plain",
         "HTTP_X_THING": "one,two",
     }
-    assert (head.length, head.is_chunked, head.keep_alive, head.expects_continue, head.size) == (
+    assert (
+        head.fields.length,
+        head.fields.is_chunked,
+        head.fields.keep_alive,
+        head.fields.expects_continue,
+        head.size,
+    ) == (
         5,
         False,
         True,
@@ -75,10 +81,10 @@ def test_persistence(protocol: str, connection: str | None, keep_alive: bool) ->
 def test_expectations_and_codings() -> None:
     head = parse_head(b"\r\nPUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nTransfer-Encoding: Chunked\r\n\r\n")
     assert head is not None
-    assert (head.expects_continue, head.is_chunked, head.length) == (True, True, None)
+    assert (head.fields.expects_continue, head.fields.is_chunked, head.fields.length) == (True, True, None)
     old = parse_head(b"PUT / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
     assert old is not None
-    assert not old.expects_continue
+    assert not old.fields.expects_continue
 
 
 @pytest.mark.parametrize(
@@ -111,8 +117,8 @@ def test_refused_heads(head: bytes, status: int) -> None:
 def test_zeros_in_front_of_a_length_change_nothing(declared: str) -> None:
     head = parse_head(f"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {declared}\r\n\r\n".encode())
     assert head is not None
-    assert head.length == int(declared.lstrip("0") or "0")
-    assert head.environ["CONTENT_LENGTH"] == str(head.length)
+    assert head.fields.length == int(declared.lstrip("0") or "0")
+    assert head.environ["CONTENT_LENGTH"] == str(head.fields.length)
 
 
 @given(st.binary(max_size=400))
