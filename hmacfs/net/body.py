@@ -1,7 +1,7 @@
 """The request body: one object owns it, counts it, and says once how it ended.
 
-Every kind of body is a raw byte stream (``io.RawIOBase``), so any WSGI application can read it, with two guarantees
-that a WSGI server's own ``wsgi.input`` does not give: the end of the stream means that the *whole* body arrived (a body
+Every kind of body has the methods of ``wsgi.input``, so any WSGI application can read it, with two guarantees that a
+WSGI server's own does not give: the end of the stream means that the *whole* body arrived (a body
 that ends early raises ``IncompleteBody``), and no read waits longer than the read timeout (``PeerTimeout``). A client
 that sends a byte now and then cannot prolong it endlessly either: see ``Body.least_rate``.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import gevent
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Body(io.RawIOBase):
+class Body:
     """The common part. ``length`` is the declared number of bytes (``None``: unknown until the end), ``received``
     how many have been read so far; ``client`` the client's address or empty; ``timeout`` how long one read may wait,
     in seconds.
@@ -53,10 +53,20 @@ class Body(io.RawIOBase):
         """Whether the end was reached: no byte of this body is left on the connection."""
         return self.received == self.length
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int = -1, /) -> bytes | None:
+        return _BodyStream(self).read(size)
+
+    def readline(self, size: int = -1, /) -> bytes:
+        return _BodyStream(self).readline(size)
+
+    def readlines(self, hint: int = -1, /) -> list[bytes]:
+        return _BodyStream(self).readlines(hint)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(_BodyStream(self))
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """At least one byte into ``buffer``, or 0 at the proper end."""
         view = memoryview(buffer).cast("B")
         if not view or self.is_complete:
             return 0
@@ -107,12 +117,29 @@ class Body(io.RawIOBase):
         raise NotImplementedError
 
 
+class _BodyStream(io.RawIOBase):
+    """The methods of a raw stream for a body. They keep nothing between calls, and no request of ours uses them: to be
+    one costs a body as much as to parse a head."""
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        return self._body.readinto(buffer)
+
+
 class _TransportBody(Body):
     """A body on one of our own connections.
 
     ``on_first_read`` is called once before the first byte is asked for: the server sends its ``100 Continue`` there, so
     that the client sends no body before all checks have passed.
     """
+
+    _was_asked_for = False
 
     def __init__(
         self,
@@ -121,13 +148,11 @@ class _TransportBody(Body):
         timeout: float,
         on_first_read: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__()
         self.length = length
         self.timeout = timeout
         self.receive_buffer = receive_buffer
         self.is_here = length is not None and length <= receive_buffer.count
         self._on_first_read = on_first_read
-        self._was_asked_for = False
 
     @property
     def is_untouched(self) -> bool:
@@ -256,7 +281,6 @@ class WsgiBody(Body):
     """
 
     def __init__(self, stream: _Stream, length: int | None, timeout: float, sock: Any = None) -> None:
-        super().__init__()
         self.length = length
         self.timeout = timeout
         self.is_here = length == 0

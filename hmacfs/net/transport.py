@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import socket
 import ssl
@@ -74,6 +75,44 @@ class ReusableTimeout:
 
     def close(self) -> None:
         self._timer.close()
+
+
+class Deadline:
+    """``TransportTimeout`` in the greenlet that began it, if that waits while the monotonic time ``at`` passes.
+
+    For a limit of the same length again and again, of which hardly one is reached: ``at`` is just set, ``math.inf`` for
+    none. The loop's timer is not moved each time, which costs a request as much as its ``read``; when it fires, it is
+    set for what is left. seconds: the limit's length; ``at`` may be no earlier than that after now.
+    """
+
+    __slots__ = ("_greenlet", "_seconds", "_timer", "at")
+
+    def __init__(self, seconds: float) -> None:
+        self.at = math.inf
+        self._seconds = seconds
+        self._greenlet: Any = None
+        self._timer: Any = None
+
+    def begin(self) -> None:
+        self._greenlet = getcurrent()
+        self._start(self._seconds)
+
+    def _start(self, seconds: float) -> None:
+        self._timer = get_hub().loop.timer(seconds)
+        self._timer.start(self._look)
+
+    def _look(self) -> None:
+        self._timer.close()
+        left = self.at - time.monotonic()
+        self._start(min(max(left, 0.001), self._seconds))
+        if left <= 0:
+            self.at = math.inf
+            self._greenlet.throw(TransportTimeout)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = self._greenlet = None
 
 
 class Transport:
@@ -146,13 +185,6 @@ class Transport:
         if limit is None:
             limit = self._limits[seconds] = ReusableTimeout(seconds)
         return limit
-
-    def has_kept_loop(self, seconds: float) -> bool:
-        """Whether this connection has not waited for so long, so that other greenlets may wait for their turn."""
-        now = time.monotonic()
-        if self._turn_began == 0.0:
-            self._turn_began = now
-        return now - self._turn_began >= seconds
 
     def yield_if_due(self, quantum: float = QUANTUM_SECONDS) -> None:
         """Let other greenlets run if this one has kept the loop for a quantum. Call it between two pieces."""

@@ -23,7 +23,14 @@ import gevent
 from hmacfs.errors import PeerTimeout, ShuttingDown
 from hmacfs.net.body import Body, ChunkedBody, SocketBody
 from hmacfs.net.send import FileSlice
-from hmacfs.net.transport import GONE_ERRNOS, REQUESTS_QUANTUM_SECONDS, ReceiveBuffer, Transport, TransportTimeout
+from hmacfs.net.transport import (
+    GONE_ERRNOS,
+    REQUESTS_QUANTUM_SECONDS,
+    Deadline,
+    ReceiveBuffer,
+    Transport,
+    TransportTimeout,
+)
 from hmacfs.protocol.http1.heads import BadRequestHead, RequestHead, parse_head
 from hmacfs.protocol.http1.responses import (
     CONTINUE,
@@ -103,7 +110,8 @@ class Connection:
         self.of_proxy = of_proxy
         self._is_refused = False
         self.waits_since = self._succeeded = time.monotonic()
-        self._idle_limit = transport.limit(context.idle_timeout)
+        self._deadline = Deadline(context.idle_timeout)
+        self._has_answered = False
         #: Bytes of the last request's body that are still to come, to be discarded.
         self._to_discard = 0
         address = {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])} if peer else {"REMOTE_ADDR": ""}
@@ -112,9 +120,10 @@ class Connection:
 
     def serve(self) -> None:
         """Serve requests until the connection ends. The caller closes the socket afterwards."""
+        self._deadline.begin()
         try:
             while self._serve_request():
-                pass
+                self._has_answered = True
         except (TransportTimeout, PeerTimeout):
             log.debug("dropped %s: it took nothing for too long", self._environ["REMOTE_ADDR"])
         except ShuttingDown:
@@ -123,6 +132,7 @@ class Connection:
             if error.errno not in GONE_ERRNOS:
                 log.warning("a transfer broke off: %s", error)
         finally:
+            self._deadline.close()
             self.transport.close()
 
     def end_if_idle(self) -> None:
@@ -175,22 +185,36 @@ class Connection:
     def _read_head(self) -> RequestHead | None:
         """The next request's head; ``None`` if the client left before it was complete, ``TransportTimeout`` if it took
         too long."""
-        buffer, transport = self.receive_buffer, self.transport
-        has_arrived = buffer.count > 0
-        if has_arrived:
-            transport.yield_if_due(REQUESTS_QUANTUM_SECONDS)
-        with self._idle_limit:
-            if not has_arrived and transport.has_kept_loop(REQUESTS_QUANTUM_SECONDS):
-                transport.wait_readable(None)
-            while has_arrived or buffer.more(None):
-                has_arrived = self.is_idle = False
-                if self._to_discard:
-                    self._to_discard -= len(buffer.take(self._to_discard))
-                if (head := parse_head(buffer.ahead, self._environ)) is not None:
-                    buffer.skip(head.size)
+        buffer, deadline = self.receive_buffer, self._deadline
+        if buffer.count:
+            self.transport.yield_if_due(REQUESTS_QUANTUM_SECONDS)
+            if (head := self._parse_head()) is not None:
+                return head
+            self.is_idle = not buffer.count
+        deadline.at = self.waits_since + self.context.idle_timeout
+        try:
+            if self._has_answered and not buffer.count:
+                # The next request is not here yet, unless the client does not wait for answers: a read that finds
+                # nothing costs more than the poller, which also lets others have their turn.
+                self.transport.wait_readable(None)
+            while buffer.more(None):
+                if (head := self._parse_head()) is not None:
                     return head
                 self.is_idle = not buffer.count
+        finally:
+            deadline.at = math.inf
         return None
+
+    def _parse_head(self) -> RequestHead | None:
+        """The head that has been read, unless it is not complete yet, or still after a body that is to be discarded."""
+        buffer = self.receive_buffer
+        self.is_idle = False
+        if self._to_discard:
+            self._to_discard -= len(buffer.take(self._to_discard))
+        head = parse_head(buffer.ahead, self._environ)
+        if head is not None:
+            buffer.skip(head.size)
+        return head
 
     def discard(self, body: Body) -> bool:
         """Discard an unread body that is small, or has arrived already: whether the next request can be found after it.

@@ -374,3 +374,14 @@ def test_a_sink_gets_full_portions(
 
 def test_splice_unsupported_is_no_error_of_the_request() -> None:
     assert not issubclass(SpliceUnsupported, (HmacfsError, OSError))
+
+
+def test_a_body_has_the_methods_of_a_wsgi_input(pair: ConnectedPair) -> None:
+    lines = [b"first\n", b"second\n", b"third\n", b"fourth"]
+    pair.far.sendall(b"".join(lines) + b"NEXT")
+    body = SocketBody(pair.receive_buffer, len(b"".join(lines)), 5)
+    assert (body.readline(), body.read(3), body.readline(1)) == (b"first\n", b"sec", b"o")
+    assert next(iter(body)) == b"nd\n"
+    assert body.readlines() == lines[2:]
+    assert body.read() == b""
+    assert body.is_complete

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -12,7 +13,7 @@ import pytest
 
 from hmacfs.errors import PeerTimeout, TooLarge
 from hmacfs.net.body import Body, ChunkedBody, SocketBody
-from hmacfs.net.transport import TransportTimeout
+from hmacfs.net.transport import Deadline, TransportTimeout
 from hmacfs.stores.local.sinks import FileSink
 from tests.stores.local import file_calls
 from tests.unit.net.pairs import ConnectedPair, Feed, by_buffer, by_splice, content, receiver
@@ -39,6 +40,35 @@ def test_the_shorter_of_two_time_limits_ends_first(pair: ConnectedPair) -> None:
         for _ in range(2):
             with pytest.raises(TransportTimeout), transport.limit(0.01):
                 gevent.sleep(20)
+
+
+@pytest.fixture
+def deadline() -> Iterator[Deadline]:
+    deadline = Deadline(0.1)
+    yield deadline
+    deadline.close()
+
+
+@pytest.mark.parametrize("before", [0.0, 0.07, 0.25])
+def test_a_deadline_ends_the_wait_that_passes_it(deadline: Deadline, before: float) -> None:
+    deadline.begin()
+    gevent.sleep(before)  # with none
+    began = time.monotonic()
+    deadline.at = began + 0.1
+    with pytest.raises(TransportTimeout):
+        gevent.sleep(10)
+    assert 0.09 <= time.monotonic() - began < 5
+    gevent.sleep(0.25)  # once
+
+
+def test_a_deadline_that_has_not_come_ends_nothing(deadline: Deadline) -> None:
+    deadline.begin()
+    for at in (time.monotonic() + 60, math.inf):
+        deadline.at = at
+        gevent.sleep(0.25)  # the timer fires
+    deadline.at = time.monotonic() + 0.1
+    deadline.close()
+    gevent.sleep(0.25)
 
 
 @pytest.mark.parametrize("feed", [by_splice, by_buffer])
