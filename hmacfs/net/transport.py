@@ -164,7 +164,7 @@ class Transport:
         if timeout is not None:
             self._wait(self._readable, timeout)
         else:
-            self._hub.wait(self._readable)
+            self._switch(self._readable)
             self._turn_began = 0.0
 
     def wait_writable(self, timeout: float) -> None:
@@ -175,8 +175,17 @@ class Transport:
 
     def _wait(self, watcher: Any, timeout: float) -> None:
         with self.limit(timeout):
-            self._hub.wait(watcher)
+            self._switch(watcher)
         self._turn_began = 0.0
+
+    def _switch(self, watcher: Any) -> None:
+        """Let others run until the watcher fires. As ``Hub.wait``, without its waiter: to be woken up for another
+        reason does no harm, since all callers try again what they waited for."""
+        watcher.start(getcurrent().switch)
+        try:
+            self._hub.switch()
+        finally:
+            watcher.stop()
 
     def limit(self, seconds: float) -> ReusableTimeout:
         """A context that ends with ``TransportTimeout`` after so many seconds. Contexts of equal seconds must not nest,

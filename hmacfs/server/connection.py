@@ -307,7 +307,7 @@ class Connection:
         end = ENDS
         if may_follow:
             end = GOES_ON if head.environ["SERVER_PROTOCOL"] == "HTTP/1.1" else GOES_ON_1_0
-        lines = context.server_and_date(time.time())
+        lines = context.server_and_date.at(time.time())
         return may_follow, response_head(status, lines, response.headers, length, end)
 
     def _refuse(self, error: BadRequestHead) -> None:
@@ -350,7 +350,10 @@ class WsgiResponse:
     ) -> Callable[[bytes], object]:
         if self.status_line and exc_info is None:
             raise AssertionError("start_response was called twice")
-        self.status_line, self.headers = status, list(headers)
+        self.status_line = status
+        self.headers = [
+            ("Content-Length", value) if name.lower() == "content-length" else (name, value) for name, value in headers
+        ]
         return _no_write
 
 

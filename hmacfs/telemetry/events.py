@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 class RequestFinished(NamedTuple):
     """An answered request.
 
-    path: as sent, percent-encoded, without the query (which holds signatures). route: the rule that the path matched,
+    path: its ``str`` is the path as sent, percent-encoded, without the query (which holds signatures); only a log line
+    is worth making that. route: the rule that the path matched,
     one of a fixed few. reason: of a refusal or failure, a word from ``errors``; else empty. received, sent: bytes of
     the bodies. seconds: from the head's arrival to the end of the answer. stored: whether a file became visible.
     """
@@ -20,7 +21,7 @@ class RequestFinished(NamedTuple):
     request_id: str
     client: str
     method: str
-    path: str
+    path: object
     route: str
     status: int
     reason: str

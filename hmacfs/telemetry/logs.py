@@ -181,7 +181,7 @@ class AccessLog:
             "request_id": event.request_id,
             "client": event.client or "-",
             "method": event.method,
-            "path": event.path,
+            "path": str(event.path),
             "status": event.status,
             "received": event.received,
             "sent": event.sent,

@@ -82,17 +82,17 @@ class RequestHandler:
             sent, is_cut = 0 if request.method == "HEAD" else len(response.body), False  # type: ignore[arg-type]
         self._events.publish(
             RequestFinished(
-                request_id=request.request_id,
-                client=request.client,
-                method=request.method,
-                path=request.log_path,
-                route=route,
-                status=int(response.status),
-                reason="answer-cut-short" if is_cut else response.reason,
-                received=request.body.received,
-                sent=sent,
-                seconds=time.monotonic() - request.started,
-                stored=response.stored,
+                request.request_id,
+                request.client,
+                request.method,
+                request,
+                route,
+                int(response.status),
+                "answer-cut-short" if is_cut else response.reason,
+                request.body.received,
+                sent,
+                time.monotonic() - request.started,
+                response.stored,
             )
         )
 

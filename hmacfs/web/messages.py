@@ -113,6 +113,9 @@ class Request:
         """Whether the body comes in chunked coding, its length unknown until its end."""
         return "HTTP_TRANSFER_ENCODING" in self.environ
 
+    def __str__(self) -> str:
+        return self.log_path
+
     @property
     def log_path(self) -> str:
         """The path as it was sent, in printable ASCII, without what gives rights: the query, and the greater part of an

@@ -19,8 +19,8 @@ GOES_ON_1_0 = "Connection: keep-alive\r\n\r\n"
 
 
 def rendered(fields: Iterable[tuple[str, str]]) -> str:
-    """The lines of these fields. What asks for a field by its name does not see it in them: they must hold no
-    ``Content-Length``, and no ``Vary`` (see ``web.cors``)."""
+    """The lines of these fields, each with its end. What asks for a field by its name does not see it in them: they
+    must hold no ``Vary`` (see ``web.cors``)."""
     return "".join([f"{name}: {value}\r\n" for name, value in fields])
 
 
@@ -46,9 +46,9 @@ class ServerAndDate:
         self._second = -1
         self._lines = ""
 
-    def __call__(self, now: float) -> str:
+    def at(self, now: float) -> str:
         """now: in seconds since 1970."""
-        if not 0.0 <= now - self._second < 1.0:
+        if not self._second <= now < self._second + 1:
             self._second = int(now)
             self._lines = f"Server: hmacfs\r\nDate: {formatdate(self._second, usegmt=True)}\r\n"
         return self._lines
@@ -59,36 +59,26 @@ def response_head(status: str, server_and_date: str, headers: Iterable[Field], l
 
     status: with its phrase. end: one of ``ENDS``, ``GOES_ON``, ``GOES_ON_1_0``.
     """
-    lines = [f"HTTP/1.1 {status}\r\n{server_and_date}"]
-    tells_length = status.startswith(_WITHOUT_LENGTH)
-    for field in headers:
-        if isinstance(field, str):
-            lines.append(field)
-            continue
-        name, value = field
-        if len(name) == 14 and name.lower() == "content-length":
-            tells_length = True
-        lines.append(f"{name}: {value}\r\n")
-    if not tells_length:
-        lines.append(f"Content-Length: {length}\r\n")
-    lines.append(end)
-    return "".join(lines).encode("latin-1")
+    lines = [f"HTTP/1.1 {status}\r\n", server_and_date]
+    lines += [field if isinstance(field, str) else f"{field[0]}: {field[1]}\r\n" for field in headers]
+    text = "".join(lines)
+    if "\r\nContent-Length:" in text or status.startswith(_WITHOUT_LENGTH):
+        return (text + end).encode("latin-1")
+    return f"{text}Content-Length: {length}\r\n{end}".encode("latin-1")
 
 
 _WITHOUT_LENGTH = ("1", "204", "304")
 
 
 def closing_response(
-    status: HTTPStatus, headers: Iterable[tuple[str, str]], content: bytes, now: float, *, is_head: bool = False
+    status: HTTPStatus, headers: Iterable[Field], content: bytes, now: float, *, is_head: bool = False
 ) -> bytes:
     """A whole response that is the last one of its connection. is_head: the request's method is HEAD."""
-    lines = [f"HTTP/1.1 {status.value} {status.phrase}\r\n{ServerAndDate()(now)}Connection: close\r\n"]
-    lines.append(rendered(headers))
-    lines.append(f"Content-Length: {len(content)}\r\n\r\n")
-    return "".join(lines).encode("latin-1") + (b"" if is_head else content)
+    head = response_head(f"{status.value} {status.phrase}", ServerAndDate().at(now), headers, len(content), ENDS)
+    return head if is_head else head + content
 
 
 def refusal(status: HTTPStatus, text: str, request_id: str, now: float, *headers: tuple[str, str]) -> bytes:
     """A closing response to what did not become a request."""
-    fields = [("X-Request-ID", request_id), ("Content-Type", "text/plain; charset=utf-8"), *headers]
+    fields: Headers = [("X-Request-ID", request_id), ("Content-Type", "text/plain; charset=utf-8"), *headers]
     return closing_response(status, fields, f"{text}\n".encode(), now)
