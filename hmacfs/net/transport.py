@@ -29,8 +29,8 @@ _READ, _WRITE = 1, 2
 #: How long a transfer that never has to wait may keep the event loop. Yielding goes through the poller: a plain
 #: ``sleep(0)`` only queues a callback, and other sockets are not polled for dozens of them (docs/facts.md, section 3).
 QUANTUM_SECONDS = 0.003
-#: Time slice for pipelined or back-to-back small requests, as of a peer on this machine. With 32 such connections 3 ms
-#: make the slowest of a hundred requests take 40 ms, this 14; it costs 3 to 6 % of the rate.
+#: Time slice for pipelined small requests. With 32 such connections 3 ms make the slowest of a hundred requests take
+#: 40 ms, this 14; it costs 3 to 6 % of the rate.
 REQUESTS_QUANTUM_SECONDS = 0.001
 
 

@@ -67,7 +67,7 @@ class RequestHandler:
         if request.rate_headers is not None:
             headers += request.rate_headers
         self._cors.add_to(headers, request)
-        headers.append(("X-Request-ID", request.request_id))
+        headers.append(f"X-Request-ID: {request.request_id}\r\n")
         if isinstance(response.body, FileSlice):
             response.body.on_close = functools.partial(self._publish, request, response, endpoint.name)
         else:
