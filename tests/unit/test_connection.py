@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmacfs.errors import PeerTimeout
+from hmacfs.net.body import Body
 from hmacfs.net.send import FileSlice
 from hmacfs.net.transport import Transport
-from hmacfs.server.connection import SMALL_BODY_BYTES, Connection, ServerContext
+from hmacfs.server.connection import SMALL_BODY_BYTES, Connection, Respond, ServerContext
 from hmacfs.server.lifecycle import Lifecycle, MasterIntent, State
 from hmacfs.telemetry.logs import request_id
+from hmacfs.web.messages import Response, Status
 from tests.stores.local import opened
 
 
@@ -38,13 +42,16 @@ def context(
     )
 
 
-def answer_to(request: bytes, application: Callable[..., Iterable[bytes]]) -> bytes:
+def answer_to(request: bytes, application: Callable[..., Iterable[bytes]], respond: Respond | None = None) -> bytes:
     """All that a connection with this application answers to ``request``."""
+    shared = context(application, idle_timeout=5, read_timeout=5)
+    if respond is not None:
+        shared.respond = respond
     client, served = socket.socketpair()
     client.sendall(request)
     client.shutdown(socket.SHUT_WR)
     with client, gevent.socket.socket(fileno=served.detach()) as theirs:
-        Connection(context(application, idle_timeout=5, read_timeout=5), Transport(theirs), None).serve()
+        Connection(shared, Transport(theirs), None).serve()
         theirs.shutdown(socket.SHUT_RDWR)
         return b"".join(iter(lambda: client.recv(65536), b""))
 
@@ -76,6 +83,36 @@ def test_what_is_not_http_is_logged_under_the_id_that_the_client_sees(caplog: py
     answer = answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n", application)
     assert f"X-Request-ID: {ids[-1]}\r\n".encode() in answer
     assert ids[-1]
+
+
+def test_a_response_that_needs_no_wsgi_is_sent_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"stored")
+
+    def respond(environ: dict[str, Any], body: Body) -> Response | None:
+        assert environ["wsgi.input"] is body
+        answers = {
+            "/text": Response(HTTPStatus.OK, ["X-A: b\r\nX-C: d\r\n", ("X-E", "f")], b"hello"),
+            "/file": Response(HTTPStatus.OK, [], FileSlice(opened(tmp_path / "file"), 1, 4)),
+            "/status": Response(Status(460, "Checksum Mismatch"), [], b"no"),
+        }
+        return answers.get(environ["PATH_INFO"])
+
+    def application(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", [("content-length", "3")])
+        return [b"a", b"sk"]
+
+    requests = [("GET", "/text"), ("HEAD", "/text"), ("GET", "/file"), ("GET", "/status"), ("GET", "/other")]
+    sent = "".join(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n" for method, path in requests).encode()
+    answer = re.sub(rb"\r\nServer: hmacfs\r\nDate: [^\r]*", b"", answer_to(sent, application, respond))
+    text = b"HTTP/1.1 200 OK\r\nX-A: b\r\nX-C: d\r\nX-E: f\r\nContent-Length: 5\r\n\r\n"
+    assert answer == b"".join(
+        [
+            *(text, b"hello", text),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntore",
+            b"HTTP/1.1 460 Checksum Mismatch\r\nContent-Length: 2\r\n\r\nno",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nask",
+        ]
+    )
 
 
 def test_an_application_that_fails_is_500() -> None:
