@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
 import time
 
 import pytest
 
 from hmacfs.retry import Retry
-from hmacfs.system.threads import SLOW_CALL_SECONDS, SLOW_FOR_SECONDS, FileCalls, ThreadOffload
+from hmacfs.system.threads import (
+    SLOW_CALL_SECONDS,
+    SLOW_FOR_SECONDS,
+    FileCalls,
+    ProcessorWait,
+    ThreadOffload,
+    seconds_waited_for_processor,
+)
 
 
 def test_a_slow_disk_is_noticed_and_forgotten() -> None:
@@ -76,3 +85,55 @@ def test_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     failures.extend(OSError(errno.EAGAIN, "again") for _ in range(3))
     with pytest.raises(OSError, match="again"):
         Retry(2, 0.0)(operation)
+
+
+def schedstat_fds() -> list[int]:
+    """The descriptors that tell how long some thread waited."""
+    found = []
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}").endswith("/schedstat"):
+                found.append(fd)
+        except FileNotFoundError:  # that of the list itself
+            continue
+    return found
+
+
+def test_each_thread_reads_its_own_wait_from_one_descriptor_until_it_ends() -> None:
+    wait, before = ProcessorWait(), len(schedstat_fds())
+    assert 0 <= wait() <= wait()
+    assert len(schedstat_fds()) == before + 1
+    of_thread: list[str] = []
+
+    def read() -> None:
+        wait()
+        wait()
+        mine = [os.readlink(f"/proc/self/fd/{fd}") for fd in schedstat_fds()]
+        of_thread.extend(link for link in mine if f"/task/{threading.get_native_id()}/" in link)
+        assert len(mine) == before + 2
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert len(of_thread) == 1
+    assert len(schedstat_fds()) == before + 1
+    wait.forget()
+    assert len(schedstat_fds()) == before
+
+
+def test_a_child_does_not_read_the_wait_of_its_parent() -> None:
+    seconds_waited_for_processor()
+    child = os.fork()
+    if child == 0:
+        seconds_waited_for_processor()
+        links = [os.readlink(f"/proc/self/fd/{fd}") for fd in schedstat_fds()]
+        os._exit(0 if [link for link in links if f"/{os.getpid()}/" in link] == links != [] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_wait_that_cannot_be_read_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.ESRCH, "no such process")
+
+    monkeypatch.setattr(os, "pread", refuse)
+    assert ProcessorWait()() == 0.0
