@@ -320,6 +320,17 @@ def test_a_slow_download_holds_up_nobody_and_arrives_whole(pair: Pair) -> None:
         assert received == body
 
 
+def is_receiving(server: HmacFileServer) -> bool:
+    """Whether a worker has a file open that has no name yet."""
+    links = [link for worker in server.workers() for link in Path(f"/proc/{worker.pid}/fd").iterdir()]
+    for link in links:
+        with contextlib.suppress(FileNotFoundError):
+            name = os.readlink(link)
+            if name.startswith(str(server.store)) and name.endswith(" (deleted)"):
+                return True
+    return False
+
+
 def test_a_client_that_goes_away_leaves_nothing(pair: Pair) -> None:
     """In mid-upload, orderly and by a reset; and in mid-download."""
     before = pair.server.log().count("reason=body-cut-short")
@@ -327,7 +338,10 @@ def test_a_client_that_goes_away_leaves_nothing(pair: Pair) -> None:
         client = Client(pair.nginx.port)
         client.head("PUT", pair.server.sign_v(f"gone/{number}", 10**7), content_length=10**7)
         client.send(b"x" * 2**20)
+        # What nginx still holds of a connection that is reset it hands on to nobody.
+        wait_until(lambda: is_receiving(pair.server), what="the upload's beginning")
         leave(client)
+        wait_until(lambda: not is_receiving(pair.server), what="its end")
     wait_until(lambda: pair.server.log().count("reason=body-cut-short") == before + 2, what="both ends")
     assert pair.server.leftovers() == []
     assert not [name for name in pair.server.stored() if name.startswith("gone/")]
