@@ -61,7 +61,7 @@ def file_system(folder: Path) -> str:
     """Its type and its mount options."""
     command = ["findmnt", "--noheadings", "--output", "FSTYPE,OPTIONS", "--target", str(folder)]
     said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return said.stdout.strip().rpartition("\n")[2].strip()  # of several, the last one lies on top
+    return " ".join(said.stdout.splitlines()[-1].split())  # of several, the last one lies on top
 
 
 def commit_of(tree: Path) -> str:

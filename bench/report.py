@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from bench.metrics import METRICS
 from bench.results import Results, Verdict, WorkResult, judge
+from bench.targets import TABLE
 
 _NOTHING = "-"
+_RATES = ("gb_per_s", "per_s")
 
 
 def render(results: Results) -> str:
@@ -15,6 +17,8 @@ def render(results: Results) -> str:
     parts = [", ".join(f"{name}: {value}" for name, value in results.facts.items())]
     parts += [f"**{work.title}**\n\n{work_table(work)}" for work in results.works if work.samples]
     parts.append(f"**Targets**\n\n{target_table(judge(results))}")
+    others = [target for target in TABLE if target.against != "before"]
+    parts.append(f"**The same for README**\n\n{summary_table(judge(results, others))}")
     if results.problems:
         parts.append("**Runs that do not count**\n\n" + "\n".join(f"- {problem}" for problem in results.problems))
     return "\n\n".join(parts)
@@ -40,6 +44,20 @@ def target_table(verdicts: Sequence[Verdict]) -> str:
         digits = 2 if (verdict.value or 0) < 1000 else 0
         rows.append([verdict.text, bound, f"{_figure(verdict.value, digits)}{spread}", words[verdict.reached]])
     return table(["work", "target", "measured (range over rounds)", ""], rows)
+
+
+def summary_table(verdicts: Sequence[Verdict]) -> str:
+    """What was measured, without a judgement: the medians, and how one relates to the other."""
+    rows = []
+    for verdict in verdicts:
+        if verdict.value is not None:
+            metric = METRICS[verdict.metric]
+            rate = f", {metric.label}" if verdict.metric in _RATES else ""
+            medians = [_figure(median, metric.digits) for median in verdict.medians]
+            spread = "" if verdict.spread is None else f"{verdict.spread[0]:.2f} to {verdict.spread[1]:.2f}"
+            ratio = _NOTHING if verdict.spread is None else f"{verdict.value:.2f}"
+            rows.append([f"{verdict.text}{rate}", *medians, ratio, spread])
+    return table(["work", "this server", "the other", "ratio", "over the rounds"], rows) if rows else ""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

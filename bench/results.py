@@ -77,7 +77,8 @@ class Results:
 
 
 class Verdict(NamedTuple):
-    """value and reached are ``None`` where the run did not measure it."""
+    """value and reached are ``None`` where the run did not measure it. medians: of the entry and of the one that it is
+    compared with, in the metric."""
 
     text: str
     bound: float
@@ -85,6 +86,8 @@ class Verdict(NamedTuple):
     value: float | None
     spread: tuple[float, float] | None
     reached: bool | None
+    metric: str = ""
+    medians: tuple[float | None, float | None] = (None, None)
 
 
 def judge(results: Results, targets: Sequence[Target] = TARGETS) -> list[Verdict]:
@@ -93,12 +96,14 @@ def judge(results: Results, targets: Sequence[Target] = TARGETS) -> list[Verdict
 
 
 def _verdict(work: WorkResult | None, target: Target) -> Verdict:
-    value, spread = None, None
-    if work is not None and target.against is None:
-        value = work.median(target.entry, target.metric)
-    elif work is not None and target.against is not None:
+    value, other, spread = None, None, None
+    own = None if work is None else work.median(target.entry, target.metric)
+    if work is not None and target.against is not None:
+        other = work.median(target.against, target.metric)
         value = work.ratio(target.entry, target.against, target.metric)
         spread = work.spread(target.entry, target.against, target.metric)
+    elif target.against is None:
+        value = own
     at_least = METRICS[target.metric].more_is_better
     reached = None if value is None else (value >= target.bound if at_least else value <= target.bound)
-    return Verdict(target.text, target.bound, at_least, value, spread, reached)
+    return Verdict(target.text, target.bound, at_least, value, spread, reached, target.metric, (own, other))

@@ -240,6 +240,22 @@ def test_a_report_says_what_was_not_measured() -> None:
     assert "- put, go, round 1: refused" in report.render(Results({}, [work], ["put, go, round 1: refused"]))
 
 
+def test_the_summary_has_both_figures_and_no_verdict() -> None:
+    work = work_result(
+        ours=[{"per_s": 5000.0, "p50_ms": 0.5}, {"per_s": 6000.0}], go=[{"per_s": 4000.0}, {"per_s": 4000.0}]
+    )
+    targets = [
+        Target("PUT", "put", "ours", "per_s", 1.0, "go"),
+        Target("its latency", "put", "ours", "p50_ms", 1.0),
+        Target("GET", "get", "ours", "per_s", 1.0, "go"),
+    ]
+    lines = report.summary_table(judge(Results({}, [work]), targets)).splitlines()[2:]
+    assert [re.split(r"\s*\|\s*", line)[1:-1] for line in lines] == [
+        ["PUT, per s", "5,500", "4,000", "1.38", "1.25 to 1.50"],
+        ["its latency", "0.50", "-", "-", ""],
+    ]
+
+
 def test_rounds_take_turns_and_go_on_after_a_failure() -> None:
     calls: list[tuple[str, int]] = []
 
