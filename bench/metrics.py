@@ -36,5 +36,6 @@ METRICS = {
     "get_1k": Metric("GET 1 KiB", 0, False),
     "put_16k": Metric("PUT 16 KiB", 0, False),
     "get_16k": Metric("GET 16 KiB", 0, False),
+    "get_16k_each": Metric("GET 16 KiB, each another", 0, False),
     "threads": Metric("threads", 0, True),
 }

@@ -51,6 +51,15 @@ STORES_AT_ONCE = 4
 THROTTLED_RATE, THROTTLED_STREAMS = "32MB", 16
 MANY_FILES = 1_000_000
 
+#: The metrics of the kinds of requests that are counted.
+INSTRUCTIONS = {
+    "PUT 1 KiB": "put_1k",
+    "GET 16 KiB": "get_16k",
+    "GET 1 KiB": "get_1k",
+    "PUT 16 KiB": "put_16k",
+    "GET 16 KiB, each another": "get_16k_each",
+}
+
 _BIG = ("gb_per_s", "cpu_per_gb", "peak_mib", "pss_mib")
 _SMALL = ("per_s", "p50_ms", "p99_ms", "cpu_ms", "peak_mib", "pss_mib")
 _LATENCY = ("p50_ms", "p99_ms", "per_s")
@@ -235,8 +244,7 @@ class Workshop:
         trees = {Hmacfs.name: ROOT} | ({BEFORE: self._before} if self._before else {})
         entries = tuple(Entry(name, partial(_instructions_of, tree)) for name, tree in trees.items())
         title = "Instructions of a small request, outside of the kernel"
-        columns = ("put_1k", "get_16k", "get_1k", "put_16k")
-        return Work("instructions", title, columns, entries[-1].name, entries, rounds=1)
+        return Work("instructions", title, tuple(INSTRUCTIONS.values()), entries[-1].name, entries, rounds=1)
 
     def _memory(self) -> Work:
         entries = [Entry(kind.name, partial(self._memory_of, kind)) for kind in ALL]
@@ -365,7 +373,7 @@ def _fill(store: Path) -> None:
 
 def _instructions_of(tree: Path, _seconds: int) -> Sample:
     figures = instructions.count(tree, instructions.REQUESTS)
-    return {name.lower().replace(" kib", "k").replace(" ", "_"): figure for name, figure in figures.items()}
+    return {INSTRUCTIONS[name]: figure for name, figure in figures.items()}
 
 
 def select_for(works: Sequence[Work], targets: Sequence[Target]) -> list[Work]:

@@ -19,6 +19,7 @@ from bench.metrics import METRICS, Sample
 from bench.names import UploadList, names, signed_path
 from bench.outcome import LoadFailed, Outcome
 from bench.proxied import shipped_haproxy
+from bench.requests import kinds
 from bench.results import Results, Verdict, WorkResult, judge
 from bench.rounds import Rounds
 from bench.slow import slow_clients
@@ -201,6 +202,7 @@ def test_targets_name_what_is_measured(tmp_path: Path, monkeypatch: pytest.Monke
         assert (target.work, target.entry) in measured, target.text
         assert target.against is None or (target.work, target.against) in measured, target.text
         assert target.metric in METRICS
+    assert {kind.name for kind in kinds()} == set(works.INSTRUCTIONS)
     chosen = select_for(everything, TABLE)
     assert {work.name for work in chosen} == {target.work for target in TABLE}
 
