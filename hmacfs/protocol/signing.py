@@ -28,6 +28,8 @@ class Scheme(enum.StrEnum):
 
 
 _QUERY_SCHEMES = (Scheme.V3, Scheme.V2, Scheme.TOKEN, Scheme.V)
+# On Python 3.11 each look-up of an enum's member is a call in Python.
+_V3, _V = Scheme.V3, Scheme.V
 _PARAMETERS = frozenset({*_QUERY_SCHEMES, "expires"})
 PARAMETERS_LIMIT = 100
 #: Of the name of a parameter that matters, and of its value, each character of them escaped.
@@ -35,6 +37,8 @@ _NAME_LIMIT, _VALUE_LIMIT = 3 * max(map(len, _PARAMETERS)), 3 * 255
 #: A slot's token has some hundred bytes: its longest claims are a name of 255 characters and an address of 3,071 bytes.
 _BEARER_LIMIT = 8192
 _NO_SCHEMES: frozenset[Scheme] = frozenset()
+#: The length of a query that is ``v=`` and a MAC.
+_V_ALONE = len("v=") + 64
 
 
 def _jwt_key(secret: bytes) -> bytes:
@@ -111,12 +115,34 @@ class Verified(NamedTuple):
     binds_type: bool = False
 
 
+_VERIFIED_V = Verified(_V, binds_length=True)
+_VERIFIED_V3 = Verified(_V3, binds_length=False)
+
+
 def schemes_in(query: str) -> frozenset[Scheme]:
     """The schemes that a query has parameters of, be they good, malformed or repeated: nothing is verified here. Raises
     ``BadRequest``."""
     if not query:
         return _NO_SCHEMES
     return frozenset(filter(_parameters(query).__contains__, _QUERY_SCHEMES))
+
+
+def v_alone(query: str) -> bytes | None:
+    """The MAC of a query that is a ``v`` and nothing else, ``None`` for any other. The slots of most XMPP servers have
+    such a one, and nothing else of a request matters then than its path and length: see ``verify_v``."""
+    if len(query) != _V_ALONE or not query.startswith("v="):
+        return None
+    try:
+        return bytes.fromhex(query[2:])
+    except ValueError:
+        return None
+
+
+def verify_v(path: str, length: int, mac: bytes, keyring: Keyring) -> Verified:
+    """Judge a request by the MAC of its ``v``. Raises ``BadSignature``."""
+    if keyring.is_signed(message_v(path, length), mac):
+        return _VERIFIED_V
+    raise BadSignature
 
 
 def verify(request: SignedRequest, keyring: Keyring, now: float, *, accept_guessed_type: bool = False) -> Verified:
@@ -135,7 +161,7 @@ def verify(request: SignedRequest, keyring: Keyring, now: float, *, accept_guess
             mac = parameters[scheme] or ""
             if not _HEX_MAC.fullmatch(mac):
                 raise BadSignature
-            if scheme is Scheme.V3:
+            if scheme is _V3:
                 return _verify_v3(request, keyring, now, mac, parameters.get("expires") or "")
             return _verify_sized(request, keyring, scheme, mac, accept_guessed_type=accept_guessed_type)
     kind, _, token = (request.authorization or "").partition(" ")
@@ -171,8 +197,9 @@ def _verify_v3(request: SignedRequest, keyring: Keyring, now: float, mac: str, e
         raise BadSignature
     methods = ("GET", "HEAD") if request.method == "HEAD" else (request.method,)
     # The digits as sent are what was signed: "01800000000" and "1800000000" are different messages.
-    if any(keyring.is_signed(message_v3(method, expires, request.url_path), mac) for method in methods):
-        return Verified(Scheme.V3, binds_length=False)
+    given = bytes.fromhex(mac)
+    if any(keyring.is_signed(message_v3(method, expires, request.url_path), given) for method in methods):
+        return _VERIFIED_V3
     raise BadSignature
 
 
@@ -181,15 +208,14 @@ def _verify_sized(
 ) -> Verified:
     if request.length is None:
         raise LengthRequired
-    if scheme is Scheme.V:
-        if keyring.is_signed(message_v(request.path, request.length), mac):
-            return Verified(scheme, binds_length=True)
-        raise BadSignature
+    given = bytes.fromhex(mac)
+    if scheme is _V:
+        return verify_v(request.path, request.length, given, keyring)
     types = [request.content_type or DEFAULT, *(request.other_types or ())]
     if accept_guessed_type:
         types.append(guess(request.path))
     for content_type in types:
-        if keyring.is_signed(message_v2(request.path, request.length, content_type), mac):
+        if keyring.is_signed(message_v2(request.path, request.length, content_type), given):
             prescribed = content_type if request.other_types is not None else None
             is_sent = content_type == request.content_type
             return Verified(scheme, binds_length=True, content_type=prescribed, binds_type=is_sent)

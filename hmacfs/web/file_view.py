@@ -5,13 +5,21 @@ from __future__ import annotations
 import email.utils
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import NamedTuple
 
 from hmacfs.caching import bounded_cache
 from hmacfs.errors import NotFound, PreconditionFailed, RangeNotSatisfiable
 from hmacfs.net.send import FileSlice
-from hmacfs.protocol.conditions import CHANGE_CONDITIONS, evaluate_conditions, fails_change
+from hmacfs.protocol.conditions import (
+    Selection,
+    evaluate_conditions,
+    fails_change,
+    has_change_conditions,
+    has_conditions,
+)
+from hmacfs.protocol.http1.responses import rendered
 from hmacfs.protocol.media_types import is_inline, type_by_name
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.stores import FileStore
@@ -30,9 +38,9 @@ _OF_SHOWN = (_POLICY, "default-src 'none'; media-src 'self'; style-src 'unsafe-i
 #: nginx's internal location of the store.
 X_ACCEL_PREFIX = "/hmacfs-internal/"
 _ACCEPT_RANGES = ("Accept-Ranges", "bytes")
-_PUBLIC = "public, max-age=31536000, immutable"
+# On Python 3.11 each look-up of an enum's member is a call in Python.
+_OK, _PARTIAL_CONTENT, _NOT_MODIFIED = HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED
 _YEAR_1, _YEAR_9999 = -62135596800, 253402300799
-_PRIVATE = "private, max-age=31536000, immutable"
 
 
 class FileView:
@@ -60,33 +68,32 @@ class FileView:
         ``PreconditionFailed``, ``RangeNotSatisfiable``."""
         if request.is_folder:
             raise NotFound
-        name = request.name
+        name, environ = request.name, request.environ
         file = self._store.open(name)
         keep_open = False
         try:
             info = file.info
-            content_type = info.metadata.content_type or type_by_name(name.path)
+            modified = int(info.modified)
             # RFC 9110 section 8.8.2.1: a time in the future (another machine's, a clock that was set) becomes now.
-            modified = min(int(info.modified), int(self._clock()))
-            headers = _common_headers(info, modified, content_type, private=request.verified is not None)
-            if self._x_accel and request.environ.get("HTTP_X_ACCEL_OFFLOAD") != "off":
-                return _by_nginx(name, headers, content_type)
-            chosen = evaluate_conditions(request.environ, info.etag, modified, info.size)
-            if chosen.status is HTTPStatus.PRECONDITION_FAILED:
-                raise PreconditionFailed(info.etag)
-            if chosen.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise RangeNotSatisfiable(info.size, info.etag)
-            if chosen.status is HTTPStatus.NOT_MODIFIED:
-                return Response(chosen.status, headers)
-            headers += type_headers(content_type)
-            headers.append(("Content-Length", str(chosen.length)))
-            if chosen.status is HTTPStatus.PARTIAL_CONTENT:
-                last = chosen.offset + chosen.length - 1
-                headers.append(("Content-Range", f"bytes {chosen.offset}-{last}/{info.size}"))
+            if modified > (now := self._clock()):
+                modified = int(now)
+            content_type = info.metadata.content_type or type_by_name(name.path)
+            fixed = public_headers(content_type) if request.verified is None else private_headers(content_type)
+            validators = f"ETag: {info.etag}\r\nLast-Modified: {http_date(modified)}\r\n"
+            if self._x_accel and environ.get("HTTP_X_ACCEL_OFFLOAD") != "off":
+                return _by_nginx(name, [validators, *fixed.by_nginx])
+            status, offset, length = _OK, 0, info.size
+            if has_conditions(environ):
+                status, offset, length = _judge(environ, info, modified)
+                if status is _NOT_MODIFIED:
+                    return Response(status, [validators, *fixed.of_304])
+            headers: Headers = [validators, *fixed.of_file, ("Content-Length", str(length))]
+            if status is _PARTIAL_CONTENT:
+                headers.append(("Content-Range", f"bytes {offset}-{offset + length - 1}/{info.size}"))
             if request.method == "HEAD":
-                return Response(chosen.status, headers)
+                return Response(status, headers)
             keep_open = True
-            return Response(chosen.status, headers, FileSlice(file, chosen.offset, chosen.length, rate=self._rate))
+            return Response(status, headers, FileSlice(file, offset, length, rate=self._rate))
         finally:
             if not keep_open:
                 file.close()
@@ -94,7 +101,7 @@ class FileView:
     def check_change(self, request: Request) -> None:
         """Judge the conditions under which a request wants to change a file. Raises ``PreconditionFailed``."""
         environ = request.environ
-        if environ.keys().isdisjoint(CHANGE_CONDITIONS):
+        if not has_change_conditions(environ):
             return
         info = self._store.stat(request.name)
         if info is None:
@@ -104,37 +111,58 @@ class FileView:
             raise PreconditionFailed(info.etag)
 
 
-def _by_nginx(name: StoredName, headers: Headers, content_type: str) -> Response:
+def _judge(environ: Mapping[str, str], info: FileInfo, modified: int) -> Selection:
+    """What is chosen of the file by the request's conditions and range. Raises ``PreconditionFailed``,
+    ``RangeNotSatisfiable``."""
+    chosen = evaluate_conditions(environ, info.etag, modified, info.size)
+    if chosen.status is HTTPStatus.PRECONDITION_FAILED:
+        raise PreconditionFailed(info.etag)
+    if chosen.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        raise RangeNotSatisfiable(info.size, info.etag)
+    return chosen
+
+
+def _by_nginx(name: StoredName, headers: Headers) -> Response:
     """The answer that has nginx send the file, which then judges conditions and ranges as well."""
-    headers = headers + type_headers(content_type)
-    headers.remove(_ACCEPT_RANGES)  # nginx says so itself
-    return Response(HTTPStatus.OK, [*headers, ("X-Accel-Redirect", name.url_path(X_ACCEL_PREFIX))])
+    return Response(_OK, [*headers, ("X-Accel-Redirect", name.url_path(X_ACCEL_PREFIX))])
 
 
-def _common_headers(info: FileInfo, modified: int, content_type: str, *, private: bool) -> Headers:
-    """The headers that a 304 has as well: a browser replaces those that it has stored by them."""
-    headers: Headers = [
-        ("ETag", info.etag),
-        ("Last-Modified", http_date(modified)),
-        ("Cache-Control", _PRIVATE if private else _PUBLIC),
-        _ACCEPT_RANGES,
-        _NO_SNIFFING,
-    ]
-    # A file that may be shown needs no Vary: its type and "nosniff" keep browsers from running it at any destination.
-    headers += [_OF_SHOWN] if is_shown(content_type) else [_OF_ATTACHMENTS, VARY]
-    return headers
+class FixedHeaders(NamedTuple):
+    """The headers that all files of a type have. of_304: those that an answer without content has as well, since a
+    browser replaces by them what it has stored; of_file: all; by_nginx: those that nginx does not give itself."""
+
+    of_304: Headers
+    of_file: Headers
+    by_nginx: Headers
 
 
-#: Whether a browser may show a file of this type, remembered for the types that are asked for.
-is_shown = bounded_cache(256)(is_inline)
+def _fixed_headers(content_type: str, cache_control: str) -> FixedHeaders:
+    caching = ("Cache-Control", cache_control)
+    if is_inline(content_type):
+        # It needs no Vary: its type and "nosniff" keep browsers from running it at any destination.
+        policy, vary, as_what = _OF_SHOWN, [], [("Content-Type", content_type)]
+    else:
+        policy, vary = _OF_ATTACHMENTS, [VARY]
+        as_what = [("Content-Type", content_type), ("Content-Disposition", "attachment")]
+    before = rendered([caching, _ACCEPT_RANGES, _NO_SNIFFING, policy])
+    type_lines = rendered(as_what)
+    return FixedHeaders(
+        of_304=[before, *vary],
+        of_file=[before, *vary, type_lines] if vary else [before + type_lines],
+        by_nginx=[rendered([caching, _NO_SNIFFING, policy]), *vary, type_lines],
+    )
 
 
 @bounded_cache(256)
-def type_headers(content_type: str) -> Headers:
-    """The type, and whether a browser may show the file or must save it."""
-    if is_shown(content_type):
-        return [("Content-Type", content_type)]
-    return [("Content-Type", content_type), ("Content-Disposition", "attachment")]
+def public_headers(content_type: str) -> FixedHeaders:
+    """Of a file that everybody may get who knows its name."""
+    return _fixed_headers(content_type, "public, max-age=31536000, immutable")
+
+
+@bounded_cache(256)
+def private_headers(content_type: str) -> FixedHeaders:
+    """Of a file that it took a signature to get."""
+    return _fixed_headers(content_type, "private, max-age=31536000, immutable")
 
 
 @functools.lru_cache(maxsize=256)

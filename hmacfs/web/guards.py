@@ -22,8 +22,11 @@ from hmacfs.errors import (
 )
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.protocol.names import MOUNT_POINT, StoredName
-from hmacfs.protocol.signing import Scheme, SignedRequest, Verified, schemes_in, verify
+from hmacfs.protocol.signing import Scheme, SignedRequest, Verified, schemes_in, v_alone, verify, verify_v
 from hmacfs.web.messages import Check, Request, Response, View
+
+# On Python 3.11 each look-up of an enum's member is a call in Python.
+_V3 = Scheme.V3
 
 #: What a request with a wrong signature, or without one, ends in.
 SIGNATURE_FAILURES = (BadSignature, BadToken, TokenExpired, SlotMismatch)
@@ -151,7 +154,7 @@ class Guards:
         called "v" too.
         """
         query = request.environ.get("QUERY_STRING")
-        if query and Scheme.V3 in schemes_in(query):
+        if query and _V3 in schemes_in(query):
             request.verified = self.verify(request, None)
         elif self.signed_downloads:
             raise BadSignature
@@ -159,7 +162,7 @@ class Guards:
     def probe_signature(self, request: Request) -> bool:
         """The same for HEAD, which may carry an upload's signature too, to ask how far that is: true then, and the file
         itself must not be told of if downloads have to be signed."""
-        if Scheme.V3 not in schemes_in(request.environ.get("QUERY_STRING", "")):
+        if _V3 not in schemes_in(request.environ.get("QUERY_STRING", "")):
             return False
         try:
             request.verified = self.verify(request, None)
@@ -203,6 +206,9 @@ class Guards:
         """
         environ = request.environ
         path = request.name.path
+        query = environ.get("QUERY_STRING", "")
+        if length is not None and (mac := v_alone(query)) is not None:
+            return verify_v(path, length, mac, self._keyring)
         return verify(
             SignedRequest(
                 method=method or request.method,
@@ -210,7 +216,7 @@ class Guards:
                 path=path,
                 length=length,
                 content_type=content_type or request.content_type,
-                query=environ.get("QUERY_STRING", ""),
+                query=query,
                 authorization=environ.get("HTTP_AUTHORIZATION"),
                 other_types=None if other_types is None else tuple(other_types),
             ),

@@ -13,6 +13,10 @@ from hmacfs.web.locations import Locations
 from hmacfs.web.messages import Request, Response
 from hmacfs.web.slot_views import SlotViews
 
+_NO_METADATA = FileMetadata()
+# On Python 3.11 each look-up of an enum's member is a call in Python.
+_CREATED = HTTPStatus.CREATED
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PutView:
@@ -33,9 +37,9 @@ class PutView:
             request.name,
             request.body,
             request.length,
-            FileMetadata(request.file_type),
+            _NO_METADATA if request.file_type is None else FileMetadata(request.file_type),
             binds_length=request.verified.binds_length,
             digest=digests_of_whole(request.environ),
         )
         location = ("Location", self.locations.of_file(request.name))
-        return Response(HTTPStatus.CREATED, [location, ("ETag", info.etag)], stored=True)
+        return Response(_CREATED, [location, ("ETag", info.etag)], stored=True)

@@ -20,7 +20,7 @@ from hmacfs.protocol.http1.heads import parse_head
 from hmacfs.protocol.keyring import Keyring, sign_v
 from hmacfs.protocol.signing import PARAMETERS_LIMIT, Scheme, SignedRequest, schemes_in, verify
 from hmacfs.web.client_address import ClientAddress
-from hmacfs.web.file_view import is_shown, type_headers
+from hmacfs.web.file_view import private_headers, public_headers
 
 #: Caches that need no bound, since no text from outside is their key, or the caller looks at its length.
 UNBOUNDED = {
@@ -47,7 +47,7 @@ def test_every_cache_of_texts_has_bounded_keys() -> None:
 def fill(number: int) -> None:
     """Ask everything that remembers for a new text of 30 KB."""
     text = f"{number:05}" + "x" * 30_000
-    for function in (parse_address, canonical, network_of, type_headers, is_shown):
+    for function in (parse_address, canonical, network_of, public_headers, private_headers):
         function(text)
     clients = ClientAddress([*map(_network, ("127.0.0.1", "10.0.0.0/8"))])
     for header in (f"10.0.0.1%{text}", text, f"{text},10.0.0.1", f"[fe80::1%{text}]:1"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import warnings
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hmacfs.errors import (
@@ -19,7 +20,16 @@ from hmacfs.errors import (
     TokenExpired,
 )
 from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
-from hmacfs.protocol.signing import Scheme, SignedRequest, Verified, encode_bearer, schemes_in, verify
+from hmacfs.protocol.signing import (
+    Scheme,
+    SignedRequest,
+    Verified,
+    encode_bearer,
+    schemes_in,
+    v_alone,
+    verify,
+    verify_v,
+)
 
 SECRET = b"a-horse-is-a-horse-even-is-a-jet"
 KEYRING = Keyring([SECRET])
@@ -147,6 +157,41 @@ def test_several_secrets_and_short_ones() -> None:
     assert "0123456789abcdef" not in repr(new)
     with pytest.raises(ValueError, match="needs a secret"):
         Keyring([])
+
+
+@given(st.binary(min_size=1, max_size=200), st.binary(max_size=200))
+@example(b"x" * 64, b"")
+@example(b"x" * 65, b"")
+def test_the_keyrings_macs_are_hmacs(secret: bytes, message: bytes) -> None:
+    keyring = Keyring([b"another", secret])
+    mac = hmac.digest(secret, message, "sha256")
+    assert Keyring([secret]).sign(message) == mac.hex() == list(keyring.macs(message))[1]
+    assert keyring.is_signed(message, mac)
+    assert not keyring.is_signed(message + b"x", mac)
+    assert not keyring.is_signed(message, mac[:-1])
+
+
+@given(st.text("0123456789abcdefABCDEF &=%v\t", min_size=62, max_size=66), st.sampled_from([V_P, V_U, V_P.upper()]))
+@example(" " * 64, V_P)
+@example(V_P[:-1] + "\u0660", V_P)
+def test_a_v_alone_is_judged_as_by_the_scheme(garbage: str, mac: str) -> None:
+    def of_general(query: str) -> Verified | None:
+        try:
+            return judge(query)
+        except BadSignature:
+            return None
+
+    def of_special(query: str, given: bytes) -> Verified | None:
+        try:
+            return verify_v(P, MIB, given, KEYRING)
+        except BadSignature:
+            return None
+
+    for query in (f"v={mac}", f"v={garbage}", f"V={mac}", f"v={mac}&", f"v2={mac}", f"v%3D={mac[:-3]}", f"w={mac}"):
+        given_mac = v_alone(query)
+        if given_mac is not None:
+            assert of_special(query, given_mac) == of_general(query)
+    assert v_alone(f"v={mac}") == bytes.fromhex(mac)
 
 
 @given(st.text(), st.none() | st.text(), st.none() | st.integers(), st.none() | st.text())
