@@ -39,6 +39,8 @@ class ClientAddress:
         """The address as text, or another name that a trusted proxy has for the client; empty for a client on a Unix
         socket, and for one that a proxy does not know."""
         peer: str = environ.get("REMOTE_ADDR", "")
+        if not ("HTTP_X_FORWARDED_FOR" in environ or "HTTP_FORWARDED" in environ):
+            return canonical(peer)
         if peer and not self._is_trusted(peer):
             if "HTTP_X_FORWARDED_FOR" in environ:
                 self._warn_of_proxy(peer)

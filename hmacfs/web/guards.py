@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from hmacfs.caching import bounded_cache
 from hmacfs.dialects import tus
 from hmacfs.dialects.pieces import piece_of
 from hmacfs.errors import (
@@ -27,6 +28,9 @@ from hmacfs.web.messages import Check, Request, Response, View
 
 # On Python 3.11 each look-up of an enum's member is a call in Python.
 _V3 = Scheme.V3
+
+#: Names of downloads that are remembered: judging one costs ten times as much as finding it.
+_NAMES = 1024
 
 #: What a request with a wrong signature, or without one, ends in.
 SIGNATURE_FAILURES = (BadSignature, BadToken, TokenExpired, SlotMismatch)
@@ -55,6 +59,7 @@ class Guards:
     ) -> None:
         self._keyring = keyring
         self._prefix = prefix
+        self._name_of = bounded_cache(_NAMES)(functools.partial(StoredName.from_path_info, prefix=prefix))
         self._mount_point = frozenset({prefix, prefix.removesuffix("/")})
         self._count_failure = count_failure
         self.signed_downloads = signed_downloads
@@ -99,7 +104,7 @@ class Guards:
             return
         if path_info.endswith("/") and not path_info.endswith("//"):
             request.is_folder, path_info = True, path_info[:-1]
-        request.name = StoredName.from_path_info(path_info, self._prefix)
+        request.name = self._name_of(path_info)
 
     # -- signatures -------------------------------------------------------------------------------
 

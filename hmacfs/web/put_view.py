@@ -41,5 +41,5 @@ class PutView:
             binds_length=request.verified.binds_length,
             digest=digests_of_whole(request.environ),
         )
-        location = ("Location", self.locations.of_file(request.name))
-        return Response(_CREATED, [location, ("ETag", info.etag)], stored=True)
+        lines = f"Location: {self.locations.of_file(request.name)}\r\nETag: {info.etag}\r\n"
+        return Response(_CREATED, [lines], stored=True)

@@ -6,14 +6,15 @@ import ast
 import gc
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import hmacfs
 from hmacfs.addresses import canonical, network_of, parse_address
 from hmacfs.caching import LONGEST_KEY, bounded_cache
-from hmacfs.errors import BadRequest, BadSignature, BadToken
+from hmacfs.errors import BadName, BadRequest, BadSignature, BadToken
 from hmacfs.protocol.conditions import evaluate_conditions
 from hmacfs.protocol.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for
 from hmacfs.protocol.http1.heads import parse_head
@@ -21,6 +22,8 @@ from hmacfs.protocol.keyring import Keyring, sign_v
 from hmacfs.protocol.signing import PARAMETERS_LIMIT, Scheme, SignedRequest, schemes_in, verify
 from hmacfs.web.client_address import ClientAddress
 from hmacfs.web.file_view import private_headers, public_headers
+from hmacfs.web.guards import Guards
+from hmacfs.web.messages import Request
 
 #: Caches that need no bound, since no text from outside is their key, or the caller looks at its length.
 UNBOUNDED = {
@@ -29,6 +32,7 @@ UNBOUNDED = {
 }  # fmt: skip
 ROOT = Path(hmacfs.__file__).parent
 KEYRING = Keyring([b"a secret of a test.."])
+GUARDS = Guards(KEYRING, prefix="/upload/")
 CACHED = 1200
 
 
@@ -50,6 +54,7 @@ def fill(number: int) -> None:
     for function in (parse_address, canonical, network_of, public_headers, private_headers):
         function(text)
     clients = ClientAddress([*map(_network, ("127.0.0.1", "10.0.0.0/8"))])
+    GUARDS.name_or_folder(cast("Request", SimpleNamespace(environ={"PATH_INFO": f"/upload/{text[:250]}"})))
     for header in (f"10.0.0.1%{text}", text, f"{text},10.0.0.1", f"[fe80::1%{text}]:1"):
         clients({"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": header})
         clients({"REMOTE_ADDR": "127.0.0.1", "HTTP_FORWARDED": f'for="{header}"'})
@@ -146,3 +151,18 @@ def test_an_overlong_connection_field_closes_and_an_overlong_path_is_no_name() -
     head = parse_head(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     assert head is not None
     assert len(head.environ["PATH_INFO"]) > 4096 + 100
+
+
+def test_a_name_that_is_remembered_is_the_same_and_a_bad_one_is_refused_each_time() -> None:
+    def judged(path_info: str) -> Any:
+        request = cast("Request", SimpleNamespace(environ={"PATH_INFO": path_info}, is_folder=False))
+        GUARDS.name_or_folder(request)
+        return request.name.path, request.is_folder
+
+    for _ in range(2):
+        assert judged("/upload/a/b") == ("a/b", False)
+        assert judged("/upload/a/b/") == ("a/b", True)
+        assert judged("/upload/") == judged("/upload") == ("", True)
+        for bad in ("/upload/a//b", "/upload/.hmacfs/x", "/upload//", "/uploads/a"):
+            with pytest.raises(BadName):
+                judged(bad)
