@@ -16,7 +16,7 @@ from gevent import socket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmacfs.errors import BadBody, HmacfsError, IncompleteBody, NoSpace, PeerTimeout, TooLarge
+from hmacfs.errors import BadBody, HmacfsError, IncompleteBody, NoSpace, PeerTimeout, Superseded, TooLarge
 from hmacfs.net import receive as receive_module
 from hmacfs.net.body import Body, ChunkedBody, SocketBody, WsgiBody, body_of
 from hmacfs.net.receive import BUFFER_BYTES, LOW_WATERMARK_BYTES, SPLICE_FROM_BYTES
@@ -112,6 +112,31 @@ def test_bytes_read_ahead_come_first_and_the_next_request_stays(
     receiver().receive(SocketBody(pair.receive_buffer, len(data), 5), target, limit=len(data))
     assert content(target) == data
     assert pair.receive_buffer.ahead == (b"next" if ahead == len(data) else b"")
+
+
+def test_a_body_that_is_here_is_one_write_and_the_next_request_stays(pair: ConnectedPair, target: FileSink) -> None:
+    pair.read_ahead(b"the body" + b"next")
+    continues: list[int] = []
+    body = SocketBody(pair.receive_buffer, 8, 5, lambda: continues.append(1))
+    assert body.read(4) == b"the "
+    assert receiver().receive(body, target, limit=8) == 4
+    assert (content(target), body.is_complete, continues) == (b"body", True, [1])
+    assert pair.receive_buffer.ahead == b"next"
+
+
+def test_a_body_that_is_here_and_too_large_is_not_written(pair: ConnectedPair, target: FileSink) -> None:
+    pair.read_ahead(b"the body")
+    with pytest.raises(TooLarge):
+        receiver().receive(SocketBody(pair.receive_buffer, 8, 5), target, limit=7)
+    assert content(target) == b""
+
+
+def test_a_body_that_is_here_and_was_interrupted_is_superseded(pair: ConnectedPair, target: FileSink) -> None:
+    pair.read_ahead(b"the body")
+    body = SocketBody(pair.receive_buffer, 8, 5)
+    body.interrupt()
+    with pytest.raises(Superseded):
+        receiver().receive(body, target, limit=8)
 
 
 @pytest.mark.parametrize("feed", [by_splice, by_buffer, by_stream])
