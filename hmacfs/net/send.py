@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,11 @@ from hmacfs.uploads.contracts.stores import Source
 
 #: One system call's worth. A cold file blocks the loop for the disk read of at most this much.
 PIECE_BYTES = 1024 * 1024
-#: Pieces for servers that only iterate.
+#: Pieces that go through this process: to be encrypted, or for servers that only iterate.
 PLAIN_PIECE_BYTES = 256 * 1024
+
+#: Sends at most so many bytes of a file: transport, descriptor, offset, count, timeout.
+_Send = Callable[[Transport, int, int, int, float], int]
 
 
 class FileTruncated(OSError):
@@ -62,7 +66,7 @@ class FileSlice:
         is gone, ``FileTruncated`` if the file is."""
         fd = self._source.fileno()
         try:
-            if fd is None or transport.is_encrypted:
+            if fd is None:
                 for data in self:
                     transport.send(data, timeout)
             else:
@@ -72,13 +76,13 @@ class FileSlice:
 
     def _send_file(self, fd: int, transport: Transport, timeout: float) -> None:
         throttle = Throttle(self.rate, time.monotonic()) if self.rate else None
-        piece = min(PIECE_BYTES, throttle.piece) if throttle else PIECE_BYTES
+        piece = PLAIN_PIECE_BYTES if transport.is_encrypted else PIECE_BYTES
+        piece = min(piece, self.count, throttle.piece) if throttle else min(piece, self.count)
+        send: _Send = _send_plain
+        if transport.is_encrypted:
+            send = functools.partial(_send_encrypted, memoryview(bytearray(piece)))
         while left := self.count - self.sent:
-            try:
-                count = os.sendfile(transport.fd, fd, self.offset + self.sent, min(left, piece))
-            except BlockingIOError:
-                transport.wait_writable(timeout)
-                continue
+            count = send(transport, fd, self.offset + self.sent, min(left, piece), timeout)
             if count == 0:
                 raise FileTruncated("the file is shorter than it was")
             self.sent += count
@@ -105,3 +109,19 @@ class FileSlice:
             del self._source  # the connection keeps its last answer, and a store may wait until nobody has the file
             if self.on_close is not None:
                 self.on_close(self)
+
+
+def _send_plain(transport: Transport, fd: int, offset: int, count: int, timeout: float) -> int:
+    """Send at most so many bytes of the file: how many that were, 0 at its end."""
+    while True:
+        try:
+            return os.sendfile(transport.fd, fd, offset, count)
+        except BlockingIOError:
+            transport.wait_writable(timeout)
+
+
+def _send_encrypted(buffer: memoryview, transport: Transport, fd: int, offset: int, count: int, timeout: float) -> int:
+    """The same through ``buffer``."""
+    piece = buffer[: os.preadv(fd, [buffer[:count]], offset)]
+    transport.send(piece, timeout)
+    return len(piece)

@@ -12,7 +12,6 @@ import fcntl
 import math
 import os
 import socket
-import ssl
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -161,21 +160,20 @@ class Transport:
                 self.set_low_watermark(1)
             else:
                 return
-        if timeout is not None:
-            self._wait(self._readable, timeout)
-        else:
-            self._switch(self._readable)
-            self._turn_began = 0.0
+        self._wait(self._readable, timeout)
 
-    def wait_writable(self, timeout: float) -> None:
+    def wait_writable(self, timeout: float | None) -> None:
         """Wait until a write makes progress; ``TransportTimeout`` after ``timeout`` seconds."""
         if self._writable is None:
             self._writable = self._hub.loop.io(self.fd, _WRITE)
         self._wait(self._writable, timeout)
 
-    def _wait(self, watcher: Any, timeout: float) -> None:
-        with self.limit(timeout):
+    def _wait(self, watcher: Any, timeout: float | None) -> None:
+        if timeout is None:
             self._switch(watcher)
+        else:
+            with self.limit(timeout):
+                self._switch(watcher)
         self._turn_began = 0.0
 
     def _switch(self, watcher: Any) -> None:
@@ -230,7 +228,7 @@ class Transport:
         except OSError:
             return 0
 
-    def send(self, data: bytes, timeout: float) -> None:
+    def send(self, data: bytes | memoryview, timeout: float) -> None:
         """Send all of ``data``. ``TransportTimeout`` if the peer takes no byte for ``timeout`` seconds, ``OSError`` if
         it is gone."""
         try:
@@ -248,6 +246,15 @@ class Transport:
             count = 0
         if count < len(head) + len(content):
             self._send_rest(memoryview(head + content)[count:], timeout)
+
+    def send_ahead(self, head: bytes, timeout: float) -> None:
+        """Like ``send``, of what more follows at once: the two share a segment (MSG_MORE)."""
+        try:
+            count = self._raw.send(head, getattr(socket, "MSG_MORE", 0))
+        except BlockingIOError:
+            count = 0
+        if count < len(head):
+            self._send_rest(memoryview(head)[count:], timeout)
 
     def _send_rest(self, rest: memoryview, timeout: float) -> None:
         while rest:
@@ -309,71 +316,6 @@ class Transport:
                 watcher.close()
         for limit in self._limits.values():
             limit.close()
-
-
-class TlsTransport(Transport):
-    """The same over TLS: ``sock`` is gevent's ``SSLSocket``, whose methods wait by themselves."""
-
-    __slots__ = ("_decrypts",)
-
-    is_encrypted = True
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
-        self._decrypts = True
-
-    def handshake(self, timeout: float) -> None:
-        """The TLS handshake, to be called first. ``TransportTimeout`` if it takes longer than that, ``OSError`` if it
-        fails."""
-        with self.limit(timeout):
-            self.sock.do_handshake()  # type: ignore[attr-defined]
-
-    def wait_readable(self, timeout: float | None) -> None:
-        if not (self._decrypts and self.sock.pending()):  # type: ignore[attr-defined]
-            super().wait_readable(timeout)
-
-    def read(self, at_most: int, timeout: float | None) -> bytes:
-        return self._decrypted(self.sock.recv, at_most, timeout, at_end=b"")
-
-    def read_into(self, view: memoryview, timeout: float | None) -> int:
-        return self._decrypted(self.sock.recv_into, view, timeout, at_end=0)
-
-    def _decrypted(self, receive: Callable[[T], R], target: T, timeout: float | None, *, at_end: R) -> R:
-        self.sock.settimeout(timeout)
-        try:
-            return receive(target)
-        except TimeoutError as error:
-            raise TransportTimeout from error
-        except OSError as error:
-            # Bytes that are no TLS, or not the peer's, end the stream as a reset does.
-            if error.errno not in GONE_ERRNOS and not isinstance(error, ssl.SSLError):
-                raise
-            return at_end
-
-    def read_arrived(self, view: memoryview) -> int:
-        del view  # only a read tells whether a whole record has arrived, and it would wait for that
-        return 0
-
-    def send(self, data: bytes, timeout: float | None) -> None:
-        self.sock.settimeout(timeout)
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[self.sock.send(rest) :]
-        except TimeoutError as error:
-            raise TransportTimeout from error
-        except ssl.SSLError as error:
-            raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
-
-    def send_both(self, head: bytes, content: bytes, timeout: float) -> None:
-        self.send(head + content, timeout)
-
-    def stop_writing(self) -> None:
-        self._decrypts = False  # bytes that still arrive are discarded undecrypted
-        # "close notify". The public unwrap() would wait for the peer's, with no limit but the timeout.
-        with contextlib.suppress(ssl.SSLError):  # the peer's is not there yet
-            self.sock._sslobj.shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
-        super().stop_writing()
 
 
 class ReceiveBuffer:

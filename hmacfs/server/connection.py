@@ -55,6 +55,11 @@ Respond = Callable[[dict[str, Any], Body], Response | None]
 #: Files up to this size are read and sent together with their head: one system call instead of two and one segment.
 SMALL_FILE_BYTES = 64 * 1024
 
+#: Larger files are sent corked, which takes two more system calls and pays where ``sendfile`` would send many segments
+#: that are not full: of 128 KiB it costs a tenth of the CPU time, of 1 MiB it saves some. Over TLS, where each record
+#: is a write of its own, all but small ones are.
+UNCORKED_FILE_BYTES = 256 * 1024
+
 #: An unread body of at most so many bytes is discarded, and the connection goes on: a new one would cost the client
 #: more than sending them.
 SMALL_BODY_BYTES = 64 * 1024
@@ -269,10 +274,16 @@ class Connection:
         transport, timeout = self.transport, self.context.write_timeout
         if file.count > SMALL_FILE_BYTES or file.rate:
             may_follow, data = self._render(head, body, response, file.count)
-            # A throttled response must not be corked: its first bytes would wait for the next ones.
-            with contextlib.nullcontext() if file.rate else transport.corked():
+            if file.rate:  # neither corked nor sent ahead: the first bytes would wait for the next ones
                 transport.send(data, timeout)
                 file.send_over(transport, timeout)
+            elif file.count <= UNCORKED_FILE_BYTES and not transport.is_encrypted:
+                transport.send_ahead(data, timeout)
+                file.send_over(transport, timeout)
+            else:
+                with transport.corked():
+                    transport.send(data, timeout)
+                    file.send_over(transport, timeout)
             return may_follow
         try:
             content = file.read()

@@ -28,7 +28,8 @@ from gunicorn.workers.ggevent import GeventWorker
 from hmacfs.config import Settings
 from hmacfs.errors import ShuttingDown
 from hmacfs.net.congestion import LocalCongestion
-from hmacfs.net.transport import TlsTransport, Transport
+from hmacfs.net.tls import TlsTransport
+from hmacfs.net.transport import Transport
 from hmacfs.server import shared
 from hmacfs.server.balancing import BalancedServer, WorkerCount
 from hmacfs.server.connection import Connection, Respond, ServerContext

@@ -33,6 +33,24 @@ def test_a_tail_does_not_wait_for_a_full_segment(pair: ConnectedPair) -> None:
         far.close()
 
 
+def test_a_head_that_is_sent_ahead_shares_a_segment_with_what_follows(pair: ConnectedPair) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = gevent.socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+        far.settimeout(10)
+        transport = Transport(near)
+        transport.send_ahead(b"head", 5)
+        far.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            far.recv(100)
+        far.settimeout(10)
+        transport.send(b" and tail", 5)
+        assert far.recv(100) == b"head and tail"
+        transport.close()
+        near.close()
+        far.close()
+
+
 class Pieces:
     """A source without a descriptor."""
 
