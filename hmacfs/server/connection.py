@@ -233,7 +233,7 @@ class Connection:
         send_continue = self._send_continue if fields.expects_continue else None
         if fields.is_chunked:
             return ChunkedBody(self.receive_buffer, self.context.read_timeout, send_continue)
-        return SocketBody(self.receive_buffer, fields.length or 0, self.context.read_timeout, send_continue)
+        return SocketBody(self.receive_buffer, head.length or 0, self.context.read_timeout, send_continue)
 
     def _send_continue(self) -> None:
         if not self.receive_buffer.count:  # else the client did not wait

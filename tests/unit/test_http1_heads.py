@@ -32,7 +32,7 @@ def test_a_head_becomes_an_environ() -> None:
         "HTTP_X_THING": "one,two",
     }
     assert (
-        head.fields.length,
+        head.length,
         head.fields.is_chunked,
         head.fields.keep_alive,
         head.fields.expects_continue,
@@ -81,7 +81,7 @@ def test_persistence(protocol: str, connection: str | None, keep_alive: bool) ->
 def test_expectations_and_codings() -> None:
     head = parse_head(b"\r\nPUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\nTransfer-Encoding: Chunked\r\n\r\n")
     assert head is not None
-    assert (head.fields.expects_continue, head.fields.is_chunked, head.fields.length) == (True, True, None)
+    assert (head.fields.expects_continue, head.fields.is_chunked, head.length) == (True, True, None)
     old = parse_head(b"PUT / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
     assert old is not None
     assert not old.fields.expects_continue
@@ -117,8 +117,43 @@ def test_refused_heads(head: bytes, status: int) -> None:
 def test_zeros_in_front_of_a_length_change_nothing(declared: str) -> None:
     head = parse_head(f"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {declared}\r\n\r\n".encode())
     assert head is not None
-    assert head.fields.length == int(declared.lstrip("0") or "0")
-    assert head.environ["CONTENT_LENGTH"] == str(head.fields.length)
+    assert head.length == int(declared.lstrip("0") or "0")
+    assert head.environ["CONTENT_LENGTH"] == str(head.length)
+
+
+@pytest.mark.parametrize(
+    ("fields", "length"),
+    [
+        ("Content-Length: 7\r\nX-Content-Length: 9", 7), ("X-Content-Length: 9\r\ncontent-length: 7", 7),
+        ("X: content-length: 9\r\nContent-Length:7", 7), ("X: content-length: 9", None), ("Content-Length: 7 ", 7),
+    ],
+)  # fmt: skip
+def test_only_a_line_of_its_own_declares_a_length(fields: str, length: int | None) -> None:
+    head = parse_head(f"PUT / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n".encode())
+    assert head is not None
+    assert head.length == length
+    assert head.environ.get("CONTENT_LENGTH") == (None if length is None else str(length))
+
+
+@pytest.mark.parametrize(
+    "second", ["Content-Length: 7", "content-length: 8", "Content-Length: 08", "Transfer-Encoding: chunked", "Content-Length: "]
+)  # fmt: skip
+def test_no_second_word_on_the_framing_passes(second: str) -> None:
+    for first, last in (("Content-Length: 7", second), (second, "Content-Length: 7")):
+        for _ in range(2):
+            with pytest.raises(BadRequestHead) as caught:
+                parse_head(f"PUT / HTTP/1.1\r\nHost: h\r\n{first}\r\n{last}\r\n\r\n".encode())
+            assert caught.value.status == HTTPStatus.BAD_REQUEST
+
+
+def test_uploads_of_other_lengths_share_what_their_fields_say() -> None:
+    heads = [
+        parse_head(f"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\nX: 1\r\n\r\n".encode())
+        for length in (1, 22, 333)
+    ]
+    assert [head.length for head in heads if head] == [1, 22, 333]
+    assert [head.environ["CONTENT_LENGTH"] for head in heads if head] == ["1", "22", "333"]
+    assert len({id(head.fields) for head in heads if head}) == 1
 
 
 @given(st.binary(max_size=400))

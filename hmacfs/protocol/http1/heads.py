@@ -34,6 +34,9 @@ _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~\x80-\xff]
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: What a line may hold: no controls but HTAB.
 _CHARACTERS = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+#: A line that declares a length in the usual form.
+_LENGTH_LINE = re.compile(r"(?i:(?:\A|\n)content-length): ([1-9][0-9]{0,17})(?:\r|\Z)")
+_WITH_BODY = frozenset({"PUT", "PATCH", "POST"})
 #: Methods that need no look at their characters.
 _METHODS = frozenset({*METHODS, "CONNECT"})
 
@@ -52,7 +55,7 @@ class BadRequestHead(Exception):
 @dataclasses.dataclass(slots=True)
 class Fields:
     """What the fields of a head say: their part of the ``environ``, which is not to be changed, and the framing.
-    ``length`` is ``None`` without a Content-Length."""
+    ``length`` is ``None`` without a Content-Length; where the head's own has been taken out, it is 0."""
 
     environ: dict[str, str]
     length: int | None
@@ -63,11 +66,13 @@ class Fields:
 
 @dataclasses.dataclass(slots=True)
 class RequestHead:
-    """A request's head. ``environ`` holds what PEP 3333 derives from it; ``keep_alive``: the client can take another
-    response on the connection; ``size``: how many bytes the head took."""
+    """A request's head. ``environ`` holds what PEP 3333 derives from it; ``length``: the Content-Length, ``None``
+    without one; ``keep_alive``: the client can take another response on the connection; ``size``: how many bytes the
+    head took."""
 
     environ: dict[str, Any]
     fields: Fields
+    length: int | None
     keep_alive: bool
     size: int
 
@@ -90,7 +95,9 @@ def parse_head(data: bytes, common: Mapping[str, Any] = _NO_ENVIRON) -> RequestH
         return None
     line, _, text = data[start:end].decode("latin-1").partition("\r\n")
     method, target, version = _request_line(line)
+    text, declared = _without_length(text) if method in _WITH_BODY else (text, None)
     fields = _FIELDS_OF[version](text)
+    length = fields.length
     if target[0] == "/" and "#" not in target:
         path, _, query = target.partition("?")
     else:
@@ -100,7 +107,20 @@ def parse_head(data: bytes, common: Mapping[str, Any] = _NO_ENVIRON) -> RequestH
     environ["PATH_INFO"] = _unescaped(path) if "%" in path else path
     environ["QUERY_STRING"] = query
     environ["RAW_URI"] = target
-    return RequestHead(environ, fields, fields.keep_alive and method != "CONNECT", end + 4)
+    if declared is not None:
+        environ["CONTENT_LENGTH"] = declared
+        length = int(declared)
+    return RequestHead(environ, fields, length, fields.keep_alive and method != "CONNECT", end + 4)
+
+
+def _without_length(text: str) -> tuple[str, str | None]:
+    """The fields with a length of 0 instead of the one that they declare, which differs from upload to upload where all
+    else is the same; and that. A length in an odd form stays, and is judged with the rest, as is a second one."""
+    match = _LENGTH_LINE.search(text)
+    if match is None:
+        return text, None
+    begin, end = match.span(1)
+    return f"{text[:begin]}0{text[end:]}", match[1]
 
 
 def _request_line(line: str) -> tuple[str, str, str]:
