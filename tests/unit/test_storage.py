@@ -123,6 +123,20 @@ def test_what_is_held_is_stored_like_any_other(quick: LocalFileStore) -> None:
     assert store_held(quick, b"", StoredName("top")).size == 0
 
 
+@pytest.mark.parametrize("buffer", [bytes, bytearray])
+def test_what_is_held_survives_the_buffer_that_it_came_in(
+    quick: LocalFileStore, buffer: type[bytes | bytearray]
+) -> None:
+    data = buffer(b"x" * HELD_BYTES)
+    with quick.stage(NAME, HELD_BYTES, FileMetadata(), is_here=True) as staged:
+        assert isinstance(staged, Held)
+        staged.write(memoryview(data))
+        if isinstance(data, bytearray):
+            data[:] = bytes(HELD_BYTES)
+        assert staged.publish().size == HELD_BYTES
+    assert content(quick, NAME) == b"x" * HELD_BYTES
+
+
 def test_nothing_is_made_of_what_is_held_and_not_published(quick: LocalFileStore) -> None:
     with quick.stage(NAME, 5, FileMetadata(), is_here=True) as staged:
         staged.write(memoryview(b"hello"))
