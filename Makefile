@@ -135,6 +135,7 @@ hooks: setup $(TEST_STAMP)
 	$(BIN)/pre-commit install --hook-type pre-commit --hook-type pre-push
 
 bench: setup servers $(BENCH_STAMP)
+	@tests/install-servers valgrind
 	$(BIN)/python -m bench $(BENCH)
 
 changelog: setup
