@@ -1,17 +1,16 @@
 """One running upload for a name, over all processes of the machine.
 
 An upload is running from its checks until its file is published or given up, unless its whole body arrived with its
-head: that one is over before another could begin. A second one of the same name is refused; but if the first has
-received no byte for ``SILENT_SECONDS``, its client has most likely lost its network and is sending again: the newcomer
-requests its end and takes over.
+head: that one is over before another could begin, and claims nothing; of two such the one that publishes first has the
+name, since the link is exclusive. A second upload of the same name is refused; but if the first has received no byte
+for ``SILENT_SECONDS``, its client has most likely lost its network and is sending again: the newcomer requests its end
+and takes over.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 from hmacfs.errors import UploadRunning
@@ -27,15 +26,10 @@ _POLL_SECONDS = 0.05
 #: silent.
 _CHECK_SECONDS, _PUBLISH_SECONDS = 0.2, 1.0
 
-_UNCLAIMED: AbstractContextManager[object] = contextlib.nullcontext()
-
 
 class Incoming(Protocol):
-    """A body. ``is_here``: all of it has arrived. ``waiting_since``: the monotonic time since when its client is waited
-    for, 0.0 while it is not. ``interrupt`` ends it before its time."""
-
-    @property
-    def is_here(self) -> bool: ...
+    """A body. ``waiting_since``: the monotonic time since when its client is waited for, 0.0 while it is not.
+    ``interrupt`` ends it before its time."""
 
     @property
     def waiting_since(self) -> float: ...
@@ -54,26 +48,31 @@ class RunningUploads:
         self._seen = 0
         self._published = 0.0
 
-    def claim(self, name: StoredName, body: Incoming) -> AbstractContextManager[object]:
+    def claim(self, name: StoredName, body: Incoming) -> RunningUpload:
         """The right to receive ``body`` as ``name``, as a context. Entering it may take ``TAKEOVER_SECONDS``; it raises
         ``UploadRunning``."""
+        return RunningUpload(self, name.path.encode(), body)
+
+    def wait_until_free(self, name: StoredName) -> None:
+        """For a body that has arrived: no other upload of the name is running when this returns, which may take
+        ``TAKEOVER_SECONDS``. Raises ``UploadRunning``."""
         key = name.path.encode()
-        if body.is_here and not self._rows.may_have(key):
-            return _UNCLAIMED
-        return RunningUpload(self, key, body)
+        if self._rows.may_have(key):
+            self._wait(Row(key), only_look=True)
 
     def begin(self, upload: RunningUpload) -> None:
         """For ``RunningUpload``, when its context is entered; waits and raises as ``claim`` says."""
-        is_here = upload.body.is_here
         row = Row(upload.key)
+        self._wait(row, only_look=False)
+        upload.row = row
+        self._running.add(upload)
+
+    def _wait(self, row: Row, *, only_look: bool) -> None:
         ends = self._clock() + TAKEOVER_SECONDS
-        while not self._try(row, only_look=is_here):
+        while not self._try(row, only_look=only_look):
             if self._clock() >= ends:
                 raise UploadRunning
             time.sleep(_POLL_SECONDS)  # cooperative in a gevent worker
-        if not is_here:
-            upload.row = row
-            self._running.add(upload)
 
     def _try(self, row: Row, *, only_look: bool) -> bool:
         """Whether no other upload of the name is running; then ``row`` is claimed, unless this is to ``only_look``.

@@ -63,6 +63,7 @@ class SpaceGuard:
         self._clock = clock
         self._shares = shares
         self._running: set[Reservation] = set()
+        self._unreserved = _Unreserved(self)
         self._reserved = 0
         self._free = 0
         self._others = 0
@@ -73,21 +74,22 @@ class SpaceGuard:
         """Set ``count`` bytes aside until the end of the reservation's context; with a body, those that it has not
         received yet. ``None``: see ``Reservation.cover``. Raises ``NoSpace`` if less than the minimum would stay free,
         and ``TooMuchReserved`` if the body's client would have more than its share."""
-        reservation = Reservation(self, body)
         is_here = body is not None and body.is_here
         # A body that is here has some kilobytes, and is written at once: where there is plenty, nobody need know of it.
-        if not (is_here and self._has_plenty(0)):
-            if self._shares is not None and body is not None and not is_here:
-                reservation.networks = self._shares.networks(body.client)
-            if count is not None:
-                self.extend(reservation, count, count)
+        if is_here and count is not None and self._has_plenty(0):
+            return self._unreserved
+        reservation = Reservation(self, body)
+        if self._shares is not None and body is not None and not is_here:
+            reservation.networks = self._shares.networks(body.client)
+        if count is not None:
+            self.extend(reservation, count, count)
         self._running.add(reservation)
         return reservation
 
     @property
     def uploads(self) -> int:
         """How many uploads are in progress in this process."""
-        return len(self._running)
+        return len(self._running) + self._unreserved.uploads
 
     def _has_plenty(self, besides: int) -> bool:
         is_fresh = self._clock() - self._measured <= FRESH_SECONDS
@@ -186,6 +188,23 @@ class Reservation:
 
     def __exit__(self, *_: object) -> None:
         self._guard.end(self)
+
+
+class _Unreserved(Reservation):
+    """The context of all uploads for which nothing need be set aside. ``uploads``: how many there are now."""
+
+    __slots__ = ("uploads",)
+
+    def __init__(self, guard: SpaceGuard) -> None:
+        super().__init__(guard, None)
+        self.uploads = 0
+
+    def __enter__(self) -> Self:
+        self.uploads += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.uploads -= 1
 
 
 def _in_words(free: int | None, least: int) -> str:

@@ -55,7 +55,11 @@ class UploadFile:
         if not is_judged_late and self._store.exists(name):
             raise NameTaken
         try:
-            return self._receive(name, body, length, metadata, digest)
+            if body.is_here:
+                self._running.wait_until_free(name)
+                return self._receive(name, body, length, metadata, digest)
+            with self._running.claim(name, body):
+                return self._receive(name, body, length, metadata, digest)
         except (NoSpace, TooMuchReserved):
             if is_judged_late and self._store.exists(name):
                 raise NameTaken from None
@@ -65,7 +69,6 @@ class UploadFile:
         self, name: StoredName, body: RequestBody, length: int | None, metadata: FileMetadata, digest: Digest | None
     ) -> FileInfo:
         with (
-            self._running.claim(name, body),
             self._space.reserve(length, body) as reserved,
             self._store.stage(name, length, metadata, is_here=body.is_here) as staged,
         ):

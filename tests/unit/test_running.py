@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -141,8 +141,16 @@ class World:
         self.uploads.check_requests()
         self.meanwhile()
 
-    def claim(self, body: Body, name: str = "file") -> AbstractContextManager[object]:
-        return self.uploads.claim(StoredName.from_text(name), body)
+    @contextmanager
+    def claim(self, body: Body, name: str = "file") -> Iterator[None]:
+        """For a body that is here, what is done in its stead."""
+        stored = StoredName.from_text(name)
+        if body.is_here:
+            self.uploads.wait_until_free(stored)
+            yield
+        else:
+            with self.uploads.claim(stored, body):
+                yield
 
 
 @pytest.fixture

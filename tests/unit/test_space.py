@@ -223,6 +223,22 @@ def test_with_plenty_of_space_it_is_measured_now_and_then_only(tmp_path: Path) -
     assert disk.measured == 3
 
 
+def test_bodies_that_are_here_are_counted_and_reserve_nothing_where_there_is_plenty(tmp_path: Path) -> None:
+    disk = FileSystem(free=3 * PLENTY_BYTES)
+    guard = disk.guard(tmp_path)
+    with guard.reserve(10):
+        pass
+    with guard.reserve(100, Body(is_here=True)), guard.reserve(100, Body(is_here=True)):
+        assert guard.uploads == 2
+        with guard.reserve(3 * PLENTY_BYTES):
+            assert guard.uploads == 3
+    assert guard.uploads == 0
+    disk.free, disk.now = 1000, disk.now + 2 * FRESH_SECONDS
+    with guard.reserve(600, Body(is_here=True)), pytest.raises(NoSpace), guard.reserve(401, Body(is_here=True)):
+        pass
+    assert guard.uploads == 0
+
+
 def test_other_processes_count_while_they_live(tmp_path: Path) -> None:
     guard = FileSystem(free=1000).guard(tmp_path)
     process = other(tmp_path, 800)

@@ -95,10 +95,14 @@ class Sink(Protocol):
 
 
 class Running(Protocol):
-    """Sees to it that of each name one upload is running. Entering ``claim``'s context raises ``UploadRunning``; if the
-    other one is silent that is interrupted instead, which ends it with ``Superseded``."""
+    """Sees to it that of each name one upload is running. Another one that is silent is interrupted, which ends it with
+    ``Superseded``; one that is not is ``UploadRunning`` for the newcomer."""
 
-    def claim(self, name: StoredName, body: RequestBody) -> AbstractContextManager[object]: ...
+    def claim(self, name: StoredName, body: RequestBody) -> AbstractContextManager[object]:
+        """Keeps others out. Entering the context raises ``UploadRunning``."""
+
+    def wait_until_free(self, name: StoredName) -> None:
+        """For a body that is here, and keeps nobody out. Raises ``UploadRunning``."""
 
 
 class Reserved(Protocol):
