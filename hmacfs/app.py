@@ -167,7 +167,9 @@ def create_app(settings: Settings) -> flask_app.Application:
     counter = open_counter(settings)
     clients = ClientAddress(settings.trusted_proxies)
     cors = Cors(settings.allowed_origins)
-    listeners: list[Listener] = [AccessLog(probes=PROBES)]
+    access_log = AccessLog(probes=PROBES)
+    # The level was set before this process was forked, and no request changes it.
+    listeners: list[Listener] = [] if access_log.is_off else [access_log]
     refusals = RefusalLog({"no-space": core.space.describe, "too-much-reserved": core.space.describe_shares})
     repairs = [core.store.repair, core.runtime.repair, core.reserved.repair, core.rows.repair, counter.repair]
     sampler = None

@@ -173,6 +173,11 @@ class AccessLog:
         self._log = logging.getLogger("hmacfs.access")
         self._probes = frozenset(probes)
 
+    @property
+    def is_off(self) -> bool:
+        """Whether it writes no line at the level that is set now."""
+        return not self._log.isEnabledFor(logging.INFO)
+
     def __call__(self, event: RequestFinished) -> None:
         level = logging.DEBUG if event.route in self._probes else logging.INFO
         if not self._log.isEnabledFor(level):

@@ -51,6 +51,12 @@ def test_probes_are_logged_at_level_debug(caplog: pytest.LogCaptureFixture) -> N
         assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG", "INFO"]
 
 
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.WARNING])
+def test_a_level_above_info_leaves_the_access_log_out(caplog: pytest.LogCaptureFixture, level: int) -> None:
+    with caplog.at_level(level, "hmacfs.access"):
+        assert AccessLog().is_off == (level > logging.INFO)
+
+
 def test_a_flood_of_questions_costs_one_look() -> None:
     now, looks = 1000.0, 0
     may_end = threading.Event()
