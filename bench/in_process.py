@@ -1,7 +1,7 @@
 """The application behind the real connection loop, in one process without gunicorn, for what counts in a process.
 
-``python -m bench.in_process FD SIZE`` serves the connected socket of that descriptor, after it has stored one file of
-``SIZE`` bytes and printed a line.
+``python -m bench.in_process FD [LEVEL]`` prints a line, and serves the connected socket of that descriptor. LEVEL: of
+the log, which goes to a file; without one it is off.
 """
 
 from __future__ import annotations
@@ -25,20 +25,25 @@ from bench.requests import SECRET  # noqa: E402
 
 
 @contextlib.contextmanager
-def application() -> Iterator[Any]:
-    """With the embedded defaults, but for durability, in a temporary folder."""
+def application(log_level: str | None = None) -> Iterator[Any]:
+    """With the embedded defaults, but for durability and the log, in a temporary folder."""
     from hmacfs.app import create_app
     from hmacfs.config import load
+    from hmacfs.telemetry import logs
 
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
         config = Path(folder) / "config.toml"
         config.write_text(
             f'Secret = "{SECRET}"\nStoreDir = "{folder}/store"\nRuntimeDir = "{folder}/run"\nDurability = "none"\n'
+            f'LogLevel = "{log_level or "info"}"\nLogFile = "{folder}/log"\n'
         )
         for name in ("store", "run", "metrics"):
             (Path(folder) / name).mkdir()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = f"{folder}/metrics"
-        app = create_app(load(config, {}))
+        settings = load(config, {})
+        if log_level is not None:
+            logs.configure(settings.log_level, settings.log_file, settings.log_format)
+        app = create_app(settings)
         # What each worker does once a second: files stay open from the first time on.
         app.extensions["hmacfs"].core.store.repair()
         yield app
@@ -75,7 +80,7 @@ def connection(application: Any, sock: socket.socket) -> Any:
 
 def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
-    with application() as app:
+    with application(*sys.argv[2:]) as app:
         print("ready", flush=True)
         gevent.spawn(connection(app, sock).serve).join()
     sys.stdout.flush()

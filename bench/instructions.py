@@ -2,6 +2,9 @@
 
 Counted by valgrind's callgrind, in one process over a socket pair: python -m bench.instructions
 
+Without a log, as in the comparison with other servers: what its default level adds, a line per request, is seen with
+--log-level info.
+
 The figure is of one Python, one libc and one machine's processor features: compare within one run. For another state of
 the project: git worktree add ../before COMMIT, and python -m bench.instructions --against ../before
 """
@@ -27,15 +30,16 @@ REQUESTS = 200
 
 
 class Server:
-    """``bench.in_process`` of one tree under callgrind."""
+    """``bench.in_process`` of one tree under callgrind, with the log's level if it is to have one."""
 
-    def __init__(self, tree: Path, folder: Path) -> None:
+    def __init__(self, tree: Path, folder: Path, log_level: str | None = None) -> None:
         self._out = folder / "callgrind.out"
         mine, theirs = socket.socketpair()
         for end in (mine, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={self._out}"]
         command += [sys.executable, "-m", "bench.in_process", str(theirs.fileno())]
+        command += [log_level] if log_level else []
         # What Python decides by chance would move the figure by a per cent.
         environ = {**os.environ, "PYTHONPATH": str(tree.resolve()), "PYTHONHASHSEED": "0"}
         with (folder / "log").open("wb") as log:
@@ -92,13 +96,13 @@ class Server:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def count(tree: Path, requests: int) -> dict[str, float]:
+def count(tree: Path, requests: int, log_level: str | None = None) -> dict[str, float]:
     """Instructions per request of each kind, in the project's state in that folder. Raises ``Unavailable``."""
     for name in ("valgrind", "callgrind_control"):
         program(name)
     wanted = list(kinds())
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(tree, Path(folder))
+        server = Server(tree, Path(folder), log_level)
         try:
             for number in range(WARM_UP):
                 for kind in wanted:
@@ -117,11 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.instructions")
     parser.add_argument("--requests", type=int, default=REQUESTS, metavar="N", help="of each kind (200)")
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="another state of the project, to compare with")
+    parser.add_argument("--log-level", metavar="LEVEL", help="write a log; another state of the project must know this")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     try:
-        ours = count(ROOT, options.requests)
-        theirs = count(options.against, options.requests) if options.against else {}
+        ours = count(ROOT, options.requests, options.log_level)
+        theirs = count(options.against, options.requests, options.log_level) if options.against else {}
     except Unavailable as error:
         print(f"bench.instructions: {error}", file=sys.stderr)
         return 2

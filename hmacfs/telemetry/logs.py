@@ -4,6 +4,7 @@ processes never mix."""
 from __future__ import annotations
 
 import contextvars
+import functools
 import json
 import logging
 import math
@@ -27,7 +28,14 @@ request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", d
 #: All that could end a line, hide part of one or control a terminal: C0 and C1 controls, DEL, line separators.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+_ACCESS = "hmacfs.access"
+
+#: What needs neither quotes nor escapes: graphic ASCII, but for quotation marks, equals signs and backslashes.
+_PLAIN = bytes(code for code in range(0x21, 0x7F) if code not in b'"=\\')
+
 _needs_quotes = re.compile(r'[\s"=\\]').search
+#: A text as JSON writes it, in ASCII.
+_quoted: Callable[[str], str] = json.JSONEncoder().encode
 
 
 def escape(text: str) -> str:
@@ -40,8 +48,9 @@ def escape(text: str) -> str:
 class LineHandler(logging.Handler):
     """Writes records to a file, opened for appending, or to standard error."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, formatter: _Formatter) -> None:
         super().__init__()
+        self.formatter: _Formatter = formatter
         self._path = path
         self._fd = self._open()
 
@@ -70,21 +79,49 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            os.write(self._fd, (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+            self.write(self.format(record))
         except Exception:
             self.handleError(record)
 
+    def write(self, line: str) -> None:
+        """By one system call, for which no lock is needed. Raises ``OSError``."""
+        data = f"{line}\n".encode("utf-8", "backslashreplace")
+        os.write(self._fd, data)
+
+
+@functools.lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    """Rendered once for all lines of a second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
 
 def _timestamp(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+    second = int(seconds)
+    return f"{_date(second)}.{int((seconds - second) * 1000):03d}Z"
 
 
 class _Formatter(logging.Formatter):
-    """hidden: texts that no line may show; see ``mask``. Access lines have none of this server's settings."""
+    """hidden: texts that no line may show; see ``mask``. Access lines have none of this server's settings.
+
+    A record of the access log has the event as ``event``, and its line depends on nothing else: ``access_line`` makes
+    it without a record too.
+    """
 
     def __init__(self, hidden: Sequence[str] = ()) -> None:
         super().__init__()
         self._hidden = tuple(hidden)
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: RequestFinished | None = getattr(record, "event", None)
+        if event is None:
+            return self.line(record)
+        return self.access_line(event, record.levelname, record.created, record.process)
+
+    def line(self, record: logging.LogRecord) -> str:
+        raise NotImplementedError
+
+    def access_line(self, event: RequestFinished, level: str, seconds: float, pid: int | None) -> str:
+        raise NotImplementedError
 
     def message(self, record: logging.LogRecord) -> str:
         return mask(record.getMessage(), self._hidden)
@@ -98,35 +135,73 @@ class _Formatter(logging.Formatter):
 class TextFormatter(_Formatter):
     """``<time> <LEVEL> [<pid>] <message>``; the lines of a traceback are indented, so none can pass for a record."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", None)
-        message = self.message(record) if fields is None else " ".join(f"{k}={_text(v)}" for k, v in fields.items())
-        line = f"{_timestamp(record.created)} {record.levelname} [{record.process}] {cut(escape(message), LINE_LIMIT)}"
-        if fields is None and (current := request_id.get()):
+    def line(self, record: logging.LogRecord) -> str:
+        line = _text_line(escape(self.message(record)), record.levelname, record.created, record.process)
+        if current := request_id.get():
             line += f" request_id={current}"
         return line + "".join(f"\n    {cut(escape(part), LINE_LIMIT)}" for part in self.traceback(record))
+
+    def access_line(self, event: RequestFinished, level: str, seconds: float, pid: int | None) -> str:
+        values = _outside_values(event)
+        is_plain = _are_plain(values)
+        request_id, client, method, path, reason = values if is_plain else map(_text, values)
+        message = (
+            f"request_id={request_id} client={client} method={method} path={path}"
+            f" status={event.status} received={event.received} sent={event.sent} seconds={event.seconds:.6f}"
+        )
+        if event.reason:
+            message += f" reason={reason}"
+        return _text_line(message if is_plain else escape(message), level, seconds, pid)
+
+
+def _text_line(message: str, level: str, seconds: float, pid: int | None) -> str:
+    return f"{_timestamp(seconds)} {level} [{pid}] {cut(message, LINE_LIMIT)}"
+
+
+def _outside_values(event: RequestFinished) -> tuple[str, str, str, str, str]:
+    """The texts of an access line, which come from outside but for the last one: id, client, method, path, reason."""
+    return event.request_id, event.client or "-", event.method, str(event.path), event.reason or "-"
+
+
+def _are_plain(values: tuple[str, ...]) -> bool:
+    """Whether none is empty or needs quotes or an escape, which is so for nearly every request: one look at all of
+    them is cheaper than a search in each."""
+    together = "".join(values)
+    return together.isascii() and not together.encode().translate(None, _PLAIN) and all(values)
+
+
+def _text(value: str) -> str:
+    return value if value and _needs_quotes(value) is None else _quoted(value)
 
 
 class JsonFormatter(_Formatter):
     """One JSON object a line."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def line(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
             "time": _timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,
+            "message": _json_text(self.message(record)),
         }
-        fields = getattr(record, "fields", None)
-        if fields is None:
-            entry["message"] = _json_text(self.message(record))
-            if current := request_id.get():
-                entry["request_id"] = current
-        else:
-            entry.update(fields)
+        if current := request_id.get():
+            entry["request_id"] = current
         if trace := self.traceback(record):
             entry["traceback"] = "\n".join(map(_json_text, trace))
         return json.dumps(entry)
+
+    def access_line(self, event: RequestFinished, level: str, seconds: float, pid: int | None) -> str:
+        values = _outside_values(event)
+        quoted = [f'"{value}"' for value in values] if _are_plain(values) else map(_quoted, values)
+        request_id, client, method, path, reason = quoted
+        line = (
+            f'{{"time": "{_timestamp(seconds)}", "level": "{level.lower()}", "logger": "{_ACCESS}", "pid": {pid}'
+            f', "request_id": {request_id}, "client": {client}, "method": {method}, "path": {path}'
+            f', "status": {event.status}, "received": {event.received}, "sent": {event.sent}'
+            f', "seconds": {round(event.seconds, 6)!r}'
+        )
+        return f'{line}, "reason": {reason}}}' if event.reason else f"{line}}}"
 
 
 def _json_text(text: str) -> str:
@@ -136,19 +211,13 @@ def _json_text(text: str) -> str:
     return cut(text, LINE_LIMIT if text.isascii() and text.isprintable() else LINE_LIMIT // 6)
 
 
-def _text(value: object) -> str:
-    text = f"{value:.6f}" if isinstance(value, float) else str(value)
-    return text if text and _needs_quotes(text) is None else json.dumps(text)
-
-
 def configure(level: int, path: Path | None, form: str, hidden: Sequence[str] = ()) -> None:
     """Set up logging for this process: ``LogLevel``, ``LogFile``, ``LogFormat``; no line shows a text of ``hidden``.
     Repeating it replaces the set-up.
 
     Raises ``OSError`` if the file cannot be opened.
     """
-    handler = LineHandler(path)
-    handler.setFormatter(JsonFormatter(hidden) if form == "json" else TextFormatter(hidden))
+    handler = LineHandler(path, JsonFormatter(hidden) if form == "json" else TextFormatter(hidden))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, LineHandler)]:
         root.removeHandler(old)
@@ -170,7 +239,7 @@ class AccessLog:
     monitor asks every few seconds."""
 
     def __init__(self, *, probes: Collection[str] = ()) -> None:
-        self._log = logging.getLogger("hmacfs.access")
+        self._log = logging.getLogger(_ACCESS)
         self._probes = frozenset(probes)
 
     @property
@@ -182,21 +251,35 @@ class AccessLog:
         level = logging.DEBUG if event.route in self._probes else logging.INFO
         if not self._log.isEnabledFor(level):
             return
-        fields: dict[str, object] = {
-            "request_id": event.request_id,
-            "client": event.client or "-",
-            "method": event.method,
-            "path": str(event.path),
-            "status": event.status,
-            "received": event.received,
-            "sent": event.sent,
-            "seconds": round(event.seconds, 6),
-        }
-        if event.reason:
-            fields["reason"] = event.reason
+        if (handler := _only_handler(self._log, level)) is not None:
+            # A record, and what logging does with it, costs several times what the line does.
+            line = handler.formatter.access_line(event, logging.getLevelName(level), time.time(), os.getpid())
+            try:
+                handler.write(line)
+            except OSError:
+                pass  # logging tries again, and says what is wrong
+            else:
+                return
         record = self._log.makeRecord(self._log.name, level, "", 0, "request", (), None)
-        record.fields = fields
+        record.event = event
         self._log.handle(record)
+
+
+def _only_handler(logger: logging.Logger, level: int) -> LineHandler | None:
+    """The handler that ``configure`` has made, if logging would just pass it a record of that logger and level: there
+    are no filters and no other handlers, such as somebody's who embeds the application."""
+    if logger.filters:
+        return None
+    while logger.parent is not None:
+        if logger.handlers or not logger.propagate:
+            return None
+        logger = logger.parent
+    if len(logger.handlers) != 1:
+        return None
+    handler = logger.handlers[0]
+    if not isinstance(handler, LineHandler) or handler.filters or handler.level > level:
+        return None
+    return handler
 
 
 class RefusalLog:
