@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -113,6 +114,7 @@ def _parser(*, add_help: bool) -> argparse.ArgumentParser:
 
 def _serve(config: Path | None, *, lines: Callable[[Settings], str] | None) -> int:
     """lines: what to print once the server listens."""
+    gc.disable()  # until ``preload`` is done
     from hmacfs.server.application import GunicornApplication  # gunicorn is not needed to sign
     from hmacfs.server.configuration import configuration
     from hmacfs.server.hooks import hooks

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 def load_app() -> Application:
-    """The WSGI application of this server.
-
-    Imported here and not above: the master never needs Flask, and gevent's patches in the workers must come before
-    ssl is imported.
-    """
+    """The WSGI application of this server, in a worker. What it consists of the master has imported (``preload``)."""
     from hmacfs.app import create_app
 
     settings = configuration.settings

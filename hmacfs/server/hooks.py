@@ -18,6 +18,7 @@ from hmacfs.server.configuration import Configuration, configuration
 from hmacfs.server.listening import address_of, bind_address, refuse_connections
 from hmacfs.server.metrics_endpoint import MetricsEndpoint, drop_gauges, metrics_folder
 from hmacfs.server.preflight import addresses_problem, raise_descriptor_limit, refuse_to_start, remarks
+from hmacfs.server.preload import preload
 from hmacfs.server.service_manager import pass_on_sockets
 from hmacfs.server.worker import BREAK_OFF_SECONDS, STOP_SIGNALS
 from hmacfs.sessions.open_session_store import move_sessions, remote_stores
@@ -88,6 +89,7 @@ class Hooks:
         self._metrics.merge_counters(settings)
         for remark in remarks(settings, storage.capabilities.remarks, self._configuration.path):
             log.warning("%s", remark)
+        preload(settings)
 
     def _announce(self, settings: Settings) -> None:
         log.info("hmac-file-server %s, workers: %d, pid %d", hmacfs.__version__, settings.workers, os.getpid())

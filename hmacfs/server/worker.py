@@ -34,7 +34,9 @@ from hmacfs.server import shared
 from hmacfs.server.balancing import BalancedServer, WorkerCount
 from hmacfs.server.connection import Connection, Respond, ServerContext
 from hmacfs.server.lifecycle import Lifecycle, State
+from hmacfs.server.memory_return import MemoryReturn
 from hmacfs.server.peer_limits import PeerBound
+from hmacfs.server.preload import no_plugins
 from hmacfs.system.shared_file import make_folder
 
 log = logging.getLogger("hmacfs.server")
@@ -133,6 +135,10 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     # -- from the start to the end ----------------------------------------------------------------
 
+    def patch(self) -> None:
+        with no_plugins():
+            super().patch()
+
     def init_signals(self) -> None:
         super().init_signals()
         # Ctrl-C reaches the whole process group: for a worker it means the same as for the master, a graceful stop.
@@ -153,9 +159,11 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def run(self) -> None:
         """Serve until the end, through all states of ``lifecycle``."""
         self._begin()
+        memory = MemoryReturn()
         # A signal that came right after the fork, before ``post_fork``, was swallowed by the master's handlers.
         while not self._lifecycle.must_drain:
             self.notify()
+            memory.note(len(self._connections))
             self._signalled.wait(HEARTBEAT_SECONDS)
         self._lifecycle.enter(State.DRAINING, time.monotonic())
         self._stop_listening()

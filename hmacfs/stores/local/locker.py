@@ -31,11 +31,11 @@ class FileLocker:
         self,
         partials: LocalPartialUploads,
         patience: float = TAKEOVER_SECONDS,
-        sleep: Callable[[float], None] = time.sleep,  # cooperative in a gevent worker
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._partials = partials
         self._patience = patience
-        self._sleep = sleep
+        self._sleep = sleep or time.sleep  # asked for here: in a gevent worker it is cooperative only after the fork
 
     def acquire(self, key: str) -> FileLease | None:
         """The lock on an upload's file, ``None`` if another writer has it. Raises ``SessionUnknown``,
