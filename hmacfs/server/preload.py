@@ -14,7 +14,7 @@ import importlib.metadata
 from collections.abc import Iterator
 
 from hmacfs.config import Settings
-from hmacfs.sessions.open_session_store import remote_stores
+from hmacfs.sessions.open_session_store import prepare_embedded, remote_stores
 
 #: The application, and what gevent's patches consist of.
 _ALWAYS = (
@@ -42,13 +42,15 @@ def _modules(settings: Settings) -> list[str]:
 def preload(settings: Settings) -> None:
     """Import it, in a master that has no threads yet and has told prometheus_client its folder.
 
-    What a reload brings besides, its workers import. The collector leaves alone from now on what is here: its marks
+    What a reload brings besides, its workers import. SQLite's tables are made here too: 5 MiB of SQLAlchemy that each
+    worker would have written to. The collector leaves alone from now on what is here: its marks
     would be writes. While modules are imported it has nothing to find, and would take a sixth of the time.
     """
     gc.disable()
     try:
         for name in _modules(settings):
             importlib.import_module(name)
+        prepare_embedded(settings)
     finally:
         gc.enable()
     gc.collect()

@@ -173,6 +173,13 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
             self._lifecycle.enter(State.BREAKING_OFF)
             self._break_off(running)
         self._lifecycle.enter(State.GONE)
+        self._ignore_signals()
+
+    def _ignore_signals(self) -> None:
+        """The interpreter takes the handlers away before it ends, and then writes to much of what it shares with the
+        master, which takes time: a signal meanwhile would look like a worker that was killed."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
     def _begin(self) -> None:
         gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hmacfs.config import DatabaseHost, DatabaseTls, DatabaseType, Secret
 from hmacfs.config.redis_address import RedisSettings
-from hmacfs.errors import ConfigError
+from hmacfs.errors import ConfigError, SessionStoreUnreachable
 from hmacfs.masking import mask
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.replicated import ReplicatedSessionStore
@@ -167,6 +168,17 @@ def _database(settings: SessionStoreSettings) -> Replica:
 
     database = _fallback(settings) if settings.fallback_enabled else _embedded(settings)
     return SqlStore(database, ThreadOffload(database.connections), repeats=settings.max_retries)
+
+
+def prepare_embedded(settings: SessionStoreSettings) -> None:
+    """Before a process forks: make and upgrade the tables of SQLite, if that is used, and leave nothing open. What does
+    not succeed here is each worker's to try again, and to tell."""
+    if remote_stores(settings):
+        return
+    with contextlib.suppress(ConfigError, SessionStoreUnreachable):
+        store = _database(settings)
+        store.ping()
+        store.close()
 
 
 def _embedded(settings: SessionStoreSettings) -> DatabaseSpec:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import DBAPIError
 
 from hmacfs.sessions.codec import decode, digest
 from hmacfs.uploads.session import State
@@ -113,6 +114,18 @@ def _add_column(connection: sa.Connection, name: str) -> None:
 #: be able to start over from where it broke off. A server of an older release goes on with a newer schema (machines
 #: are not updated at the same moment), so a step must leave it what it needs.
 STEPS: Sequence[Step] = (_first_tables, _finished_slots, _paths_and_sites)
+
+
+def is_current(connection: sa.Connection) -> bool:
+    """Whether this database has had all steps. One plain statement, without a lock: to find out by ``upgrade`` takes a
+    hundred times as long, and writes to 4 MiB of memory that a new worker shares with its master."""
+    try:
+        reached = connection.exec_driver_sql(f"SELECT version FROM {version.name}").scalar()  # noqa: S608 - a constant
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return False  # it has no tables
+    return reached is not None and reached >= len(STEPS)
 
 
 def upgrade(connection: sa.Connection, steps: Sequence[Step] = STEPS) -> None:

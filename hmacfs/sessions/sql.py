@@ -53,6 +53,9 @@ _REPLACE = sa.update(_TABLE).where(
         sa.and_(_C.revision == sa.bindparam("newer"), _C.touched < sa.bindparam("later")),
     ),
 )
+# Plain ones, for what each worker does at its start: to compile them would write to memory shared with the master.
+_COUNT_BY_STATE = f"SELECT state, count(*) FROM {_TABLE.name} GROUP BY state"  # noqa: S608 - constants
+_CHANGE_NOTHING = f"UPDATE {schema.version.name} SET version = 0 WHERE version < 0"  # noqa: S608 - a constant
 
 
 class _Replaced(SessionStoreUnreachable):
@@ -127,14 +130,12 @@ class SqlStore:
         return [decode(record) for record in self._run(lambda connection: connection.scalars(query).all())]
 
     def count_by_state(self) -> dict[str, int]:
-        query = sa.select(_C.state, sa.func.count()).group_by(_C.state)
-        counted = self._run(lambda connection: connection.execute(query).all())
+        counted = self._run(lambda connection: connection.exec_driver_sql(_COUNT_BY_STATE).all())
         return {**dict.fromkeys(map(str, State), 0), **dict(counted)}
 
     def ping(self) -> None:
         """Also makes and upgrades the tables. A database that can only be read is of no use: it does not answer."""
-        nothing = sa.update(schema.version).where(schema.version.c.version < 0).values(version=0)
-        self._run(lambda connection: connection.execute(nothing))
+        self._run(lambda connection: connection.exec_driver_sql(_CHANGE_NOTHING))
 
     def close(self) -> None:
         while self._idle:
@@ -181,6 +182,8 @@ class SqlStore:
                 self._is_prepared = True
 
     def _upgrade(self, connection: sa.Connection) -> None:
+        if schema.is_current(connection):
+            return
         for statement in self._database.begin:
             result = connection.exec_driver_sql(statement)
             if result.returns_rows and result.scalar() == 0:

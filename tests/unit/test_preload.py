@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from hmacfs.sessions.schema import STEPS
 
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -78,6 +82,28 @@ def test_a_worker_has_nothing_left_to_import(config: Path) -> None:
         configured(config, "MetricsEnabled = true"),
     )
     assert {name for name in left if name and name.split(".")[0] not in ("gevent", "zope", "_threading_local")} == set()
+
+
+def test_no_event_loop_and_no_open_database_is_forked(config: Path) -> None:
+    """SQLite's tables are there, and its journal, which an open connection would have, is not."""
+    left = output(
+        f"{PRELOADED}\nimport os\nfrom gevent._hub_local import get_hub_if_exists\nprint(get_hub_if_exists())\n"
+        "print(*(os.readlink(each) for each in os.scandir('/proc/self/fd') if os.path.exists(each)), sep='\\n')",
+        config,
+    )
+    assert "None" in left
+    assert not [name for name in left if "sessions" in name]
+    (database,) = config.parent.rglob("sessions.sqlite3")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT version FROM hmacfs_schema").fetchall() == [(len(STEPS),)]
+
+
+def test_a_database_that_cannot_be_prepared_is_left_to_the_workers(config: Path) -> None:
+    (config.parent / "store" / ".hmacfs").mkdir()
+    database = config.parent / "store" / ".hmacfs" / "sessions.sqlite3"
+    database.write_bytes(b"no database " * 1000)
+    output(PRELOADED, config)
+    assert database.read_bytes() == b"no database " * 1000
 
 
 #: The modules with something that was there before gevent's patches and refers to what they replaced: as a global, a
