@@ -87,10 +87,16 @@ class HmacFileServer:
         self.write_config()
         self._daemon = Daemon(self.command, folder=self.folder, env={**os.environ, **env}, pass_fds=self.pass_fds)
         self.wait_until_ready()
+        self.daemon.wait_until(self._is_complete, what="all workers")
         return self
 
     def wait_until_ready(self) -> None:
         self.daemon.wait_until(self.is_ready, what="the server's readiness")
+
+    def _is_complete(self) -> bool:
+        """Whether all workers have been forked. The first one may serve before."""
+        wanted = self.settings["Workers"]
+        return not isinstance(wanted, int) or len(self.workers()) >= wanted
 
     def is_ready(self) -> bool:
         if self.settings.get("UnixSocket"):
