@@ -104,9 +104,11 @@ class Contender(ABC):
         processes.wait_until_idle(self.leaders)
 
     def run(self, command: Sequence[str], folder: Path, **env: str) -> None:
-        """Start a process of this server in a folder, which also gets its output."""
+        """Start a process of this server in a folder, which also gets its output. It may keep bytecode, as an installed
+        one does, so that not each start compiles."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._daemons.append(Daemon(command, folder=folder, env={**os.environ, **env}))
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        self._daemons.append(Daemon(command, folder=folder, env={**inherited, **env}))
 
     def run_nginx(self, configuration: str) -> None:
         """Start nginx."""

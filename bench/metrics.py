@@ -29,6 +29,7 @@ METRICS = {
     "share": Metric("share of rate without", 2, True),
     "idle_mib": Metric("idle MiB", 0, False),
     "idle_pss_mib": Metric("idle PSS MiB", 0, False),
+    "start_s": Metric("seconds to the first answer", 2, False),
     "growth_mib": Metric("growth MiB", 1, False),
     "refused": Metric("refused", 0, False),
     "tries": Metric("attacker's tries", 0, True),

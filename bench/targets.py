@@ -40,6 +40,7 @@ TABLE = (
     Target("instructions of a GET of 16 KiB against before", "instructions", "hmacfs", "get_16k", 0.65, "before"),
     Target("PUT 1 GiB behind nginx against Go there", "put-1g-nginx", "hmacfs+nginx", "gb_per_s", 1.0, "go+nginx"),
     Target("memory at rest, 2 workers, MiB", "memory", "hmacfs", "idle_pss_mib", 75.0),
+    Target("start to the first answer, s", "start", "hmacfs", "start_s", 0.5),
     Target("throttled PUT, CPU per GB against before", "throttled-put", "hmacfs", "cpu_per_gb", _NOT_MORE, "before"),
     Target("throttled GET, CPU per GB against before", "throttled-get", "hmacfs", "cpu_per_gb", _NOT_MORE, "before"),
     Target("PUT 64 KiB beside 200 slow against before", "slow-and-fast", "hmacfs", "per_s", _NOT_LESS, "before"),

@@ -33,6 +33,7 @@ from bench.outcome import LoadFailed
 from bench.pieces import STORES, RangePieces, SqliteSessions, TusPieces, WholeFiles, split
 from bench.proxied import GoBehindHAProxy, GoBehindNginx, HmacfsBehindHAProxy
 from bench.slow import slow_clients
+from bench.start import seconds_to_answer
 from bench.targets import Target
 from bench.together import measure_together
 
@@ -107,7 +108,7 @@ class Workshop:
         """All of them; full: also those that take many minutes."""
         works = [*self._in_memory(), *self._proxied(), *self._durable(), self._several(), *self._pieces()]
         works += [self._latency(), self._idle(), self._slow_and_fast(), *self._throttled(), self._memory()]
-        works += [self._instructions(), self._attacked()]
+        works += [self._start(), self._instructions(), self._attacked()]
         return [*works, *self._million()] if full else works
 
     def _in_memory(self) -> list[Work]:
@@ -250,6 +251,21 @@ class Workshop:
         entries = [Entry(kind.name, partial(self._memory_of, kind)) for kind in ALL]
         title = "Resident memory: idle, and its growth by an upload of 2 GiB"
         return Work("memory", title, ("idle_mib", "growth_mib", "idle_pss_mib"), "go", tuple(entries))
+
+    def _start(self) -> Work:
+        kinds = (Hmacfs, GoServer, FlaskView, *self._kinds_before)
+        entries = tuple(Entry(kind.name, partial(self._start_of, kind)) for kind in kinds)
+        return Work("start", "From the start to the first answer", ("start_s",), "go", entries)
+
+    def _start_of(self, kind: type[Contender], _seconds: int) -> Sample:
+        """Of an instance that ran before: see ``seconds_to_answer``."""
+        contender = kind(self._ram / f"{kind.name}-started")
+        try:
+            contender.start()
+            contender.stop()
+            return {"start_s": seconds_to_answer(contender)}
+        finally:
+            contender.stop()
 
     def _attacked(self) -> Work:
         every = list(attacks.ATTACKS)

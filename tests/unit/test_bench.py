@@ -7,12 +7,13 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from bench import curl, disk, facts, processes, report, stores, works
-from bench.contenders import Hmacfs, Unavailable, shipped_site, variant
+from bench.contenders import Contender, Hmacfs, Unavailable, shipped_site, variant
 from bench.fleet import Fleet
 from bench.material import sparse_file
 from bench.metrics import METRICS, Sample
@@ -23,6 +24,7 @@ from bench.requests import kinds
 from bench.results import Results, Verdict, WorkResult, judge
 from bench.rounds import Rounds
 from bench.slow import slow_clients
+from bench.start import seconds_to_answer
 from bench.targets import TABLE, TARGETS, Target
 from bench.works import Entry, Work, Workshop, select, select_for
 from bench.wrk import WrkResult
@@ -383,3 +385,30 @@ def test_the_calls_of_small_requests_are_counted() -> None:
         "PATCH 1 KiB, not the last", "PATCH 1 KiB, the last",
     ]  # fmt: skip
     assert all(20 < int(text.split()[0]) < 1000 for _, _, text in lines)
+
+
+class _Late(Contender):
+    """Resets its first client, and answers the second."""
+
+    name = "late"
+
+    def __init__(self, folder: Path, answer: bytes) -> None:
+        super().__init__(folder)
+        self._answer = answer
+
+    def launch(self) -> None:
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with socket.create_server(("127.0.0.1", self.port)) as listener:
+            listener.accept()[0].close()
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(self._answer)
+
+
+def test_a_start_is_measured_up_to_the_first_answer(tmp_path: Path) -> None:
+    assert 0.0 < seconds_to_answer(_Late(tmp_path, b"HTTP/1.1 404 Not Found\r\n\r\n")) < 30.0
+    with pytest.raises(LoadFailed, match="answered"):
+        seconds_to_answer(_Late(tmp_path, b"HTTP/1.1 500 Internal Server Error\r\n\r\n"))
