@@ -6,7 +6,8 @@ Without a log, as in the comparison with other servers: what its default level a
 --log-level info.
 
 The figure is of one Python, one libc and one machine's processor features: compare within one run. For another state of
-the project: git worktree add ../before COMMIT, and python -m bench.instructions --against ../before
+the project: git worktree add ../before COMMIT, and python -m bench.instructions --against ../before. It is run by its
+own ``bench.in_process``, which it must have.
 """
 
 from __future__ import annotations

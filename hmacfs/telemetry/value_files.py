@@ -53,8 +53,9 @@ class ValueMemory:
 
     ``cells``: its content as doubles. To count is to add to one of them, ``memory.cells[at] += 1.0``: a scrape sees it
     at once, and nothing is lost with a process that is killed. It needs no lock, since it calls nothing, and CPython
-    changes threads at calls and backward jumps only; prometheus_client's own values take ten times as long. Look
-    ``cells`` up at each use: a file that was restored is mapped again. Raises ``OSError``.
+    changes threads at calls and backward jumps only; prometheus_client's own values do, and take several times as long
+    (docs/facts.md, section 7). Look ``cells`` up at each use: a file that was restored is mapped again. Raises
+    ``OSError``.
     """
 
     __slots__ = ("_file", "_mapped", "_path", "_places", "_used", "cells")

@@ -102,6 +102,7 @@ class Cors:
         origin = request.environ.get("HTTP_ORIGIN")
         if origin is not None and origin.lower() in self._origins:
             headers += [("Access-Control-Allow-Origin", origin), self._exposed]
+        # Of fields that are rendered already, this compares the first letter: they hold no ``Vary``.
         others = [field[1] for field in headers if field[0] == "Vary"]
         headers[:] = [field for field in headers if field[0] != "Vary"]
         headers.append(("Vary", ", ".join([*others, "Origin"])))
