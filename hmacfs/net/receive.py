@@ -100,8 +100,6 @@ class Receiver:
                 and job.sink.fileno() is not None
             ):
                 self._splice(job, body)
-            elif digest is None and job.throttle is None and left <= body.receive_buffer.count:
-                self._write_buffered(job, body)
         if body.received != body.length:
             self._copy(job, digest)
         return job.moved
