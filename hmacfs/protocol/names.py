@@ -49,11 +49,6 @@ class StoredName:
     def segments(self) -> tuple[str, ...]:
         return tuple(self.path.split("/"))
 
-    @property
-    def filename(self) -> str:
-        """The last segment."""
-        return self.path.rpartition("/")[2]
-
     def url_path(self, prefix: str) -> str:
         """The URL path below ``prefix``, escaped."""
         return prefix + (self.path if _UNESCAPED.fullmatch(self.path) else quote(self.path, safe=_SAFE_IN_URLS))

@@ -25,6 +25,9 @@ class FileMetadata(NamedTuple):
         return self._replace(**{field: value for field, value in later._asdict().items() if value is not None})
 
 
+NO_METADATA = FileMetadata()
+
+
 class FileInfo(NamedTuple):
     """What a store tells of a file.
 

@@ -7,13 +7,12 @@ from http import HTTPStatus
 
 from hmacfs.errors import LengthRequired
 from hmacfs.protocol.digests import digests_of_whole
-from hmacfs.uploads.files import FileMetadata
+from hmacfs.uploads.files import NO_METADATA, FileMetadata
 from hmacfs.uploads.whole import UploadFile
 from hmacfs.web.locations import Locations
 from hmacfs.web.messages import Request, Response
 from hmacfs.web.slot_views import SlotViews
 
-_NO_METADATA = FileMetadata()
 # On Python 3.11 each look-up of an enum's member is a call in Python.
 _CREATED = HTTPStatus.CREATED
 
@@ -37,7 +36,7 @@ class PutView:
             request.name,
             request.body,
             request.length,
-            _NO_METADATA if request.file_type is None else FileMetadata(request.file_type),
+            NO_METADATA if request.file_type is None else FileMetadata(request.file_type),
             binds_length=request.verified.binds_length,
             digest=digests_of_whole(request.environ),
         )

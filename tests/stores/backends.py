@@ -17,7 +17,7 @@ from hmacfs.stores.local.partial import LocalPartialUpload, LocalPartialUploads
 from hmacfs.uploads.contracts.locks import Locker
 from hmacfs.uploads.contracts.requests import Sink
 from hmacfs.uploads.contracts.stores import FileStore, PartialUpload
-from hmacfs.uploads.files import FileInfo, FileMetadata
+from hmacfs.uploads.files import NO_METADATA, FileInfo, FileMetadata
 from tests.stores.engine import Engine, Killed, Process
 from tests.stores.leases import LeaseTable, MemoryLocker
 from tests.stores.local import local_store
@@ -26,8 +26,6 @@ from tests.stores.unfinished_objects import UnfinishedObject
 
 #: Small, so that a few bytes are several parts.
 PART_SIZE = 16
-
-NO_METADATA = FileMetadata()
 
 
 class Backend(Protocol):

@@ -9,11 +9,10 @@ from typing import TypeVar
 from hmacfs.caching import bounded_cache
 from hmacfs.protocol.media_types import is_media_type
 from hmacfs.stores.local.capabilities import TYPE_ATTRIBUTE
-from hmacfs.uploads.files import FileMetadata
+from hmacfs.uploads.files import NO_METADATA, FileMetadata
 
 R = TypeVar("R")
 
-NO_METADATA = FileMetadata()
 _NONE_BESIDES_TYPE = NO_METADATA[1:]
 
 #: The fields of ``FileMetadata`` after the type, in their order.

@@ -55,7 +55,8 @@ class KeptFile(OpenFile):
 
     def is_at(self, path: bytes, root: Folder) -> bool:
         """Whether ``path`` below the folder ``root`` names this file still, and nothing of it has changed: any change
-        sets the time that is compared, of the bytes, the type, the mode or the number of names."""
+        sets the time that is compared, of the bytes, the type, the mode or the number of names. One within the same
+        tick of the kernel's clock (up to 10 ms) after the file was opened is not noticed unless the size differs."""
         try:
             status = os.stat(path, dir_fd=root.fd, follow_symlinks=False)
         except OSError:
@@ -75,7 +76,7 @@ class KeptFile(OpenFile):
 
 
 class KeptFiles:
-    """The files of this process that stay open, by their paths. All its threads may call.
+    """The files of this process that stay open, by their paths (nginx: ``open_file_cache``). All its threads may call.
 
     ``renew`` forgets all of them and has to be called once a second; before its first call none is kept. So the space
     of a deleted file is free after a second, unless it is being read, and no rule about which files may be served is

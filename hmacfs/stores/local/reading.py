@@ -12,7 +12,7 @@ from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
 from hmacfs.retry import Retry
 from hmacfs.stores.local.capabilities import Capabilities, probe
 from hmacfs.stores.local.folders import StoreFolders
-from hmacfs.stores.local.metadata import NO_METADATA, all_of, type_of
+from hmacfs.stores.local.metadata import all_of, type_of
 from hmacfs.stores.local.open_files import KEPT_BYTES, KeptFile, KeptFiles, OpenFile
 from hmacfs.stores.local.publish import NO_FOLDER_ERRNOS, info_of
 from hmacfs.stores.local.staging import TEMPORARY, OtherFileSystems
@@ -21,7 +21,7 @@ from hmacfs.stores.local.translation import translate
 from hmacfs.stores.local.tree import Folder, check_length
 from hmacfs.system.descriptors import close
 from hmacfs.system.threads import FileCalls
-from hmacfs.uploads.files import FileInfo
+from hmacfs.uploads.files import NO_METADATA, FileInfo
 
 #: ENXIO: a socket; ELOOP and EXDEV: a link that leads in circles or outside.
 _NOT_THERE_ERRNOS = frozenset(
@@ -140,14 +140,15 @@ class StoreReader:
                 raise NotFound
             metadata = type_of(fd) if self._file_system.attributes or self._others.known else NO_METADATA
             info = info_of(status, metadata)
-            if self._kept.room > 0 and is_direct and self._may_keep(status):
-                file = KeptFile(fd, info, status)
-                self._kept.keep(name.path, file)
-                return file
-            return OpenFile(fd, info)
+            stays_open = self._kept.room > 0 and is_direct and self._may_keep(status)
         except BaseException:
             close(fd)
             raise
+        if not stays_open:
+            return OpenFile(fd, info)
+        file = KeptFile(fd, info, status)
+        self._kept.keep(name.path, file)
+        return file
 
     def _may_keep(self, status: os.stat_result) -> bool:
         """Whether a file may stay open: no large one, none on a disk that is mounted in the store, which can be
