@@ -33,10 +33,10 @@ from hmacfs.net.transport import (
 )
 from hmacfs.protocol.http1.heads import BadRequestHead, RequestHead, parse_head
 from hmacfs.protocol.http1.responses import (
+    CLOSE,
     CONTINUE,
-    ENDS,
-    GOES_ON,
-    GOES_ON_1_0,
+    KEEP_ALIVE,
+    KEEP_ALIVE_1_0,
     Headers,
     ServerAndDate,
     refusal,
@@ -55,9 +55,9 @@ Respond = Callable[[dict[str, Any], Body], Response | None]
 #: Files up to this size are read and sent together with their head: one system call instead of two and one segment.
 SMALL_FILE_BYTES = 64 * 1024
 
-#: Larger files are sent corked, which takes two more system calls and pays where ``sendfile`` would send many segments
-#: that are not full: of 128 KiB it costs a tenth of the CPU time, of 1 MiB it saves some. Over TLS, where each record
-#: is a write of its own, all but small ones are.
+#: Larger files are sent corked. The two system calls for that are a tenth of the CPU time of a file of 128 KiB, and pay
+#: where ``sendfile`` ends many segments that are not full (see ``Transport.corked``). From which size on they do was
+#: not measured. Over TLS, where each record is a write of its own, all but small files are sent so.
 UNCORKED_FILE_BYTES = 256 * 1024
 
 #: An unread body of at most so many bytes is discarded, and the connection goes on: a new one would cost the client
@@ -263,27 +263,17 @@ class Connection:
             if close is not None:
                 close()
 
-    def _send(self, head: RequestHead, body: Body, response: AnyResponse, content: bytes) -> bool:
+    def _send(self, head: RequestHead, body: Body, response: Response | WsgiResponse, content: bytes) -> bool:
         may_follow, data = self._render(head, body, response, len(content))
         if content and head.environ["REQUEST_METHOD"] != "HEAD":
             data += content
         self.transport.send(data, self.context.write_timeout)
         return may_follow
 
-    def _send_file(self, head: RequestHead, body: Body, response: AnyResponse, file: FileSlice) -> bool:
-        transport, timeout = self.transport, self.context.write_timeout
+    def _send_file(self, head: RequestHead, body: Body, response: Response | WsgiResponse, file: FileSlice) -> bool:
         if file.count > SMALL_FILE_BYTES or file.rate:
             may_follow, data = self._render(head, body, response, file.count)
-            if file.rate:  # neither corked nor sent ahead: the first bytes would wait for the next ones
-                transport.send(data, timeout)
-                file.send_over(transport, timeout)
-            elif file.count <= UNCORKED_FILE_BYTES and not transport.is_encrypted:
-                transport.send_ahead(data, timeout)
-                file.send_over(transport, timeout)
-            else:
-                with transport.corked():
-                    transport.send(data, timeout)
-                    file.send_over(transport, timeout)
+            self._send_from_disk(data, file)
             return may_follow
         try:
             content = file.read()
@@ -291,9 +281,22 @@ class Connection:
             log.error("a stored file cannot be read: %s", error.strerror)
             return self._fail(head, body)
         may_follow, data = self._render(head, body, response, file.count)
-        transport.send_both(data, content, timeout)
+        self.transport.send_both(data, content, self.context.write_timeout)
         file.sent = len(content)
         return may_follow and len(content) == file.count
+
+    def _send_from_disk(self, head: bytes, file: FileSlice) -> None:
+        transport, timeout = self.transport, self.context.write_timeout
+        if file.rate:  # neither corked nor sent ahead: the first bytes would wait for the next ones
+            transport.send(head, timeout)
+            file.send_over(transport, timeout)
+        elif file.count <= UNCORKED_FILE_BYTES and not transport.is_encrypted:
+            transport.send_ahead(head, timeout)
+            file.send_over(transport, timeout)
+        else:
+            with transport.corked():
+                transport.send(head, timeout)
+                file.send_over(transport, timeout)
 
     def _fail(self, head: RequestHead, body: Body) -> bool:
         """Respond 500, after an unexpected error of the application or the disk, and end the connection."""
@@ -302,7 +305,9 @@ class Connection:
         head.keep_alive = False
         return self._send(head, body, response, b"")
 
-    def _render(self, head: RequestHead, body: Body, response: AnyResponse, length: int) -> tuple[bool, bytes]:
+    def _render(
+        self, head: RequestHead, body: Body, response: Response | WsgiResponse, length: int
+    ) -> tuple[bool, bytes]:
         """Whether another request may follow, and the response's head, which says so.
 
         Nobody will read the rest of the request's body after this: the next request has to be found after it.
@@ -315,9 +320,9 @@ class Connection:
             and (body.is_complete or self.discard(body))
             and (not (is_refused or context.is_crowded) or self.may_stay)
         )
-        end = ENDS
+        end = CLOSE
         if may_follow:
-            end = GOES_ON if head.environ["SERVER_PROTOCOL"] == "HTTP/1.1" else GOES_ON_1_0
+            end = KEEP_ALIVE if head.environ["SERVER_PROTOCOL"] == "HTTP/1.1" else KEEP_ALIVE_1_0
         lines = context.server_and_date.at(time.time())
         return may_follow, response_head(status, lines, response.headers, length, end)
 
@@ -366,9 +371,6 @@ class WsgiResponse:
             ("Content-Length", value) if name.lower() == "content-length" else (name, value) for name, value in headers
         ]
         return _no_write
-
-
-AnyResponse = Response | WsgiResponse
 
 
 def _by_wsgi(application: Application, environ: dict[str, Any]) -> WsgiResponse:

@@ -7,8 +7,8 @@ from http import HTTPStatus
 import pytest
 
 from hmacfs.protocol.http1.responses import (
-    ENDS,
-    GOES_ON,
+    CLOSE,
+    KEEP_ALIVE,
     Field,
     ServerAndDate,
     closing_response,
@@ -54,7 +54,7 @@ def test_fields_that_were_rendered_are_pairs_again() -> None:
 
 @pytest.mark.parametrize("fields", [PAIRS, [rendered(PAIRS)], [PAIRS[0], rendered(PAIRS[1:])]])
 def test_a_head_is_the_same_however_its_fields_are_given(fields: list[Field]) -> None:
-    assert response_head("200 OK", ServerAndDate().at(NOW), fields, 7, GOES_ON).split(b"\r\n") == [
+    assert response_head("200 OK", ServerAndDate().at(NOW), fields, 7, KEEP_ALIVE).split(b"\r\n") == [
         b"HTTP/1.1 200 OK",
         b"Server: hmacfs",
         b"Date: Sun, 06 Nov 1994 08:49:37 GMT",
@@ -80,7 +80,7 @@ def test_a_head_is_the_same_however_its_fields_are_given(fields: list[Field]) ->
     ],
 )
 def test_a_head_has_the_length_once(status: str, fields: list[Field], expected: list[bytes]) -> None:
-    lines = response_head(status, "", fields, 7, ENDS).split(b"\r\n")
+    lines = response_head(status, "", fields, 7, CLOSE).split(b"\r\n")
     assert [line for line in lines if line.lower().startswith(b"content-length")] == expected
     assert lines[-3:] == [b"Connection: close", b"", b""]
 

@@ -78,7 +78,6 @@ class RequestHead:
 
 
 _NO_ENVIRON: Mapping[str, Any] = {}
-_CR = 13
 
 
 def parse_head(data: bytes, common: Mapping[str, Any] = _NO_ENVIRON) -> RequestHead | None:
@@ -87,7 +86,7 @@ def parse_head(data: bytes, common: Mapping[str, Any] = _NO_ENVIRON) -> RequestH
     common: what the environ holds besides, of the server and the connection.
     """
     # RFC 9112 section 2.2: one empty line before it is ignored.
-    start = 2 if data and data[0] == _CR and data.startswith(b"\r\n") else 0
+    start = 2 if data.startswith(b"\r\n") else 0
     end = data.find(b"\r\n\r\n", start)
     if end < 0 or end > HEAD_LIMIT:
         if len(data) > HEAD_LIMIT:

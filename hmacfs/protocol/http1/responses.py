@@ -13,9 +13,12 @@ Headers = list[Field]
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 #: How a response's head ends: the connection ends with it, or goes on, which HTTP/1.0 has to be told.
-ENDS = "Connection: close\r\n\r\n"
-GOES_ON = "\r\n"
-GOES_ON_1_0 = "Connection: keep-alive\r\n\r\n"
+CLOSE = "Connection: close\r\n\r\n"
+KEEP_ALIVE = "\r\n"
+KEEP_ALIVE_1_0 = "Connection: keep-alive\r\n\r\n"
+
+#: Statuses whose responses have no Content-Length unless the headers tell it (RFC 9110 section 8.6).
+_WITHOUT_LENGTH = ("1", "204", "304")
 
 
 def rendered(fields: Iterable[tuple[str, str]]) -> str:
@@ -57,7 +60,7 @@ class ServerAndDate:
 def response_head(status: str, server_and_date: str, headers: Iterable[Field], length: int, end: str) -> bytes:
     """A response's head, with the length of its body unless the headers tell it already, or the status has none.
 
-    status: with its phrase. end: one of ``ENDS``, ``GOES_ON``, ``GOES_ON_1_0``.
+    status: with its phrase. end: one of ``CLOSE``, ``KEEP_ALIVE``, ``KEEP_ALIVE_1_0``.
     """
     lines = [f"HTTP/1.1 {status}\r\n", server_and_date]
     lines += [field if isinstance(field, str) else f"{field[0]}: {field[1]}\r\n" for field in headers]
@@ -67,14 +70,11 @@ def response_head(status: str, server_and_date: str, headers: Iterable[Field], l
     return f"{text}Content-Length: {length}\r\n{end}".encode("latin-1")
 
 
-_WITHOUT_LENGTH = ("1", "204", "304")
-
-
 def closing_response(
     status: HTTPStatus, headers: Iterable[Field], content: bytes, now: float, *, is_head: bool = False
 ) -> bytes:
     """A whole response that is the last one of its connection. is_head: the request's method is HEAD."""
-    head = response_head(f"{status.value} {status.phrase}", ServerAndDate().at(now), headers, len(content), ENDS)
+    head = response_head(f"{status.value} {status.phrase}", ServerAndDate().at(now), headers, len(content), CLOSE)
     return head if is_head else head + content
 
 
