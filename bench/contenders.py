@@ -27,7 +27,7 @@ WORKERS = 2
 
 _HERE = Path(__file__).parent
 _DEPLOY = ROOT / "deploy"
-_BUILD = ROOT / "build" / "bench"
+BUILD = ROOT / "build" / "bench"
 _PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 _PROBE = "probe/ready.txt"
 
@@ -51,6 +51,7 @@ class Contender(ABC):
     """
 
     name: ClassVar[str]
+    scheme: ClassVar[str] = "http"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,7 +61,7 @@ class Contender(ABC):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def leaders(self) -> list[int]:
@@ -179,8 +180,11 @@ class Hmacfs(Contender):
         )
         server.folder.mkdir(parents=True, exist_ok=True)
         server.write_config()
-        command = [sys.executable, "-m", "hmacfs", "-config", str(server.config)]
-        self.run(command, server.folder, PYTHONPATH=str(self.tree))
+        environment = {"PYTHONPATH": str(self.tree), "HMACFS_CONFIG": str(server.config)}
+        self.run(self.command(server.config), server.folder, **environment)
+
+    def command(self, config: Path) -> list[str]:
+        return [sys.executable, "-m", "hmacfs", "-config", str(config)]
 
 
 def variant(name: str, *, tree: Path = ROOT, settings: Mapping[str, object] = MappingProxyType({})) -> type[Hmacfs]:
@@ -229,9 +233,11 @@ class Nginx(Contender):
     name = "nginx"
 
     def launch(self) -> None:
+        self.run_nginx(around_site(self.site(), user="root"))
+
+    def site(self) -> str:
         site = (_HERE / "nginx-dav.conf").read_text()
-        site = site.replace("@PORT@", str(self.port)).replace("@STORE@", str(self.store))
-        self.run_nginx(around_site(site, user="root"))
+        return site.replace("@PORT@", str(self.port)).replace("@STORE@", str(self.store))
 
 
 def shipped_site(text: str, *, port: int, socket: Path, store: Path) -> str:
@@ -281,7 +287,10 @@ class GoServer(Contender):
         self.run_server(f"127.0.0.1:{self.port}")
 
     def run_server(self, address: str) -> None:
-        self.run([str(build_go_server()), address, str(self.store), SECRET], self.folder / "go")
+        self.run([str(build_go_server()), address, str(self.store), SECRET, *self.options()], self.folder / "go")
+
+    def options(self) -> list[str]:
+        return []
 
 
 class FlaskView(Contender):
@@ -297,12 +306,12 @@ class FlaskView(Contender):
 
 def build_go_server() -> Path:
     """The program made from ``gobase.go``, built if it is older than that. Raises ``Unavailable``."""
-    source, binary = _HERE / "gobase.go", _BUILD / "bench-go-server"
+    source, binary = _HERE / "gobase.go", BUILD / "bench-go-server"
     if binary.exists() and binary.stat().st_mtime >= source.stat().st_mtime:
         return binary
-    _BUILD.mkdir(parents=True, exist_ok=True)
-    offline = {"GOTOOLCHAIN": "local", "GOPROXY": "off", "GO111MODULE": "off", "GOCACHE": str(_BUILD / "go-cache")}
-    log = _BUILD / "go-build.log"
+    BUILD.mkdir(parents=True, exist_ok=True)
+    offline = {"GOTOOLCHAIN": "local", "GOPROXY": "off", "GO111MODULE": "off", "GOCACHE": str(BUILD / "go-cache")}
+    log = BUILD / "go-build.log"
     with log.open("wb") as output:
         command = [program("go"), "build", "-o", str(binary), str(source)]
         status = subprocess.run(command, env={**os.environ, **offline}, stdout=output, stderr=output, check=False)

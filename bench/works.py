@@ -22,6 +22,7 @@ from bench.contenders import (
     ShippedHmacfs,
     variant,
 )
+from bench.contenders_tls import TlsGoServer, TlsHmacfs, TlsNginx
 from bench.fleet import Fleet
 from bench.idle import idle_connections
 from bench.loads import CurlDownload, CurlUpload, Load, WrkDownload, WrkUpload
@@ -42,6 +43,7 @@ SEVERAL: tuple[type[Contender], ...] = (Hmacfs, Nginx, GoServer)
 ON_DISK: tuple[type[Contender], ...] = (DurableHmacfs, Hmacfs)
 BEHIND_NGINX: tuple[type[Contender], ...] = (FrontedHmacfs, GoBehindNginx)
 BEHIND_HAPROXY: tuple[type[Contender], ...] = (HmacfsBehindHAProxy, GoBehindHAProxy)
+OVER_TLS: tuple[type[Contender], ...] = (TlsHmacfs, TlsNginx, TlsGoServer)
 
 DISK = "disk alone"
 BEFORE = "before"
@@ -106,7 +108,14 @@ class Workshop:
 
     def works(self, *, full: bool) -> list[Work]:
         """All of them; full: also those that take many minutes."""
-        works = [*self._in_memory(), *self._proxied(), *self._durable(), self._several(), *self._pieces()]
+        works = [
+            *self._in_memory(),
+            *self._over_tls(),
+            *self._proxied(),
+            *self._durable(),
+            self._several(),
+            *self._pieces(),
+        ]
         works += [self._latency(), self._idle(), self._slow_and_fast(), *self._throttled(), self._memory()]
         works += [self._start(), self._instructions(), self._attacked()]
         return [*works, *self._million()] if full else works
@@ -120,6 +129,18 @@ class Workshop:
         ]
         return [
             Work(name, title, columns, "go", self._entries(ALL, self._ram, load))
+            for name, title, columns, load in loads
+        ]
+
+    def _over_tls(self) -> list[Work]:
+        large, small = self._file(1024 * MIB), self._file(16 * 1024)
+        loads: list[tuple[str, str, tuple[str, ...], Load]] = [
+            ("tls-put-1g", "PUT 1 GiB, one stream, over TLS", _BIG, CurlUpload(large)),
+            ("tls-get-1g", "GET 1 GiB, one stream, over TLS", _BIG, CurlDownload(large)),
+            ("tls-get-16k", "GET 16 KiB, 32 connections, over TLS", _SMALL, WrkDownload(small, connections=32)),
+        ]
+        return [
+            Work(name, title, columns, TlsGoServer.name, self._entries(OVER_TLS, self._ram, load))
             for name, title, columns, load in loads
         ]
 

@@ -14,6 +14,7 @@ import pytest
 
 from bench import curl, disk, facts, processes, report, stores, works
 from bench.contenders import Contender, Hmacfs, Unavailable, shipped_site, variant
+from bench.contenders_tls import Certificate, with_tls
 from bench.fleet import Fleet
 from bench.material import sparse_file
 from bench.metrics import METRICS, Sample
@@ -329,6 +330,13 @@ def test_the_shipped_nginx_configuration_can_be_measured() -> None:
     assert len(re.findall(r"^ +location /upload/ {", site, re.MULTILINE)) == 1
     with pytest.raises(Unavailable, match="does not look as expected"):
         shipped_site(text.replace("listen 80;", "listen 8080;"), port=81, socket=Path("/s"), store=Path("/d"))
+
+
+def test_nginx_has_tls_where_it_listens() -> None:
+    site = (Path(works.__file__).parent / "nginx-dav.conf").read_text()
+    changed = with_tls(site, Certificate(Path("/chain"), Path("/key")))
+    assert re.findall(r"^ +listen .* ssl;$", changed, re.MULTILINE)
+    assert "ssl_certificate /chain;\n    ssl_certificate_key /key;\n" in changed
 
 
 def test_the_shipped_haproxy_configuration_can_be_measured() -> None:

@@ -18,15 +18,20 @@ from tests.stores.local import opened
 from tests.unit.net.pairs import ConnectedPair
 
 
-def test_a_tail_does_not_wait_for_a_full_segment(pair: ConnectedPair) -> None:
+@pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="Linux has the cork")
+def test_what_is_corked_shares_a_segment_and_its_tail_does_not_wait_for_a_full_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = gevent.socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
-        far.settimeout(10)
         transport = Transport(near)
         with transport.corked():
             transport.send(b"head", 5)
+            far.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                far.recv(100)
             transport.send(b" and tail", 5)
+        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == 0
+        far.settimeout(10)
         assert far.recv(100) == b"head and tail"
         transport.close()
         near.close()
