@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 import gevent
 
 from hmacfs.errors import BadBody, IncompleteBody, PeerTimeout, TooLarge
-from hmacfs.net.transport import ReceiveBuffer, TransportTimeout
+from hmacfs.net.transport import NothingYet, ReceiveBuffer, TransportTimeout
 from hmacfs.protocol.http1.chunks import ChunkParser, find_end
 
 if TYPE_CHECKING:
@@ -100,16 +100,19 @@ class Body:
     def _waiting(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of ``operation``, which waits for the client. Raises ``PeerTimeout`` if the client was too slow
         until now: judged here and not at the end of a wait, so that all bytes that have arrived were counted."""
-        if self._waited >= self.timeout:
-            if self.received - self._judged_at < self.least_rate * self._waited:
-                raise PeerTimeout("The data arrived too slowly.")
-            self._waited, self._judged_at = 0.0, self.received
-        self.waiting_since = began = time.monotonic()
-        try:
-            return operation(*args, **kwargs)
-        finally:
-            self.waiting_since = 0.0
-            self._waited += time.monotonic() - began
+        while True:
+            if self._waited >= self.timeout:
+                if self.received - self._judged_at < self.least_rate * self._waited:
+                    raise PeerTimeout("The data arrived too slowly.")
+                self._waited, self._judged_at = 0.0, self.received
+            self.waiting_since = began = time.monotonic()
+            try:
+                return operation(*args, **kwargs)
+            except NothingYet:
+                continue
+            finally:
+                self.waiting_since = 0.0
+                self._waited += time.monotonic() - began
 
     def _read_some(self, view: memoryview) -> int:
         """At least one byte into ``view``, or 0 at the body's proper end; raises ``IncompleteBody`` at any other

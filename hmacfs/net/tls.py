@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from hmacfs.net.transport import GONE_ERRNOS, Transport
+from hmacfs.net.transport import GONE_ERRNOS, NothingYet, Transport
 
 R = TypeVar("R")
 
@@ -58,23 +58,27 @@ class TlsTransport(Transport):
     ) -> R:
         if self._has_ended:
             return at_end
-        try:
-            return self._when_ready(receive, arguments, timeout)
-        except OSError as error:
-            # Bytes that are no TLS, or not the peer's, end the stream as a reset does.
-            if error.errno not in GONE_ERRNOS and not isinstance(error, ssl.SSLError):
-                raise
-            return at_end
-
-    def _when_ready(self, call: Callable[..., R], arguments: tuple[Any, ...], timeout: float | None) -> R:
-        """Call it until OpenSSL does not have to wait. A read may have to write (a key update), and a write to read."""
+        has_waited = False
         while True:
             try:
-                return call(*arguments)
-            except ssl.SSLWantReadError:
-                super().wait_readable(timeout)
-            except ssl.SSLWantWriteError:
-                self.wait_writable(timeout)
+                return receive(*arguments)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                if has_waited and timeout is not None:
+                    raise NothingYet from error
+                self._wait_as_told(error, timeout)
+                has_waited = True
+            except OSError as error:
+                # Bytes that are no TLS, or not the peer's, end the stream as a reset does.
+                if error.errno not in GONE_ERRNOS and not isinstance(error, ssl.SSLError):
+                    raise
+                return at_end
+
+    def _wait_as_told(self, error: ssl.SSLError, timeout: float | None) -> None:
+        """A read may have to write (a key update), and a write to read."""
+        if isinstance(error, ssl.SSLWantReadError):
+            super().wait_readable(timeout)
+        else:
+            self.wait_writable(timeout)
 
     def read_arrived(self, view: memoryview) -> int:
         try:
@@ -89,7 +93,10 @@ class TlsTransport(Transport):
         rest = memoryview(data)
         try:
             while rest:
-                rest = rest[self._when_ready(self._tls.write, (rest,), timeout) :]
+                try:
+                    rest = rest[self._tls.write(rest) :]
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                    self._wait_as_told(error, timeout)
         except ssl.SSLError as error:
             raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
 

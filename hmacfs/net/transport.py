@@ -56,6 +56,11 @@ class TransportTimeout(TimeoutError):
     """The peer neither sent nor took a byte for the time allowed."""
 
 
+class NothingYet(Exception):
+    """A read has waited, and what came is not enough for a byte of content: a part of a TLS record. Its caller decides
+    how long the whole may take."""
+
+
 class ReusableTimeout:
     """``TransportTimeout`` in the greenlet that is in this context for longer than ``seconds``. For one greenlet at a
     time, any number of times: ``gevent.Timeout`` makes a new timer for each wait, which costs a request 2 us."""
@@ -203,7 +208,8 @@ class Transport:
             self._turn_began = time.monotonic()
 
     def read(self, at_most: int, timeout: float | None) -> bytes:
-        """The bytes that have arrived, or the next that do: at least one, or none at the end of the stream."""
+        """The bytes that have arrived, or the next that do: at least one, or none at the end of the stream. With a
+        timeout, ``NothingYet``."""
         return self._received(os.read, at_most, timeout, at_end=b"")
 
     def read_into(self, view: memoryview, timeout: float | None) -> int:

@@ -52,7 +52,7 @@ class BadRequestHead(Exception):
         self.status = status
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, repr=False)
 class Fields:
     """What the fields of a head say: their part of the ``environ``, which is not to be changed, and the framing.
     ``length`` is ``None`` without a Content-Length; where the head's own has been taken out, it is 0."""
@@ -64,7 +64,7 @@ class Fields:
     expects_continue: bool
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, repr=False)
 class RequestHead:
     """A request's head. ``environ`` holds what PEP 3333 derives from it; ``length``: the Content-Length, ``None``
     without one; ``keep_alive``: the client can take another response on the connection; ``size``: how many bytes the

@@ -12,9 +12,11 @@ import gevent
 import pytest
 from gevent import socket, ssl
 
+from hmacfs.errors import PeerTimeout
+from hmacfs.net.body import SocketBody
 from hmacfs.net.send import FileSlice, FileTruncated
 from hmacfs.net.tls import TlsTransport
-from hmacfs.net.transport import TransportTimeout
+from hmacfs.net.transport import ReceiveBuffer, TransportTimeout
 from tests.servers import require_binary
 from tests.stores.local import opened
 
@@ -33,14 +35,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TlsPair:
-    """Two sockets after their handshake; ``plain`` is what carries the far one."""
+    """Two connected sockets after their handshake."""
 
-    def __init__(self, certificate: Path) -> None:
+    def __init__(self, certificate: Path, near: Any, far: Any) -> None:
         ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ours.load_cert_chain(certificate)
         theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         theirs.check_hostname, theirs.verify_mode = False, ssl.CERT_NONE
-        near, far = socket.socketpair()
         self.transport = TlsTransport(ours.wrap_socket(near, server_side=True, do_handshake_on_connect=False))
         greeting = gevent.spawn(self.transport.handshake, 5)
         self.far: Any = theirs.wrap_socket(far)
@@ -54,7 +55,7 @@ class TlsPair:
 
 @pytest.fixture
 def pair(certificate: Path) -> Iterator[TlsPair]:
-    made = TlsPair(certificate)
+    made = TlsPair(certificate, *socket.socketpair())
     yield made
     made.close()
 
@@ -128,3 +129,47 @@ def test_a_file_that_ends_too_early_is_noticed(pair: TlsPair, tmp_path: Path) ->
     with pytest.raises(FileTruncated):
         part.send_over(pair.transport, 5)
     part.close()
+
+
+class Narrow:
+    """Carries the bytes of one socket to another, one by one once ``is_narrow``."""
+
+    def __init__(self, source: Any, target: Any) -> None:
+        self.is_narrow = False
+        self._greenlet = gevent.spawn(self._carry, source, target)
+
+    def _carry(self, source: Any, target: Any) -> None:
+        while data := source.recv(65536):
+            step = 1 if self.is_narrow else len(data)
+            for begin in range(0, len(data), step):
+                target.sendall(data[begin : begin + step])
+                gevent.sleep(0.002 if self.is_narrow else 0)
+
+    def close(self) -> None:
+        self._greenlet.kill()
+
+
+@pytest.mark.parametrize(("least_rate", "arrives"), [(0, True), (100_000, False)])
+def test_a_record_that_trickles_in_is_judged_by_its_rate(certificate: Path, least_rate: int, *, arrives: bool) -> None:
+    near, behind = socket.socketpair()
+    before, far = socket.socketpair()
+    ways = [Narrow(before, behind), Narrow(behind, before)]
+    pair = TlsPair(certificate, near, far)
+    try:
+        ways[0].is_narrow = True
+        data = b"x" * 200
+        pair.far.sendall(data)
+        body = SocketBody(ReceiveBuffer(pair.transport), len(data), 0.05)
+        body.least_rate = least_rate
+        buffer = memoryview(bytearray(len(data)))
+        if arrives:
+            assert body.readinto(buffer) == len(data)
+        else:
+            with pytest.raises(PeerTimeout, match="too slowly"):
+                body.readinto(buffer)
+    finally:
+        for way in ways:
+            way.close()
+        pair.close()
+        before.close()
+        behind.close()
