@@ -13,8 +13,10 @@ from hmacfs.sessions.schema import STEPS, is_current, upgrade, version
 
 @pytest.fixture
 def connection() -> Iterator[sa.Connection]:
-    with sa.create_engine("sqlite://", isolation_level="AUTOCOMMIT").connect() as connection:
+    engine = sa.create_engine("sqlite://", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
         yield connection
+    engine.dispose()
 
 
 def test_a_database_is_current_once_it_had_all_steps(connection: sa.Connection) -> None:
