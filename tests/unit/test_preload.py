@@ -35,7 +35,8 @@ HARMLESS = {
 
 def output(code: str, config: Path) -> set[str]:
     """The lines that a new interpreter prints."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PROMETHEUS_MULTIPROC_DIR": str(config.parent)}
+    untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    environ = {**untraced, "PYTHONPATH": str(ROOT), "PROMETHEUS_MULTIPROC_DIR": str(config.parent)}
     command = [sys.executable, "-W", "error", "-c", f"import sys\n{code}", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environ)
     assert done.returncode == 0, done.stderr
