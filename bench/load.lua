@@ -1,5 +1,6 @@
--- What wrk sends: uploads by signed paths when BENCH_PATHS and BENCH_BODY are set, else GETs of the URL.
--- Each thread takes the paths of its own file (BENCH_PATHS.<thread>) one after the other, each once.
+-- What wrk sends: uploads by signed paths when BENCH_PATHS and BENCH_BODY are set, downloads of these paths when only
+-- BENCH_PATHS is, else GETs of the URL. Each thread takes the paths of its own file (BENCH_PATHS.<thread>) one after the
+-- other: uploads once, downloads again and again.
 
 local paths_base, body_file = os.getenv("BENCH_PATHS"), os.getenv("BENCH_BODY")
 local threads = 0
@@ -9,7 +10,20 @@ function setup(thread)
    threads = threads + 1
 end
 
-if paths_base then
+if paths_base and not body_file then
+   local requests, last = {}, 0
+
+   function init()
+      for path in assert(io.lines(paths_base .. "." .. number)) do
+         requests[#requests + 1] = "GET " .. path .. " HTTP/1.1\r\nHost: bench\r\n\r\n"
+      end
+   end
+
+   function request()
+      last = last % #requests + 1
+      return requests[last]
+   end
+elseif paths_base then
    local paths, tail
 
    function init()

@@ -126,29 +126,37 @@ class WrkUpload:
 
 
 class WrkDownload:
-    """wrk with ``connections``, on each of which it downloads the file ``source`` again and again."""
+    """wrk with ``connections``, on each of which it downloads the file ``source`` again and again, under one name or in
+    turn under as many as ``count``, for whose list ``folder`` is."""
 
-    def __init__(self, source: Path, *, connections: int) -> None:
+    def __init__(self, source: Path, folder: Path, *, connections: int, count: int = 1) -> None:
         self._source = source
         self._connections = connections
         # No other file of this name was ever there: nginx may keep one open for a minute.
-        self._name = next(names(1, filename=f"picture-{source.stat().st_size}.jpg"))
+        self._names = list(names(count, filename=f"picture-{count}-{source.stat().st_size}.jpg"))
+        self._paths = folder / f"{self._names[0].partition('/')[2]}.paths"
 
     def prepare(self, contender: Contender) -> None:
-        put_in(contender.store, self._name, self._source)
+        for name in self._names:
+            put_in(contender.store, name, self._source)
+        for thread in range(threads(self._connections)):
+            mine = self._names[thread :: threads(self._connections)] or self._names
+            lines = "".join(f"{PREFIX}{name}\n" for name in mine)
+            self._paths.with_name(f"{self._paths.name}.{thread}").write_text(lines)
 
     def run(self, contender: Contender, seconds: int) -> Outcome:
         size = self._source.stat().st_size
-        result = wrk(f"{contender.url}{PREFIX}{self._name}", seconds, connections=self._connections)
+        env = {"BENCH_PATHS": str(self._paths)}
+        result = wrk(contender.url, seconds, connections=self._connections, **env)
         if result.bytes < result.requests * size:
             raise LoadFailed(f"{result.requests} downloads of {size} bytes brought {result.bytes} bytes")
         return result.outcome(size)
 
     def verify(self, contender: Contender, _outcome: Outcome) -> None:
-        with urllib.request.urlopen(f"{contender.url}{PREFIX}{self._name}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{contender.url}{PREFIX}{self._names[-1]}", timeout=10) as answer:
             if answer.read() != self._source.read_bytes():
                 raise LoadFailed("a download brought other bytes")
-        take_out(contender.store, [self._name], self._source)
+        take_out(contender.store, self._names, self._source)
 
 
 def _require(stored: Stored, *, complete: int, unanswered: int) -> None:

@@ -33,6 +33,7 @@ TABLE = (
     Target("GET 1 GiB against nginx", "get-1g", "hmacfs", "gb_per_s", 1.7, "nginx"),
     Target("GET 1 MiB, 16 connections, against Go", "get-1m", "hmacfs", "per_s", 1.1, "go"),
     Target("GET 16 KiB, 32 connections, against Go", "get-16k", "hmacfs", "per_s", 0.65, "go"),
+    Target("GET 16 KiB of 5,000 files in turn against Go", "get-16k-many", "hmacfs", "per_s", 0.65, "go"),
     Target("GET 16 KiB behind nginx against bare nginx", "get-16k", "hmacfs+nginx", "per_s", 0.9, "nginx"),
     Target("instructions of a PUT of 1 KiB", "instructions", "hmacfs", "put_1k", 302_000.0),
     Target("instructions of a GET of 16 KiB", "instructions", "hmacfs", "get_16k", 252_000.0),

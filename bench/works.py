@@ -53,6 +53,8 @@ STORES_AT_ONCE = 4
 #: Of each stream of the throttled works, and how many there are.
 THROTTLED_RATE, THROTTLED_STREAMS = "32MB", 16
 MANY_FILES = 1_000_000
+#: More than this server keeps open.
+MANY_NAMES = 5_000
 
 #: The metrics of the kinds of requests that are counted.
 INSTRUCTIONS = {
@@ -124,8 +126,14 @@ class Workshop:
         loads = self._uploads()
         loads += [
             ("get-1g", "GET 1 GiB, one stream", _BIG, CurlDownload(self._file(1024 * MIB))),
-            ("get-1m", "GET 1 MiB, 16 connections", _SMALL, WrkDownload(self._file(MIB), connections=16)),
-            ("get-16k", "GET 16 KiB, 32 connections", _SMALL, WrkDownload(self._file(16 * 1024), connections=32)),
+            ("get-1m", "GET 1 MiB, one file, 16 connections", _SMALL, self._wrk_download(MIB, 16)),
+            ("get-16k", "GET 16 KiB, one file, 32 connections", _SMALL, self._wrk_download(16 * 1024, 32)),
+            (
+                "get-16k-many",
+                f"GET 16 KiB, {MANY_NAMES:,} files in turn, 32 connections",
+                _SMALL,
+                self._wrk_download(16 * 1024, 32, count=MANY_NAMES),
+            ),
         ]
         return [
             Work(name, title, columns, "go", self._entries(ALL, self._ram, load))
@@ -133,11 +141,11 @@ class Workshop:
         ]
 
     def _over_tls(self) -> list[Work]:
-        large, small = self._file(1024 * MIB), self._file(16 * 1024)
+        large = self._file(1024 * MIB)
         loads: list[tuple[str, str, tuple[str, ...], Load]] = [
             ("tls-put-1g", "PUT 1 GiB, one stream, over TLS", _BIG, CurlUpload(large)),
             ("tls-get-1g", "GET 1 GiB, one stream, over TLS", _BIG, CurlDownload(large)),
-            ("tls-get-16k", "GET 16 KiB, 32 connections, over TLS", _SMALL, WrkDownload(small, connections=32)),
+            ("tls-get-16k", "GET 16 KiB, 32 connections, over TLS", _SMALL, self._wrk_download(16 * 1024, 32)),
         ]
         return [
             Work(name, title, columns, TlsGoServer.name, self._entries(OVER_TLS, self._ram, load))
@@ -398,6 +406,9 @@ class Workshop:
 
     def _file(self, size: int) -> Path:
         return random_file(self._material, size)
+
+    def _wrk_download(self, size: int, connections: int, *, count: int = 1) -> WrkDownload:
+        return WrkDownload(self._file(size), self._material, connections=connections, count=count)
 
     def _wrk_upload(self, size: int, connections: int) -> WrkUpload:
         return WrkUpload(self._file(size), self._material, connections=connections, longest=self._longest)
