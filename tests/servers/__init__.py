@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -66,13 +67,19 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+#: The ports given last: a test asks for some before it starts a server on the first.
+_GIVEN: deque[int] = deque(maxlen=100)
+
+
 def free_port() -> int:
     """A loopback port that nothing listened at a moment ago. It is none of those that the kernel gives to clients: one of
     these could have it before its server is started, or started again."""
     with contextlib.suppress(OSError, ValueError):
         first_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
         for _ in range(100):
-            if _is_free(port := 10_000 + secrets.randbelow(first_of_clients - 10_000)):
+            port = 10_000 + secrets.randbelow(first_of_clients - 10_000)
+            if port not in _GIVEN and _is_free(port):
+                _GIVEN.append(port)
                 return port
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
