@@ -1,9 +1,9 @@
 """The request body: one object owns it, counts it, and says once how it ended.
 
 Every kind of body has the methods of ``wsgi.input``, so any WSGI application can read it, with two guarantees that a
-WSGI server's own does not give: the end of the stream means that the *whole* body arrived (a body
-that ends early raises ``IncompleteBody``), and no read waits longer than the read timeout (``PeerTimeout``). A client
-that sends a byte now and then cannot prolong it endlessly either: see ``Body.least_rate``.
+WSGI server's own does not give: the end of the stream means that the *whole* body arrived (a body that ends early
+raises ``IncompleteBody``), and no read waits longer than the read timeout (``PeerTimeout``). A client that sends a byte
+now and then cannot prolong it endlessly either: see ``Body.least_rate``.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import mmap
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -113,7 +114,8 @@ class WorkerCount:
 class BalancedServer(StreamServer):
     """gevent's server, which leaves connections to workers that have fewer, and turns peers away that have too many.
 
-    says_why: whether those are told so, in HTTP; not over TLS, whose handshake has not begun.
+    says_why: whether those are told so, in HTTP; not over TLS, whose handshake has not begun. delay: asked before each
+    connection for how many seconds it has to wait in the backlog.
     """
 
     def __init__(
@@ -123,21 +125,23 @@ class BalancedServer(StreamServer):
         *,
         peers: PeerBound | None = None,
         says_why: bool = True,
+        delay: Callable[[], float] = lambda: 0.0,
         **options: Any,
     ) -> None:
         super().__init__(listener, **options)
         self._count = count
         self._peers = peers
         self._says_why = says_why
+        self._delay = delay
         self._pauses = 0
         self._accepted = 0
         self._alone_until = 0.0
 
     def do_read(self) -> Any:
         """The next connection; ``None`` if there is none or another worker should accept it."""
-        if self._must_pause():
+        if (seconds := self._delay()) or self._must_pause():
             self.stop_accepting()
-            gevent.spawn_later(PAUSE_SECONDS, self._resume)
+            gevent.spawn_later(seconds or PAUSE_SECONDS, self._resume)
             return None
         accepted = super().do_read()
         return accepted if accepted and self._admits(*accepted) else None

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import gc
-import heapq
 import logging
 import os
 import signal
@@ -33,6 +32,7 @@ from hmacfs.net.transport import Transport
 from hmacfs.server import shared
 from hmacfs.server.balancing import BalancedServer, WorkerCount
 from hmacfs.server.connection import Connection, Respond, ServerContext
+from hmacfs.server.eviction import seconds_until_one_may_end, to_end
 from hmacfs.server.lifecycle import Lifecycle, State
 from hmacfs.server.memory_return import MemoryReturn
 from hmacfs.server.peer_limits import PeerBound
@@ -47,8 +47,8 @@ HEARTBEAT_SECONDS = 1.0
 #: an upload whose body it does not keep; each response during a stop asks it to close the connection.
 IDLE_GRACE_SECONDS = 1.0
 #: While no more than one in ``ROOM_SHARE`` of a worker's connections is free, each response ends its connection, and
-#: each further client evicts those that have been idle longest: one in ``ENDED_SHARE`` at once, since to find them
-#: takes a look at all.
+#: each further client evicts those that have been idle longest (see ``eviction``): one in ``ENDED_SHARE`` at once,
+#: since to find them takes a look at all.
 ROOM_SHARE = 16
 ENDED_SHARE = 32
 #: How long transfers that are broken off may take to clean up.
@@ -164,6 +164,8 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         while not self._lifecycle.must_drain:
             self.notify()
             memory.note(len(self._connections))
+            if any(server.full() for server in self._servers):
+                self._make_room()  # nobody gets in who would do it
             self._signalled.wait(HEARTBEAT_SECONDS)
         self._lifecycle.enter(State.DRAINING, time.monotonic())
         self._stop_listening()
@@ -275,11 +277,17 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         pool = Pool(self.worker_connections)
         handle = functools.partial(self._serve, self._context(listener), LocalCongestion(listener), pool)
         server = BalancedServer(
-            listener, self._count, peers=self._peers, says_why=self._tls is None, handle=handle, spawn=pool
+            listener,
+            self._count,
+            peers=self._peers,
+            says_why=self._tls is None,
+            delay=functools.partial(self._seconds_until_room, pool),
+            handle=handle,
+            spawn=pool,
         )
-        if self.cfg.workers > 1:
-            # One connection a turn, so that a burst spreads over the workers instead of filling the first to wake.
-            server.max_accept = 1
+        # One connection a turn, so that a burst spreads over the workers instead of filling the first to wake, and each
+        # client finds the room that the one before it has made.
+        server.max_accept = 1
         server.start()
         return server
 
@@ -336,11 +344,19 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def _make_room(self) -> None:
         """End the connections that have been waiting longest for a request, so that the next clients get in. Not a
         proxy's: it may just be sending an upload on one, which it cannot repeat."""
-        waiting: list[Connection | Handshake] = [one for one in self._connections if not one.of_proxy]
-        waiting += self._handshakes
-        oldest = heapq.nsmallest(1 + self.worker_connections // ENDED_SHARE, waiting, key=lambda one: one.waits_since)
-        for connection in oldest:
+        most = 1 + self.worker_connections // ENDED_SHARE
+        for connection in to_end(self._waiting(), most, time.monotonic()):
             connection.end_if_waiting()
+
+    def _seconds_until_room(self, pool: Pool) -> float:
+        """How long the next client has to wait, so that nobody has to end who has just come."""
+        if pool.free_count() > self.worker_connections // ROOM_SHARE:
+            return 0.0
+        return seconds_until_one_may_end(self._waiting(), time.monotonic())
+
+    def _waiting(self) -> list[Connection | Handshake]:
+        """Those that ``_make_room`` may end."""
+        return [*(one for one in self._connections if not one.of_proxy), *self._handshakes]
 
     def _open_transport(self, client: Any, timeout: float) -> Transport | None:
         """``None`` for a client that does not get as far as its first request, which a stop may be the reason for."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -38,17 +37,12 @@ class Crowd:
         self.rounds = 0
 
     def __enter__(self) -> Self:
-        # The honest client is in this process. Between its connection and its request it would wait for Python's lock for
-        # up to 5 ms, in which the server takes dozens of others; of a client of its own that is not to be expected.
-        self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-5)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        sys.setswitchinterval(self._interval)
         for sock in self._open.values():
             sock.close()
 
