@@ -64,8 +64,9 @@ UNCORKED_FILE_BYTES = 1024 * 1024
 #: more than sending them.
 SMALL_BODY_BYTES = 64 * 1024
 
-#: After any other refusal, the bytes that the client still sends are discarded within these bounds, so that it can read
-#: the response: a close with unread data makes the kernel send a reset, which overtakes the response.
+#: After any other refusal, and where something follows a connection's last request, the bytes that the client still
+#: sends are discarded within these bounds, so that it can read the response: a close with unread data makes the kernel
+#: send a reset, which overtakes the response.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 5.0
 LINGER_SILENCE_SECONDS = 2.0
@@ -177,7 +178,7 @@ class Connection:
         may_follow = self._answer(head, body)
         self.waits_since = now = time.monotonic()
         if not may_follow:
-            if not body.is_complete:
+            if not body.is_complete or self.receive_buffer.count or self.transport.has_arrived:
                 self._linger()
             return False
         if not self._is_refused:

@@ -23,7 +23,7 @@ from hmacfs.errors import PeerTimeout
 from hmacfs.net.body import Body
 from hmacfs.net.send import FileSlice
 from hmacfs.net.transport import Transport
-from hmacfs.server.connection import SMALL_BODY_BYTES, Connection, Respond, ServerContext
+from hmacfs.server.connection import LINGER_SECONDS, SMALL_BODY_BYTES, Connection, Respond, ServerContext
 from hmacfs.server.lifecycle import Lifecycle, MasterIntent, State
 from hmacfs.telemetry.logs import request_id
 from hmacfs.web.messages import Response, Status
@@ -238,6 +238,34 @@ def test_where_the_next_request_cannot_be_found_the_connection_ends(pieces: list
     assert application.asked == ["/refused"]
     assert answers.count(b"HTTP/1.1") == 1
     assert b"\r\nConnection: close\r\n" in answers
+
+
+def test_what_follows_the_last_request_does_not_cut_its_response() -> None:
+    def application(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [bytes(1 << 20)]
+
+    with gevent.socket.socket() as listener, gevent.socket.socket() as far:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)  # most of the response waits at the server's end
+        far.connect(listener.getsockname())
+        near, _ = listener.accept()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 << 20)
+        far.sendall(head("/last", "Content-Length: 0", "Connection: close"))
+        far.sendall(bytes(100_000))  # more than is read with the head; a close with unread bytes is a reset
+        far.shutdown(socket.SHUT_WR)
+        connection = Connection(context(application), Transport(near), None)
+
+        def serve() -> None:
+            connection.serve()
+            near.close()
+
+        serving = gevent.spawn(serve)
+        serving.join(LINGER_SECONDS)  # before the client reads on
+        received = b"".join(iter(lambda: far.recv(65536), b""))
+        assert len(received.partition(b"\r\n\r\n")[2]) == 1 << 20
+        serving.join(10)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5), st.lists(st.integers(0, 2000), max_size=12))
