@@ -13,6 +13,15 @@ from hmacfs.net.transport import GONE_ERRNOS, NothingYet, Transport
 
 R = TypeVar("R")
 
+#: ``ssl.OP_ENABLE_KTLS``, which has a name since Python 3.12.
+_ENABLE_KERNEL_TLS = 1 << 3
+
+
+def keep_in_process(context: ssl.SSLContext) -> None:
+    """Let no kernel TLS be used, which OpenSSL's own configuration may ask for: while a part of a record has arrived,
+    the kernel calls the socket readable, and each wait for the rest ends at once (docs/facts.md, section 6)."""
+    context.options &= ~_ENABLE_KERNEL_TLS
+
 
 class TlsTransport(Transport):
     """A ``Transport`` over TLS: ``sock`` is gevent's ``SSLSocket``.

@@ -27,7 +27,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from hmacfs.config import Settings
 from hmacfs.errors import ShuttingDown
 from hmacfs.net.congestion import LocalCongestion
-from hmacfs.net.tls import TlsTransport
+from hmacfs.net.tls import TlsTransport, keep_in_process
 from hmacfs.net.transport import Transport
 from hmacfs.server import shared
 from hmacfs.server.balancing import BalancedServer, WorkerCount
@@ -188,6 +188,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         gc.freeze()  # what a worker is made of stays: looking through it again and again cost 2 % of the small requests
         if self.cfg.is_ssl:
             self._tls = ssl_context(self.cfg)
+            keep_in_process(self._tls)
             log.info("TLS: files pass through this process, which is slower; a proxy in front is faster")
         runtime, settings = self._runtime, self._runtime.settings
         self._peers = PeerBound(

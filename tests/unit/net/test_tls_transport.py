@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gevent import socket, ssl
 from hmacfs.errors import PeerTimeout
 from hmacfs.net.body import SocketBody
 from hmacfs.net.send import FileSlice, FileTruncated
-from hmacfs.net.tls import TlsTransport
+from hmacfs.net.tls import TlsTransport, keep_in_process
 from hmacfs.net.transport import ReceiveBuffer, TransportTimeout
 from tests.servers import require_binary
 from tests.stores.local import opened
@@ -173,3 +174,16 @@ def test_a_record_that_trickles_in_is_judged_by_its_rate(certificate: Path, leas
         pair.close()
         before.close()
         behind.close()
+
+
+def test_kernel_tls_is_not_used_where_openssl_is_configured_to(tmp_path: Path) -> None:
+    (tmp_path / "openssl.cnf").write_text(
+        "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = tls\n[tls]\nOptions = KTLS\n"
+    )
+    code = "import ssl; from hmacfs.net.tls import *; context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n"
+    code += "before = int(context.options); keep_in_process(context); print(before, int(context.options))"
+    run = [sys.executable, "-c", code.replace("*", keep_in_process.__name__)]
+    environ = {**os.environ, "OPENSSL_CONF": str(tmp_path / "openssl.cnf")}
+    before, after = map(int, subprocess.run(run, check=True, capture_output=True, env=environ).stdout.split())
+    assert before & 1 << 3, "the configuration asks for it"
+    assert after == before & ~(1 << 3)
