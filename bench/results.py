@@ -78,10 +78,10 @@ class Results:
 
 class Verdict(NamedTuple):
     """value and reached are ``None`` where the run did not measure it. medians: of the entry and of the one that it is
-    compared with, in the metric."""
+    compared with, in the metric. bound: ``None`` where there is none to reach."""
 
     text: str
-    bound: float
+    bound: float | None
     at_least: bool
     value: float | None
     spread: tuple[float, float] | None
@@ -105,5 +105,7 @@ def _verdict(work: WorkResult | None, target: Target) -> Verdict:
     elif target.against is None:
         value = own
     at_least = METRICS[target.metric].more_is_better
-    reached = None if value is None else (value >= target.bound if at_least else value <= target.bound)
+    reached = None
+    if value is not None and target.bound is not None:
+        reached = value >= target.bound if at_least else value <= target.bound
     return Verdict(target.text, target.bound, at_least, value, spread, reached, target.metric, (own, other))

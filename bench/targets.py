@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 class Target(NamedTuple):
     """A bound for a figure of ``entry``, or for its ratio to that of ``against``. Whether it is a lower or an upper
-    bound follows from the metric."""
+    bound follows from the metric; ``None`` where the figure is shown and nothing is promised."""
 
     text: str
     work: str
     entry: str
     metric: str
-    bound: float
+    bound: float | None
     against: str | None = None
 
 
@@ -40,6 +40,33 @@ TABLE = (
     Target("instructions of a PUT of 1 KiB against before", "instructions", "hmacfs", "put_1k", 0.65, "before"),
     Target("instructions of a GET of 16 KiB against before", "instructions", "hmacfs", "get_16k", 0.65, "before"),
     Target("PUT 1 GiB behind nginx against Go there", "put-1g-nginx", "hmacfs+nginx", "gb_per_s", 1.0, "go+nginx"),
+    *(
+        Target(
+            f"{text} behind HAProxy against Go there", f"{work}-haproxy", "hmacfs+haproxy", metric, None, "go+haproxy"
+        )
+        for text, work, metric in (
+            ("PUT 1 GiB", "put-1g", "gb_per_s"),
+            ("GET 1 GiB", "get-1g", "gb_per_s"),
+            ("PUT 1 KiB", "put-1k", "per_s"),
+        )
+    ),
+    *(
+        Target(f"{text} over TLS against {whose}", f"tls-{work}", "hmacfs-tls", metric, None, other)
+        for text, work, metric in (
+            ("PUT 1 GiB", "put-1g", "gb_per_s"),
+            ("GET 1 GiB", "get-1g", "gb_per_s"),
+            ("GET 16 KiB", "get-16k", "per_s"),
+        )
+        for whose, other in (("Go", "go-tls"), ("nginx", "nginx-tls"))
+    ),
+    Target(
+        "PUT 1 KiB to a disk, four servers, fsync, against Go without",
+        "put-1k-stores",
+        "hmacfs-fsync",
+        "per_s",
+        None,
+        "go",
+    ),
     Target("memory at rest, 2 workers, MiB", "memory", "hmacfs", "idle_pss_mib", 75.0),
     Target("start to the first answer, s", "start", "hmacfs", "start_s", 0.5),
     Target("throttled PUT, CPU per GB against before", "throttled-put", "hmacfs", "cpu_per_gb", _NOT_MORE, "before"),

@@ -180,6 +180,7 @@ def test_medians_and_ratios_leave_out_what_failed() -> None:
         (Target("", "put", "ours", "p50_ms", 6.0), 6.0, True),
         (Target("", "put", "ours", "p50_ms", 5.9), 6.0, False),
         (Target("", "put", "ours", "p99_ms", 1.0), None, None),
+        (Target("", "put", "ours", "per_s", None, "go"), 0.5, None),
         (Target("", "other", "ours", "per_s", 1.0, "go"), None, None),
     ],
 )
@@ -190,6 +191,13 @@ def test_a_target_is_a_lower_or_an_upper_bound_after_its_metric(
     verdict = judge(Results({}, [work]), [target])[0]
     assert verdict.value == (pytest.approx(value) if value is not None else None)
     assert verdict.reached is reached
+
+
+def test_what_has_no_bound_is_shown_and_not_judged() -> None:
+    work = work_result(ours=[{"per_s": 5.0}], go=[{"per_s": 10.0}])
+    verdicts = judge(Results({}, [work]), [Target("shown", "put", "ours", "per_s", None, "go")])
+    assert "shown" in report.summary_table(verdicts)
+    assert "shown" not in report.target_table(verdicts)
 
 
 def test_targets_name_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
