@@ -22,6 +22,10 @@ SPLICE_FROM_BYTES = 128 * 1024
 #: must stay below the sender's initial congestion window: with BBR on a loopback that is 448 KiB, and with more each
 #: piece of 8 MiB took 3 ms longer while both sides waited.
 LOW_WATERMARK_BYTES = 384 * 1024
+#: Up to this size a body that is in the kernel's buffer when it is asked for is moved without a wait, and what others
+#: need to know of a transfer that lasts is left out: a fifth of the instructions of an upload of 1 MiB. Where many
+#: clients send at once most have arrived by then. It is less than a millisecond's work, and fits the pipe.
+AT_ONCE_BYTES = 1024 * 1024
 #: The buffer of the path without a pipe. Larger ones are not faster and no longer fit the second-level cache.
 BUFFER_BYTES = 256 * 1024
 #: How many idle buffers a worker keeps.
@@ -45,6 +49,16 @@ class Receiver:
         self._least_rate = min(least_rate, rate // 2) if rate else least_rate
         self._buffers: list[bytearray] = []
         self._splicer: Splicer | None = Splicer.if_supported(file_calls)
+
+    def look(self, body: RequestBody) -> None:
+        """See ``uploads.contracts.requests.Receiver``."""
+        if not isinstance(body, SocketBody) or not SPLICE_FROM_BYTES <= body.left <= AT_ONCE_BYTES:
+            return
+        if self._rate or self._file_calls.is_slow:  # then it takes time all the same
+            return
+        buffer = body.receive_buffer
+        if not buffer.transport.is_encrypted:
+            body.is_here = body.left <= buffer.count + buffer.transport.arrived
 
     def receive(
         self,
@@ -108,14 +122,17 @@ class Receiver:
         """Move as much as possible within the kernel; the rest, if any, is for ``_copy``."""
         self._write_buffered(job, body)
         transport, count = body.receive_buffer.transport, LOW_WATERMARK_BYTES
+        has_data = body.is_here
         try:
             while self._splicer and not body.is_complete and not self._file_calls.is_slow:
                 fd = job.sink.fileno()
                 if fd is None:
                     return
-                if job.throttle is None and (count >= LOW_WATERMARK_BYTES or transport.has_low_watermark):
-                    transport.set_low_watermark(min(LOW_WATERMARK_BYTES, body.left, job.room))
-                body.wait_for_data()
+                if not has_data:
+                    if job.throttle is None and (count >= LOW_WATERMARK_BYTES or transport.has_low_watermark):
+                        transport.set_low_watermark(min(LOW_WATERMARK_BYTES, body.left, job.room))
+                    body.wait_for_data()
+                has_data = False
                 count = self._splicer.move(body, fd, job.portion())
                 self._after_portion(job, count)
         except SpliceUnsupported:

@@ -12,6 +12,7 @@ import fcntl
 import math
 import os
 import socket
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _READ, _WRITE = 1, 2
+_NO_COUNT = bytes(4)
 
 #: How long a transfer that never has to wait may keep the event loop. Yielding goes through the poller: a plain
 #: ``sleep(0)`` only queues a callback, and other sockets are not polled for dozens of them (docs/facts.md, section 3).
@@ -292,9 +294,12 @@ class Transport:
     @property
     def has_arrived(self) -> bool:
         """Whether bytes of the peer wait to be read."""
-        count = bytearray(4)
-        fcntl.ioctl(self.fd, termios.FIONREAD, count)
-        return any(count)
+        return self.arrived > 0
+
+    @property
+    def arrived(self) -> int:
+        """How many bytes of the peer wait to be read."""
+        return int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, _NO_COUNT), sys.byteorder)
 
     def stop_reading(self) -> None:
         """Make a pending or later read end at once, as if the peer had closed. Writing still works."""

@@ -74,6 +74,9 @@ class Traffic:
         self.on_arrival: Callable[[], object] = lambda: None
         self._world = world
 
+    def look(self, body: RequestBody) -> None:
+        raise AssertionError("no piece is looked for")
+
     def receive(
         self,
         body: RequestBody,

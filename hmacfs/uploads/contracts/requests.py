@@ -21,8 +21,8 @@ class RequestBody(Protocol):
 
     length: the declared number of bytes, ``None`` while it is unknown. received: how many have been read so far.
     client: the address of the client, empty if that is not known. least_rate: bytes per second below which the client
-    counts as stalled (see ``net.body.Body``). is_here: all of it had arrived with the request's head. is_complete: all
-    of it has been read.
+    counts as stalled (see ``net.body.Body``). is_here: all of it has arrived, with the request's head or when
+    ``Receiver.look`` looked for it. is_complete: all of it has been read.
     waiting_since: the monotonic time since when the client is waited for, 0.0 while it is not.
     """
 
@@ -123,6 +123,9 @@ class Space(Protocol):
 
 class Receiver(Protocol):
     """Moves request bodies into sinks."""
+
+    def look(self, body: RequestBody) -> None:
+        """Let ``body.is_here`` be true if the rest has arrived meanwhile, and can be moved without a wait."""
 
     def receive(
         self,
