@@ -11,7 +11,8 @@ import MySQLdb.converters  # type: ignore[import-untyped]
 import MySQLdb.cursors  # type: ignore[import-untyped]
 import sqlalchemy as sa
 
-from hmacfs.sessions.database_spec import DatabaseAddress, DatabaseSpec, make_engine
+from hmacfs.sessions.database_spec import DatabaseAddress, DatabaseSpec
+from hmacfs.sessions.engine import EngineConnection, make_engine
 
 _CONNECTIONS = 8
 _DEADLOCK = 1213
@@ -46,7 +47,7 @@ def open_mysql(address: DatabaseAddress) -> DatabaseSpec:
         sa.event.listen(engine, "connect", lambda connection, _: _check_encrypted(connection))
     return DatabaseSpec(
         name="mysql",
-        engine=engine,
+        connect=lambda: EngineConnection(engine),
         begin=(f"SELECT GET_LOCK({lock})",),
         end=("SELECT RELEASE_LOCK(CONCAT('hmacfs.', SHA1(DATABASE())))",),
         is_transient=lambda error: bool(error.args) and error.args[0] == _DEADLOCK,

@@ -125,13 +125,16 @@ def _redis_problem(settings: SessionStoreSettings) -> str:
 
 
 def _database_problem(settings: SessionStoreSettings) -> str:
-    from sqlalchemy.exc import DBAPIError
+    from hmacfs.sessions.database_spec import DatabaseFailed
 
     try:
-        with _fallback(settings).engine.connect() as connection:
-            connection.exec_driver_sql("SELECT 1")
-    except DBAPIError as error:
-        return _first_line(error.orig or error)
+        connection = _fallback(settings).connect()
+        try:
+            connection.execute("SELECT 1")
+        finally:
+            connection.close()
+    except DatabaseFailed as error:
+        return _first_line(error.driver_error)
     return ""
 
 
@@ -164,17 +167,15 @@ def _redis(settings: SessionStoreSettings) -> Replica:
 
 
 def _database(settings: SessionStoreSettings) -> Replica:
-    from hmacfs.sessions.sql import SqlStore  # SQLAlchemy costs 20 MB, which Redis alone does not need
+    from hmacfs.sessions.sql import SqlStore
 
     database = _fallback(settings) if settings.fallback_enabled else _embedded(settings)
     return SqlStore(database, ThreadOffload(database.connections), repeats=settings.max_retries)
 
 
 def prepare_embedded(settings: SessionStoreSettings) -> None:
-    """Before a process forks: make and upgrade the tables of SQLite, if that is used, and leave nothing open. What does
-    not succeed here is each worker's to try again, and to tell."""
-    if remote_stores(settings):
-        return
+    """Make and upgrade the tables of SQLite, which these settings use, and leave nothing open. What does not succeed is
+    each worker's to try again, and to tell."""
     with contextlib.suppress(ConfigError, SessionStoreUnreachable):
         store = _database(settings)
         store.ping()
@@ -236,7 +237,7 @@ def _old_database(settings: SessionStoreSettings) -> Path | None:
 
 
 def _fallback(settings: SessionStoreSettings) -> DatabaseSpec:
-    from hmacfs.sessions.database_spec import DatabaseAddress, tls_of  # SQLAlchemy
+    from hmacfs.sessions.database_spec import DatabaseAddress, tls_of
 
     host, port = settings.fallback_db_host
     password = settings.fallback_db_password

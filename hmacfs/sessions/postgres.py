@@ -12,7 +12,8 @@ import psycopg2.extras  # type: ignore[import-untyped]
 import sqlalchemy as sa
 from gevent import monkey
 
-from hmacfs.sessions.database_spec import DATABASE_TIMEOUT, DatabaseAddress, DatabaseSpec, make_engine
+from hmacfs.sessions.database_spec import DATABASE_TIMEOUT, DatabaseAddress, DatabaseSpec
+from hmacfs.sessions.engine import EngineConnection, make_engine
 
 #: The number of an advisory lock, which other users of the same database are unlikely to choose.
 _LOCK = 0x686D616366730001
@@ -50,7 +51,7 @@ def open_postgres(address: DatabaseAddress) -> DatabaseSpec:
     sa.event.listen(engine, "connect", lambda connection, _: _limit_statements(connection, address.timeout))
     return DatabaseSpec(
         name="postgres",
-        engine=engine,
+        connect=lambda: EngineConnection(engine),
         begin=("BEGIN", f"SELECT pg_advisory_xact_lock({_LOCK})"),
         end=("COMMIT",),
         is_transient=lambda error: isinstance(error, _TRANSIENT),

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import DBAPIError
 
 from hmacfs.sessions.codec import decode, digest
+from hmacfs.sessions.statements import SESSIONS, VERSION
 from hmacfs.uploads.session import State
 
 Step = Callable[[sa.Connection], None]
@@ -35,7 +35,7 @@ def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
 
 #: What queries know of the table, after all steps.
 sessions = sa.table(
-    "hmacfs_sessions",
+    SESSIONS,
     sa.column("token", sa.String),
     sa.column("open_slot", sa.String),
     sa.column("finished_slot", sa.String),
@@ -48,7 +48,7 @@ sessions = sa.table(
     sa.column("record", sa.Text),
 )
 
-version = _table("hmacfs_schema", sa.Column("version", sa.Integer, nullable=False))
+version = _table(VERSION, sa.Column("version", sa.Integer, nullable=False))
 
 
 def _first_tables(connection: sa.Connection) -> None:
@@ -110,22 +110,10 @@ def _add_column(connection: sa.Connection, name: str) -> None:
     sa.Index(f"{table}_{name}", columns.c[name]).create(connection, checkfirst=True)
 
 
-#: In their order; a step is never changed once it was released. MySQL commits after each statement, so each step must
-#: be able to start over from where it broke off. A server of an older release goes on with a newer schema (machines
-#: are not updated at the same moment), so a step must leave it what it needs.
+#: ``statements.STEPS`` of them, in their order; a step is never changed once it was released. MySQL commits after each
+#: statement, so each step must be able to start over from where it broke off. A server of an older release goes on with
+#: a newer schema (machines are not updated at the same moment), so a step must leave it what it needs.
 STEPS: Sequence[Step] = (_first_tables, _finished_slots, _paths_and_sites)
-
-
-def is_current(connection: sa.Connection) -> bool:
-    """Whether this database has had all steps. One plain statement, without a lock: to find out by ``upgrade`` takes a
-    hundred times as long, and writes to 4 MiB of memory that a new worker shares with its master."""
-    try:
-        reached = connection.exec_driver_sql(f"SELECT version FROM {version.name}").scalar()  # noqa: S608 - a constant
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise
-        return False  # it has no tables
-    return reached is not None and reached >= len(STEPS)
 
 
 def upgrade(connection: sa.Connection, steps: Sequence[Step] = STEPS) -> None:

@@ -10,17 +10,15 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import sqlalchemy as sa
 from gevent import monkey
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 
 from hmacfs.errors import SessionStoreUnreachable
-from hmacfs.sessions import schema
+from hmacfs.sessions import statements
 from hmacfs.sessions.codec import decode, digest, encode, is_key, save_with
-from hmacfs.sessions.database_spec import DatabaseSpec
+from hmacfs.sessions.database_spec import DatabaseConnection, DatabaseFailed, DatabaseSpec, RowRefused, ValueRefused
 from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import CountedBy, Session, State
 
@@ -29,33 +27,6 @@ R = TypeVar("R")
 _POLL_SECONDS = 0.005
 # It is called in native threads, where gevent's would start an event loop of its own.
 _sleep = monkey.get_original("time", "sleep")
-
-_TABLE = schema.sessions
-_C = _TABLE.c
-
-# Making these is most of what a query costs, so they are made once.
-_BY_KEY = sa.select(_C.record).where(_C.token == sa.bindparam("sought"))
-_BY_SLOT = sa.select(_C.record).where(_C.open_slot == sa.bindparam("sought"))
-_BY_FINISHED_SLOT = (
-    sa.select(_C.record).where(_C.finished_slot == sa.bindparam("sought")).order_by(_C.touched.desc()).limit(1)
-)
-_BY_PATH = sa.select(_C.record).where(_C.path_digest == sa.bindparam("sought"))
-_OPEN_BY = {CountedBy.OWNER: _C.open_owner, CountedBy.SITE: _C.open_site}
-_COUNT_OPEN = {
-    by: sa.select(sa.func.count()).where(column == sa.bindparam("sought")) for by, column in _OPEN_BY.items()
-}
-_INSERT = sa.insert(_TABLE)
-#: Only an older copy is replaced. The columns to set are those that are given besides.
-_REPLACE = sa.update(_TABLE).where(
-    _C.token == sa.bindparam("sought"),
-    sa.or_(
-        _C.revision < sa.bindparam("newer"),
-        sa.and_(_C.revision == sa.bindparam("newer"), _C.touched < sa.bindparam("later")),
-    ),
-)
-# Plain ones, for what each worker does at its start: to compile them would write to memory shared with the master.
-_COUNT_BY_STATE = f"SELECT state, count(*) FROM {_TABLE.name} GROUP BY state"  # noqa: S608 - constants
-_CHANGE_NOTHING = f"UPDATE {schema.version.name} SET version = 0 WHERE version < 0"  # noqa: S608 - a constant
 
 
 class _Replaced(SessionStoreUnreachable):
@@ -79,8 +50,8 @@ class SqlStore:
         self._database = database
         self._offload = offload
         self._repeats = repeats
-        self._idle: deque[sa.Connection] = deque()
-        self._open: set[sa.Connection] = set()
+        self._idle: deque[DatabaseConnection] = deque()
+        self._open: set[DatabaseConnection] = set()
         self._identity: object = None
         self._is_prepared = False
         self._preparing = threading.Lock()
@@ -91,13 +62,13 @@ class SqlStore:
         return self._run(lambda connection: _create(connection, session))
 
     def get(self, key: str) -> Session | None:
-        return self._run(lambda connection: _one(connection, _BY_KEY, key)) if is_key(key) else None
+        return self._run(lambda connection: _one(connection, statements.BY_KEY, key)) if is_key(key) else None
 
     def find(self, slot: str) -> Session | None:
-        return self._run(lambda connection: _one(connection, _BY_SLOT, digest(slot)))
+        return self._run(lambda connection: _one(connection, statements.BY_SLOT, digest(slot)))
 
     def find_finished(self, slot: str) -> Session | None:
-        return self._run(lambda connection: _one(connection, _BY_FINISHED_SLOT, digest(slot)))
+        return self._run(lambda connection: _one(connection, statements.BY_FINISHED_SLOT, digest(slot)))
 
     def put(self, session: Session) -> Session:
         return self._run(lambda connection: _put(connection, session))
@@ -107,35 +78,30 @@ class SqlStore:
 
     def remove(self, key: str) -> None:
         if is_key(key):
-            self._run(lambda connection: connection.execute(sa.delete(_TABLE).where(_C.token == key)))
+            self._rows(statements.REMOVE, sought=key)
 
     def stale(self, touched_before: float, limit: int) -> list[Session]:
-        query = sa.select(_C.record).where(_C.touched < touched_before).order_by(_C.touched, _C.token).limit(limit)
-        return [decode(record) for record in self._run(lambda connection: connection.scalars(query).all())]
+        return self._sessions(statements.STALE, before=touched_before, most=limit)
 
     def keys_since(self, touched: float) -> list[str]:
-        query = sa.select(_C.token).where(_C.touched >= touched).order_by(_C.touched, _C.token)
-        return self._run(lambda connection: list(connection.scalars(query)))
+        return [key for (key,) in self._rows(statements.KEYS_SINCE, since=touched)]
 
     def of_path(self, path: str) -> list[Session]:
-        records = self._run(lambda connection: connection.scalars(_BY_PATH, {"sought": digest(path)}).all())
-        return [decode(record) for record in records]
+        return self._sessions(statements.BY_PATH, sought=digest(path))
 
     def count_open(self, by: CountedBy, who: str) -> int:
-        sought = {"sought": digest(who)}
-        return self._run(lambda connection: int(connection.execute(_COUNT_OPEN[by], sought).scalar_one()))
+        ((count,),) = self._rows(statements.COUNT_OPEN[by], sought=digest(who))
+        return int(count)
 
     def open_of(self, by: CountedBy, who: str, limit: int) -> list[Session]:
-        query = sa.select(_C.record).where(_OPEN_BY[by] == digest(who)).order_by(_C.touched, _C.token).limit(limit)
-        return [decode(record) for record in self._run(lambda connection: connection.scalars(query).all())]
+        return self._sessions(statements.OPEN_BY[by], sought=digest(who), most=limit)
 
     def count_by_state(self) -> dict[str, int]:
-        counted = self._run(lambda connection: connection.exec_driver_sql(_COUNT_BY_STATE).all())
-        return {**dict.fromkeys(map(str, State), 0), **dict(counted)}
+        return {**dict.fromkeys(map(str, State), 0), **dict(self._rows(statements.COUNT_BY_STATE))}
 
     def ping(self) -> None:
         """Also makes and upgrades the tables. A database that can only be read is of no use: it does not answer."""
-        self._run(lambda connection: connection.exec_driver_sql(_CHANGE_NOTHING))
+        self._rows(statements.CHANGE_NOTHING)
 
     def close(self) -> None:
         while self._idle:
@@ -152,7 +118,13 @@ class SqlStore:
 
     # -- connections ----------------------------------------------------------------------------------
 
-    def _run(self, operation: Callable[[sa.Connection], R]) -> R:
+    def _sessions(self, statement: str, **values: object) -> list[Session]:
+        return [decode(record) for (record,) in self._rows(statement, **values)]
+
+    def _rows(self, statement: str, **values: object) -> Sequence[tuple[Any, ...]]:
+        return self._run(lambda connection: connection.execute(statement, values).rows)
+
+    def _run(self, operation: Callable[[DatabaseConnection], R]) -> R:
         if not self._is_prepared:
             self._prepare()
         try:
@@ -181,18 +153,21 @@ class SqlStore:
                 self._offload(self._attempt, self._upgrade)
                 self._is_prepared = True
 
-    def _upgrade(self, connection: sa.Connection) -> None:
-        if schema.is_current(connection):
+    def _upgrade(self, connection: DatabaseConnection) -> None:
+        if is_current(connection):
             return
-        for statement in self._database.begin:
-            result = connection.exec_driver_sql(statement)
-            if result.returns_rows and result.scalar() == 0:
-                raise SessionStoreUnreachable  # MySQL's way to say that the lock is another's
-        schema.upgrade(connection)
-        for statement in self._database.end:
-            connection.exec_driver_sql(statement)
+        from hmacfs.sessions import schema  # SQLAlchemy
 
-    def _attempt(self, operation: Callable[[sa.Connection], R]) -> R:
+        with connection.schema_access() as access:
+            for statement in self._database.begin:
+                result = access.exec_driver_sql(statement)
+                if result.returns_rows and result.scalar() == 0:
+                    raise SessionStoreUnreachable  # MySQL's way to say that the lock is another's
+            schema.upgrade(access)
+            for statement in self._database.end:
+                access.exec_driver_sql(statement)
+
+    def _attempt(self, operation: Callable[[DatabaseConnection], R]) -> R:
         """Run an operation, in the thread that is to wait for it. Every operation is idempotent. Raises ``_Replaced``
         if the database needs its tables first."""
         self._check_identity()
@@ -204,15 +179,15 @@ class SqlStore:
             connection, is_used = self._connect()
             try:
                 result = operation(connection)
-            except (DataError, NotSupportedError):
+            except ValueRefused:
                 self._discard(connection)
                 raise
-            except DBAPIError as error:
+            except DatabaseFailed as error:
                 self._discard(connection)
-                is_transient = error.orig is not None and self._database.is_transient(error.orig)
+                is_transient = self._database.is_transient(error.driver_error)
                 if time.monotonic() - started > self.timeout / 2 or not (is_used or (is_transient and repeats > 0)):
                     self._is_prepared = False  # a database that was replaced by an empty one needs its tables again
-                    raise SessionStoreUnreachable from error.orig
+                    raise SessionStoreUnreachable from error.driver_error
                 repeats -= is_transient
             except BaseException:
                 self._discard(connection)
@@ -221,18 +196,18 @@ class SqlStore:
                 self._idle.append(connection)
                 return result
 
-    def _connect(self) -> tuple[sa.Connection, bool]:
+    def _connect(self) -> tuple[DatabaseConnection, bool]:
         """A connection, and whether it was used before: then its server may have gone since."""
         with contextlib.suppress(IndexError):
             return self._idle.pop(), True
         try:
-            connection = self._database.engine.connect()
-        except DBAPIError as error:
+            connection = self._database.connect()
+        except DatabaseFailed as error:
             return self._next_idle(error), True
         self._open.add(connection)
         return connection, False
 
-    def _next_idle(self, refusal: DBAPIError) -> sa.Connection:
+    def _next_idle(self, refusal: DatabaseFailed) -> DatabaseConnection:
         """For a server that takes no more connections: the next idle one of those that it took, unless it has closed
         them as well."""
         deadline = time.monotonic() + self.timeout / 2
@@ -240,26 +215,35 @@ class SqlStore:
             with contextlib.suppress(IndexError):
                 return self._idle.pop()
             _sleep(_POLL_SECONDS)
-        raise SessionStoreUnreachable from refusal.orig
+        raise SessionStoreUnreachable from refusal.driver_error
 
-    def _discard(self, connection: sa.Connection) -> None:
+    def _discard(self, connection: DatabaseConnection) -> None:
         self._open.discard(connection)
-        with contextlib.suppress(Exception):
-            connection.invalidate()
-        with contextlib.suppress(Exception):
-            connection.close()
+        connection.close()
 
 
 # -- operations, each on a connection of its own --------------------------------------------------
 
 
-def _one(connection: sa.Connection, query: sa.Select[str], sought: str) -> Session | None:
+def is_current(connection: DatabaseConnection) -> bool:
+    """Whether this database has had all steps. One plain statement, without a lock: a server that finds its tables as
+    they should be needs nothing of what makes them."""
+    try:
+        reached = connection.execute(statements.REACHED).scalar()
+    except DatabaseFailed as error:
+        if error.is_lost:
+            raise
+        return False  # it has no tables
+    return reached is not None and reached >= statements.STEPS
+
+
+def _one(connection: DatabaseConnection, query: str, sought: str) -> Session | None:
     record = connection.execute(query, {"sought": sought}).scalar()
     return None if record is None else decode(record)
 
 
-def _load(connection: sa.Connection, key: str) -> Session | None:
-    return _one(connection, _BY_KEY, key)
+def _load(connection: DatabaseConnection, key: str) -> Session | None:
+    return _one(connection, statements.BY_KEY, key)
 
 
 def _row(session: Session) -> dict[str, object]:
@@ -279,30 +263,27 @@ def _row(session: Session) -> dict[str, object]:
     }
 
 
-def _create(connection: sa.Connection, session: Session) -> bool:
+def _create(connection: DatabaseConnection, session: Session) -> bool:
     try:
-        connection.execute(_INSERT, _row(session))
-    except IntegrityError:
+        connection.execute(statements.INSERT, _row(session))
+    except RowRefused:
         # Its own record is there if a first attempt succeeded and only the answer was lost.
         return _load(connection, session.key) is not None
     return True
 
 
-def _put(connection: sa.Connection, session: Session) -> Session:
+def _put(connection: DatabaseConnection, session: Session) -> Session:
     row = _row(session)
-    changes = {name: value for name, value in row.items() if name not in ("token", "open_slot")}
-    if session.state is not State.OPEN:
-        changes["open_slot"] = None
-    those = {"sought": session.key, "newer": session.revision, "later": session.touched}
-    if connection.execute(_REPLACE, {**changes, **those}).rowcount:
+    replace = statements.REPLACE_OPEN if session.state is State.OPEN else statements.REPLACE_ENDED
+    if connection.execute(replace, row).changed:
         return session
     for claim in (row["open_slot"], None):
         stored = _load(connection, session.key)
         if stored is not None:
             return stored
         try:
-            connection.execute(_INSERT, {**row, "open_slot": claim})
-        except IntegrityError:
+            connection.execute(statements.INSERT, {**row, "open_slot": claim})
+        except RowRefused:
             continue  # the slot is another's, or the key was inserted this moment
         return session
     stored = _load(connection, session.key)

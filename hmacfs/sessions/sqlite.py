@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import functools
 import logging
 import os
 import sqlite3
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
-from hmacfs.sessions.database_spec import DATABASE_TIMEOUT, DatabaseSpec, make_engine
+from hmacfs.sessions.database_spec import (
+    DATABASE_TIMEOUT,
+    DatabaseFailed,
+    DatabaseSpec,
+    Result,
+    RowRefused,
+    ValueRefused,
+)
 from hmacfs.system.ownership import open_file
 from hmacfs.system.shared_file import SharedFile
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 log = logging.getLogger("hmacfs.sessions")
 
@@ -32,12 +44,9 @@ def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> DatabaseSpe
             log.warning("%s was removed or replaced: unfinished uploads that it knew of are lost", path)
         return file
 
-    # A thread's connection is used by one thread at a time, not always by the same.
-    engine = make_engine(sa.URL.create("sqlite", database=str(path)), timeout=timeout, check_same_thread=False)
-    sa.event.listen(engine, "connect", lambda connection, _: _prepare(connection, path.with_suffix(".lock")))
     return DatabaseSpec(
         name="sqlite",
-        engine=engine,
+        connect=lambda: _SqliteConnection(functools.partial(_connect, path, timeout)),
         begin=("BEGIN IMMEDIATE",),
         end=("COMMIT",),
         is_transient=lambda _: False,  # it has waited for the lock itself (busy_timeout)
@@ -45,6 +54,56 @@ def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> DatabaseSpe
         connections=_THREADS,
         identity=identity,
     )
+
+
+class _SqliteConnection:
+    """A ``DatabaseConnection``. connect: makes one of the driver's."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        with _failures_of_the_database():
+            self._connection = connect()
+
+    def execute(self, statement: str, values: Mapping[str, object] | None = None) -> Result:
+        with _failures_of_the_database():
+            cursor = self._connection.execute(statement, values or {})
+            return Result(cursor.fetchall(), cursor.rowcount)
+
+    @contextlib.contextmanager
+    def schema_access(self) -> Iterator[sa.Connection]:
+        """Over a connection of its own. The tables are made once in the life of a database: it is only then that
+        SQLAlchemy is imported."""
+        from hmacfs.sessions.engine import failures_of_the_database, make_own_engine
+
+        with failures_of_the_database(), make_own_engine("sqlite", self._connect).connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._connection.close()
+
+
+@contextlib.contextmanager
+def _failures_of_the_database() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise RowRefused(error) from error
+    except (sqlite3.DataError, sqlite3.NotSupportedError) as error:
+        raise ValueRefused(error) from error
+    except sqlite3.Error as error:
+        raise DatabaseFailed(error) from error
+
+
+def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+    # A thread's connection is used by one thread at a time, not always by the same.
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(connection, path.with_suffix(".lock"))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _prepare(connection: sqlite3.Connection, switching: Path) -> None:

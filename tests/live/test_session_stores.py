@@ -184,9 +184,7 @@ def test_a_record_of_the_first_release_says_where_the_next_chunk_begins(
 
 
 @pytest.mark.parametrize("is_broken_off", [False, True])
-def test_the_tables_of_the_first_release_are_upgraded(
-    backend: Backend, *, is_broken_off: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tables_of_the_first_release_are_upgraded(backend: Backend, *, is_broken_off: bool) -> None:
     """And what it had remembered is known as it was, though an upgrade was broken off."""
     store = backend.open()
     if not isinstance(store, SqlStore):
@@ -215,8 +213,9 @@ def test_the_tables_of_the_first_release_are_upgraded(
             schema.STEPS[1](connection)
             connection.execute(sa.update(schema.sessions).values(finished_slot=None))
 
-    monkeypatch.setattr(store, "_upgrade", of_the_first_release)
-    store._prepare()
+    with store._database.connect().schema_access() as connection:
+        of_the_first_release(connection)
+        connection.close()
     upgraded = backend.open()
     assert upgraded.find_finished(made[-2].path) == dataclasses.replace(made[-2], dialect="range")
     assert upgraded.find_finished(made[2].path) == dataclasses.replace(made[2], dialect="range")
@@ -248,7 +247,9 @@ def test_a_server_of_the_first_release_goes_on_beside_a_newer_one(backend: Backe
         change = sa.update(table).where(table.c.token == made.key)
         connection.execute(change.values(state="finished", open_slot=None, revision=1))
 
-    store._attempt(write)
+    with store._database.connect().schema_access() as connection:
+        write(connection)
+        connection.close()
     assert store.get(other.key) == dataclasses.replace(other, dialect="range")
     assert store.of_path(other.path) == [], "its path is known once it is saved here"
     saved = store.save(dataclasses.replace(other, touched=2.0, dialect="range"))

@@ -28,7 +28,7 @@ from hmacfs.web.messages import Request
 #: Caches that need no bound, since no text from outside is their key, or the caller looks at its length.
 UNBOUNDED = {
     "config.sources": {"variables"}, "stores.local.beneath": {"_how"},
-    "telemetry.logs": {"_date"}, "web.file_view": {"http_date"},
+    "sessions.engine": {"_for_driver"}, "telemetry.logs": {"_date"}, "web.file_view": {"http_date"},
 }  # fmt: skip
 ROOT = Path(hmacfs.__file__).parent
 KEYRING = Keyring([b"a secret of a test.."])

@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from hmacfs.sessions.schema import STEPS, is_current, upgrade, version
+from hmacfs.sessions import statements
+from hmacfs.sessions.database_spec import DatabaseConnection, DatabaseFailed
+from hmacfs.sessions.engine import failures_of_the_database
+from hmacfs.sessions.schema import STEPS, sessions, upgrade, version
+from hmacfs.sessions.sql import is_current
+from hmacfs.sessions.sqlite import open_sqlite
 
 
 @pytest.fixture
-def connection() -> Iterator[sa.Connection]:
-    engine = sa.create_engine("sqlite://", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
+def database(tmp_path: Path) -> Iterator[DatabaseConnection]:
+    connection = open_sqlite(tmp_path / "sessions.sqlite3").connect()
+    yield connection
+    connection.close()
 
 
-def test_a_database_is_current_once_it_had_all_steps(connection: sa.Connection) -> None:
-    assert not is_current(connection)
+def test_the_statements_are_for_what_all_steps_make() -> None:
+    assert len(STEPS) == statements.STEPS
+    assert {f":{column.name}" for column in sessions.columns} == set(
+        statements.INSERT.partition("VALUES (")[2].rstrip(")").split(", ")
+    )
+
+
+def test_a_database_is_current_once_it_had_all_steps(database: DatabaseConnection) -> None:
+    assert not is_current(database)
     for number in range(len(STEPS) + 1):
-        upgrade(connection, STEPS[:number])
-        assert is_current(connection) == (number == len(STEPS))
+        with database.schema_access() as connection:
+            upgrade(connection, STEPS[:number])
+        assert is_current(database) == (number == len(STEPS))
 
 
-def test_one_of_a_later_release_is_current(connection: sa.Connection) -> None:
-    upgrade(connection)
-    connection.execute(sa.update(version).values(version=len(STEPS) + 1))
-    assert is_current(connection)
+def test_one_of_a_later_release_is_current(database: DatabaseConnection) -> None:
+    with database.schema_access() as connection:
+        upgrade(connection)
+        connection.execute(sa.update(version).values(version=len(STEPS) + 1))
+    assert is_current(database)
 
 
-def test_a_table_without_its_version_is_not(connection: sa.Connection) -> None:
-    version.create(connection)
-    assert not is_current(connection)
+def test_a_table_without_its_version_is_not(database: DatabaseConnection) -> None:
+    with database.schema_access() as connection:
+        version.create(connection)
+    assert not is_current(database)
 
 
 def test_a_lost_connection_does_not_count_as_a_database_without_tables(
-    connection: sa.Connection, monkeypatch: pytest.MonkeyPatch
+    database: DatabaseConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose(statement: str) -> None:
-        raise OperationalError(statement, None, Exception("gone"), connection_invalidated=True)
+    def lose(statement: str, _values: Mapping[str, object] | None = None) -> None:
+        with failures_of_the_database():
+            raise OperationalError(statement, None, Exception("gone"), connection_invalidated=True)
 
-    monkeypatch.setattr(connection, "exec_driver_sql", lose)
-    with pytest.raises(OperationalError):
-        is_current(connection)
+    monkeypatch.setattr(database, "execute", lose)
+    with pytest.raises(DatabaseFailed, match="gone"):
+        is_current(database)
