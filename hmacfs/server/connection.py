@@ -22,6 +22,7 @@ import gevent
 
 from hmacfs.errors import PeerTimeout, ShuttingDown
 from hmacfs.net.body import Body, ChunkedBody, SocketBody
+from hmacfs.net.congestion import is_loopback
 from hmacfs.net.send import FileSlice
 from hmacfs.net.transport import (
     GONE_ERRNOS,
@@ -295,7 +296,8 @@ class Connection:
             transport.send_ahead(head, timeout)
             file.send_over(transport, timeout)
         else:
-            with transport.corked():
+            is_local = not transport.is_encrypted and is_loopback(self._environ["REMOTE_ADDR"])
+            with transport.corked(), transport.little_unsent() if is_local else contextlib.nullcontext():
                 transport.send(head, timeout)
                 file.send_over(transport, timeout)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import logging
+import os
 import re
 import socket
 import time
@@ -22,8 +24,15 @@ from hypothesis import strategies as st
 from hmacfs.errors import PeerTimeout
 from hmacfs.net.body import Body
 from hmacfs.net.send import FileSlice
-from hmacfs.net.transport import Transport
-from hmacfs.server.connection import LINGER_SECONDS, SMALL_BODY_BYTES, Connection, Respond, ServerContext
+from hmacfs.net.transport import UNSENT_BYTES, Transport
+from hmacfs.server.connection import (
+    LINGER_SECONDS,
+    SMALL_BODY_BYTES,
+    UNCORKED_FILE_BYTES,
+    Connection,
+    Respond,
+    ServerContext,
+)
 from hmacfs.server.lifecycle import Lifecycle, MasterIntent, State
 from hmacfs.telemetry.logs import request_id
 from hmacfs.web.messages import Response, Status
@@ -113,6 +122,55 @@ def test_a_response_that_needs_no_wsgi_is_sent_as_it_is(tmp_path: Path) -> None:
             b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nask",
         ]
     )
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="Linux has it")
+@pytest.mark.parametrize(
+    ("peer", "size", "expected"),
+    [
+        ("127.0.0.1", 2 * UNCORKED_FILE_BYTES, UNSENT_BYTES),
+        ("127.0.0.1", UNCORKED_FILE_BYTES, 0),
+        ("192.0.2.1", 2 * UNCORKED_FILE_BYTES, 0),
+    ],
+)
+def test_only_of_a_large_file_to_a_local_peer_the_kernel_holds_little_unsent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: str, size: int, expected: int
+) -> None:
+    """And of nothing that follows it on the connection."""
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(size))
+    during: list[int] = []
+    send_over = FileSlice.send_over
+
+    def observed(self: FileSlice, transport: Transport, timeout: float) -> None:
+        during.append(unsent_bound(transport.sock))
+        send_over(self, transport, timeout)
+
+    def respond(_environ: dict[str, Any], _body: Body) -> Response:
+        return Response(HTTPStatus.OK, [("Content-Length", str(size))], FileSlice(opened(path), 0, size))
+
+    monkeypatch.setattr(FileSlice, "send_over", observed)
+    shared = context(lambda _environ, _start: [])
+    shared.respond = respond
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = gevent.socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        with client, gevent.socket.socket(fileno=accepted.detach()) as served:
+            serving = gevent.spawn(Connection(shared, Transport(served), (peer, 1)).serve)
+            for _ in range(2):
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                with http.client.HTTPResponse(client) as answer:
+                    answer.begin()
+                    assert answer.read() == path.read_bytes()
+            client.close()
+            serving.get(timeout=10)
+            assert unsent_bound(served) == 0
+    assert during == [expected] * 2
+
+
+def unsent_bound(sock: Any) -> int:
+    """Of the bytes that the kernel holds beyond the peer's window; 0 for none of this socket's own."""
+    return int(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
 
 
 def test_an_application_that_fails_is_500() -> None:
