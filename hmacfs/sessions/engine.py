@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 from sqlalchemy.pool import NullPool
 
-from hmacfs.sessions.database_spec import DatabaseFailed, Result, RowRefused, ValueRefused
+from hmacfs.sessions.database import DatabaseError, IntegrityViolation, Result, UnstorableValue
 
-_AS_THE_STORE_NEEDS: dict[str, Any] = {
+_ENGINE_OPTIONS: dict[str, Any] = {
     "poolclass": NullPool,
     "pool_reset_on_return": None,
     "isolation_level": "AUTOCOMMIT",
@@ -26,29 +26,30 @@ _PLACEHOLDER = re.compile(r":(\w+)")
 def make_engine(url: sa.URL, **arguments: object) -> sa.Engine:
     """An engine whose every statement is a transaction of its own, one round trip each. It pools nothing: the store
     keeps its connections itself."""
-    return sa.create_engine(url, **_AS_THE_STORE_NEEDS, connect_args=arguments)
+    return sa.create_engine(url, **_ENGINE_OPTIONS, connect_args=arguments)
 
 
-def make_own_engine(dialect: str, connect: Callable[[], Any]) -> sa.Engine:
-    """The same over connections that ``connect`` makes."""
-    return sa.create_engine(sa.URL.create(dialect), **_AS_THE_STORE_NEEDS, creator=connect)
+def engine_over(dialect: str, connect: Callable[[], Any]) -> sa.Engine:
+    """The same over connections of the driver's that ``connect`` makes."""
+    return sa.create_engine(sa.URL.create(dialect), **_ENGINE_OPTIONS, creator=connect)
 
 
 class EngineConnection:
-    """A ``DatabaseConnection`` of an engine. Raises ``DatabaseFailed``."""
+    """A ``DatabaseConnection`` of an engine, whose driver takes ``%(name)s`` for a placeholder. Raises
+    ``DatabaseError``."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        with failures_of_the_database():
+        with translated():
             self._connection = engine.connect()
 
-    def execute(self, statement: str, values: Mapping[str, object] | None = None) -> Result:
-        with failures_of_the_database():
-            result = self._connection.exec_driver_sql(_for_driver(statement), dict(values) if values else None)
+    def execute(self, statement: str, parameters: Mapping[str, object] | None = None) -> Result:
+        with translated():
+            result = self._connection.exec_driver_sql(_for_driver(statement), dict(parameters) if parameters else None)
             return Result(tuple(map(tuple, result)) if result.returns_rows else (), result.rowcount)
 
     @contextlib.contextmanager
     def schema_access(self) -> Iterator[sa.Connection]:
-        with failures_of_the_database():
+        with translated():
             yield self._connection
 
     def close(self) -> None:
@@ -59,17 +60,17 @@ class EngineConnection:
 
 
 @contextlib.contextmanager
-def failures_of_the_database() -> Iterator[None]:
-    """SQLAlchemy's errors as those of ``database_spec``."""
+def translated() -> Iterator[None]:
+    """SQLAlchemy's errors as those of ``database``."""
     try:
         yield
     except DBAPIError as error:
-        kind = DatabaseFailed
+        kind = DatabaseError
         if isinstance(error, IntegrityError):
-            kind = RowRefused
+            kind = IntegrityViolation
         elif isinstance(error, (DataError, NotSupportedError)):
-            kind = ValueRefused
-        raise kind(error.orig or error, is_lost=error.connection_invalidated) from error
+            kind = UnstorableValue
+        raise kind(error.orig or error, is_unreachable=error.connection_invalidated) from error
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from hmacfs.errors import ConfigError, SessionStoreUnreachable
 from hmacfs.masking import mask
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.replicated import ReplicatedSessionStore
-from hmacfs.system.ownership import reason, unreadable
+from hmacfs.system.ownership import path_of, reason, unreadable
 from hmacfs.system.threads import ThreadOffload
 
 if TYPE_CHECKING:
@@ -125,15 +125,12 @@ def _redis_problem(settings: SessionStoreSettings) -> str:
 
 
 def _database_problem(settings: SessionStoreSettings) -> str:
-    from hmacfs.sessions.database_spec import DatabaseFailed
+    from hmacfs.sessions.database import DatabaseError
 
     try:
-        connection = _fallback(settings).connect()
-        try:
+        with contextlib.closing(_fallback(settings).connect()) as connection:
             connection.execute("SELECT 1")
-        finally:
-            connection.close()
-    except DatabaseFailed as error:
+    except DatabaseError as error:
         return _first_line(error.driver_error)
     return ""
 
@@ -174,12 +171,11 @@ def _database(settings: SessionStoreSettings) -> Replica:
 
 
 def prepare_embedded(settings: SessionStoreSettings) -> None:
-    """Make and upgrade the tables of SQLite, which these settings use, and leave nothing open. What does not succeed is
-    each worker's to try again, and to tell."""
-    with contextlib.suppress(ConfigError, SessionStoreUnreachable):
-        store = _database(settings)
+    """Make and upgrade the tables of SQLite, which these settings use, and leave nothing open. A database that does not
+    answer, or that another process has locked, is each worker's to try again, and to tell. Raises ``ConfigError``, and
+    whatever a step raises."""
+    with contextlib.closing(_database(settings)) as store, contextlib.suppress(SessionStoreUnreachable):
         store.ping()
-        store.close()
 
 
 def _embedded(settings: SessionStoreSettings) -> DatabaseSpec:
@@ -189,8 +185,8 @@ def _embedded(settings: SessionStoreSettings) -> DatabaseSpec:
     try:
         return open_sqlite(path)
     except OSError as error:
-        key = "StateDir" if settings.has_own_state_dir else "StoreDir"
-        raise ConfigError(f"{settings.origins[key]}: {path} cannot be written: {reason(path, error)}") from None
+        key, about = "StateDir" if settings.has_own_state_dir else "StoreDir", path_of(error, path)
+        raise ConfigError(f"{settings.origins[key]}: {about} cannot be written: {reason(about, error)}") from None
 
 
 def forgotten_sessions(settings: SessionStoreSettings) -> Iterator[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.sessions.codec import decode, digest
 from hmacfs.sessions.statements import SESSIONS, VERSION
 from hmacfs.uploads.session import State
@@ -33,19 +34,14 @@ def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
     return sa.Table(name, sa.MetaData(), *columns, mysql_engine="InnoDB", mariadb_engine="InnoDB")
 
 
-#: What queries know of the table, after all steps.
+#: The columns that steps fill, and what they fill them from.
 sessions = sa.table(
     SESSIONS,
     sa.column("token", sa.String),
-    sa.column("open_slot", sa.String),
-    sa.column("finished_slot", sa.String),
-    sa.column("open_owner", sa.String),
-    sa.column("open_site", sa.String),
-    sa.column("path_digest", sa.String),
     sa.column("state", sa.String),
-    sa.column("touched", sa.Double),
-    sa.column("revision", sa.BigInteger),
     sa.column("record", sa.Text),
+    sa.column("finished_slot", sa.String),
+    sa.column("path_digest", sa.String),
 )
 
 version = _table(VERSION, sa.Column("version", sa.Integer, nullable=False))
@@ -53,7 +49,7 @@ version = _table(VERSION, sa.Column("version", sa.Integer, nullable=False))
 
 def _first_tables(connection: sa.Connection) -> None:
     table = _table(
-        "hmacfs_sessions",
+        SESSIONS,
         sa.Column("token", _ascii(64), primary_key=True),
         sa.Column("open_slot", _ascii(64)),
         sa.Column("open_owner", _ascii(64)),
@@ -61,9 +57,9 @@ def _first_tables(connection: sa.Connection) -> None:
         sa.Column("touched", sa.Double, nullable=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("record", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb"), nullable=False),
-        sa.Index("hmacfs_sessions_open_slot", "open_slot", unique=True),
-        sa.Index("hmacfs_sessions_open_owner", "open_owner"),
-        sa.Index("hmacfs_sessions_touched", "touched"),
+        sa.Index(f"{SESSIONS}_open_slot", "open_slot", unique=True),
+        sa.Index(f"{SESSIONS}_open_owner", "open_owner"),
+        sa.Index(f"{SESSIONS}_touched", "touched"),
     )
     table.create(connection, checkfirst=True)
     for index in table.indexes:
@@ -102,22 +98,33 @@ def _paths_and_sites(connection: sa.Connection) -> None:
 
 def _add_column(connection: sa.Connection, name: str) -> None:
     """A column of digests with an index, null for what is there."""
-    table = "hmacfs_sessions"
-    if name not in {column["name"] for column in sa.inspect(connection).get_columns(table)}:
+    if name not in {column["name"] for column in sa.inspect(connection).get_columns(SESSIONS)}:
         kind = _ascii(64).compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
-    columns = _table(table, sa.Column(name, _ascii(64)))
-    sa.Index(f"{table}_{name}", columns.c[name]).create(connection, checkfirst=True)
+        connection.exec_driver_sql(f"ALTER TABLE {SESSIONS} ADD COLUMN {name} {kind}")
+    columns = _table(SESSIONS, sa.Column(name, _ascii(64)))
+    sa.Index(f"{SESSIONS}_{name}", columns.c[name]).create(connection, checkfirst=True)
 
 
-#: ``statements.STEPS`` of them, in their order; a step is never changed once it was released. MySQL commits after each
-#: statement, so each step must be able to start over from where it broke off. A server of an older release goes on with
-#: a newer schema (machines are not updated at the same moment), so a step must leave it what it needs.
+#: In their order; a step is never changed once it was released. MySQL commits after each statement, so each step must
+#: be able to start over from where it broke off. A server of an older release goes on with a newer schema (machines are
+#: not updated at the same moment), so a step must leave it what it needs.
 STEPS: Sequence[Step] = (_first_tables, _finished_slots, _paths_and_sites)
 
 
+def upgrade_under_lock(connection: sa.Connection, begin: Sequence[str], end: Sequence[str]) -> None:
+    """Take the steps that this database has not yet had, while no other process does. begin, end: see ``DatabaseSpec``.
+    Raises ``SessionStoreUnreachable`` if another process keeps the lock."""
+    for statement in begin:
+        result = connection.exec_driver_sql(statement)
+        if result.returns_rows and result.scalar() == 0:
+            raise SessionStoreUnreachable  # MySQL's way to say that the lock is another's
+    upgrade(connection)
+    for statement in end:
+        connection.exec_driver_sql(statement)
+
+
 def upgrade(connection: sa.Connection, steps: Sequence[Step] = STEPS) -> None:
-    """Take the steps that this database has not yet had. The caller keeps others from doing so at the same time."""
+    """The same under a lock that the caller has taken."""
     version.create(connection, checkfirst=True)
     reached = connection.execute(sa.select(version.c.version)).scalar()
     if reached is None:

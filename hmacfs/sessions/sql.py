@@ -18,7 +18,8 @@ from gevent import monkey
 from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.sessions import statements
 from hmacfs.sessions.codec import decode, digest, encode, is_key, save_with
-from hmacfs.sessions.database_spec import DatabaseConnection, DatabaseFailed, DatabaseSpec, RowRefused, ValueRefused
+from hmacfs.sessions.database import DatabaseConnection, DatabaseError, IntegrityViolation, UnstorableValue
+from hmacfs.sessions.database_spec import DatabaseSpec
 from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import CountedBy, Session, State
 
@@ -62,7 +63,7 @@ class SqlStore:
         return self._run(lambda connection: _create(connection, session))
 
     def get(self, key: str) -> Session | None:
-        return self._run(lambda connection: _one(connection, statements.BY_KEY, key)) if is_key(key) else None
+        return self._run(lambda connection: _load(connection, key)) if is_key(key) else None
 
     def find(self, slot: str) -> Session | None:
         return self._run(lambda connection: _one(connection, statements.BY_SLOT, digest(slot)))
@@ -118,11 +119,11 @@ class SqlStore:
 
     # -- connections ----------------------------------------------------------------------------------
 
-    def _sessions(self, statement: str, **values: object) -> list[Session]:
-        return [decode(record) for (record,) in self._rows(statement, **values)]
+    def _sessions(self, statement: str, **parameters: object) -> list[Session]:
+        return [decode(record) for (record,) in self._rows(statement, **parameters)]
 
-    def _rows(self, statement: str, **values: object) -> Sequence[tuple[Any, ...]]:
-        return self._run(lambda connection: connection.execute(statement, values).rows)
+    def _rows(self, statement: str, **parameters: object) -> Sequence[tuple[Any, ...]]:
+        return self._run(lambda connection: connection.execute(statement, parameters).rows)
 
     def _run(self, operation: Callable[[DatabaseConnection], R]) -> R:
         if not self._is_prepared:
@@ -159,13 +160,7 @@ class SqlStore:
         from hmacfs.sessions import schema  # SQLAlchemy
 
         with connection.schema_access() as access:
-            for statement in self._database.begin:
-                result = access.exec_driver_sql(statement)
-                if result.returns_rows and result.scalar() == 0:
-                    raise SessionStoreUnreachable  # MySQL's way to say that the lock is another's
-            schema.upgrade(access)
-            for statement in self._database.end:
-                access.exec_driver_sql(statement)
+            schema.upgrade_under_lock(access, self._database.begin, self._database.end)
 
     def _attempt(self, operation: Callable[[DatabaseConnection], R]) -> R:
         """Run an operation, in the thread that is to wait for it. Every operation is idempotent. Raises ``_Replaced``
@@ -179,10 +174,10 @@ class SqlStore:
             connection, is_used = self._connect()
             try:
                 result = operation(connection)
-            except ValueRefused:
+            except UnstorableValue:
                 self._discard(connection)
                 raise
-            except DatabaseFailed as error:
+            except DatabaseError as error:
                 self._discard(connection)
                 is_transient = self._database.is_transient(error.driver_error)
                 if time.monotonic() - started > self.timeout / 2 or not (is_used or (is_transient and repeats > 0)):
@@ -202,12 +197,12 @@ class SqlStore:
             return self._idle.pop(), True
         try:
             connection = self._database.connect()
-        except DatabaseFailed as error:
+        except DatabaseError as error:
             return self._next_idle(error), True
         self._open.add(connection)
         return connection, False
 
-    def _next_idle(self, refusal: DatabaseFailed) -> DatabaseConnection:
+    def _next_idle(self, refusal: DatabaseError) -> DatabaseConnection:
         """For a server that takes no more connections: the next idle one of those that it took, unless it has closed
         them as well."""
         deadline = time.monotonic() + self.timeout / 2
@@ -230,11 +225,11 @@ def is_current(connection: DatabaseConnection) -> bool:
     they should be needs nothing of what makes them."""
     try:
         reached = connection.execute(statements.REACHED).scalar()
-    except DatabaseFailed as error:
-        if error.is_lost:
+    except DatabaseError as error:
+        if error.is_unreachable:
             raise
         return False  # it has no tables
-    return reached is not None and reached >= statements.STEPS
+    return reached is not None and reached >= statements.SCHEMA_VERSION
 
 
 def _one(connection: DatabaseConnection, query: str, sought: str) -> Session | None:
@@ -266,7 +261,7 @@ def _row(session: Session) -> dict[str, object]:
 def _create(connection: DatabaseConnection, session: Session) -> bool:
     try:
         connection.execute(statements.INSERT, _row(session))
-    except RowRefused:
+    except IntegrityViolation:
         # Its own record is there if a first attempt succeeded and only the answer was lost.
         return _load(connection, session.key) is not None
     return True
@@ -275,7 +270,7 @@ def _create(connection: DatabaseConnection, session: Session) -> bool:
 def _put(connection: DatabaseConnection, session: Session) -> Session:
     row = _row(session)
     replace = statements.REPLACE_OPEN if session.state is State.OPEN else statements.REPLACE_ENDED
-    if connection.execute(replace, row).changed:
+    if connection.execute(replace, row).rowcount:
         return session
     for claim in (row["open_slot"], None):
         stored = _load(connection, session.key)
@@ -283,7 +278,7 @@ def _put(connection: DatabaseConnection, session: Session) -> Session:
             return stored
         try:
             connection.execute(statements.INSERT, {**row, "open_slot": claim})
-        except RowRefused:
+        except IntegrityViolation:
             continue  # the slot is another's, or the key was inserted this moment
         return session
     stored = _load(connection, session.key)

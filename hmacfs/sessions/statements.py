@@ -6,8 +6,8 @@ from hmacfs.uploads.session import CountedBy
 
 SESSIONS = "hmacfs_sessions"
 VERSION = "hmacfs_schema"
-#: How many steps have made the tables that these statements are for.
-STEPS = 3
+#: How many of ``schema.STEPS`` the tables have had that these statements are for.
+SCHEMA_VERSION = 3
 
 _COLUMNS = (
     *("token", "open_slot", "finished_slot", "open_owner", "open_site", "path_digest"),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from hmacfs.sessions.database_spec import DatabaseAddress, DatabaseSpec
 from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
+from hmacfs.sessions.statements import SCHEMA_VERSION, SESSIONS, VERSION
 from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import Session, State
 from tests.contracts.session_stores import Backend, SessionStoreContract, SqliteBackend, session, together
@@ -86,7 +88,7 @@ class SqlBackend(ServerBackend):
         return self.server.query(statement)
 
     def clear(self) -> None:
-        self.query(f"DROP TABLE IF EXISTS {schema.sessions.name}, {schema.version.name}")
+        self.query(f"DROP TABLE IF EXISTS {SESSIONS}, {VERSION}")
 
     def connections(self) -> int:
         return int(str(self.query(self.count)[0][0])) - 1
@@ -153,12 +155,12 @@ def test_workers_that_start_at_once_make_the_tables_once(backend: Backend) -> No
         assert stores[0].create(session())
         assert stores[7].find("a/photo.jpg") is not None
         if isinstance(backend, SqlBackend):
-            assert backend.query(f"SELECT version FROM {schema.version.name}") == [(len(schema.STEPS),)]
+            assert backend.query(f"SELECT version FROM {VERSION}") == [(SCHEMA_VERSION,)]
 
 
-def _columns_of_the_first_release(table: sa.TableClause) -> sa.TableClause:
+def _table_of_the_first_release() -> sa.TableClause:
     names = ("token", "open_slot", "open_owner", "state", "touched", "revision", "record")
-    return sa.table(table.name, *(sa.column(name) for name in names))
+    return sa.table(SESSIONS, *(sa.column(name) for name in names))
 
 
 def _record_of_the_first_release(made: Session) -> str:
@@ -208,14 +210,13 @@ def test_the_tables_of_the_first_release_are_upgraded(backend: Backend, *, is_br
             }
             for one in made
         ]
-        connection.execute(sa.insert(_columns_of_the_first_release(schema.sessions)), rows)
+        connection.execute(sa.insert(_table_of_the_first_release()), rows)
         if is_broken_off:
             schema.STEPS[1](connection)
             connection.execute(sa.update(schema.sessions).values(finished_slot=None))
 
-    with store._database.connect().schema_access() as connection:
-        of_the_first_release(connection)
-        connection.close()
+    with closing(store._database.connect()) as database, database.schema_access() as access:
+        of_the_first_release(access)
     upgraded = backend.open()
     assert upgraded.find_finished(made[-2].path) == dataclasses.replace(made[-2], dialect="range")
     assert upgraded.find_finished(made[2].path) == dataclasses.replace(made[2], dialect="range")
@@ -237,7 +238,7 @@ def test_a_server_of_the_first_release_goes_on_beside_a_newer_one(backend: Backe
         pytest.skip("Redis has no tables")
     made = session()
     store.create(made)
-    table = _columns_of_the_first_release(schema.sessions)
+    table = _table_of_the_first_release()
     other = session("a/other")
 
     def write(connection: sa.Connection) -> None:
@@ -247,9 +248,8 @@ def test_a_server_of_the_first_release_goes_on_beside_a_newer_one(backend: Backe
         change = sa.update(table).where(table.c.token == made.key)
         connection.execute(change.values(state="finished", open_slot=None, revision=1))
 
-    with store._database.connect().schema_access() as connection:
-        write(connection)
-        connection.close()
+    with closing(store._database.connect()) as database, database.schema_access() as access:
+        write(access)
     assert store.get(other.key) == dataclasses.replace(other, dialect="range")
     assert store.of_path(other.path) == [], "its path is known once it is saved here"
     saved = store.save(dataclasses.replace(other, touched=2.0, dialect="range"))

@@ -18,6 +18,7 @@ from tests.live.client import get, put, request
 from tests.servers import Daemon, accepts_connections, free_port, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.unit.test_config import ORIGINAL
+from tests.unit.test_preload import with_a_record_that_no_step_can_read
 
 ROOT = Path(__file__).parents[2]
 StartServer = Callable[..., HmacFileServer]
@@ -125,6 +126,18 @@ def test_gunicorn_starts_the_same_server(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1
     assert "Secret" in done.stderr
+
+
+def test_an_upgrade_that_fails_ends_the_start(tmp_path: Path) -> None:
+    server = HmacFileServer(tmp_path)
+    server.store.mkdir()
+    with_a_record_that_no_step_can_read(server.store / ".hmacfs" / "sessions.sqlite3")
+    server.write_config()
+    done = run("-config", server.config)
+    assert done.returncode == 1
+    assert "SQLite's tables cannot be made or upgraded: the server does not start" in done.stderr
+    assert "listening at" not in done.stderr
+    assert "Booting worker" not in done.stderr
 
 
 def test_an_address_in_use_is_one_clear_line(start_server: StartServer, tmp_path: Path) -> None:

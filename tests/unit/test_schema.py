@@ -1,34 +1,37 @@
-"""When the tables of an SQL store need no step."""
+"""When the tables of an SQL store need no step, and what those make."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from hmacfs.sessions import statements
-from hmacfs.sessions.database_spec import DatabaseConnection, DatabaseFailed
-from hmacfs.sessions.engine import failures_of_the_database
-from hmacfs.sessions.schema import STEPS, sessions, upgrade, version
+from hmacfs.sessions.database import DatabaseConnection, DatabaseError
+from hmacfs.sessions.engine import translated
+from hmacfs.sessions.schema import STEPS, upgrade, version
 from hmacfs.sessions.sql import is_current
 from hmacfs.sessions.sqlite import open_sqlite
+from hmacfs.sessions.statements import INSERT, SCHEMA_VERSION, SESSIONS
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[DatabaseConnection]:
-    connection = open_sqlite(tmp_path / "sessions.sqlite3").connect()
-    yield connection
-    connection.close()
+    with closing(open_sqlite(tmp_path / "sessions.sqlite3").connect()) as connection:
+        yield connection
 
 
-def test_the_statements_are_for_what_all_steps_make() -> None:
-    assert len(STEPS) == statements.STEPS
-    assert {f":{column.name}" for column in sessions.columns} == set(
-        statements.INSERT.partition("VALUES (")[2].rstrip(")").split(", ")
-    )
+def test_the_statements_are_for_what_all_steps_make(database: DatabaseConnection) -> None:
+    assert len(STEPS) == SCHEMA_VERSION
+    with database.schema_access() as connection:
+        upgrade(connection)
+        made = [column["name"] for column in sa.inspect(connection).get_columns(SESSIONS)]
+    columns, _, parameters = INSERT.partition("(")[2].rstrip(")").partition(") VALUES (")
+    assert sorted(columns.split(", ")) == sorted(made)
+    assert parameters.split(", ") == [f":{name}" for name in columns.split(", ")]
 
 
 def test_a_database_is_current_once_it_had_all_steps(database: DatabaseConnection) -> None:
@@ -55,10 +58,10 @@ def test_a_table_without_its_version_is_not(database: DatabaseConnection) -> Non
 def test_a_lost_connection_does_not_count_as_a_database_without_tables(
     database: DatabaseConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose(statement: str, _values: Mapping[str, object] | None = None) -> None:
-        with failures_of_the_database():
+    def lose(statement: str, _parameters: Mapping[str, object] | None = None) -> None:
+        with translated():
             raise OperationalError(statement, None, Exception("gone"), connection_invalidated=True)
 
     monkeypatch.setattr(database, "execute", lose)
-    with pytest.raises(DatabaseFailed, match="gone"):
+    with pytest.raises(DatabaseError, match="gone"):
         is_current(database)
