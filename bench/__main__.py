@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=3, metavar="N", help="rounds after the warm-up (3)")
     add("--seconds", type=int, default=3, metavar="N", help="length of a run with small files (3)")
     add("--only", type=_names, default=(), metavar="NAME,...", help="these works only")
-    add("--table", action="store_true", help="what the table of targets in README needs, and nothing else")
+    add("--table", action="store_true", help="what README shows, and nothing else")
     add("--before", type=Path, metavar="FOLDER", help="another state of the project, to compare some works with")
     add("--quick", action="store_true", help="one round of one second, no warm-up")
     add("--full", action="store_true", help="also the stores of a million files, which take minutes to fill")

@@ -36,11 +36,10 @@ def work_table(work: WorkResult) -> str:
 
 
 def target_table(verdicts: Sequence[Verdict]) -> str:
+    """Of those with a bound."""
     words = {None: "not measured", True: "reached", False: "not reached"}
     rows = []
     for verdict in verdicts:
-        if verdict.bound is None:
-            continue
         spread = "" if verdict.spread is None else f" ({verdict.spread[0]:.2f} to {verdict.spread[1]:.2f})"
         bound = f"{'at least' if verdict.at_least else 'at most'} {verdict.bound:,g}"
         digits = 2 if (verdict.value or 0) < 1000 else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.metrics import METRICS, Sample
-from bench.targets import TARGETS, Target
+from bench.targets import TARGETS, Comparison
 
 
 @dataclasses.dataclass
@@ -90,12 +90,12 @@ class Verdict(NamedTuple):
     medians: tuple[float | None, float | None] = (None, None)
 
 
-def judge(results: Results, targets: Sequence[Target] = TARGETS) -> list[Verdict]:
+def judge(results: Results, targets: Sequence[Comparison] = TARGETS) -> list[Verdict]:
     """What became of each target."""
     return [_verdict(results.work(target.work), target) for target in targets]
 
 
-def _verdict(work: WorkResult | None, target: Target) -> Verdict:
+def _verdict(work: WorkResult | None, target: Comparison) -> Verdict:
     value, other, spread = None, None, None
     own = None if work is None else work.median(target.entry, target.metric)
     if work is not None and target.against is not None:

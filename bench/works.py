@@ -35,7 +35,7 @@ from bench.pieces import STORES, RangePieces, SqliteSessions, TusPieces, WholeFi
 from bench.proxied import GoBehindHAProxy, GoBehindNginx, HmacfsBehindHAProxy
 from bench.slow import slow_clients
 from bench.start import seconds_to_answer
-from bench.targets import Target
+from bench.targets import Comparison
 from bench.together import measure_together
 
 ALL: tuple[type[Contender], ...] = (Hmacfs, FrontedHmacfs, Nginx, GoServer, FlaskView)
@@ -424,7 +424,7 @@ def _instructions_of(tree: Path, _seconds: int) -> Sample:
     return {INSTRUCTIONS[name]: figure for name, figure in figures.items()}
 
 
-def select_for(works: Sequence[Work], targets: Sequence[Target]) -> list[Work]:
+def select_for(works: Sequence[Work], targets: Sequence[Comparison]) -> list[Work]:
     """Those works that the targets are about, with those entries alone."""
     wanted = {(target.work, name) for target in targets for name in (target.entry, target.against)}
     chosen = []

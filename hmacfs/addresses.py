@@ -16,6 +16,8 @@ NetworkShares = tuple[tuple[str, int], ...]
 #: The shares of an IPv6 /48.
 WIDE_SHARES = 4
 
+_LOOPBACK = ("127.", "::ffff:127.")
+
 
 @bounded_cache(1024)
 def parse_address(text: str) -> Address | None:
@@ -33,6 +35,11 @@ def canonical(text: str) -> str:
     """The address in its canonical form (RFC 5952); a text that is no address as it is."""
     address = parse_address(text)
     return str(address) if address is not None else text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it is an address of the loopback, as the kernel writes them."""
+    return host.startswith(_LOOPBACK) or host == "::1"
 
 
 def is_in(text: str, networks: Iterable[Network]) -> bool:

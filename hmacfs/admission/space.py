@@ -75,7 +75,7 @@ class SpaceGuard:
         received yet. ``None``: see ``Reservation.cover``. Raises ``NoSpace`` if less than the minimum would stay free,
         and ``TooMuchReserved`` if the body's client would have more than its share."""
         is_here = body is not None and body.is_here
-        # A body that is here has some kilobytes, and is written at once: where there is plenty, nobody need know of it.
+        # A body that is here has 1 MiB at most, and is written at once: where there is plenty, nobody need know of it.
         if is_here and count is not None and self._has_plenty(0):
             return self._unreserved
         reservation = Reservation(self, body)

@@ -34,7 +34,7 @@ class Body:
     ``least_rate``: bytes per second of the time spent waiting for the client, averaged over ``timeout``; a body that
     stays below it is ``PeerTimeout``. The server's own delays (a slow disk, a rate limit) do not count. 0: none.
     ``waiting_since``: the monotonic time since when the client is waited for, 0.0 while it is not. ``is_here``: all of
-    it has arrived, with the request's head or when ``Receiver.look`` looked for it.
+    it has arrived, with the request's head or by the time of ``Receiver.note_arrival``.
     """
 
     length: int | None

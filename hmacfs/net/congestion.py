@@ -6,6 +6,8 @@ import contextlib
 import socket
 from typing import Any
 
+from hmacfs.addresses import is_loopback
+
 #: They space segments out in time, at the bandwidth that they have measured (``bbr``, ``bbr2``, ``bbr3``). The kernel's
 #: other algorithms send as soon as the window allows.
 _PACING = b"bbr"
@@ -13,8 +15,6 @@ _PACING = b"bbr"
 #: (net.ipv4.tcp_allowed_congestion_control).
 _UNPACED = b"reno"
 _NAME_BYTES = 16
-
-_LOOPBACK = ("127.", "::ffff:127.")
 
 
 class LocalCongestion:
@@ -33,11 +33,6 @@ class LocalCongestion:
         if self._is_needed and isinstance(address, tuple) and is_loopback(address[0]):
             with contextlib.suppress(OSError):  # the administrator forbade it meanwhile, or the peer is gone
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _UNPACED)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether it is an address of the loopback, as the kernel writes them."""
-    return host.startswith(_LOOPBACK) or host == "::1"
 
 
 def _is_paced(listener: socket.socket) -> bool:

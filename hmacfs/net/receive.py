@@ -10,7 +10,7 @@ import gevent
 
 from hmacfs.errors import IncompleteBody, Superseded, TooLarge
 from hmacfs.net.body import SocketBody
-from hmacfs.net.splice import Splicer, SpliceUnsupported
+from hmacfs.net.splice import PIPE_BYTES, Splicer, SpliceUnsupported
 from hmacfs.net.throttle import Throttle
 from hmacfs.system.threads import FileCalls
 from hmacfs.uploads.contracts.requests import Hash, RequestBody, Sink
@@ -23,9 +23,9 @@ SPLICE_FROM_BYTES = 128 * 1024
 #: piece of 8 MiB took 3 ms longer while both sides waited.
 LOW_WATERMARK_BYTES = 384 * 1024
 #: Up to this size a body that is in the kernel's buffer when it is asked for is moved without a wait, and what others
-#: need to know of a transfer that lasts is left out: a fifth of the instructions of an upload of 1 MiB. Where many
-#: clients send at once most have arrived by then. It is less than a millisecond's work, and fits the pipe.
-AT_ONCE_BYTES = 1024 * 1024
+#: need to know of a transfer that lasts is left out (docs/facts.md, section 3). Where many clients send at once most
+#: have arrived by then. It is less than a millisecond's work.
+AT_ONCE_BYTES = PIPE_BYTES
 #: The buffer of the path without a pipe. Larger ones are not faster and no longer fit the second-level cache.
 BUFFER_BYTES = 256 * 1024
 #: How many idle buffers a worker keeps.
@@ -50,15 +50,16 @@ class Receiver:
         self._buffers: list[bytearray] = []
         self._splicer: Splicer | None = Splicer.if_supported(file_calls)
 
-    def look(self, body: RequestBody) -> None:
-        """See ``uploads.contracts.requests.Receiver``."""
-        if not isinstance(body, SocketBody) or not SPLICE_FROM_BYTES <= body.left <= AT_ONCE_BYTES:
+    def note_arrival(self, body: RequestBody) -> None:
+        """See ``uploads.contracts.requests.Receiver``. Not where the bytes pass through a buffer, nor for the longest
+        body that a store may hold in memory (of ``SPLICE_FROM_BYTES``)."""
+        if not isinstance(body, SocketBody) or not SPLICE_FROM_BYTES < body.left <= AT_ONCE_BYTES:
             return
-        if self._rate or self._file_calls.is_slow:  # then it takes time all the same
+        if self._splicer is None or self._rate or self._file_calls.is_slow:  # then it takes time all the same
             return
         buffer = body.receive_buffer
         if not buffer.transport.is_encrypted:
-            body.is_here = body.left <= buffer.count + buffer.transport.arrived
+            body.is_here = body.left <= buffer.count + buffer.transport.arrived_bytes
 
     def receive(
         self,

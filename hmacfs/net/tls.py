@@ -14,13 +14,13 @@ from hmacfs.net.transport import GONE_ERRNOS, NothingYet, Transport
 R = TypeVar("R")
 
 #: ``ssl.OP_ENABLE_KTLS``, which has a name since Python 3.12.
-_ENABLE_KERNEL_TLS = 1 << 3
+_OP_ENABLE_KTLS = 1 << 3
 
 
-def keep_in_process(context: ssl.SSLContext) -> None:
+def disable_kernel_tls(context: ssl.SSLContext) -> None:
     """Let no kernel TLS be used, which OpenSSL's own configuration may ask for: while a part of a record has arrived,
     the kernel calls the socket readable, and each wait for the rest ends at once (docs/facts.md, section 6)."""
-    context.options &= ~_ENABLE_KERNEL_TLS
+    context.options &= ~_OP_ENABLE_KTLS
 
 
 class TlsTransport(Transport):

@@ -35,10 +35,9 @@ QUANTUM_SECONDS = 0.003
 REQUESTS_QUANTUM_SECONDS = 0.001
 
 
-#: How much of a large file the kernel may hold that the peer's window has no room for; see ``Transport.little_unsent``.
-#: 64 KiB are as bad as no bound.
-UNSENT_BYTES = 16 * 1024
-
+#: How much of a large file the kernel may hold that the peer's window has no room for: see
+#: ``Transport.unsent_low_watermark``. 64 KiB gained nothing (docs/facts.md, section 6).
+UNSENT_LOW_WATERMARK_BYTES = 16 * 1024
 
 #: How long a wait for the low watermark may last. A fast peer on a local network reaches it in less.
 LOW_WATERMARK_SECONDS = 0.01
@@ -289,11 +288,11 @@ class Transport:
         self._set_for_tcp("TCP_CORK", value)
 
     @contextlib.contextmanager
-    def little_unsent(self) -> Iterator[None]:
+    def unsent_low_watermark(self) -> Iterator[None]:
         """In this context a wait for writing goes on until the peer's window has room (TCP_NOTSENT_LOWAT). For a large
         file to a peer on this machine: what the kernel holds beyond the window goes out when the peer has read, on the
         peer's processor, which then works for both sides while this one's waits (docs/facts.md, section 6)."""
-        self._set_for_tcp("TCP_NOTSENT_LOWAT", UNSENT_BYTES)
+        self._set_for_tcp("TCP_NOTSENT_LOWAT", UNSENT_LOW_WATERMARK_BYTES)
         try:
             yield
         finally:
@@ -313,10 +312,10 @@ class Transport:
     @property
     def has_arrived(self) -> bool:
         """Whether bytes of the peer wait to be read."""
-        return self.arrived > 0
+        return self.arrived_bytes > 0
 
     @property
-    def arrived(self) -> int:
+    def arrived_bytes(self) -> int:
         """How many bytes of the peer wait to be read."""
         return int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, _NO_COUNT), sys.byteorder)
 

@@ -27,7 +27,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from hmacfs.config import Settings
 from hmacfs.errors import ShuttingDown
 from hmacfs.net.congestion import LocalCongestion
-from hmacfs.net.tls import TlsTransport, keep_in_process
+from hmacfs.net.tls import TlsTransport, disable_kernel_tls
 from hmacfs.net.transport import Transport
 from hmacfs.server import shared
 from hmacfs.server.balancing import BalancedServer, WorkerCount
@@ -111,6 +111,13 @@ class Handshake:
         return True
 
 
+def tls_context(config: Any) -> ssl.SSLContext:
+    """How a worker speaks TLS, by gunicorn's settings."""
+    context: ssl.SSLContext = ssl_context(config)
+    disable_kernel_tls(context)
+    return context
+
+
 class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no type hints
     """Serves each connection through ``Connection``, with TLS if gunicorn was given a certificate.
 
@@ -187,8 +194,7 @@ class TransferWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
         gc.collect()
         gc.freeze()  # what a worker is made of stays: looking through it again and again cost 2 % of the small requests
         if self.cfg.is_ssl:
-            self._tls = ssl_context(self.cfg)
-            keep_in_process(self._tls)
+            self._tls = tls_context(self.cfg)
             log.info("TLS: files pass through this process, which is slower; a proxy in front is faster")
         runtime, settings = self._runtime, self._runtime.settings
         self._peers = PeerBound(

@@ -54,8 +54,9 @@ class UploadFile:
         is_judged_late = self._publishes_at_once and digest is None and body.is_here
         if not is_judged_late and self._store.exists(name):
             raise NameTaken
-        if not body.is_here:
-            self._receiver.look(body)
+        # After the name, so that a taken one is refused alike whenever the bytes come.
+        if digest is None and not body.is_here:
+            self._receiver.note_arrival(body)
         try:
             if body.is_here:
                 self._running.wait_until_free(name)

@@ -74,7 +74,7 @@ class Traffic:
         self.on_arrival: Callable[[], object] = lambda: None
         self._world = world
 
-    def look(self, body: RequestBody) -> None:
+    def note_arrival(self, body: RequestBody) -> None:
         raise AssertionError("no piece is looked for")
 
     def receive(

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hmacfs.errors import PeerTimeout
 from hmacfs.net.body import Body
 from hmacfs.net.send import FileSlice
-from hmacfs.net.transport import UNSENT_BYTES, Transport
+from hmacfs.net.transport import UNSENT_LOW_WATERMARK_BYTES, Transport
 from hmacfs.server.connection import (
     LINGER_SECONDS,
     SMALL_BODY_BYTES,
@@ -128,7 +128,7 @@ def test_a_response_that_needs_no_wsgi_is_sent_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("peer", "size", "expected"),
     [
-        ("127.0.0.1", 2 * UNCORKED_FILE_BYTES, UNSENT_BYTES),
+        ("127.0.0.1", 2 * UNCORKED_FILE_BYTES, UNSENT_LOW_WATERMARK_BYTES),
         ("127.0.0.1", UNCORKED_FILE_BYTES, 0),
         ("192.0.2.1", 2 * UNCORKED_FILE_BYTES, 0),
     ],

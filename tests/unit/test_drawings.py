@@ -47,6 +47,16 @@ def test_a_chart_has_room_for_long_names_and_titles() -> None:
     assert "123,456,789" in texts(figure)
 
 
+def test_a_picture_does_not_tell_the_last_digits_of_a_place() -> None:
+    pictures = set[str]()
+    for place in (0.3, 0.1 + 0.2):
+        figure = new_figure(100, 100)
+        axes = figure.add_axes((place, 0.1, 0.5, 0.5))
+        axes.plot([1, 2], [1, 2])
+        pictures.add(svg(figure))
+    assert len(pictures) == 1
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_the_chart_of_a_run_can_be_read_and_is_the_one_in_the_repository(path: Path) -> None:
     results = Results.read(path)

@@ -26,9 +26,9 @@ class Traffic:
         self.has_arrived = has_arrived
         self.steps: list[str] = []
 
-    def look(self, body: RequestBody) -> None:
+    def note_arrival(self, body: RequestBody) -> None:
         assert isinstance(body, Body)
-        self.steps.append("look")
+        self.steps.append("note arrival")
         body.is_here = self.has_arrived
 
     def claim(self, _name: StoredName, _body: RequestBody) -> AbstractContextManager[object]:
@@ -49,19 +49,29 @@ class Traffic:
         return 7
 
 
-def upload(traffic: Traffic, folder: Path) -> None:
+def upload(traffic: Traffic, folder: Path, digest: Any = None) -> None:
     body = Body()
     body.length = 7
     use_case = UploadFile(local_store(folder), traffic, traffic, traffic, max_size=100)
-    use_case(NAME, body, 7, FileMetadata(), binds_length=True)
+    use_case(NAME, body, 7, FileMetadata(), binds_length=True, digest=digest)
 
 
 @pytest.mark.parametrize(("has_arrived", "claim"), [(False, "claim"), (True, "wait until free")])
 def test_one_that_has_arrived_by_now_claims_nothing(tmp_path: Path, claim: str, *, has_arrived: bool) -> None:
     traffic = Traffic(has_arrived=has_arrived)
     upload(traffic, tmp_path)
-    assert traffic.steps == ["look", claim, "reserve", "receive"]
+    assert traffic.steps == ["note arrival", claim, "reserve", "receive"]
     assert (tmp_path / NAME.path).read_bytes() == b"content"
+
+
+def test_one_that_is_digested_takes_time_and_is_claimed(tmp_path: Path) -> None:
+    class Unchecked:
+        def check(self) -> None:
+            pass
+
+    traffic = Traffic(has_arrived=True)
+    upload(traffic, tmp_path, Unchecked())
+    assert traffic.steps == ["claim", "reserve", "receive"]
 
 
 def test_a_name_that_is_taken_is_refused_before_anybody_looks(tmp_path: Path) -> None:

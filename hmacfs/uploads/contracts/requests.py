@@ -21,8 +21,8 @@ class RequestBody(Protocol):
 
     length: the declared number of bytes, ``None`` while it is unknown. received: how many have been read so far.
     client: the address of the client, empty if that is not known. least_rate: bytes per second below which the client
-    counts as stalled (see ``net.body.Body``). is_here: all of it has arrived, with the request's head or when
-    ``Receiver.look`` looked for it. is_complete: all of it has been read.
+    counts as stalled (see ``net.body.Body``). is_here: all of it has arrived, with the request's head or by the
+    time of ``Receiver.note_arrival``. is_complete: all of it has been read.
     waiting_since: the monotonic time since when the client is waited for, 0.0 while it is not.
     """
 
@@ -124,8 +124,9 @@ class Space(Protocol):
 class Receiver(Protocol):
     """Moves request bodies into sinks."""
 
-    def look(self, body: RequestBody) -> None:
-        """Let ``body.is_here`` be true if the rest has arrived meanwhile, and can be moved without a wait."""
+    def note_arrival(self, body: RequestBody) -> None:
+        """Let ``body.is_here`` be true if the rest has arrived meanwhile, and can be moved without a wait. Not for a
+        body that is digested."""
 
     def receive(
         self,

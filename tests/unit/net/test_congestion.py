@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from hmacfs.addresses import is_loopback
 from hmacfs.net import congestion
-from hmacfs.net.congestion import LocalCongestion, is_loopback
+from hmacfs.net.congestion import LocalCongestion
 from tests.servers import require
 
 

@@ -20,7 +20,7 @@ from hmacfs.errors import BadBody, HmacfsError, IncompleteBody, NoSpace, PeerTim
 from hmacfs.net import receive as receive_module
 from hmacfs.net.body import Body, ChunkedBody, SocketBody, WsgiBody, body_of
 from hmacfs.net.receive import AT_ONCE_BYTES, BUFFER_BYTES, LOW_WATERMARK_BYTES, SPLICE_FROM_BYTES, Receiver
-from hmacfs.net.splice import SpliceUnsupported
+from hmacfs.net.splice import Splicer, SpliceUnsupported
 from hmacfs.net.transport import ReceiveBuffer, Transport, TransportTimeout
 from hmacfs.stores.local.sinks import FileSink
 from hmacfs.system.threads import FileCalls
@@ -140,47 +140,51 @@ def test_a_body_that_is_here_and_was_interrupted_is_superseded(pair: ConnectedPa
         receiver().receive(body, target, limit=8)
 
 
-def looked_for(pair: ConnectedPair, length: int, receiver: Receiver) -> SocketBody:
+def noted(pair: ConnectedPair, length: int, receiver: Receiver) -> SocketBody:
     body = SocketBody(pair.receive_buffer, length, 5)
-    receiver.look(body)
+    receiver.note_arrival(body)
     return body
 
 
 def test_a_body_that_has_arrived_is_moved_without_a_wait(
     monkeypatch: pytest.MonkeyPatch, pair: ConnectedPair, target: FileSink
 ) -> None:
-    data = os.urandom(SPLICE_FROM_BYTES)
+    data = os.urandom(SPLICE_FROM_BYTES + 1)
     pair.far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(data))  # all of it can be under way, unread
     pair.read_ahead(data[:1000])
     pair.send(data[1000:-1])
     moves = receiver()
-    while pair.receive_buffer.count + pair.transport.arrived < len(data) - 1:
-        gevent.sleep(0.001)
-    assert not looked_for(pair, len(data), moves).is_here
-    pair.far.sendall(data[-1:] + b"next")
-    while not (body := looked_for(pair, len(data), moves)).is_here:
-        gevent.sleep(0.001)
+    with gevent.Timeout(10):
+        while pair.receive_buffer.count + pair.transport.arrived_bytes < len(data) - 1:
+            gevent.sleep(0.001)
+        assert not noted(pair, len(data), moves).is_here
+        pair.far.sendall(data[-1:] + b"next")
+        while not (body := noted(pair, len(data), moves)).is_here:
+            gevent.sleep(0.001)
     monkeypatch.setattr(Transport, "wait_readable", lambda *_: pytest.fail("a wait"))
     assert moves.receive(body, target, limit=len(data)) == len(data)
     assert (content(target), body.is_complete) == (data, True)
     assert pair.transport.read(5, 5) == b"next"
 
 
-@pytest.mark.parametrize("by", ["size below", "size above", "rate", "slow disk", "encryption"])
-def test_what_takes_a_buffer_or_time_is_not_looked_for(
+AT_ONCE = {"shortest": SPLICE_FROM_BYTES + 1, "longest": AT_ONCE_BYTES}
+NOT_AT_ONCE = {"size below": SPLICE_FROM_BYTES, "size above": AT_ONCE_BYTES + 1}
+
+
+@pytest.mark.parametrize("by", [*AT_ONCE, *NOT_AT_ONCE, "rate", "slow disk", "encryption", "no pipe"])
+def test_what_takes_a_buffer_or_time_does_not_count_as_arrived(
     monkeypatch: pytest.MonkeyPatch, tcp_pair: TcpPair, by: str
 ) -> None:
-    size = {"size below": SPLICE_FROM_BYTES - 1, "size above": AT_ONCE_BYTES + 1}.get(by, SPLICE_FROM_BYTES)
-    monkeypatch.setattr(Transport, "arrived", size)
+    size = (AT_ONCE | NOT_AT_ONCE).get(by, SPLICE_FROM_BYTES + 1)
+    monkeypatch.setattr(Transport, "arrived_bytes", size)
     if by == "slow disk":
         monkeypatch.setattr(FileCalls, "is_slow", True)
     if by == "encryption":
         monkeypatch.setattr(Transport, "is_encrypted", True)
+    if by == "no pipe":
+        monkeypatch.setattr(Splicer, "if_supported", lambda _: None)
     moves = receiver(rate=1000 if by == "rate" else 0)
-    assert not looked_for(tcp_pair, size, moves).is_here
-    monkeypatch.undo()
-    monkeypatch.setattr(Transport, "arrived", SPLICE_FROM_BYTES)
-    assert looked_for(tcp_pair, SPLICE_FROM_BYTES, receiver()).is_here
+    assert noted(tcp_pair, size, moves).is_here is (by in AT_ONCE)
 
 
 @pytest.mark.parametrize("feed", [by_splice, by_buffer, by_stream])
