@@ -1,10 +1,10 @@
 """One running upload for a name, over all processes of the machine.
 
 An upload is running from its checks until its file is published or given up, unless its whole body has arrived by the
-time of these checks: that one is over before another could begin, and claims nothing; of two such the one that
-publishes first has the name, since the link is exclusive. A second upload of the same name is refused; but if the first
-has received no byte for ``SILENT_SECONDS``, its client has most likely lost its network and is sending again: the
-newcomer requests its end and takes over.
+time of these checks: that one is over before another could begin, or waits for nothing but the disk, and claims
+nothing; of two such the one that publishes first has the name, since the link is exclusive. A second upload of the same
+name is refused; but if the first has received no byte for ``SILENT_SECONDS``, its client has most likely lost its
+network and is sending again: the newcomer requests its end and takes over.
 """
 
 from __future__ import annotations

@@ -26,6 +26,9 @@ LOW_WATERMARK_BYTES = 384 * 1024
 #: need to know of a transfer that lasts is left out (docs/facts.md, section 3). Where many clients send at once most
 #: have arrived by then. It is less than a millisecond's work.
 AT_ONCE_BYTES = PIPE_BYTES
+#: Once a body's splices have found nothing so often, one after the other, though the poller called the socket readable,
+#: the rest is read: the stream has ended, or they stop before an urgent byte (TCP) for ever, which a read passes.
+SPLICES_IN_VAIN = 4
 #: The buffer of the path without a pipe. Larger ones are not faster and no longer fit the second-level cache.
 BUFFER_BYTES = 256 * 1024
 #: How many idle buffers a worker keeps.
@@ -123,9 +126,9 @@ class Receiver:
         """Move as much as possible within the kernel; the rest, if any, is for ``_copy``."""
         self._write_buffered(job, body)
         transport, count = body.receive_buffer.transport, LOW_WATERMARK_BYTES
-        has_data = body.is_here
+        has_data, in_vain = body.is_here, 0
         try:
-            while self._splicer and not body.is_complete and not self._file_calls.is_slow:
+            while self._splicer and not body.is_complete and not self._file_calls.is_slow and in_vain < SPLICES_IN_VAIN:
                 fd = job.sink.fileno()
                 if fd is None:
                     return
@@ -135,6 +138,7 @@ class Receiver:
                     body.wait_for_data()
                 has_data = False
                 count = self._splicer.move(body, fd, job.portion())
+                in_vain = 0 if count else in_vain + 1
                 self._after_portion(job, count)
         except SpliceUnsupported:
             self._splicer = None

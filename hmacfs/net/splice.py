@@ -8,7 +8,6 @@ import fcntl
 import logging
 import os
 
-from hmacfs.errors import IncompleteBody
 from hmacfs.net.body import SocketBody
 from hmacfs.net.transport import GONE_ERRNOS
 from hmacfs.system.descriptors import close
@@ -47,8 +46,9 @@ class Splicer:
         return source, sink
 
     def move(self, body: SocketBody, fd: int, at_most: int) -> int:
-        """Move what is there now, up to a pipe's size, ``at_most`` bytes and the body's end: the number of bytes, 0 if
-        nothing was there. Raises ``IncompleteBody``, ``SpliceUnsupported``, and ``OSError`` if the file fails."""
+        """Move what is there now, up to a pipe's size, ``at_most`` bytes and the body's end: the number of bytes. 0 if
+        nothing was there, and at the end of the stream, which looks the same before an urgent byte: a read tells them
+        apart. Raises ``SpliceUnsupported``, and ``OSError`` if the file fails."""
         want = min(body.left, PIPE_BYTES, at_most)
         try:
             count = os.splice(
@@ -59,9 +59,9 @@ class Splicer:
         except OSError as error:
             if error.errno not in GONE_ERRNOS:
                 raise
-            count = 0
+            return 0
         if count == 0:
-            raise IncompleteBody
+            return 0
         body.received += count
         self._empty_into(fd, count)
         return count

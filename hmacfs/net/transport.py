@@ -38,6 +38,9 @@ REQUESTS_QUANTUM_SECONDS = 0.001
 #: How much of a large file the kernel may hold that the peer's window has no room for: see
 #: ``Transport.unsent_low_watermark``. 64 KiB gained nothing (docs/facts.md, section 6).
 UNSENT_LOW_WATERMARK_BYTES = 16 * 1024
+#: It is dropped for the rest of a file once so many waits took longer than so many seconds: a peer that takes less than
+#: some 500 MB/s gains nothing from it, and at 100 MB/s the waits cost five times the processor time of the transfer.
+UNSENT_LOW_WATERMARK_WAITS, UNSENT_LOW_WATERMARK_SECONDS = 128, 0.02
 
 #: How long a wait for the low watermark may last. A fast peer on a local network reaches it in less.
 LOW_WATERMARK_SECONDS = 0.01
@@ -132,7 +135,10 @@ class Transport:
     the poller under the descriptor's number.
     """
 
-    __slots__ = ("_hub", "_limits", "_low_watermark", "_raw", "_readable", "_turn_began", "_writable", "fd", "sock")
+    __slots__ = (
+        *("_hub", "_limits", "_low_watermark", "_raw", "_readable", "_turn_began", "_writable"),
+        *("_unsent_waits", "_unsent_waits_began", "fd", "sock"),
+    )
 
     #: Whether the bytes on the descriptor are others than the peer's, so that the kernel cannot move them for us.
     is_encrypted = False
@@ -148,6 +154,9 @@ class Transport:
         self._limits: dict[float, ReusableTimeout] = {}
         self._turn_began = 0.0
         self._low_watermark = 1
+        #: Waits for writing since ``_unsent_waits_began``, ``None`` without a low watermark of unsent bytes.
+        self._unsent_waits: int | None = None
+        self._unsent_waits_began = 0.0
 
     def set_low_watermark(self, count: int) -> None:
         """From now on let waits for reading go on until so many bytes are there, or the stream has ended (SO_RCVLOWAT);
@@ -178,6 +187,8 @@ class Transport:
         if self._writable is None:
             self._writable = self._hub.loop.io(self.fd, _WRITE)
         self._wait(self._writable, timeout)
+        if self._unsent_waits is not None:
+            self._count_unsent_wait(self._unsent_waits + 1)
 
     def _wait(self, watcher: Any, timeout: float | None) -> None:
         if timeout is None:
@@ -291,12 +302,28 @@ class Transport:
     def unsent_low_watermark(self) -> Iterator[None]:
         """In this context a wait for writing goes on until the peer's window has room (TCP_NOTSENT_LOWAT). For a large
         file to a peer on this machine: what the kernel holds beyond the window goes out when the peer has read, on the
-        peer's processor, which then works for both sides while this one's waits (docs/facts.md, section 6)."""
+        peer's processor, which then works for both sides while this one's waits (docs/facts.md, section 6). Once the
+        peer turns out to be slow, it ends."""
         self._set_for_tcp("TCP_NOTSENT_LOWAT", UNSENT_LOW_WATERMARK_BYTES)
+        self._unsent_waits, self._unsent_waits_began = 0, time.monotonic()
         try:
             yield
         finally:
-            self._set_for_tcp("TCP_NOTSENT_LOWAT", 0)  # what the administrator has chosen
+            if self._unsent_waits is not None:
+                self._end_unsent_low_watermark()
+
+    def _count_unsent_wait(self, waits: int) -> None:
+        self._unsent_waits = waits
+        if waits >= UNSENT_LOW_WATERMARK_WAITS:
+            now = time.monotonic()
+            if now - self._unsent_waits_began > UNSENT_LOW_WATERMARK_SECONDS:
+                self._end_unsent_low_watermark()
+            else:
+                self._unsent_waits, self._unsent_waits_began = 0, now
+
+    def _end_unsent_low_watermark(self) -> None:
+        self._unsent_waits = None
+        self._set_for_tcp("TCP_NOTSENT_LOWAT", 0)  # what the administrator has chosen
 
     def _set_for_tcp(self, option: str, value: int) -> None:
         if hasattr(socket, option):

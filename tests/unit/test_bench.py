@@ -385,7 +385,7 @@ def test_what_programs_say_of_themselves() -> None:
 
 
 def test_how_and_where_from_an_interpreter_was_built() -> None:
-    assert facts.python_build("'--enable-shared' '--prefix=/usr'") == "built without PGO and LTO"
+    assert facts.python_build("'--enable-shared' '--prefix=/usr'") == "not configured for PGO and LTO"
     assert facts.python_build("'--enable-optimizations' '--with-lto'") == "built with PGO and LTO"
     assert facts.python_origin(Path("/root/.pyenv/versions/3.11.7")) == "pyenv"
     assert facts.python_origin(Path("/usr")) == "the distribution's"

@@ -19,7 +19,14 @@ from hypothesis import strategies as st
 from hmacfs.errors import BadBody, HmacfsError, IncompleteBody, NoSpace, PeerTimeout, Superseded, TooLarge
 from hmacfs.net import receive as receive_module
 from hmacfs.net.body import Body, ChunkedBody, SocketBody, WsgiBody, body_of
-from hmacfs.net.receive import AT_ONCE_BYTES, BUFFER_BYTES, LOW_WATERMARK_BYTES, SPLICE_FROM_BYTES, Receiver
+from hmacfs.net.receive import (
+    AT_ONCE_BYTES,
+    BUFFER_BYTES,
+    LOW_WATERMARK_BYTES,
+    SPLICE_FROM_BYTES,
+    SPLICES_IN_VAIN,
+    Receiver,
+)
 from hmacfs.net.splice import Splicer, SpliceUnsupported
 from hmacfs.net.transport import ReceiveBuffer, Transport, TransportTimeout
 from hmacfs.stores.local.sinks import FileSink
@@ -165,6 +172,33 @@ def test_a_body_that_has_arrived_is_moved_without_a_wait(
     assert moves.receive(body, target, limit=len(data)) == len(data)
     assert (content(target), body.is_complete) == (data, True)
     assert pair.transport.read(5, 5) == b"next"
+
+
+def test_an_urgent_byte_in_a_body_is_passed(
+    monkeypatch: pytest.MonkeyPatch, tcp_pair: TcpPair, target: FileSink
+) -> None:
+    moves = list[int]()
+    move = Splicer.move
+
+    def counted(splicer: Splicer, body: SocketBody, fd: int, at_most: int) -> int:
+        moves.append(move(splicer, body, fd, at_most))
+        return moves[-1]
+
+    monkeypatch.setattr(Splicer, "move", counted)
+    data = os.urandom(2 * SPLICE_FROM_BYTES)
+    half = len(data) // 2
+
+    def send() -> None:
+        tcp_pair.far.sendall(data[:half])
+        tcp_pair.far.send(b"!", socket.MSG_OOB)
+        tcp_pair.far.sendall(data[half:])
+
+    sending = gevent.spawn(send)
+    with gevent.Timeout(10):
+        assert receiver().receive(SocketBody(tcp_pair.receive_buffer, len(data), 5), target, limit=len(data))
+    sending.join()
+    assert content(target) == data
+    assert moves.count(0) <= 2 * SPLICES_IN_VAIN
 
 
 AT_ONCE = {"shortest": SPLICE_FROM_BYTES + 1, "longest": AT_ONCE_BYTES}

@@ -11,11 +11,37 @@ import pytest
 from gevent import socket
 
 from hmacfs.errors import PeerTimeout
+from hmacfs.net import transport as transport_module
 from hmacfs.net.send import FileSlice, FileTruncated
-from hmacfs.net.transport import Transport
+from hmacfs.net.transport import UNSENT_LOW_WATERMARK_BYTES, UNSENT_LOW_WATERMARK_WAITS, Transport
 from hmacfs.uploads.files import FileInfo, FileMetadata
 from tests.stores.local import opened
 from tests.unit.net.pairs import ConnectedPair
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="Linux has it")
+@pytest.mark.parametrize(("longest", "expected"), [(1000.0, UNSENT_LOW_WATERMARK_BYTES), (0.0, 0)])
+def test_the_low_watermark_of_unsent_bytes_ends_where_the_peer_is_slow(
+    monkeypatch: pytest.MonkeyPatch, longest: float, expected: int
+) -> None:
+    def low_watermark() -> int:
+        return int(near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+
+    monkeypatch.setattr(transport_module, "UNSENT_LOW_WATERMARK_SECONDS", longest)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        gevent.socket.create_connection(listener.getsockname()) as near,
+    ):
+        transport = Transport(near)
+        with transport.unsent_low_watermark():
+            for _ in range(UNSENT_LOW_WATERMARK_WAITS - 1):
+                transport.wait_writable(5)
+            assert low_watermark() == UNSENT_LOW_WATERMARK_BYTES
+            for _ in range(UNSENT_LOW_WATERMARK_WAITS):
+                transport.wait_writable(5)
+            assert low_watermark() == expected
+        assert low_watermark() == 0
+        transport.close()
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="Linux has the cork")
