@@ -19,7 +19,7 @@ import pytest
 
 from tests.live.client import Client, get, put, request
 from tests.programs import program
-from tests.servers import Daemon, folder_of, free_port, refuses_connections, wait_until
+from tests.servers import Daemon, accepts_connections, folder_of, free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.nginx import Nginx
 
@@ -289,7 +289,7 @@ def test_a_stop_serves_what_comes_on_open_connections_and_is_short(start_server:
             assert client.answer().status == 404
         began = time.monotonic()
         server.daemon.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: refuses_connections(server.port), what="the end of new connections")
+        wait_until(lambda: not accepts_connections(server.port), what="the end of new connections")
         for client, name in ((used, "one"), (fresh, "two")):
             client.head("PUT", server.sign_v(name, 5), content_length=5)
             client.send(b"12345")

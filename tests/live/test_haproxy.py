@@ -17,7 +17,7 @@ import pytest
 
 from tests.live.client import Answer, Client, request
 from tests.live.confiding import confide, leaks
-from tests.servers import refuses_connections, require_binary, wait_until
+from tests.servers import accepts_connections, require_binary, wait_until
 from tests.servers.haproxy import DEPLOY, HAProxy
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.redis import RedisServer
@@ -314,7 +314,7 @@ def test_a_machine_can_be_stopped_and_started_under_load_without_a_failed_reques
             for each in cluster.nodes:  # the other one too: the proxy may not have found yet that it is back
                 wait_for_load(each)
             assert node.stop() == 0
-            assert refuses_connections(node.port)
+            assert not accepts_connections(node.port)
             node.start()
     finally:
         for client in clients:

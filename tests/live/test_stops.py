@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.live.client import Client, put
-from tests.servers import free_port, refuses_connections, require_binary, wait_until
+from tests.servers import accepts_connections, free_port, require_binary, wait_until
 from tests.servers.hmacfs import HmacFileServer
 
 pytestmark = pytest.mark.alone
@@ -110,7 +110,7 @@ def test_a_second_signal_stops_at_once(start_server: StartServer) -> None:
         client.send(b"x" * 100_000)
         assert client.stays_silent(0.2)
         server.daemon.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: refuses_connections(server.port))
+        wait_until(lambda: not accepts_connections(server.port))
         server.daemon.process.send_signal(signal.SIGTERM)
         assert server.daemon.process.wait(10) == 0
     assert server.stored() == []
@@ -184,7 +184,7 @@ def test_a_stop_need_not_wait_for_a_reload(start_server: StartServer) -> None:
         os.kill(server.pid, signal.SIGHUP)
         wait_until(lambda: len(server.workers()) >= 2, what="a new worker")
         server.daemon.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: refuses_connections(server.port), what="the end of new connections", timeout=5)
+        wait_until(lambda: not accepts_connections(server.port), what="the end of new connections", timeout=5)
         server.daemon.process.send_signal(signal.SIGINT)
         assert server.daemon.process.wait(10) == 0
     assert server.leftovers() == []
@@ -286,7 +286,7 @@ def test_twenty_uploads_and_twenty_downloads_finish(
     )
     with transfers(server, 20):
         server.daemon.process.send_signal(number)
-        wait_until(lambda: refuses_connections(server.port), what="the end of new connections")
+        wait_until(lambda: not accepts_connections(server.port), what="the end of new connections")
         assert server.daemon.process.poll() is None
     assert server.daemon.process.wait(20) == 0
     assert server.leftovers() == []
@@ -346,7 +346,7 @@ def test_a_connection_ends_with_the_request_that_the_stop_found_on_it(start_serv
         client.informational()  # the worker has it
         client.send(b"12345")
         server.daemon.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: refuses_connections(server.port))
+        wait_until(lambda: not accepts_connections(server.port))
         client.send(b"67890")
         answer = client.answer()
         assert (answer.status, answer.headers["Connection"]) == (201, "close")
@@ -373,7 +373,7 @@ def test_connections_that_nobody_had_accepted_yet_are_served(start_server: Start
         client.send(b"12345")
     server.daemon.process.send_signal(signal.SIGTERM)
     wait_until(lambda: all(has_pending(worker.pid, signal.SIGTERM) for worker in found), what="the master's signal")
-    assert refuses_connections(server.port)  # none can come between the last accept and the close
+    assert not accepts_connections(server.port)  # none can come between the last accept and the close
     for worker in found:
         worker.resume()
     for client in clients[5:]:

@@ -117,17 +117,6 @@ def accepts_connections(port: int) -> bool:
     return True
 
 
-def refuses_connections(port: int) -> bool:
-    """Whether nothing listens at the loopback port. A connection that takes long, on a busy machine, is not refused."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=10).close()
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 def answers_200(url: str, timeout: float) -> bool:
     """Whether a GET is answered so by now. Any other answer, and none, is a no."""
     try:
