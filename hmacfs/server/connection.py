@@ -320,7 +320,7 @@ class Connection:
         self._is_refused = is_refused = status >= "4"
         may_follow = (
             head.keep_alive
-            and context.lifecycle.is_running
+            and not context.lifecycle.ends_connections
             and (body.is_complete or self.discard(body))
             and (not (is_refused or context.is_crowded) or self.may_stay)
         )

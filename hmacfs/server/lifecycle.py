@@ -112,6 +112,12 @@ class Lifecycle:
         return self._signalled is not State.RUNNING or self._intent.is_stop
 
     @property
+    def ends_connections(self) -> bool:
+        """Whether each answer ends its connection. Also before this worker drains: the master refuses new connections
+        from the beginning of a stop, and a client must not be told then that its own may go on."""
+        return not self.is_running or self.must_drain
+
+    @property
     def must_break_off(self) -> bool:
         """Whether nothing may take any longer."""
         return self._signalled is State.BREAKING_OFF or self._intent.is_immediate_stop

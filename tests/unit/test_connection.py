@@ -382,13 +382,20 @@ def test_after_a_read_that_failed_the_connection_ends() -> None:
         assert serving.ready()
 
 
-def test_from_the_beginning_of_a_stop_each_answer_ends_its_connection() -> None:
+@pytest.mark.parametrize("hears_of_it", [True, False])
+def test_from_the_beginning_of_a_stop_each_answer_ends_its_connection(*, hears_of_it: bool) -> None:
+    """The master's, which the worker hears of a moment later."""
+
     def application(_: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        shared.lifecycle.enter(State.DRAINING)
+        if hears_of_it:
+            shared.lifecycle.enter(State.DRAINING)
+        else:
+            intent.stop()
         start_response("200 OK", [])
         return [b"served"]
 
-    shared = context(application)
+    shared, intent = context(application), MasterIntent()
+    shared.lifecycle = Lifecycle(intent, 1)
     near, far = gevent.socket.socketpair()
     with near, far:
         far.sendall(NEXT)
