@@ -136,7 +136,7 @@ class Core:
         self.sweeper = Sweeper(self.resumable.sweep, settings.state_dir / "sweep.lock", settings.sweep_interval)
 
     def check_store(self) -> None:
-        """Raises ``StoreMissing``, ``StorageFailed``, ``NoSpace`` if no file can be stored now."""
+        """Raises ``StoreUnavailable``, ``StorageFailed``, ``NoSpace`` if no file can be stored now."""
         self.store.check_writable()
         self.space.check()
 

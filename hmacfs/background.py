@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hmacfs.errors import HmacfsError, NotAllowed, SessionStoreUnavailable, StoreMissing
+from hmacfs.errors import HmacfsError, NotAllowed, SessionStoreUnavailable, StoreUnavailable
 from hmacfs.system.ownership import explain
 from hmacfs.system.shared_file import SharedFile
 from hmacfs.uploads.progress import SweepResult
@@ -24,7 +24,7 @@ REPAIR_SECONDS = 1.0
 class RepairLoop:
     """Calls each of ``repairs`` once a second, in their order. Each finds out whether a purge or a mount took away what
     it keeps open, makes that again, and says so in the log. It raises ``OSError`` or ``HmacfsError`` if it cannot do
-    that now; ``StoreMissing`` if nothing may be made, since the store's disk is away, which ends the round."""
+    that now; ``StoreUnavailable`` if nothing may be made, since the store's disk is away, which ends the round."""
 
     def __init__(self, repairs: Sequence[Callable[[], None]]) -> None:
         self._repairs = repairs
@@ -41,7 +41,7 @@ class RepairLoop:
         for repair in self._repairs:
             try:
                 repair()
-            except StoreMissing:
+            except StoreUnavailable:
                 return
             except (OSError, HmacfsError) as error:
                 failure = _sentence(error)
@@ -74,7 +74,7 @@ class Sweeper:
 
     def run_once(self) -> SweepResult | None:
         """What was swept; ``None`` if another process is sweeping. Raises ``NotAllowed`` if the lock cannot be opened,
-        and what ``sweep`` raises: ``SessionStoreUnavailable``, ``StoreMissing``."""
+        and what ``sweep`` raises: ``SessionStoreUnavailable``, ``StoreUnavailable``."""
         try:
             lock = SharedFile(self._lock)
         except PermissionError as error:
@@ -95,7 +95,7 @@ class Sweeper:
                 return
             try:
                 swept = self.run_once()
-            except StoreMissing:
+            except StoreUnavailable:
                 log.info("expired uploads are not looked for: the store is not there")
             except SessionStoreUnavailable:
                 log.info("expired uploads are not looked for: no session store can be reached")

@@ -237,8 +237,16 @@ class StorageFailed(HmacfsError):
         return ": ".join(part for part in ("storage failed", cut(self.where), why) if part)
 
 
-class StoreMissing(StorageFailed):
-    """``StoreDir`` is not there, or its disk is not mounted; it may come back, after ``retry_after`` seconds."""
+class StoreUnavailable(StorageFailed):
+    """The store does not answer, or says that it cannot serve now; again after ``retry_after`` seconds."""
+
+    reason = "store-unavailable"
+    sentence = "The server's store cannot be reached at the moment."
+    retry_after = 5
+
+
+class StoreMissing(StoreUnavailable):
+    """``StoreDir`` is not there, or its disk is not mounted; it may come back."""
 
     reason = "store-missing"
     sentence = "The server's store is not there at the moment."

@@ -11,6 +11,15 @@ from typing import NamedTuple
 
 #: Positions may be larger than any file: "bytes=0-9223372036854775807" is how some clients ask for all.
 _RANGE = re.compile(r"bytes=[ \t]*(?:([0-9]{1,64})-([0-9]{0,64})|-([0-9]{1,64}))[ \t]*", re.IGNORECASE)
+_CONDITIONS = frozenset(
+    {
+        "HTTP_IF_NONE_MATCH",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_MATCH",
+        "HTTP_IF_UNMODIFIED_SINCE",
+        "HTTP_IF_RANGE",
+    }
+)
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 
@@ -24,6 +33,39 @@ class Selection(NamedTuple):
     status: HTTPStatus
     offset: int
     length: int
+
+
+class ByteRange(NamedTuple):
+    """A part of a file as a Range header names it (RFC 9110 section 14.1.2): first and last byte, both counted from 0
+    and both included. last ``None``: to the end. first ``None``: the last ``last`` bytes."""
+
+    first: int | None
+    last: int | None
+
+
+#: All of a file.
+WHOLE = ByteRange(0, None)
+
+
+def probable_range(environ: Mapping[str, str]) -> ByteRange | None:
+    """What a request is going to be answered with, as far as its headers tell without the file; ``None`` for none of
+    its bytes, or where a condition has to be judged first."""
+    if environ["REQUEST_METHOD"] != "GET":
+        return None
+    if not has_conditions(environ):
+        return WHOLE
+    wanted = environ.get("HTTP_RANGE")
+    if wanted is None or not _CONDITIONS.isdisjoint(environ):
+        return None
+    match = _RANGE.fullmatch(wanted)
+    if match is None:
+        return WHOLE
+    first, last, suffix = match.groups()
+    if suffix is not None:
+        return ByteRange(None, int(suffix))
+    if last and int(last) < int(first):
+        return WHOLE
+    return ByteRange(int(first), int(last) if last else None)
 
 
 def has_conditions(environ: Mapping[str, str]) -> bool:

@@ -36,7 +36,7 @@ _INTERNAL = "internal-error"
 DOWNLOAD_REASONS = frozenset(
     {"answer-cut-short", "bad-name", "bad-request", "bad-signature", "for-pages", _INTERNAL, "not-found"}
     | {"precondition-failed", "range-not-satisfiable", "rate-limited", "session-expired", "session-store-unavailable"}
-    | {"session-unknown", "stalled", "stopping", "storage-failed"}
+    | {"session-unknown", "stalled", "stopping", "storage-failed", "store-missing", "store-unavailable"}
 )
 _DOWNLOADS_ONLY = frozenset({"answer-cut-short", "for-pages", "not-found", "range-not-satisfiable"})
 

@@ -314,13 +314,11 @@ class ResumableUploads:
     ) -> None:
         """Store a piece. What arrived of one that fails is kept, unless it is one that is kept whole or not at all."""
         limit, size = self.limits.size_of(session) - offset, self.limits.expected(session, offset, size)
-        deadline = self.limits.deadline(session)
+        deadline, atomic = self.limits.deadline(session), restart or digest is not None
+        space = self._store.space_of(size, atomic=atomic)
         try:
-            with (
-                self._space.reserve(size, body) as reserved,
-                upload.begin(offset, atomic=restart or digest is not None) as piece,
-            ):
-                cover = reserved.cover if size is None else None
+            with self._space.reserve(space, body) as reserved, upload.begin(offset, atomic=atomic) as piece:
+                cover = reserved.cover if space is None else None
                 must_end = partial(self._must_end, upload.lease, deadline)
                 try:
                     self._receiver.receive(body, piece, limit=limit, digest=digest, is_wanted=must_end, cover=cover)

@@ -22,7 +22,7 @@ class UploadFile:
         max_size: int,
     ) -> None:
         self._store = store
-        self._publishes_at_once = store.capabilities.publishes_at_once
+        self._cheap_bytes = store.capabilities.cheap_bytes
         self._receiver = receiver
         self._running = running
         self._space = space
@@ -51,7 +51,7 @@ class UploadFile:
         if length is not None and length > self.max_size:
             raise TooLarge
         # Publication finds a taken name as well, and a small body that is here costs little until then.
-        is_judged_late = self._publishes_at_once and digest is None and body.is_here
+        is_judged_late = digest is None and body.is_here and length is not None and length <= self._cheap_bytes
         if not is_judged_late and self._store.exists(name):
             raise NameTaken
         # After the name, so that a taken one is refused alike whenever the bytes come.
@@ -72,10 +72,10 @@ class UploadFile:
         self, name: StoredName, body: RequestBody, length: int | None, metadata: FileMetadata, digest: Digest | None
     ) -> FileInfo:
         with (
-            self._space.reserve(length, body) as reserved,
+            self._space.reserve(space := self._store.space_of(length, atomic=False), body) as reserved,
             self._store.stage(name, length, metadata, is_here=body.is_here) as staged,
         ):
-            cover = reserved.cover if length is None else None
+            cover = reserved.cover if space is None else None
             self._receiver.receive(body, staged, limit=self.max_size, digest=digest, cover=cover)
             if digest is not None:
                 digest.check()

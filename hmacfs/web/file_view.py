@@ -18,6 +18,7 @@ from hmacfs.protocol.conditions import (
     fails_change,
     has_change_conditions,
     has_conditions,
+    probable_range,
 )
 from hmacfs.protocol.http1.responses import rendered
 from hmacfs.protocol.media_types import is_inline, type_by_name
@@ -69,7 +70,7 @@ class FileView:
         if request.is_folder:
             raise NotFound
         name, environ = request.name, request.environ
-        file = self._store.open(name)
+        file = self._store.open(name, None if self._is_offloaded(environ) else probable_range(environ))
         keep_open = False
         try:
             info = file.info
@@ -80,7 +81,7 @@ class FileView:
             content_type = info.metadata.content_type or type_by_name(name.path)
             fixed = public_headers(content_type) if request.verified is None else private_headers(content_type)
             validators = f"ETag: {info.etag}\r\nLast-Modified: {http_date(modified)}\r\n"
-            if self._x_accel and environ.get("HTTP_X_ACCEL_OFFLOAD") != "off":
+            if self._is_offloaded(environ):
                 return _by_nginx(name, [validators, *fixed.by_nginx])
             status, offset, length = _OK, 0, info.size
             if has_conditions(environ):
@@ -97,6 +98,10 @@ class FileView:
         finally:
             if not keep_open:
                 file.close()
+
+    def _is_offloaded(self, environ: Mapping[str, str]) -> bool:
+        """Whether nginx is to send the file."""
+        return self._x_accel and environ.get("HTTP_X_ACCEL_OFFLOAD") != "off"
 
     def check_change(self, request: Request) -> None:
         """Judge the conditions under which a request wants to change a file. Raises ``PreconditionFailed``."""

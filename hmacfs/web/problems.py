@@ -41,7 +41,7 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
     errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.StorageFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.StoreMissing: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.IncompleteBody: HTTPStatus.BAD_REQUEST,
     errors.BadBody: HTTPStatus.BAD_REQUEST,
     errors.PeerTimeout: HTTPStatus.REQUEST_TIMEOUT,
@@ -62,7 +62,7 @@ _STATUS: Mapping[type[errors.HmacfsError], HTTPStatus | Status] = {
 
 
 #: Transient errors: these say after how many seconds to try again.
-_TRANSIENT = (errors.RateLimited, errors.SessionStoreUnavailable, errors.StoreMissing, errors.UploadRunning)
+_TRANSIENT = (errors.RateLimited, errors.SessionStoreUnavailable, errors.StoreUnavailable, errors.UploadRunning)
 
 
 def status_of(error: errors.HmacfsError) -> HTTPStatus | Status:

@@ -109,7 +109,6 @@ class ObjectBackend:
 
         lease = MemoryLocker(LeaseTable(self.engine.clock), lambda _: None).acquire(key)
         assert lease is not None
-        lease.fence = self.engine.fences.get(key, 0)
         upload = self.process(is_visible).partials.open(key, lease)
         try:
             upload.publish(name, FileMetadata("image/jpeg"))

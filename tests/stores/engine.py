@@ -49,14 +49,13 @@ class Multipart:
 
 
 class Engine:
-    """What there is. One for all processes. fences: the greatest that opened each unfinished upload."""
+    """What there is. One for all processes."""
 
     def __init__(self, clock: Callable[[], float], part_size: int) -> None:
         self.clock = clock
         self.part_size = part_size
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, Multipart] = {}
-        self.fences: dict[str, int] = {}
         self.numbers = itertools.count(1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from hmacfs.errors import WriterBusy
+from hmacfs.errors import Superseded, WriterBusy
 
 #: How often a newcomer asks before it gives up.
 _ATTEMPTS = 5
@@ -31,15 +31,19 @@ class MemoryLease:
     def __init__(self, table: LeaseTable, key: str, fence: int) -> None:
         self._table = table
         self._key = key
-        self.fence = fence
+        self._fence = fence
+
+    def check(self) -> None:
+        if self._table.entries[self._key].fence != self._fence:
+            raise Superseded
 
     def is_wanted(self) -> bool:
         entry = self._table.entries[self._key]
-        return entry.is_wanted or entry.fence != self.fence
+        return entry.is_wanted or entry.fence != self._fence
 
     def release(self) -> None:
         entry = self._table.entries[self._key]
-        if entry.fence == self.fence:
+        if entry.fence == self._fence:
             entry.till = 0.0
 
 

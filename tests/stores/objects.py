@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from hmacfs.errors import NameTaken, NotFound, StorageFailed
+from hmacfs.protocol.conditions import WHOLE, ByteRange
 from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
 from hmacfs.uploads.contracts.stores import StoreCapabilities
 from hmacfs.uploads.files import FileInfo, FileMetadata
@@ -29,7 +30,7 @@ def info_of(stored: Stored) -> FileInfo:
 class ObjectStore:
     """Files as objects under their names. An object with a ``claim`` is a placeholder: to readers it is not there."""
 
-    capabilities = StoreCapabilities(publishes_at_once=False, keeps_metadata=True)
+    capabilities = StoreCapabilities(cheap_bytes=-1, keeps_metadata=True)
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -46,7 +47,8 @@ class ObjectStore:
         stored = self._file(name)
         return info_of(stored) if stored is not None else None
 
-    def open(self, name: StoredName) -> ObjectSource:
+    def open(self, name: StoredName, wanted: ByteRange | None = WHOLE) -> ObjectSource:
+        del wanted
         info = self.stat(name)
         if info is None:
             raise NotFound
@@ -111,6 +113,9 @@ class ObjectStore:
             after = page[-1]
             found = [StoredName(key) for key in page if not key.startswith(RESERVED_FOLDER + "/")]
             yield [name for name in found if self._file(name) is not None]
+
+    def space_of(self, length: int | None, *, atomic: bool) -> int | None:
+        return length
 
     def free_bytes(self) -> None:
         return None

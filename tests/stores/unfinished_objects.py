@@ -19,7 +19,7 @@ import json
 import secrets
 from typing import TYPE_CHECKING, Self
 
-from hmacfs.errors import SessionUnknown, Superseded
+from hmacfs.errors import SessionUnknown
 from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
 from hmacfs.uploads.contracts.locks import Lease
 from hmacfs.uploads.contracts.requests import ENDLESS, Hash
@@ -99,10 +99,8 @@ class UnfinishedObjects:
             state = self.state(key)
             if state is None:
                 raise SessionUnknown
-            upload = UnfinishedObject(self, key, lease, state)
-            self.process.engine.fences[key] = max(lease.fence, self.process.engine.fences.get(key, 0))
-            upload.check()
-            return upload
+            lease.check()
+            return UnfinishedObject(self, key, lease, state)
         except BaseException:
             lease.release()
             raise
@@ -144,11 +142,6 @@ class UnfinishedObject:
     def __exit__(self, *_: object) -> None:
         self.lease.release()
 
-    def check(self) -> None:
-        """The engine takes nothing from an earlier holder."""
-        if self.lease.fence < self.process.engine.fences[self._key]:
-            raise Superseded
-
     def _again(self) -> _State:
         state = self._uploads.state(self._key)
         if state is None:
@@ -157,7 +150,7 @@ class UnfinishedObject:
         return state
 
     def begin(self, offset: int, *, atomic: bool) -> ObjectPiece:
-        self.check()
+        self.lease.check()
         if offset < self.length:
             self.go_back(offset)
         else:
@@ -169,7 +162,7 @@ class UnfinishedObject:
 
     def go_back(self, offset: int) -> None:
         """Have nothing after ``offset`` count."""
-        self.check()
+        self.lease.check()
         state = self._again()
         size = self.process.engine.part_size
         void = {number: part.etag for number, part in state.parts.items() if number * size > offset}
@@ -188,7 +181,7 @@ class UnfinishedObject:
             self.process.delete(name)
 
     def put_cell(self, number: int, data: bytes) -> None:
-        self.check()
+        self.lease.check()
         upload_id = self._upload_id()
         etag = self.process.put_part(upload_id, number, data)
         if self._state.void.get(number) == etag:
@@ -206,7 +199,7 @@ class UnfinishedObject:
         return state.upload_id
 
     def put_remainder(self, start: int, data: bytes) -> None:
-        self.check()
+        self.lease.check()
         self.process.put(f"{self._folder}c.{start}.{len(data)}", data)
 
     def counted(self) -> None:
@@ -229,7 +222,7 @@ class UnfinishedObject:
         return self._uploads.store.is_of(name, self._state.identity)
 
     def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
-        self.check()
+        self.lease.check()
         store, state = self._uploads.store, self._again()
         if self.is_published(name):
             info = store.stat(name)
@@ -248,7 +241,7 @@ class UnfinishedObject:
         return info
 
     def discard(self) -> None:
-        self.check()
+        self.lease.check()
         self._uploads.discard(self._key)
 
 

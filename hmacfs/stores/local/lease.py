@@ -12,13 +12,13 @@ class FileLease:
     """The lock. ``fd`` is the upload's file, which is at its beginning, open for reading and writing; ``folder`` is the
     one that it is in."""
 
-    #: The lock cannot be lost while its holder lives.
-    fence = 0
-
     def __init__(self, fd: int, request: str, folder: Folder) -> None:
         self.fd = fd
         self._request = request
         self.folder = folder
+
+    def check(self) -> None:
+        """The kernel's lock cannot be lost while its holder lives."""
 
     def is_wanted(self) -> bool:
         """Whether another writer asked for this upload."""

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from hmacfs.errors import NameTaken, NotFound
+from hmacfs.protocol.conditions import WHOLE, ByteRange
 from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
 from hmacfs.retry import Retry
 from hmacfs.stores.local.capabilities import Capabilities, probe
@@ -102,8 +103,9 @@ class StoreReader:
             found = root.open(os.path.join(target, filename), _LOOK_FLAGS)
         close(found)
 
-    def open(self, name: StoredName) -> OpenFile:
+    def open(self, name: StoredName, wanted: ByteRange | None = WHOLE) -> OpenFile:
         """A stored file for reading. Raises ``NotFound``, ``StorageFailed``."""
+        del wanted
         kept = self._kept.get(name.path)
         if kept is not None and self.file_calls(kept.is_at, name.raw, self.folders.root):
             return kept

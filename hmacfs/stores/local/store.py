@@ -24,6 +24,7 @@ from hmacfs.stores.local.translation import translated
 from hmacfs.stores.local.walk import Walk
 from hmacfs.stores.local.writing import JOURNALS, StoreWriter
 from hmacfs.system.threads import FileCalls
+from hmacfs.uploads.contracts.requests import ENDLESS
 from hmacfs.uploads.contracts.stores import StoreCapabilities
 
 
@@ -43,7 +44,7 @@ class LocalFileStore(StoreWriter):
         """See ``FileStore``."""
         file_system = self.file_system
         return StoreCapabilities(
-            publishes_at_once=not self.durable,
+            cheap_bytes=-1 if self.durable else ENDLESS,
             keeps_metadata=file_system.attributes,
             remarks=tuple(file_system.remarks()),
         )
@@ -111,6 +112,11 @@ class LocalFileStore(StoreWriter):
                 self.file_calls(os.write, staged_inode.fd, b"\0")
         finally:
             remove_staged(staged_inode)
+
+    def space_of(self, length: int | None, *, atomic: bool) -> int | None:
+        """See ``FileStore``: files in the making are where they stay."""
+        del atomic
+        return length
 
     def total_bytes(self) -> int:
         """The size of the file system, 0 if it does not tell."""

@@ -12,8 +12,8 @@ does worse for the other:
 - *What is kept with a file is one value*, known before the first byte: an object store needs it to begin. The store
   gives the ETag: it alone knows what tells two files of one name apart.
 - *The lock is apart from the data*, since an object store has none. Its holder is asked to let go (tusd's
-  ``requestRelease``). A lease that ends with its time can be lost by a holder that does not notice, so each has a
-  *fence*: the store takes nothing from an earlier one. The kernel's lock cannot be lost, and its fence is trivial.
+  ``requestRelease``). A lease that ends with its time can be lost by a holder that does not notice: it is *checked*
+  before each change, and what a holder that is frozen between the two does late changes no acknowledged byte.
 - *The offset is asked of the store*, never of a record: so a session store that is away, or has an older copy, costs no
   byte. How a store finds out (a file's size; the parts and remainders that there are) is its own affair, as is what a
   death between making a file visible and removing the upload leaves: ``is_published``, ``recover``.

@@ -9,12 +9,12 @@ from typing import Protocol
 class Lease(Protocol):
     """The right to write one upload, for as long as its holder keeps it.
 
-    fence: greater than that of every earlier holder of this key, so that a store that was opened with it takes nothing
-    from one of those any more. A lock that only ends with its holder (a kernel's) may give 0 to all.
+    The kernel's lock ends with its holder. One that ends with its time can be lost by a holder that was frozen.
     """
 
-    @property
-    def fence(self) -> int: ...
+    def check(self) -> None:
+        """Raises ``Superseded`` if another one has it by now, ``SessionStoreUnavailable`` if nobody can tell. A store
+        that is not locked by the kernel calls it before each change."""
 
     def is_wanted(self) -> bool:
         """Whether another one asked for the upload (``Locker.wait``), or has it by now. The holder looks some times a
@@ -29,7 +29,7 @@ class Locker(Protocol):
 
     Apart from the store, since not every store can lock: a folder has the kernel's file locks, which end with their
     process; for machines without a shared file system a lease in the session store does it, which ends with its time.
-    It saves double work and mixed pieces; that no acknowledged byte is lost is ensured by fences and by the store.
+    It saves double work and mixed pieces; that no acknowledged byte is lost is ensured by the store.
 
     Both raise ``SessionUnknown`` if they see that there is no such upload, which they need not.
     """

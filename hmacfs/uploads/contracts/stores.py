@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, Self
 
+from hmacfs.protocol.conditions import WHOLE, ByteRange
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.locks import Lease
 from hmacfs.uploads.contracts.requests import Hash, Sink
@@ -61,8 +62,8 @@ class PartialInfo(NamedTuple):
 class PartialUpload(Protocol):
     """The right to write one unfinished upload, as a context. length: bytes that count. lease: what it was opened with.
 
-    Every change is made under the lease that it was opened with: once a holder with a greater fence has opened the
-    upload, each raises ``Superseded`` and changes nothing. The end of the context releases the lease.
+    Every change is made under the lease that it was opened with: once another holder has that, each raises
+    ``Superseded`` and changes nothing. The end of the context releases the lease.
     """
 
     length: int
@@ -122,12 +123,12 @@ class PartialUploads(Protocol):
 class StoreCapabilities(NamedTuple):
     """What a store can do, asked once, at start.
 
-    publishes_at_once: staging and publishing wait for no device and no network, so that a small file is stored sooner
-    than its name is looked up. keeps_metadata: what it cannot keep, it forgets. remarks: what an operator should know,
-    one sentence each.
+    cheap_bytes: a body of at most so many bytes that is here is published as soon as its name is looked up, so that
+    only the publication judges whether that is taken; -1 if none is. keeps_metadata: what it cannot keep, it forgets.
+    remarks: what an operator should know, one sentence each.
     """
 
-    publishes_at_once: bool
+    cheap_bytes: int
     keeps_metadata: bool
     remarks: tuple[str, ...] = ()
 
@@ -137,8 +138,8 @@ class FileStore(Protocol):
 
     Duties of a store:
     - Every call is cooperative: it may switch greenlets but does not block the event loop.
-    - Errors are this project's own: ``NoSpace``, ``StoreMissing``, ``StorageFailed``, ``BadName`` for a name that it
-      cannot keep, and what is said below. "I cannot tell" is never "there is none".
+    - Errors are this project's own: ``NoSpace``, ``StoreUnavailable``, ``StorageFailed``, ``BadName`` for a name that
+      it cannot keep, and what is said below. "I cannot tell" is never "there is none".
     - A file is visible whole or not at all, and the same bytes for as long as it has its name.
     - Repeating what may be repeated is its own affair: its callers never do.
 
@@ -158,9 +159,10 @@ class FileStore(Protocol):
     def stat(self, name: StoredName) -> FileInfo | None:
         """All that is known of a file; ``None`` if there is none of that name."""
 
-    def open(self, name: StoredName) -> Source:
-        """A file for reading. Of its metadata only what serving needs (``content_type``) need be told. Raises
-        ``NotFound``."""
+    def open(self, name: StoredName, wanted: ByteRange | None = WHOLE) -> Source:
+        """A file for reading. wanted: what is going to be read of it, as far as anybody knows, so that a store far away
+        can send that with the information; ``None``: nothing. Of its metadata only what serving needs
+        (``content_type``) need be told. Raises ``NotFound``."""
 
     def stage(
         self, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool = False
@@ -178,17 +180,21 @@ class FileStore(Protocol):
         keeps for itself, nor what a link leads to. Cheap to begin: nothing is read ahead of the page that is asked for.
         A file that is published or deleted meanwhile may be among them or not, all others are, once."""
 
+    def space_of(self, length: int | None, *, atomic: bool) -> int | None:
+        """Of a file or a piece of ``length`` bytes, how many take up the space that ``free_bytes`` tells of, at the
+        same time; ``None`` if nobody knows. atomic: of an atomic piece."""
+
     def free_bytes(self) -> int | None:
-        """What may still be stored; ``None`` if nobody knows."""
+        """The free space of what files in the making are written to; ``None`` if nobody knows."""
 
     def total_bytes(self) -> int:
-        """The size of all, 0 if nobody knows."""
+        """The size of that, 0 if nobody knows."""
 
     def check_writable(self) -> None:
-        """Raises ``StoreMissing``, ``StorageFailed`` or ``NoSpace`` if no file can be stored now."""
+        """Raises ``StoreUnavailable``, ``StorageFailed`` or ``NoSpace`` if no file can be stored now."""
 
     def recover(self) -> int:
         """Remove what processes left that died; how many unfinished files. Called once, before the workers start."""
 
     def repair(self) -> None:
-        """Called once a second: notice what changed underneath. Raises ``StoreMissing``, ``StorageFailed``."""
+        """Called once a second: notice what changed underneath. Raises ``StoreUnavailable``, ``StorageFailed``."""
