@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.rates.window import Unreachable, Window
 from hmacfs.sessions.codec import save_with, supersedes
+from hmacfs.uploads.contracts.entries import KEPT_SECONDS, Entry
 from hmacfs.uploads.session import CountedBy, Session, State
 
 
@@ -137,6 +139,57 @@ class MemorySessionStore:
         """Those that were touched longest ago first."""
         with self._sessions.lock:
             return sorted(filter(is_sought, self.records.values()), key=lambda one: (one.touched, one.key))
+
+
+class MemoryEntries:
+    """An ``EntryTable`` in memory. is_away: whether they cannot be reached. asked: how many calls there were."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.is_away = False
+        self.asked = 0
+        self._clock = clock
+        #: Value, version and end of each.
+        self._entries: dict[str, tuple[str, int, float]] = {}
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Called at the beginning of each operation, for subclasses that fail or delay them."""
+        self.asked += 1
+        if self.is_away:
+            raise SessionStoreUnreachable
+
+    def read(self, key: str) -> Entry | None:
+        self.begin()
+        found = self._entries.get(key)
+        if found is None:
+            return None
+        value, version, ends = found
+        return Entry(value, version, ends - self._clock())
+
+    def replace(self, key: str, version: int | None, value: str, seconds: float | None) -> int | None:
+        self.begin()
+        with self._lock:
+            _, known, ends = self._entries.get(key, ("", None, self._clock()))
+            if known != version:
+                return None
+            made = secrets.randbits(63)
+            self._entries[key] = (value, made, ends if seconds is None else self._clock() + seconds)
+            return made
+
+    def remove(self, key: str, version: int) -> bool:
+        self.begin()
+        with self._lock:
+            found = self._entries.get(key)
+            if found is not None and found[1] != version:
+                return False
+            self._entries.pop(key, None)
+            return True
+
+    def forget(self) -> None:
+        self.begin()
+        with self._lock:
+            before = self._clock() - KEPT_SECONDS
+            self._entries = {key: entry for key, entry in self._entries.items() if entry[2] >= before}
 
 
 class MemoryRateCounter:

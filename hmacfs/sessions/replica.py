@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from hmacfs.uploads.contracts.entries import Entries
 from hmacfs.uploads.contracts.sessions import SessionRecords
 from hmacfs.uploads.session import Session
 
@@ -50,3 +51,10 @@ class Replica(SessionRecords, Protocol):
     def on_loss(self, callback: Callable[[], None]) -> None:
         """Call back, from the operation that finds it, when the backend turns out to be another one, or to have been
         restarted: then it may have lost what it had."""
+
+
+class EntryTable(Entries, Protocol):
+    """The entries that one store has."""
+
+    def forget(self) -> None:
+        """Those that have been over for ``KEPT_SECONDS``."""
