@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hmacfs.addresses import NetworkShares, networks_of
 from hmacfs.admission.running import RunningUploads
@@ -15,7 +15,8 @@ from hmacfs.admission.shares import ClientShares
 from hmacfs.admission.space import SpaceGuard
 from hmacfs.background import RepairLoop, Sweeper
 from hmacfs.caching import bounded_cache
-from hmacfs.config import DownloadOffload, FreeSpace, Settings
+from hmacfs.config import DownloadOffload, FreeSpace, Settings, Storage
+from hmacfs.errors import ConfigError
 from hmacfs.net.body import Body
 from hmacfs.net.receive import Receiver
 from hmacfs.protocol.keyring import Keyring
@@ -24,15 +25,18 @@ from hmacfs.rates.limiting import WindowRateLimiter
 from hmacfs.rates.open_counter import open_counter
 from hmacfs.sessions.open_session_store import open_session_store
 from hmacfs.stores.local.locker import FileLocker
-from hmacfs.stores.open_file_store import open_file_store
+from hmacfs.stores.open_file_store import open_local_store
 from hmacfs.system.runtime_folder import RuntimeClaim
 from hmacfs.system.shared_rows import SharedRows
 from hmacfs.system.shared_sums import SharedSums
+from hmacfs.system.threads import FileCalls
 from hmacfs.telemetry.events import Events, Listener
 from hmacfs.telemetry.logs import AccessLog, RefusalLog
 from hmacfs.telemetry.metrics import Metrics
 from hmacfs.telemetry.sampler import Sampler
 from hmacfs.telemetry.value_files import ValueFiles
+from hmacfs.uploads.contracts.locks import Locker
+from hmacfs.uploads.contracts.stores import FileStore
 from hmacfs.uploads.progress import UploadLimits
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.tokens import SessionTokens
@@ -93,12 +97,28 @@ class AppRuntime:
         return tasks
 
 
+class _Storage(NamedTuple):
+    """file_calls: how the calls to the file system of files in the making are made."""
+
+    store: FileStore
+    locker: Locker
+    file_calls: FileCalls
+
+
+def _open_storage(settings: Settings) -> _Storage:
+    """Raises ``ConfigError``."""
+    if settings.storage is Storage.S3:
+        raise ConfigError(f"{settings.origins['Storage']}: object stores are not served yet")
+    store = open_local_store(settings)
+    return _Storage(store, FileLocker(store.partials), store.file_calls)
+
+
 class Core:
     """Storage, sessions and the use cases: what there is without the web. For one process."""
 
     def __init__(self, settings: Settings) -> None:
-        self.store = open_file_store(settings)
         self.sessions = open_session_store(settings)
+        self.store, self.locker, file_calls = _open_storage(settings)
         self.keyring = Keyring([settings.secret.reveal(), *(secret.reveal() for secret in settings.previous_secrets)])
         self.limits = UploadLimits(
             settings.upload_max_size,
@@ -107,7 +127,7 @@ class Core:
             settings.max_sessions_per_path,
         )
         receiver = Receiver(
-            self.store.file_calls,
+            file_calls,
             chunk_size=settings.chunk_size,
             rate=settings.max_bytes_per_second,
             least_rate=settings.min_bytes_per_second,
@@ -125,7 +145,7 @@ class Core:
         self.resumable = ResumableUploads(
             self.sessions,
             self.store,
-            FileLocker(self.store.partials),
+            self.locker,
             receiver,
             self.space,
             self.limits,

@@ -14,7 +14,7 @@ def run(config: Path | None, *, online: bool) -> int:
     # None of this is needed to sign.
     from hmacfs.server.preflight import check, remarks
     from hmacfs.sessions.open_session_store import remote_stores, sessions_to_move, unreachable
-    from hmacfs.stores.open_file_store import foresee
+    from hmacfs.stores.open_file_store import foreseen_remarks
 
     try:
         settings = check(config)
@@ -22,7 +22,7 @@ def run(config: Path | None, *, online: bool) -> int:
         print(*error.translations, sep="\n")
         raise
     remote = remote_stores(settings)
-    found = remarks(settings, foresee(settings).remarks(), config)
+    found = remarks(settings, foreseen_remarks(settings), config)
     for remark in (*found, *sessions_to_move(settings), *(unreachable(settings) if online else ())):
         print(f"warning: {mask(remark, settings.hidden)}")
     if remote and not online:

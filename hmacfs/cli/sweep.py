@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"hmacfs sweep: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        path = path_of(error, settings.store_dir)
+        path = path_of(error, settings.store_dir or settings.s3_spool_dir)
         raise ConfigError(f"{path} cannot be used: {reason(path, error)}") from None
     if swept is None:
         print("another process is sweeping")

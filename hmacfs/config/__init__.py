@@ -7,6 +7,7 @@ from hmacfs.config.paths import check_paths, inaccessible_files, make_folders
 from hmacfs.config.settings import SETTINGS, Settings
 from hmacfs.config.sources import CONFIG_VARIABLE, find_config
 from hmacfs.config.values import (
+    ConditionalWrites,
     DatabaseHost,
     DatabaseTls,
     DatabaseType,
@@ -17,6 +18,7 @@ from hmacfs.config.values import (
     LogLevel,
     RequestRate,
     Secret,
+    Storage,
     TcpAddress,
     UnixAddress,
 )
@@ -24,6 +26,7 @@ from hmacfs.config.values import (
 __all__ = [
     "CONFIG_VARIABLE",
     "SETTINGS",
+    "ConditionalWrites",
     "DatabaseHost",
     "DatabaseTls",
     "DatabaseType",
@@ -35,6 +38,7 @@ __all__ = [
     "RequestRate",
     "Secret",
     "Settings",
+    "Storage",
     "TcpAddress",
     "UnixAddress",
     "check_paths",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
 from hmacfs.config.parsers import Parser
+from hmacfs.config.values import Storage
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -25,8 +26,9 @@ class Setting:
     key: the name in the TOML file. parse: from what TOML or the environment gives; bounds are its arguments. default:
     as it would be written in the file. text: the meaning, for README. is_secret: nothing of it is ever shown, and
     ``variable`` with ``_FILE`` may name a file that holds it. may_hold_password: messages do not show it. resolve:
-    makes the final value of the parsed one and of those of all fields; its ``ValueError`` is a sentence. field: the
-    attribute of ``Settings``.
+    makes the final value of the parsed one and of those of all fields; its ``ValueError`` is a sentence. storage: the
+    kind that it belongs to; with the other it need not be given, and has no effect. field: the attribute of
+    ``Settings``.
     """
 
     key: str
@@ -37,6 +39,7 @@ class Setting:
     may_hold_password: bool = False
     resolve: Callable[[Any, Mapping[str, Any]], Any] | None = None
     variable_name: str = ""
+    storage: Storage | None = None
     field: str = ""
 
     @property
@@ -54,6 +57,7 @@ def setting(
     *,
     is_secret: bool = ...,
     may_hold_password: bool = ...,
+    storage: Storage | None = ...,
 ) -> T: ...
 @overload
 def setting(
@@ -64,6 +68,7 @@ def setting(
     *,
     resolve: Callable[[P, Mapping[str, Any]], T],
     variable_name: str = ...,
+    storage: Storage | None = ...,
 ) -> T: ...
 def setting(key: str, parse: Parser[Any], default: object, text: str, **options: Any) -> Any:
     """The field of a dataclass that declares a setting: see ``Setting``.

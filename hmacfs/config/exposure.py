@@ -25,6 +25,9 @@ def check_private_paths(settings: Settings, config: Path | None, environ: _Envir
 
     config: the configuration file, if there is one.
     """
+    _check_state_dir(settings)
+    if settings.store_dir is None or settings.reserved_folder is None:
+        return
     store, reserved, origins = settings.store_dir.absolute(), settings.reserved_folder.absolute(), settings.origins
     if os.path.islink(reserved):  # false where this process may not look: that is told later, with the remedy
         raise ConfigError(
@@ -33,7 +36,6 @@ def check_private_paths(settings: Settings, config: Path | None, environ: _Envir
         )
     if any(is_reserved(part) for part in Path(os.path.realpath(store)).parts):
         raise ConfigError(f"{origins['StoreDir']}: {one_line(store)} is inside of what a server keeps for itself")
-    _check_state_dir(settings)
     private = [(origins["StateDir"], settings.state_dir), (origins["RuntimeDir"], settings.runtime_dir)]
     if settings.log_file is not None:
         private.append((origins["LogFile"], settings.log_file))
@@ -52,10 +54,11 @@ def _check_state_dir(settings: Settings) -> None:
     if not settings.has_own_state_dir:
         return
     real = Path(os.path.realpath(settings.state_dir))
-    for key, folder, sentence in (
-        ("RuntimeDir", settings.runtime_dir, "which a reboot may empty: give it a folder of its own"),
-        ("StoreDir", settings.reserved_folder, "where the store removes what it does not know: leave StateDir out"),
-    ):
+    folders = [("RuntimeDir", settings.runtime_dir, "which a reboot may empty: give it a folder of its own")]
+    if settings.reserved_folder is not None:
+        why = "where the store removes what it does not know: leave StateDir out"
+        folders.append(("StoreDir", settings.reserved_folder, why))
+    for key, folder, sentence in folders:
         if Path(os.path.realpath(folder)) in (real, *real.parents):
             raise ConfigError(
                 f"{settings.origins['StateDir']}: {one_line(settings.state_dir)} is inside of {one_line(folder)}"
@@ -65,7 +68,7 @@ def _check_state_dir(settings: Settings) -> None:
 
 def exposed_to_others(settings: Settings, config: Path | None, environ: _Environment) -> Iterator[str]:
     """What every user of this machine may read or change, a sentence each."""
-    for folder in dict.fromkeys((settings.store_dir, settings.state_dir)):
+    for folder in dict.fromkeys((settings.store_dir or settings.s3_spool_dir, settings.state_dir)):
         if _others_may(folder, stat.S_IROTH | stat.S_IXOTH):
             verb = "changed" if _others_may(folder, stat.S_IWOTH) else "read"
             yield f"{one_line(folder)} can be {verb} by every user of this machine: chmod o-rwx {one_line(folder)}"

@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from hmacfs.addresses import Network
 from hmacfs.config.values import DatabaseHost, FreeSpace, RequestRate, Secret, TcpAddress
+from hmacfs.protocol.names import is_reserved
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.Enum)
@@ -34,6 +35,8 @@ _DURATION_PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*([a-
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 _QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _LARGEST = 2**62
+#: In bytes; a key has 1,024 with the name.
+_LONGEST_PREFIX = 256
 #: The periods of request rates, a month and a year as ``limits`` counts them.
 _RATE_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 2_592_000, "year": 31_104_000}
 _RATE = re.compile(
@@ -98,13 +101,14 @@ def _quantity(value: Any, units: dict[str, Any], allowed: str) -> float:
     return number
 
 
-def size(least: int = 0) -> Parser[int]:
-    """Bytes, at least ``least``."""
-    allowed = f'a size of at least {least}, as a number of bytes or as text such as "64KB" or "1GB"'
+def size(least: int = 0, most: int = _LARGEST) -> Parser[int]:
+    """Bytes, with bounds that are allowed themselves."""
+    bounds = f"from {least} to {most}" if most < _LARGEST else f"of at least {least}"
+    allowed = f'a size {bounds}, as a number of bytes or as text such as "64KB" or "1GB"'
 
     def parse(value: Any) -> int:
         number = value if type(value) is int and 0 <= value <= _LARGEST else int(_quantity(value, _SIZE_UNITS, allowed))
-        if number < least:
+        if not least <= number <= most:
             raise ValueError(allowed)
         return number
 
@@ -268,6 +272,42 @@ def base_url(value: Any) -> str:
     if word and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
         raise ValueError(allowed)
     return word
+
+
+def endpoint(value: Any) -> str:
+    """Scheme, host and port; empty for Amazon's."""
+    allowed = 'a URL without a path, such as "https://s3.example.org" or "http://127.0.0.1:9000"'
+    word = text(value).rstrip("/")
+    parts = _url(word, allowed)
+    is_origin = parts.hostname and f"{parts.scheme}://{parts.netloc}" == word and "@" not in parts.netloc
+    if word and not (parts.scheme in ("http", "https") and is_origin and word.isascii() and word.isprintable()):
+        raise ValueError(allowed)
+    return word
+
+
+def bucket(value: Any) -> str:
+    word = text(value)
+    if word and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", word):
+        raise ValueError("a bucket's name: 3 to 63 letters, digits, dots and hyphens")
+    return word
+
+
+def key_prefix(value: Any) -> str:
+    """What keys begin with: empty, or a path with a slash at its end."""
+    word = text(value).strip("/")
+    parts = word.split("/") if word else []
+    is_path = all(part not in ("", ".", "..") and part.isprintable() and not is_reserved(part) for part in parts)
+    if not is_path or not _is_unicode(word) or len(word.encode()) > _LONGEST_PREFIX:
+        raise ValueError(f'a path of at most {_LONGEST_PREFIX} bytes, such as "uploads"; empty for none')
+    return f"{word}/" if word else ""
+
+
+def word(value: Any) -> str:
+    """A text of printable ASCII without spaces, or an empty one."""
+    found = text(value)
+    if not re.fullmatch("[!-~]*", found):
+        raise ValueError("a word of ASCII characters without spaces")
+    return found
 
 
 def _url(word: str, allowed: str) -> SplitResult:

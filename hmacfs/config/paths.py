@@ -12,7 +12,7 @@ from hmacfs.config.messages import one_line
 from hmacfs.config.settings import Settings
 from hmacfs.config.values import UnixAddress
 from hmacfs.errors import ConfigError
-from hmacfs.system.ownership import STORE_FOLDER_MODE, explain, make_folder, may, new_file_remedy, reason
+from hmacfs.system.ownership import STORE_FOLDER_MODE, explain, make_folder, may, new_file_remedy, reason, unreadable
 
 #: Of folders that are for this server alone.
 _PRIVATE_MODE = 0o700
@@ -28,17 +28,21 @@ _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def check_paths(settings: Settings, *, listens: bool = True) -> None:
-    """Raises ``ConfigError`` if this process could not use, or make, the store, the state and the runtime folder, the
-    log file, or its listening socket. listens: whether it opens that one itself. Nothing is made, not even for a
-    moment."""
-    origins = settings.origins
-    _check_folder(origins["StoreDir"], settings.store_dir)
-    folders = [("StoreDir", settings.reserved_folder)] if settings.reserved_folder.exists() else []
+    """Raises ``ConfigError`` if this process could not use, or make, the store, the state, the runtime and the spool
+    folder, the log file, or its listening socket, or not read the certificates of an object store. listens: whether it
+    opens the socket itself. Nothing is made, not even for a moment."""
+    origins, reserved = settings.origins, settings.reserved_folder
+    if settings.store_dir is not None:
+        _check_folder(origins["StoreDir"], settings.store_dir)
+    folders = [("StoreDir", reserved)] if reserved is not None and reserved.exists() else []
     if settings.has_own_state_dir:
         folders.append(("StateDir", settings.state_dir))
     for key, folder in (*folders, ("RuntimeDir", settings.runtime_dir)):
         _check_folder(origins[key], folder)
         _check_entries(origins[key], folder, has_sessions=not settings.has_own_state_dir or key == "StateDir")
+    if settings.store_dir is None:
+        _check_folder(origins["S3SpoolDir"], settings.s3_spool_dir)
+        _check_certificates(origins["S3CAFile"], settings.s3_ca_file)
     if settings.log_file is not None:
         _check_log(origins["LogFile"], settings.log_file)
     if listens and isinstance(settings.listen, UnixAddress):
@@ -47,11 +51,12 @@ def check_paths(settings: Settings, *, listens: bool = True) -> None:
 
 def make_folders(settings: Settings) -> None:
     """Make the folders of the settings, and their parents, if they are missing. Raises ``ConfigError``."""
-    for key, folder, mode in (
-        ("StoreDir", settings.store_dir, STORE_FOLDER_MODE),
-        ("StateDir", settings.state_dir, _PRIVATE_MODE),
-        ("RuntimeDir", settings.runtime_dir, _PRIVATE_MODE),
-    ):
+    folders = [("StateDir", settings.state_dir, _PRIVATE_MODE), ("RuntimeDir", settings.runtime_dir, _PRIVATE_MODE)]
+    if settings.store_dir is not None:
+        folders.insert(0, ("StoreDir", settings.store_dir, STORE_FOLDER_MODE))
+    else:
+        folders.append(("S3SpoolDir", settings.s3_spool_dir, _PRIVATE_MODE))
+    for key, folder, mode in folders:
         try:
             make_folder(folder, mode)
         except OSError as error:
@@ -60,7 +65,7 @@ def make_folders(settings: Settings) -> None:
 
 def inaccessible_files(settings: Settings) -> Iterator[str]:
     """A sentence about each file of this server that this process may not use and can do without."""
-    folders = {settings.reserved_folder, settings.state_dir}
+    folders = {settings.state_dir} | ({settings.reserved_folder} if settings.reserved_folder is not None else set())
     for path in (path for folder in sorted(folders) for path in _entries(folder)):
         has_sessions = path.parent == settings.state_dir
         is_closed = path.exists() and not may(path, os.R_OK | os.W_OK)  # SQLite's may go while this looks at them
@@ -96,6 +101,15 @@ def _is_needed(path: Path, *, has_sessions: bool) -> bool:
     The lock of the sweeps is not needed, nor is what somebody else has put there."""
     names = {"rates", "reserved", "running"} | ({"sessions"} if has_sessions else set())
     return path.is_dir() or path.name.partition(".")[0] in names
+
+
+def _check_certificates(origin: str, path: Path | None) -> None:
+    try:
+        if path is not None:
+            path.read_bytes()
+    except OSError as error:
+        why = one_line(unreadable(path or Path(), error))
+        raise ConfigError(f"{origin}: {one_line(path)} cannot be read: {why}") from None
 
 
 def _check_log(origin: str, path: Path) -> None:

@@ -16,6 +16,7 @@ from hmacfs.addresses import Network
 from hmacfs.config.declare import REQUIRED, Setting, declared_settings, setting
 from hmacfs.config.redis_address import RedisAddress, parse_redis_address
 from hmacfs.config.values import (
+    ConditionalWrites,
     DatabaseHost,
     DatabaseTls,
     DatabaseType,
@@ -26,6 +27,7 @@ from hmacfs.config.values import (
     LogLevel,
     RequestRate,
     Secret,
+    Storage,
     TcpAddress,
     UnixAddress,
 )
@@ -58,7 +60,20 @@ class Settings:
         "secrets that still verify but no longer sign",
         is_secret=True,
     )
-    store_dir: Path = setting("StoreDir", parsers.path, REQUIRED, "folder of the stored files; made if it is missing")
+    storage: Storage = setting(
+        "Storage",
+        parsers.choice(Storage),
+        "local",
+        "where the files are: local, in `StoreDir`; s3, in a bucket of an object store",
+    )
+    store_dir: Path | None = setting(
+        "StoreDir",
+        parsers.path,
+        REQUIRED,
+        "folder of the stored files; made if it is missing",
+        resolve=resolve.store_dir,
+        storage=Storage.LOCAL,
+    )
     upload_sub_dir: str = setting("UploadSubDir", parsers.sub_folder, "upload", "first part of the URLs: `/upload/`")
     public_url: str = setting(
         "PublicURL",
@@ -183,7 +198,8 @@ class Settings:
         "DownloadOffload",
         parsers.choice(DownloadOffload),
         "none",
-        "x-accel: nginx sends the files that the server names (see deploy/nginx.conf)",
+        "x-accel: nginx sends the files that the server names (see deploy/nginx.conf); redirect: clients are sent to "
+        "the object store",
     )
     workers: int = setting(
         "Workers", parsers.integer(0, 1024), 0, "worker processes; 0 for one per core", resolve=resolve.workers
@@ -261,6 +277,87 @@ class Settings:
         " `StoreDir`",
         resolve=resolve.runtime_dir,
     )
+    s3_endpoint: str = setting(
+        "S3Endpoint",
+        parsers.endpoint,
+        "",
+        "the object store's URL, such as `https://s3.example.org`; empty: Amazon's",
+        storage=Storage.S3,
+    )
+    s3_bucket: str = setting("S3Bucket", parsers.bucket, "", "its bucket, which is there already", storage=Storage.S3)
+    s3_prefix: str = setting(
+        "S3Prefix",
+        parsers.key_prefix,
+        "",
+        "folder in the bucket that all keys are in; a file's key is this and its name",
+        storage=Storage.S3,
+    )
+    s3_region: str = setting(
+        "S3Region", parsers.word, "us-east-1", "its region, which signatures name", storage=Storage.S3
+    )
+    s3_access_key: str = setting(
+        "S3AccessKey",
+        parsers.word,
+        "",
+        "the key's id; empty: from `AWS_ACCESS_KEY_ID` and where else AWS's own programs look",
+        storage=Storage.S3,
+    )
+    s3_secret_key: Secret | None = setting(
+        "S3SecretKey", parsers.password, "", "the secret part of it", is_secret=True, storage=Storage.S3
+    )
+    s3_session_token: Secret | None = setting(
+        "S3SessionToken",
+        parsers.password,
+        "",
+        "what belongs to a key that is good for a while only",
+        is_secret=True,
+        storage=Storage.S3,
+    )
+    s3_path_style: bool = setting(
+        "S3PathStyle",
+        parsers.optional(parsers.boolean),
+        "",
+        "the bucket in the path and not in the host's name; default: true with `S3Endpoint`",
+        resolve=resolve.path_style,
+        storage=Storage.S3,
+    )
+    s3_ca_file: Path | None = setting(
+        "S3CAFile",
+        parsers.optional(parsers.path),
+        "",
+        "file of the certificates to trust; empty: the system's",
+        storage=Storage.S3,
+    )
+    s3_part_size: int = setting(
+        "S3PartSize",
+        parsers.size(5 * 1024**2, 5 * 1024**3),
+        "8MB",
+        "least size of the parts that large files are sent in; a running upload has up to two of them in `S3SpoolDir`",
+        storage=Storage.S3,
+    )
+    s3_spool_dir: Path = setting(
+        "S3SpoolDir",
+        parsers.optional(parsers.path),
+        "",
+        "folder of the bytes that are on their way to the object store; default: `spool` in `StateDir`",
+        resolve=resolve.spool_dir,
+        storage=Storage.S3,
+    )
+    s3_timeout: float = setting(
+        "S3Timeout",
+        parsers.duration(),
+        "30s",
+        "how long the object store may send or take nothing before a request counts as failed",
+        storage=Storage.S3,
+    )
+    s3_conditional_writes: ConditionalWrites = setting(
+        "S3ConditionalWrites",
+        parsers.choice(ConditionalWrites),
+        "auto",
+        "whether it keeps to `If-None-Match` atomically: on; off: claims in the session store do that; auto: tried at "
+        "the start",
+        storage=Storage.S3,
+    )
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -276,19 +373,27 @@ class Settings:
                     yield declared, secret
 
     @property
-    def reserved_folder(self) -> Path:
-        """The part of the store that no URL leads to."""
-        return self.store_dir / RESERVED_FOLDER
+    def store_address(self) -> str:
+        """Where the files are, for the log, and to tell one store from another."""
+        if self.store_dir is not None:
+            return str(self.store_dir)
+        return f"s3://{self.s3_bucket}/{self.s3_prefix} at {self.s3_endpoint or f'Amazon, {self.s3_region}'}"
 
     @property
-    def runtime_folders(self) -> Path:
-        """Where each machine that shares the store has its ``RuntimeDir`` by default."""
-        return self.reserved_folder / resolve.RUNTIME_FOLDERS
+    def reserved_folder(self) -> Path | None:
+        """The part of ``StoreDir`` that no URL leads to; ``None`` without one."""
+        return None if self.store_dir is None else self.store_dir / RESERVED_FOLDER
+
+    @property
+    def runtime_folders(self) -> Path | None:
+        """Where each machine that shares ``StoreDir`` has its ``RuntimeDir`` by default."""
+        return None if self.reserved_folder is None else self.reserved_folder / resolve.RUNTIME_FOLDERS
 
     @property
     def has_own_state_dir(self) -> bool:
         """Whether ``StateDir`` is another folder than the store's reserved one, by whatever links."""
-        return os.path.realpath(self.state_dir) != os.path.realpath(self.reserved_folder)
+        reserved = self.reserved_folder
+        return reserved is None or os.path.realpath(self.state_dir) != os.path.realpath(reserved)
 
     @property
     def url_prefix(self) -> str:

@@ -124,11 +124,27 @@ class Durability(enum.StrEnum):
     NONE = "none"
 
 
+class Storage(enum.StrEnum):
+    """Where the files are: in a folder, or in a bucket of an object store."""
+
+    LOCAL = "local"
+    S3 = "s3"
+
+
+class ConditionalWrites(enum.StrEnum):
+    """Whether the object store's engine keeps to ``If-None-Match: *`` atomically. ``AUTO``: tried at the start."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class DownloadOffload(enum.StrEnum):
-    """Who sends a file: this server, or nginx at its word."""
+    """Who sends a file: this server, nginx at its word, or the object store's engine to whom the client is sent."""
 
     NONE = "none"
     X_ACCEL = "x-accel"
+    REDIRECT = "redirect"
 
 
 class DatabaseType(enum.StrEnum):

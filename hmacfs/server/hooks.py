@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 import hmacfs
-from hmacfs.config import Settings
+from hmacfs.config import Settings, Storage
 from hmacfs.errors import ConfigError
 from hmacfs.server import shared
 from hmacfs.server.configuration import Configuration, configuration
@@ -22,7 +22,7 @@ from hmacfs.server.preload import preload
 from hmacfs.server.service_manager import pass_on_sockets
 from hmacfs.server.worker import BREAK_OFF_SECONDS, STOP_SIGNALS
 from hmacfs.sessions.open_session_store import move_sessions, remote_stores
-from hmacfs.stores.open_file_store import open_file_store
+from hmacfs.stores.open_file_store import prepare_file_store
 from hmacfs.system.runtime_folder import remove_abandoned
 
 log = logging.getLogger("hmacfs.server")
@@ -74,32 +74,27 @@ class Hooks:
         metrics_folder(settings)
         raise_descriptor_limit(settings.max_connections)
         try:
-            storage = open_file_store(settings)
+            store = prepare_file_store(settings)
         except ConfigError as error:
             refuse_to_start(error)
         for level, line in move_sessions(settings):
             log.log(level, "%s", line)
-        removed = storage.recover()
-        abandoned = remove_abandoned(settings.runtime_folders, settings.runtime_dir)
+        abandoned = _remove_abandoned(settings)
         self._announce(settings)
-        if removed:
-            log.info("removed %d unfinished uploads of an earlier run", removed)
+        if store.removed:
+            log.info("removed %d unfinished uploads of an earlier run", store.removed)
         if abandoned:
             log.info("removed what servers that ended had shared while they ran: %s", ", ".join(abandoned))
         self._metrics.merge_counters(settings)
-        for remark in remarks(settings, storage.capabilities.remarks, self._configuration.path):
+        for remark in remarks(settings, store.remarks, self._configuration.path):
             log.warning("%s", remark)
         preload(settings)
 
     def _announce(self, settings: Settings) -> None:
         log.info("hmac-file-server %s, workers: %d, pid %d", hmacfs.__version__, settings.workers, os.getpid())
         log.info("configuration: %s", self._configuration.path or "from the environment")
-        log.info(
-            "store: %s, durability: %s, largest upload: %d bytes",
-            settings.store_dir,
-            settings.durability,
-            settings.upload_max_size,
-        )
+        durability = f", durability: {settings.durability}" if settings.storage is Storage.LOCAL else ""
+        log.info("store: %s%s, largest upload: %d bytes", settings.store_address, durability, settings.upload_max_size)
         log.info("features: %s", ", ".join(_features(settings)))
 
     def when_ready(self, server: Any) -> None:
@@ -214,6 +209,11 @@ def _owns_listeners(server: Any) -> bool:
 
 def _workers_of(server: Any) -> Callable[[], tuple[int, int]]:
     return lambda: (len(server.WORKERS), server.worker_age)
+
+
+def _remove_abandoned(settings: Settings) -> list[str]:
+    folders = settings.runtime_folders
+    return [] if folders is None else remove_abandoned(folders, settings.runtime_dir)
 
 
 def _features(settings: Settings) -> list[str]:

@@ -27,7 +27,7 @@ class MetricsEndpoint:
 
     def __init__(self) -> None:
         self._server: MetricsServer | None = None
-        self._served: tuple[TcpAddress, Path, Path] | None = None
+        self._served: tuple[TcpAddress, Path, tuple[str, Path]] | None = None
         self._lock = threading.Lock()
         self._to_merge: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._merging: threading.Thread | None = None
@@ -47,7 +47,7 @@ class MetricsEndpoint:
     def apply(self, settings: Settings, workers: Callable[[], tuple[int, int]]) -> None:
         """Serve what these settings say at their address, and nowhere else."""
         address = settings.metrics_port
-        wanted = (address, settings.runtime_dir, settings.store_dir) if settings.metrics_enabled else None
+        wanted = (address, settings.runtime_dir, _space(settings)) if settings.metrics_enabled else None
         if self._merging is None and settings.metrics_enabled:
             self._merging = threading.Thread(target=self._merge_forever, daemon=True)
             self._merging.start()
@@ -82,7 +82,7 @@ class MetricsEndpoint:
         address = settings.metrics_port
         counters = CounterMerge(metrics_folder(settings))
         try:
-            scrapes = Scrapes(counters, ProcessCollector(settings.store_dir, workers))
+            scrapes = Scrapes(counters, ProcessCollector(*_space(settings), workers))
             self._server = MetricsServer(address.host, address.port, scrapes.render)
         except OSError as error:
             log.debug("MetricsPort: cannot listen at %s: %s", address, error.strerror)
@@ -99,6 +99,14 @@ class MetricsEndpoint:
 
 def _metrics_path(settings: Settings) -> Path:
     return settings.runtime_dir / "metrics"
+
+
+def _space(settings: Settings) -> tuple[str, Path]:
+    """What the gauges of free space are called, and whose they are. An object store tells nobody how much room it has:
+    what there is to watch is its spool."""
+    if settings.store_dir is not None:
+        return "hmacfs_store", settings.store_dir
+    return "hmacfs_s3_spool", settings.s3_spool_dir
 
 
 def metrics_folder(settings: Settings) -> Path:

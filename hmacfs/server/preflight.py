@@ -26,7 +26,7 @@ from hmacfs.errors import ConfigError
 from hmacfs.server import shared
 from hmacfs.server.listening import address_problem
 from hmacfs.sessions.open_session_store import check_settings, forgotten_sessions
-from hmacfs.stores.open_file_store import open_file_store
+from hmacfs.stores.open_file_store import prepare_file_store
 
 log = logging.getLogger("hmacfs.server")
 
@@ -58,7 +58,7 @@ def remarks(settings: Settings, of_store: Iterable[str], config: Path | None) ->
 def check_state_stays(running: Settings, settings: Settings) -> None:
     """Raises ``ConfigError`` if a reload brings another ``StateDir`` for the same files: the workers that finish their
     transfers and those that begin would remember uploads in two places."""
-    if settings.store_dir == running.store_dir and settings.state_dir != running.state_dir:
+    if settings.store_address == running.store_address and settings.state_dir != running.state_dir:
         raise ConfigError(
             f"{settings.origins['StateDir']}: {settings.state_dir} instead of {running.state_dir} needs a restart: in a"
             " reload, workers with the old and with the new settings run side by side"
@@ -68,8 +68,8 @@ def check_state_stays(running: Settings, settings: Settings) -> None:
 def check_changes(running: Settings, settings: Settings) -> None:
     """Raises ``ConfigError`` if an address or a store that a reload brings cannot be used: gunicorn would give the old
     ones up and then end."""
-    if settings.store_dir != running.store_dir:
-        open_file_store(settings)
+    if settings.store_address != running.store_address:
+        prepare_file_store(settings)
     problem = ""
     if settings.listen != running.listen:
         problem = _listen_problem(settings)

@@ -41,7 +41,7 @@ class SessionStoreSettings(RedisSettings, Protocol):
     @property
     def has_own_state_dir(self) -> bool: ...
     @property
-    def reserved_folder(self) -> Path: ...
+    def reserved_folder(self) -> Path | None: ...
     @property
     def max_retries(self) -> int: ...
     @property
@@ -228,8 +228,10 @@ def move_sessions(settings: SessionStoreSettings) -> Iterator[tuple[int, str]]:
 
 def _old_database(settings: SessionStoreSettings) -> Path | None:
     """What this server would use without ``StateDir``; ``None`` if it would or does not, or has none."""
+    if settings.reserved_folder is None or not settings.has_own_state_dir or remote_stores(settings):
+        return None
     path = settings.reserved_folder / _DATABASE_FILE
-    return path if settings.has_own_state_dir and not remote_stores(settings) and path.exists() else None
+    return path if path.exists() else None
 
 
 def _fallback(settings: SessionStoreSettings) -> DatabaseSpec:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from hmacfs.config import Durability, Settings
 from hmacfs.errors import ConfigError
 from hmacfs.retry import Retry
-from hmacfs.stores.local.capabilities import Capabilities, look
+from hmacfs.stores.local.capabilities import look
 from hmacfs.stores.local.store import LocalFileStore
 from hmacfs.stores.local.tree import Root
-from hmacfs.system.ownership import path_of, reason
+from hmacfs.system.ownership import make_folder, path_of, reason
 from hmacfs.system.threads import FileCalls, ThreadOffload
 
 #: fsync waits for the device; the kernel joins the waits of several threads into one commit of its journal.
 FSYNC_THREADS = 16
 
 
-def open_file_store(settings: Settings) -> LocalFileStore:
-    """Open it. Raises ``ConfigError`` if files cannot be stored there."""
+class PreparedStore(NamedTuple):
+    """removed: how many unfinished files of processes that died. remarks: what an operator should know, a sentence
+    each."""
+
+    removed: int
+    remarks: Sequence[str]
+
+
+def open_local_store(settings: Settings) -> LocalFileStore:
+    """Open the folder. Raises ``ConfigError`` if files cannot be stored there."""
     root = settings.store_dir
+    assert root is not None
     try:
         return LocalFileStore(
             root,
@@ -34,10 +45,32 @@ def open_file_store(settings: Settings) -> LocalFileStore:
         raise ConfigError(f"{settings.origins['StoreDir']}: {path} cannot be used: {reason(path, error)}") from None
 
 
-def foresee(settings: Settings) -> Capabilities:
-    """What the store can probably do, by looks alone: nothing is made in it."""
+def prepare_file_store(settings: Settings) -> PreparedStore:
+    """Before the workers start, or take these settings: make what is missing, and remove what processes left that died.
+    Nothing stays open, and nothing connects: an object store that is away keeps no server from starting. Raises
+    ``ConfigError`` if files cannot be stored there."""
+    if settings.store_dir is not None:
+        store = open_local_store(settings)
+        return PreparedStore(store.recover(), store.capabilities.remarks)
+    _make_spool(settings)
+    return PreparedStore(0, ())
+
+
+def _make_spool(settings: Settings) -> None:
+    spool = settings.s3_spool_dir
+    try:
+        make_folder(spool)
+    except OSError as error:
+        path = path_of(error, spool)
+        raise ConfigError(f"{settings.origins['S3SpoolDir']}: {path} cannot be used: {reason(path, error)}") from None
+
+
+def foreseen_remarks(settings: Settings) -> Sequence[str]:
+    """The remarks that ``prepare_file_store`` will probably have, by looks alone: nothing is made in the store."""
+    if settings.store_dir is None:
+        return ()
     store = settings.store_dir.absolute()
-    return dataclasses.replace(look(store), spellings=_spellings(store))
+    return tuple(dataclasses.replace(look(store), spellings=_spellings(store)).remarks())
 
 
 def _spellings(store: Path) -> tuple[str, ...]:

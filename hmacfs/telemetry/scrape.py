@@ -158,11 +158,13 @@ def _is_sound(path: Path) -> bool:
 class ProcessCollector:
     """Metrics that are measured at each scrape, of this process, the master, and its children.
 
-    store: whose file system is reported. workers: how many there are, and how many were started so far.
+    space: what the names of its gauges begin with. folder: whose file system they tell of. workers: how many there are,
+    and how many were started so far.
     """
 
-    def __init__(self, store: Path, workers: Callable[[], tuple[int, int]]) -> None:
-        self._store = store
+    def __init__(self, space: str, folder: Path, workers: Callable[[], tuple[int, int]]) -> None:
+        self._space = space
+        self._folder = folder
         self._workers = workers
         self._cpu_seconds: dict[int, float] = {}
         self._measured = 0.0
@@ -176,13 +178,13 @@ class ProcessCollector:
         yield _gauge("hmacfs_workers", "Worker processes.", alive)
         yield CounterMetricFamily("hmacfs_workers_started", "Worker processes started.", value=started)
         with contextlib.suppress(OSError):
-            space = os.statvfs(self._store)
+            name, space = self._space, os.statvfs(self._folder)
             if space.f_blocks:  # 0: unknown
-                yield _gauge("hmacfs_store_free_bytes", "Free space for files.", space.f_bavail * space.f_frsize)
-                yield _gauge("hmacfs_store_size_bytes", "Size of the file system.", space.f_blocks * space.f_frsize)
+                yield _gauge(f"{name}_free_bytes", "Free space for files.", space.f_bavail * space.f_frsize)
+                yield _gauge(f"{name}_size_bytes", "Size of the file system.", space.f_blocks * space.f_frsize)
             if space.f_files:
-                yield _gauge("hmacfs_store_free_inodes", "Files that may still be made.", space.f_favail)
-                yield _gauge("hmacfs_store_inodes", "Files that the file system can hold.", space.f_files)
+                yield _gauge(f"{name}_free_inodes", "Files that may still be made.", space.f_favail)
+                yield _gauge(f"{name}_inodes", "Files that the file system can hold.", space.f_files)
         yield _build_info()
 
     def _cpu(self, processes: Iterable[psutil.Process]) -> float:

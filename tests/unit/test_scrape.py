@@ -248,7 +248,7 @@ def test_all_scrapes_of_a_second_are_answered_alike(tmp_path: Path) -> None:
         looks.append(now[0])
         return len(looks), 0
 
-    scrapes = Scrapes(CounterMerge(tmp_path), ProcessCollector(tmp_path, workers), clock=lambda: now[0])
+    scrapes = Scrapes(CounterMerge(tmp_path), ProcessCollector("hmacfs_store", tmp_path, workers), clock=lambda: now[0])
     plain = scrapes.render("", "")
     for accept in ("", "application/openmetrics-text", *(f"text/plain;version=1.0.{number}" for number in range(50))):
         text = scrapes.render(accept, "")[1]
