@@ -37,7 +37,7 @@ from hmacfs.telemetry.sampler import Sampler
 from hmacfs.telemetry.value_files import ValueFiles
 from hmacfs.uploads.contracts.locks import Locker
 from hmacfs.uploads.contracts.stores import FileStore
-from hmacfs.uploads.progress import UploadLimits
+from hmacfs.uploads.progress import SweepResult, UploadLimits
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.tokens import SessionTokens
 from hmacfs.uploads.whole import UploadFile
@@ -153,7 +153,11 @@ class Core:
             SessionTokens(self.keyring),
         )
         self.runtime = RuntimeClaim(settings.runtime_dir)
-        self.sweeper = Sweeper(self.resumable.sweep, settings.state_dir / "sweep.lock", settings.sweep_interval)
+        self.sweeper = Sweeper(self._sweep, settings.state_dir / "sweep.lock", settings.sweep_interval)
+
+    def _sweep(self) -> SweepResult:
+        self.sessions.forget_entries()
+        return self.resumable.sweep()
 
     def check_store(self) -> None:
         """Raises ``StoreUnavailable``, ``StorageFailed``, ``NoSpace`` if no file can be stored now."""

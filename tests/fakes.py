@@ -10,6 +10,7 @@ from collections.abc import Callable
 from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.rates.window import Unreachable, Window
 from hmacfs.sessions.codec import save_with, supersedes
+from hmacfs.sessions.replica import EntryTable
 from hmacfs.uploads.contracts.entries import KEPT_SECONDS, Entry
 from hmacfs.uploads.session import CountedBy, Session, State
 
@@ -21,12 +22,84 @@ class MemorySessions:
     def __init__(self) -> None:
         self.records: dict[str, Session] = {}
         self.without_claim: set[str] = set()
+        self.entries = EntryState()
         self.lock = threading.Lock()
 
     def holder(self, slot: str) -> Session | None:
         """The open session that the slot belongs to."""
         matching = (one for one in self.records.values() if one.slot == slot and one.state is State.OPEN)
         return next((one for one in matching if one.key not in self.without_claim), None)
+
+
+class EntryState:
+    """The entries of one backend: value, version and end of each."""
+
+    def __init__(self) -> None:
+        self.of_key: dict[str, tuple[str, int, float]] = {}
+        self.lock = threading.Lock()
+
+
+class MemoryEntries:
+    """An ``EntryTable`` in memory.
+
+    state: what it shares with other tables of the same backend. is_away: whether it cannot be reached. asked: how many
+    calls there were.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time, state: EntryState | None = None) -> None:
+        self.is_away = False
+        self.asked = 0
+        self._clock = clock
+        self._state = state or EntryState()
+
+    def begin(self) -> None:
+        """Called at the beginning of each operation, for subclasses that fail or delay them."""
+        self.asked += 1
+        if self.is_away:
+            raise SessionStoreUnreachable
+
+    def read(self, key: str) -> Entry | None:
+        self.begin()
+        found = self._state.of_key.get(key)
+        if found is None:
+            return None
+        value, version, ends = found
+        return Entry(value, version, ends - self._clock())
+
+    def replace(self, key: str, version: int | None, value: str, seconds: float | None) -> int | None:
+        self.begin()
+        with self._state.lock:
+            _, known, ends = self._state.of_key.get(key, ("", None, self._clock()))
+            if known != version:
+                return None
+            made = secrets.randbits(63)
+            self._state.of_key[key] = (value, made, ends if seconds is None else self._clock() + seconds)
+            return made
+
+    def remove(self, key: str, version: int) -> bool:
+        self.begin()
+        with self._state.lock:
+            found = self._state.of_key.get(key)
+            if found is not None and found[1] != version:
+                return False
+            self._state.of_key.pop(key, None)
+            return True
+
+    def forget(self) -> None:
+        self.begin()
+        with self._state.lock:
+            before = self._clock() - KEPT_SECONDS
+            for key in [key for key, (_, _, ends) in self._state.of_key.items() if ends < before]:
+                del self._state.of_key[key]
+
+
+class _EntriesOfStore(MemoryEntries):
+    def __init__(self, store: MemorySessionStore, state: EntryState) -> None:
+        super().__init__(state=state)
+        self._store = store
+
+    def begin(self) -> None:
+        self._store.begin()
 
 
 class MemorySessionStore:
@@ -41,6 +114,7 @@ class MemorySessionStore:
         self.name = name
         self.is_away = False
         self._sessions = sessions or MemorySessions()
+        self.entries: EntryTable = _EntriesOfStore(self, self._sessions.entries)
 
     @property
     def records(self) -> dict[str, Session]:
@@ -139,57 +213,6 @@ class MemorySessionStore:
         """Those that were touched longest ago first."""
         with self._sessions.lock:
             return sorted(filter(is_sought, self.records.values()), key=lambda one: (one.touched, one.key))
-
-
-class MemoryEntries:
-    """An ``EntryTable`` in memory. is_away: whether they cannot be reached. asked: how many calls there were."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self.is_away = False
-        self.asked = 0
-        self._clock = clock
-        #: Value, version and end of each.
-        self._entries: dict[str, tuple[str, int, float]] = {}
-        self._lock = threading.Lock()
-
-    def begin(self) -> None:
-        """Called at the beginning of each operation, for subclasses that fail or delay them."""
-        self.asked += 1
-        if self.is_away:
-            raise SessionStoreUnreachable
-
-    def read(self, key: str) -> Entry | None:
-        self.begin()
-        found = self._entries.get(key)
-        if found is None:
-            return None
-        value, version, ends = found
-        return Entry(value, version, ends - self._clock())
-
-    def replace(self, key: str, version: int | None, value: str, seconds: float | None) -> int | None:
-        self.begin()
-        with self._lock:
-            _, known, ends = self._entries.get(key, ("", None, self._clock()))
-            if known != version:
-                return None
-            made = secrets.randbits(63)
-            self._entries[key] = (value, made, ends if seconds is None else self._clock() + seconds)
-            return made
-
-    def remove(self, key: str, version: int) -> bool:
-        self.begin()
-        with self._lock:
-            found = self._entries.get(key)
-            if found is not None and found[1] != version:
-                return False
-            self._entries.pop(key, None)
-            return True
-
-    def forget(self) -> None:
-        self.begin()
-        with self._lock:
-            before = self._clock() - KEPT_SECONDS
-            self._entries = {key: entry for key, entry in self._entries.items() if entry[2] >= before}
 
 
 class MemoryRateCounter:

@@ -22,7 +22,8 @@ class DatabaseSpec:
     """One database.
 
     name: for logs and metrics. connect: makes a new connection; raises ``DatabaseError``, also for what the operating
-    system refuses. begin, end: statements that take and release the lock under which tables are upgraded; a lost
+    system refuses. clock: an expression for the time in Unix seconds, with their fraction, by the one clock that all of
+    its users share. begin, end: statements that take and release the lock under which tables are upgraded; a lost
     connection releases it too. is_transient: whether an error of the driver says that the same statement may succeed if
     it is repeated at once (a deadlock's victim). timeout: seconds after which a statement or a connection attempt is
     given up. connections: how many at most. identity: a value for the database as it is at the moment, asked before
@@ -31,6 +32,7 @@ class DatabaseSpec:
 
     name: str
     connect: Callable[[], DatabaseConnection]
+    clock: str
     begin: tuple[str, ...]
     end: tuple[str, ...]
     is_transient: Callable[[BaseException], bool]

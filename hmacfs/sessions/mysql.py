@@ -48,6 +48,8 @@ def open_mysql(address: DatabaseAddress) -> DatabaseSpec:
     return DatabaseSpec(
         name="mysql",
         connect=lambda: EngineConnection(engine),
+        # By local time, an hour of the autumn would come twice.
+        clock="(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1000000e0)",
         begin=(f"SELECT GET_LOCK({lock})",),
         end=("SELECT RELEASE_LOCK(CONCAT('hmacfs.', SHA1(DATABASE())))",),
         is_transient=lambda error: bool(error.args) and error.args[0] == _DEADLOCK,

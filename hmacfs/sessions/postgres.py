@@ -52,6 +52,7 @@ def open_postgres(address: DatabaseAddress) -> DatabaseSpec:
     return DatabaseSpec(
         name="postgres",
         connect=lambda: EngineConnection(engine),
+        clock="CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS double precision)",
         begin=("BEGIN", f"SELECT pg_advisory_xact_lock({_LOCK})"),
         end=("COMMIT",),
         is_transient=lambda error: isinstance(error, _TRANSIENT),

@@ -5,6 +5,8 @@ another key with that of the session of the slot that finished last, sets of the
 and of all sessions of a path, and for each state a set sorted by ``touched``. Redis may evict any key, so no index is
 believed before its session was seen, and every write of a session restores all of them. Every key expires, long after
 the session does, so that nothing stays for ever without a sweep.
+
+A shared entry is a hash ``hmacfs:entry:<digest of its key>``. Its end is a time of Redis' own clock.
 """
 
 from __future__ import annotations
@@ -130,4 +132,41 @@ for number = 1, math.min(#found, tonumber(ARGV[2])) do
   records[number] = redis.call('HGET', ARGV[1] .. found[number][2], 'record')
 end
 return records
+"""
+
+_NOW = """
+local now = redis.call('TIME')
+now = now[1] + now[2] / 1000000
+"""
+
+#: KEYS: entry. Its value, version and seconds left; nothing if there is none.
+READ_ENTRY = (
+    _NOW
+    + """
+local found = redis.call('HMGET', KEYS[1], 'value', 'version', 'ends')
+if not found[2] then return false end
+return {found[1], found[2], string.format('%.6f', found[3] - now)}
+"""
+)
+
+#: KEYS: entry. ARGV: the version that it must have, "" for none; the one that it gets; value; seconds until it is over,
+#: "" for those that it has; seconds for which it is kept beyond. 1 if it was changed.
+REPLACE_ENTRY = (
+    _NOW
+    + """
+local found = redis.call('HMGET', KEYS[1], 'version', 'ends')
+if (found[1] or '') ~= ARGV[1] then return 0 end
+local ends = ARGV[4] == '' and tonumber(found[2] or now) or now + (tonumber(ARGV[4]) or 0)
+redis.call('HSET', KEYS[1], 'version', ARGV[2], 'value', ARGV[3], 'ends', string.format('%.6f', ends))
+redis.call('PEXPIRE', KEYS[1], string.format('%d', math.ceil((ends - now + ARGV[5]) * 1000)))
+return 1
+"""
+)
+
+#: KEYS: entry. ARGV: version. 0 if it has another.
+REMOVE_ENTRY = """
+local version = redis.call('HGET', KEYS[1], 'version')
+if version and version ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+return 1
 """

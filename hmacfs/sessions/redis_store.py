@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import redis
 
-from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.sessions import redis_scripts
 from hmacfs.sessions.codec import decode, digest, encode, is_key, save_with
+from hmacfs.sessions.redis_entries import RedisEntries
+from hmacfs.sessions.redis_errors import translated
 from hmacfs.uploads.session import CountedBy, Session, State
 
 _PREFIX = "hmacfs:session:"
@@ -46,6 +47,7 @@ class RedisStore:
         self._server = ""
         self._lost: Callable[[], None] = lambda: None
         client.connection_pool.connection_kwargs["redis_connect_func"] = self._greet
+        self.entries = RedisEntries(client)
         self._create = client.register_script(redis_scripts.CREATE)
         self._put = client.register_script(redis_scripts.PUT)
         self._remove = client.register_script(redis_scripts.REMOVE)
@@ -54,30 +56,30 @@ class RedisStore:
         self._oldest_of = client.register_script(redis_scripts.OLDEST)
 
     def create(self, session: Session) -> bool:
-        with _translated():
+        with translated():
             return bool(self._create(*self._arguments(session)))
 
     def get(self, key: str) -> Session | None:
         if not is_key(key):
             return None
-        with _translated():
+        with translated():
             record = cast("str | None", self._redis.hget(_PREFIX + key, "record"))
         return None if record is None else decode(record)
 
     def find(self, slot: str) -> Session | None:
-        with _translated():
+        with translated():
             record = cast("str | None", self._find([_index("slot", slot)], [_PREFIX]))
         session = None if record is None else decode(record)
         return session if session is not None and session.slot == slot and session.state is State.OPEN else None
 
     def find_finished(self, slot: str) -> Session | None:
-        with _translated():
+        with translated():
             record = cast("str | None", self._find([_index("finished", slot)], [_PREFIX]))
         session = None if record is None else decode(record)
         return session if session is not None and session.slot == slot and session.state is State.FINISHED else None
 
     def put(self, session: Session) -> Session:
-        with _translated():
+        with translated():
             newer = cast("str | None", self._put(*self._arguments(session)))
         return session if newer is None else decode(newer)
 
@@ -87,12 +89,12 @@ class RedisStore:
     def remove(self, key: str) -> None:
         if not is_key(key):
             return
-        with _translated():
+        with translated():
             self._remove([_PREFIX + key, *_STATE_KEYS], [key])
 
     def stale(self, touched_before: float, limit: int) -> list[Session]:
         found: list[Session] = []
-        with _translated():
+        with translated():
             for index in _STATE_KEYS:
                 found += self._oldest(index, touched_before, limit)
         return sorted(found, key=lambda session: (session.touched, session.key))[:limit]
@@ -120,7 +122,7 @@ class RedisStore:
 
     def keys_since(self, touched: float) -> list[str]:
         scored: list[tuple[str, float]] = []
-        with _translated():
+        with translated():
             for index in _STATE_KEYS:
                 found = self._redis.zrange(index, repr(touched), "+inf", byscore=True, withscores=True)
                 scored += cast("list[tuple[str, float]]", found)
@@ -130,7 +132,7 @@ class RedisStore:
         return self._members(_index("path", path), _ALL)
 
     def count_open(self, by: CountedBy, who: str) -> int:
-        with _translated():
+        with translated():
             return int(cast("int", self._count_open([_index(by, who)], [_PREFIX])))
 
     def open_of(self, by: CountedBy, who: str, limit: int) -> list[Session]:
@@ -138,12 +140,12 @@ class RedisStore:
 
     def _members(self, index: str, limit: int) -> list[Session]:
         """Of an index's sessions, those that were touched longest ago first."""
-        with _translated():
+        with translated():
             records = cast("list[str]", self._oldest_of([index], [_PREFIX, limit]))
         return [decode(record) for record in records]
 
     def count_by_state(self) -> dict[str, int]:
-        with _translated():
+        with translated():
             pipeline = self._redis.pipeline(transaction=False)
             for index in _STATE_KEYS:
                 pipeline.zcard(index)
@@ -151,7 +153,7 @@ class RedisStore:
 
     def ping(self) -> None:
         """By writing: a Redis that can only be read is of no use."""
-        with _translated():
+        with translated():
             self._redis.set(_PING_KEY, "1", ex=60)
 
     def close(self) -> None:
@@ -159,12 +161,12 @@ class RedisStore:
             self._redis.close()
 
     def is_complete(self) -> bool:
-        with _translated():
+        with translated():
             declared = self._redis.get(_COMPLETE_KEY)
         return bool(self._server) and declared == self._server
 
     def mark_complete(self) -> None:
-        with _translated():
+        with translated():
             self._redis.set(_COMPLETE_KEY, self._server)
 
     def on_loss(self, callback: Callable[[], None]) -> None:
@@ -211,11 +213,3 @@ class RedisStore:
 def _index(kind: str, text: str | None) -> str:
     """The key of the index of sessions with this text; empty if there is none."""
     return "" if text is None else f"hmacfs:{kind}:{digest(text)}"
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (redis.RedisError, OSError) as error:
-        raise SessionStoreUnreachable from error

@@ -10,6 +10,13 @@ from hmacfs.uploads.contracts.sessions import SessionRecords
 from hmacfs.uploads.session import Session
 
 
+class EntryTable(Entries, Protocol):
+    """The entries that one store has."""
+
+    def forget(self) -> None:
+        """Those that have been over for ``KEPT_SECONDS``."""
+
+
 class Replica(SessionRecords, Protocol):
     """A store that can be resynchronised from another.
 
@@ -33,6 +40,10 @@ class Replica(SessionRecords, Protocol):
         """True if acknowledged writes survive a restart of the backend, and nothing is evicted. If not, a missing
         record proves nothing."""
 
+    @property
+    def entries(self) -> EntryTable:
+        """Those in the same backend. They are not copied from one store to another."""
+
     def put(self, session: Session) -> Session:
         """Store the record as it is, unless a newer copy is there; return the one that is there afterwards.
 
@@ -51,10 +62,3 @@ class Replica(SessionRecords, Protocol):
     def on_loss(self, callback: Callable[[], None]) -> None:
         """Call back, from the operation that finds it, when the backend turns out to be another one, or to have been
         restarted: then it may have lost what it had."""
-
-
-class EntryTable(Entries, Protocol):
-    """The entries that one store has."""
-
-    def forget(self) -> None:
-        """Those that have been over for ``KEPT_SECONDS``."""

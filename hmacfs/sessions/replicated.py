@@ -21,6 +21,9 @@ What it cannot do:
 - A session removed from one store while the other is away may come back with that one, as it was then; the sweep
   removes it again.
 - What was saved to one store while the other was away is lost if the first is lost before the other is back.
+
+Entries (``uploads.contracts.entries``) are in one store each, since two cannot change them as one: see ``leases`` and
+``claims``.
 """
 
 from __future__ import annotations
@@ -31,12 +34,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
-from hmacfs.errors import SessionStoreBusy, SessionStoreUnreachable
+from hmacfs.errors import SessionStoreBusy, SessionStoreUnavailable, SessionStoreUnreachable
 from hmacfs.sessions.codec import save_with, supersedes
 from hmacfs.sessions.connection import StoreConnection
 from hmacfs.sessions.replica import Replica
+from hmacfs.sessions.routed_entries import RoutedEntries
+from hmacfs.uploads.contracts.entries import Entries
 from hmacfs.uploads.session import CountedBy, Session, State
 
 R = TypeVar("R")
@@ -77,6 +83,9 @@ class ReplicatedSessionStore:
                 self._report(connection, cause)
         if len(self._connections) > 1:
             self._watch(self._connections[0])
+        durable = [one for one in self._connections if one.server.is_durable] or self._connections
+        self._leases = RoutedEntries(partial(self._ask_first, self._connections))
+        self._claims = RoutedEntries(partial(self._ask_first, durable[:1]))
 
     def status(self) -> ReplicationStatus:
         """What this worker knows of its stores. Asks none of them."""
@@ -86,6 +95,25 @@ class ReplicatedSessionStore:
     def concurrency(self) -> int:
         """How many operations at once each of its stores takes."""
         return min(one.server.concurrency for one in self._connections)
+
+    @property
+    def leases(self) -> Entries:
+        """Entries in the first store that this worker can reach, for what must not stand still: while workers disagree
+        about that, or right after they changed over, two may have the same entry. A change to one that the other store
+        has is told as lost, and what is read there may be older than what was written here."""
+        return self._leases
+
+    @property
+    def claims(self) -> Entries:
+        """Entries in one store only, the durable one if there is any: while it cannot be reached, there are none.
+        Without a database they are as safe as Redis is: one that evicts or restarts without its data forgets them."""
+        return self._claims
+
+    def forget_entries(self) -> None:
+        """Forget those that have been over for ``KEPT_SECONDS``, in the stores that can be reached."""
+        for connection in self._connections:
+            with contextlib.suppress(SessionStoreUnavailable):
+                connection.call(lambda store: store.entries.forget())
 
     # -- the contract ---------------------------------------------------------------------------------
 
@@ -185,11 +213,13 @@ class ReplicatedSessionStore:
         return answers
 
     @staticmethod
-    def _ask_first(connections: Sequence[StoreConnection], operation: Callable[[Replica], R]) -> R:
+    def _ask_first(
+        connections: Sequence[StoreConnection], operation: Callable[[Replica], R], *, insist: bool = False
+    ) -> R:
         """The answer of the first store that can be reached."""
         for connection in connections:
             with contextlib.suppress(SessionStoreUnreachable):
-                return connection.call(operation)
+                return connection.call(operation, insist=insist)
         raise SessionStoreUnreachable
 
     def _look_up(self, operation: Callable[[Replica], Session | None], *, must_know: bool) -> Session | None:

@@ -4,7 +4,8 @@ What queries look for is in columns of fixed length; everything else is in the r
 ``open_owner`` are digests, and null once the session has ended: a unique index over the first says that a slot has one
 open session at most (nulls never collide), in 64 bytes where the slot itself would exceed MySQL's limit for keys.
 ``open_site`` is such a digest too, ``finished_slot`` as well, of sessions that became a file, and ``path_digest`` of
-all. The column of the keys is called ``token``: in 1.0.0 they were the tokens themselves.
+all. The column of the keys is called ``token``: in 1.0.0 they were the tokens themselves. Shared entries have a table
+of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sqlalchemy.dialects import mysql
 
 from hmacfs.errors import SessionStoreUnreachable
 from hmacfs.sessions.codec import decode, digest
-from hmacfs.sessions.statements import SESSIONS, VERSION
+from hmacfs.sessions.statements import ENTRIES, SESSIONS, VERSION
 from hmacfs.uploads.session import State
 
 Step = Callable[[sa.Connection], None]
@@ -96,6 +97,21 @@ def _paths_and_sites(connection: sa.Connection) -> None:
         last = rows[-1].token
 
 
+def _shared_entries(connection: sa.Connection) -> None:
+    """entry: a digest of the key. ends: by the database's clock, in Unix seconds."""
+    table = _table(
+        ENTRIES,
+        sa.Column("entry", _ascii(64), primary_key=True),
+        sa.Column("value", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb"), nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("ends", sa.Double, nullable=False),
+        sa.Index(f"{ENTRIES}_ends", "ends"),
+    )
+    table.create(connection, checkfirst=True)
+    for index in table.indexes:
+        index.create(connection, checkfirst=True)
+
+
 def _add_column(connection: sa.Connection, name: str) -> None:
     """A column of digests with an index, null for what is there."""
     if name not in {column["name"] for column in sa.inspect(connection).get_columns(SESSIONS)}:
@@ -108,7 +124,7 @@ def _add_column(connection: sa.Connection, name: str) -> None:
 #: In their order; a step is never changed once it was released. MySQL commits after each statement, so each step must
 #: be able to start over from where it broke off. A server of an older release goes on with a newer schema (machines are
 #: not updated at the same moment), so a step must leave it what it needs.
-STEPS: Sequence[Step] = (_first_tables, _finished_slots, _paths_and_sites)
+STEPS: Sequence[Step] = (_first_tables, _finished_slots, _paths_and_sites, _shared_entries)
 
 
 def upgrade_under_lock(connection: sa.Connection, begin: Sequence[str], end: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from hmacfs.sessions import statements
 from hmacfs.sessions.codec import decode, digest, encode, is_key, save_with
 from hmacfs.sessions.database import DatabaseConnection, DatabaseError, IntegrityViolation, UnstorableValue
 from hmacfs.sessions.database_spec import DatabaseSpec
+from hmacfs.sessions.sql_entries import SqlEntries
 from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import CountedBy, Session, State
 
@@ -48,6 +49,7 @@ class SqlStore:
         self.name = database.name
         self.timeout = database.timeout
         self.concurrency = database.connections
+        self.entries = SqlEntries(self._run, database.clock)
         self._database = database
         self._offload = offload
         self._repeats = repeats

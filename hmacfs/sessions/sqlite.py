@@ -50,6 +50,7 @@ def open_sqlite(path: Path, *, timeout: float = DATABASE_TIMEOUT) -> DatabaseSpe
     return DatabaseSpec(
         name="sqlite",
         connect=lambda: _SqliteConnection(functools.partial(_connect, path, timeout)),
+        clock="((julianday('now') - 2440587.5) * 86400.0)",
         begin=("BEGIN IMMEDIATE",),
         end=("COMMIT",),
         is_transient=lambda _: False,  # it has waited for the lock itself (busy_timeout)

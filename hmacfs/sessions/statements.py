@@ -5,9 +5,10 @@ from __future__ import annotations
 from hmacfs.uploads.session import CountedBy
 
 SESSIONS = "hmacfs_sessions"
+ENTRIES = "hmacfs_entries"
 VERSION = "hmacfs_schema"
 #: How many of ``schema.STEPS`` the tables have had that these statements are for.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _COLUMNS = (
     *("token", "open_slot", "finished_slot", "open_owner", "open_site", "path_digest"),
@@ -37,3 +38,18 @@ REMOVE = f"DELETE FROM {SESSIONS} WHERE token = :sought"
 
 REACHED = f"SELECT version FROM {VERSION}"
 CHANGE_NOTHING = f"UPDATE {VERSION} SET version = 0 WHERE version < 0"
+
+
+class EntryStatements:
+    """Those for shared entries. clock: see ``DatabaseSpec``."""
+
+    def __init__(self, clock: str) -> None:
+        it_is = "entry = :entry AND version = :former"
+        ends = f"{clock} + :seconds"
+        self.read = f"SELECT value, version, ends - {clock} FROM {ENTRIES} WHERE entry = :entry"
+        self.version = f"SELECT version FROM {ENTRIES} WHERE entry = :entry"
+        self.insert = f"INSERT INTO {ENTRIES} (entry, value, version, ends) VALUES (:entry, :value, :version, {ends})"
+        self.replace = f"UPDATE {ENTRIES} SET value = :value, version = :version, ends = {ends} WHERE {it_is}"
+        self.replace_value = f"UPDATE {ENTRIES} SET value = :value, version = :version WHERE {it_is}"
+        self.remove = f"DELETE FROM {ENTRIES} WHERE {it_is}"
+        self.forget = f"DELETE FROM {ENTRIES} WHERE ends < {clock} - :kept"

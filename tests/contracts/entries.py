@@ -1,24 +1,19 @@
 """The contract of shared entries (``Entries``), as one suite: every table passes it, the one in memory too.
 
-A module that runs it has a subclass of ``EntriesContract`` and a fixture ``open_entries``, which opens the same table
-again, as another worker does.
+A module that runs it has a subclass of ``EntriesContract`` and a fixture ``backend``.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pytest
 
 from hmacfs.sessions.replica import EntryTable
 from hmacfs.uploads.contracts.entries import KEPT_SECONDS, Entry
-from tests.contracts.session_stores import together
+from tests.contracts.session_stores import Backend, together
 from tests.servers import wait_until
 
 KEY = "lease 0123456789abcdef"
 RIVALS = 20
-
-OpenEntries = Callable[[], EntryTable]
 
 
 def made(entries: EntryTable, value: str = "mine", seconds: float = 30.0, key: str = KEY) -> int:
@@ -39,8 +34,8 @@ class EntriesContract:
     """The suite."""
 
     @pytest.fixture
-    def entries(self, open_entries: OpenEntries) -> EntryTable:
-        return open_entries()
+    def entries(self, backend: Backend) -> EntryTable:
+        return backend.open().entries
 
     @pytest.mark.parametrize(
         "value",
@@ -53,8 +48,8 @@ class EntriesContract:
         ],
         ids=["empty", "long", "unicode", "hostile", "json"],
     )
-    def test_a_value_is_read_as_it_was_written(self, open_entries: OpenEntries, value: str) -> None:
-        entries, other = open_entries(), open_entries()
+    def test_a_value_is_read_as_it_was_written(self, backend: Backend, value: str) -> None:
+        entries, other = backend.open().entries, backend.open().entries
         assert other.read(KEY) is None
         version = made(entries, value)
         entry = found(other)
@@ -81,8 +76,8 @@ class EntriesContract:
         assert entries.replace(KEY, 1, "mine", 30.0) is None
         assert entries.read(KEY) is None
 
-    def test_a_change_is_made_to_the_version_that_it_names(self, open_entries: OpenEntries) -> None:
-        entries, other = open_entries(), open_entries()
+    def test_a_change_is_made_to_the_version_that_it_names(self, backend: Backend) -> None:
+        entries, other = backend.open().entries, backend.open().entries
         first = made(entries)
         second = other.replace(KEY, first, "another", 60.0)
         assert second not in (None, first)
@@ -99,8 +94,8 @@ class EntriesContract:
         assert entry.value == "asked"
         assert before - 100 < entry.seconds_left <= before
 
-    def test_one_that_is_over_is_read_and_changed_as_any_other(self, open_entries: OpenEntries) -> None:
-        entries, other = open_entries(), open_entries()
+    def test_one_that_is_over_is_read_and_changed_as_any_other(self, backend: Backend) -> None:
+        entries, other = backend.open().entries, backend.open().entries
         version = made(entries, seconds=0.05)
         wait_until(lambda: found(entries).seconds_left <= 0, what="the end of the entry")
         assert other.replace(KEY, None, "another", 30.0) is None
@@ -113,8 +108,8 @@ class EntriesContract:
         made(entries, seconds=-60.0)
         assert -90 < found(entries).seconds_left <= -60
 
-    def test_one_that_is_removed_is_gone(self, open_entries: OpenEntries) -> None:
-        entries, other = open_entries(), open_entries()
+    def test_one_that_is_removed_is_gone(self, backend: Backend) -> None:
+        entries, other = backend.open().entries, backend.open().entries
         version = made(entries)
         assert other.remove(KEY, version)
         assert entries.read(KEY) is None
@@ -145,8 +140,8 @@ class EntriesContract:
         left = [entries.read(f"name {key}") is not None for key in ("long", "lately", "running")]
         assert left == [False, True, True]
 
-    def test_of_rivals_one_makes_it(self, open_entries: OpenEntries) -> None:
-        tables = [open_entries() for _ in range(4)]
+    def test_of_rivals_one_makes_it(self, backend: Backend) -> None:
+        tables = [backend.open().entries for _ in range(4)]
         for turn in range(5):
             key = f"name {turn}"
             got = together(
@@ -157,8 +152,8 @@ class EntriesContract:
             assert len(winners) == 1
             assert found(tables[0], key)[:2] == (str(winners[0]), got[winners[0]])
 
-    def test_of_rivals_one_takes_it_over(self, open_entries: OpenEntries) -> None:
-        tables = [open_entries() for _ in range(4)]
+    def test_of_rivals_one_takes_it_over(self, backend: Backend) -> None:
+        tables = [backend.open().entries for _ in range(4)]
         version = made(tables[0], seconds=-1.0)
         for _ in range(5):
             got = together(
@@ -170,8 +165,8 @@ class EntriesContract:
             version = found(tables[0]).version
             assert version == got[winners[0]]
 
-    def test_no_change_of_rivals_is_lost(self, open_entries: OpenEntries) -> None:
-        tables = [open_entries() for _ in range(4)]
+    def test_no_change_of_rivals_is_lost(self, backend: Backend) -> None:
+        tables = [backend.open().entries for _ in range(4)]
         made(tables[0], "0")
 
         def count(number: int) -> None:

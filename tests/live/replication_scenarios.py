@@ -630,7 +630,7 @@ def main(kind: str, folder: str, database_folder: str) -> None:
 def run(name: str, folder: Path, database: Database) -> None:
     if not database.answers():
         database.start()
-    database.query("DROP TABLE IF EXISTS hmacfs_sessions, hmacfs_schema")
+    database.query("DROP TABLE IF EXISTS hmacfs_sessions, hmacfs_entries, hmacfs_schema")
     stage = Stage(folder, database)
     stage.redis.start()
     try:

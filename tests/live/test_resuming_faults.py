@@ -238,7 +238,7 @@ def databases() -> Iterator[Callable[[str], Database]]:
             database = made[kind]
             if not database.answers():
                 database.start()
-            database.query("DROP TABLE IF EXISTS hmacfs_sessions, hmacfs_schema")
+            database.query("DROP TABLE IF EXISTS hmacfs_sessions, hmacfs_entries, hmacfs_schema")
             return database
 
         yield give

@@ -20,9 +20,10 @@ from hmacfs.sessions.database_spec import DatabaseAddress, DatabaseSpec
 from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
-from hmacfs.sessions.statements import SCHEMA_VERSION, SESSIONS, VERSION
+from hmacfs.sessions.statements import ENTRIES, SCHEMA_VERSION, SESSIONS, VERSION
 from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import Session, State
+from tests.contracts.entries import EntriesContract
 from tests.contracts.session_stores import Backend, SessionStoreContract, SqliteBackend, session, together
 from tests.servers import folder_of, wait_until
 from tests.servers.machine import Duration
@@ -88,7 +89,7 @@ class SqlBackend(ServerBackend):
         return self.server.query(statement)
 
     def clear(self) -> None:
-        self.query(f"DROP TABLE IF EXISTS {SESSIONS}, {VERSION}")
+        self.query(f"DROP TABLE IF EXISTS {SESSIONS}, {ENTRIES}, {VERSION}")
 
     def connections(self) -> int:
         return int(str(self.query(self.count)[0][0])) - 1
@@ -139,6 +140,11 @@ def backend(running: Backend) -> Iterator[Backend]:
 @with_server
 class TestContract(SessionStoreContract):
     """SQLite passes it among the unit tests."""
+
+
+@with_server
+class TestEntries(EntriesContract):
+    """The same."""
 
 
 @pytest.fixture
