@@ -67,7 +67,7 @@ $(RUN_STAMP): $(MADE) $(PACKAGING)
 
 $(TEST_STAMP): $(RUN_STAMP)
 	@echo "installing what the tests need into $(VENV)"
-	@$(PIP) --editable '.[redis,postgres,test,lint]'
+	@$(PIP) --editable '.[redis,postgres,s3,test,lint]'
 	@touch $@
 
 # What the tests run in Node. Without npm, or without its registry, the tests of it are skipped.

@@ -145,7 +145,14 @@ class Bucket(Protocol):
 
     def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> list[ListedObject]:
         """At most ``limit`` objects (1,000 at most) whose keys begin with ``prefix`` and come after ``after``, in the
-        order of the bytes of their keys; an empty list at the end."""
+        engine's order; an empty list at the end.
+
+        The order is that of the bytes of the keys, but with SeaweedFS, where "a/b" comes before "a-b", and where what
+        comes after "a" leaves out all of "a/": to see everything, use ``pages``."""
+
+    def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
+        """All objects whose keys begin with ``prefix``, in pages of at most ``limit`` (1,000 at most), none of them
+        empty, in the engine's order. What is stored or deleted meanwhile may be among them or not."""
 
     def begin_multipart(self, key: str, attributes: Attributes) -> str:
         """Its id."""

@@ -1,0 +1,103 @@
+"""What an error of the engine means for its caller, and what the operator is told."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections.abc import Callable
+
+from hmacfs.cut import cut
+from hmacfs.masking import mask
+from hmacfs.stores.s3.answers import ErrorAnswer
+
+log = logging.getLogger(__name__)
+
+#: The same refusal is logged again after so long.
+_REPEAT_SECONDS = 60.0
+
+
+class Kind(enum.Enum):
+    """FAILED: the engine cannot do it now. REFUSED: somebody has to mend something."""
+
+    FAILED = "failed"
+    REFUSED = "refused"
+    ABSENT = "absent"
+    CONDITION = "condition"
+    FULL = "full"
+    NAME = "name"
+    NO_UPLOAD = "no upload"
+    INVALID_PART = "invalid part"
+    RANGE = "range"
+
+
+_BY_CODE = {
+    **dict.fromkeys(
+        (
+            *("SlowDown", "SlowDownRead", "SlowDownWrite", "InternalError", "ServiceUnavailable", "Busy"),
+            *("RequestTimeout", "OperationAborted", "TooManyRequests", "RequestLimitExceeded", "Throttling"),
+        ),
+        Kind.FAILED,
+    ),
+    **dict.fromkeys(
+        (
+            *("QuotaExceeded", "InsufficientStorage", "InsufficientCapacity", "XMinioStorageFull"),
+            "XMinioAdminBucketQuotaExceeded",
+        ),
+        Kind.FULL,
+    ),
+    **dict.fromkeys(
+        (
+            *("KeyTooLongError", "KeyTooLong", "InvalidObjectName", "XMinioInvalidObjectName", "InvalidURI"),
+            # Engines over a file system: a name is a file's or a folder's.
+            *("XMinioParentIsObject", "XMinioObjectExistsAsDirectory"),
+            *("ExistingObjectIsDirectory", "ExistingObjectIsFile"),
+        ),
+        Kind.NAME,
+    ),
+    **dict.fromkeys(("PreconditionFailed", "ConditionalRequestConflict"), Kind.CONDITION),
+    **dict.fromkeys(("InvalidPart", "InvalidPartOrder", "EntityTooSmall"), Kind.INVALID_PART),
+    "InvalidRange": Kind.RANGE,
+    "NoSuchUpload": Kind.NO_UPLOAD,
+    "NoSuchKey": Kind.ABSENT,
+    "NoSuchBucket": Kind.REFUSED,
+}
+_BY_STATUS = {
+    **dict.fromkeys((408, 429, 500, 502, 503, 504), Kind.FAILED),
+    404: Kind.ABSENT,
+    412: Kind.CONDITION,
+    416: Kind.RANGE,
+    507: Kind.FULL,
+}
+
+
+def kind_of(answer: ErrorAnswer) -> Kind:
+    """By the engine's word for it, else by the status."""
+    return _BY_CODE.get(answer.code) or _BY_STATUS.get(answer.status, Kind.REFUSED)
+
+
+class EngineError(Exception):
+    """The engine's answer, for the log: the operation, the status, the code and its sentence."""
+
+    def __init__(self, operation: str, answer: ErrorAnswer) -> None:
+        message = f"{operation}: {answer.status} {answer.code}".rstrip()
+        if 300 <= answer.status < 400 or answer.code == "AuthorizationHeaderMalformed":
+            message += ": the bucket is in another region or at another endpoint (S3Region, S3Endpoint)"
+            message += f": {answer.region}" if answer.region else ""
+        elif answer.message:
+            message += f": {answer.message}"
+        super().__init__(cut(mask(" ".join(message.split()))))
+
+
+class Refusals:
+    """Tells the operator what has to be mended: once, again when it changes, and each minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = ("", 0.0)
+
+    def note(self, cause: BaseException) -> None:
+        text, now = str(cause), self._clock()
+        if text != self._last[0] or now > self._last[1] + _REPEAT_SECONDS:
+            self._last = (text, now)
+            log.error("the object store refuses: %s", text)
