@@ -184,6 +184,11 @@ def open_sweeper(settings: Settings) -> Sweeper:
     return Core(settings).sweeper
 
 
+def open_file_store(settings: Settings) -> FileStore:
+    """The configured one, for the command line. Raises ``ConfigError``."""
+    return _open_storage(settings).store
+
+
 def create_app(settings: Settings) -> flask_app.Application:
     """The WSGI application, for one process. With metrics, ``PROMETHEUS_MULTIPROC_DIR`` names their folder."""
     app = flask_app.new_application()

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hmacfs
-from hmacfs.cli import check, demo, folder, reload, sign, sweep
+from hmacfs.cli import check, copy_store, demo, folder, reload, sign, sweep
 from hmacfs.config import Settings, find_config
 from hmacfs.errors import ConfigError
 
-_COMMANDS = {"sign": sign, "sweep": sweep, "reload": reload}
+_COMMANDS = {"sign": sign, "sweep": sweep, "copy-store": copy_store, "reload": reload}
 _EPILOG = """\
 examples:
   hmac-file-server ./data --port 9000           serve a folder, to try it out
@@ -23,6 +23,7 @@ examples:
   hmac-file-server -config config.toml          start the server
   hmacfs sign put cat.jpg --file cat.jpg        make a signed URL
   hmacfs sweep                                  remove expired uploads now
+  hmacfs copy-store --from-folder DIR           copy a folder's files into the configured store
 
 environment:
   HMACFS_CONFIG                                 the configuration file, if -config names none; else ./config.toml

@@ -42,6 +42,21 @@ def make_folder_in(parent: int, name: str | bytes, mode: int = 0o700) -> None:
         _adopt(name, parent)
 
 
+def act_as_owner_of(folder: Path) -> None:
+    """A process of root's has the rights of the folder's owner from now on: for a command that makes files in it, which
+    the owner has to be able to read. No change for any other process. Raises ``OSError``."""
+    status = os.stat(folder)
+    if os.geteuid() != 0 or status.st_uid == 0:
+        return
+    try:
+        groups = os.getgrouplist(pwd.getpwuid(status.st_uid).pw_name, status.st_gid)
+    except KeyError:
+        groups = [status.st_gid]
+    os.setgroups(groups)
+    os.setegid(status.st_gid)
+    os.seteuid(status.st_uid)
+
+
 def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
     """A descriptor of a file, which is made if it is missing. Raises ``OSError``.
 

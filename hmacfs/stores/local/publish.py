@@ -76,6 +76,8 @@ def publish(
         content_type = metadata.content_type
         if content_type is not None and content_type != type_by_name(name.path):
             os.fchmod(staged_inode.fd, _TYPE_IS_IN_ATTRIBUTE)
+    if metadata.stored is not None:
+        _set_time(staged_inode.fd, metadata.stored)
     if durable:
         sync(staged_inode.fd)
     info = info_of(os.fstat(staged_inode.fd), metadata)  # before the link, after which nothing may fail any more
@@ -87,6 +89,13 @@ def publish(
             if attempt == _ATTEMPTS - 1:
                 raise
     return info
+
+
+def _set_time(fd: int, stored: int) -> None:
+    """A file that was stored elsewhere before is as old as it was there: to clients that have it, to what purges by
+    age. A time that this file system has not is as good as none."""
+    with contextlib.suppress(OSError, OverflowError):
+        os.utime(fd, (stored, stored))
 
 
 def sync(fd: int) -> None:

@@ -1,0 +1,217 @@
+"""``hmacfs copy-store``, as an operator runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.client import get, put
+from tests.servers import as_user, folder_of, give_to, wait_until
+from tests.servers.hmacfs import HmacFileServer
+
+ROOT = Path(__file__).parents[2]
+USER = "daemon"
+StartServer = Callable[..., HmacFileServer]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "hmacfs", *map(str, arguments)]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """The digests of all files but the server's own, by their names."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and ".hmacfs" not in path.parts]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def fill(folder: Path, count: int) -> None:
+    """Small files, as another server may have put them there."""
+    for number in range(count):
+        path = folder / f"{number % 50}" / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"file {number}\n".encode() * 20)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "store").mkdir()
+    path = tmp_path / "config.toml"
+    path.write_text(f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}/store"\nDurability = "none"\n')
+    return path
+
+
+@pytest.fixture
+def store(config: Path) -> Path:
+    return config.parent / "store"
+
+
+def test_a_folder_is_copied_into_the_store_of_a_running_server_and_back(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, 120)
+    (folder / "elsewhere").symlink_to("/etc/hostname")
+    server = start_server()
+    assert put(server, "theirs", b"there").status == 201
+    done = run("-config", server.config, "copy-store", "--from-folder", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "copied: 120 files, 18.9 KB"
+    assert get(server, "7/7.txt").body == b"file 7\n" * 20
+    assert run("-config", server.config, "copy-store", "--from-folder", folder, "--verify").returncode == 0
+    back = tmp_path / "back"
+    done = run("copy-store", "-config", server.config, "--to-folder", back, "--parallel", "3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "copied: 121 files" in done.stdout
+    (folder / "elsewhere").unlink()  # what a link leads to has another name
+    assert files_of(back) == files_of(folder) | {"theirs": hashlib.sha256(b"there").hexdigest()}
+    before = (folder / "7/7.txt").stat()
+    assert int((back / "7/7.txt").stat().st_mtime) == int(before.st_mtime)
+    again = run("copy-store", "-config", server.config, "--to-folder", back)
+    assert again.stdout.splitlines()[0].startswith("there already: 121 files")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_copy_that_is_ended_is_resumed(config: Path, store: Path, tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, 3000)
+    (folder / "large").write_bytes(os.urandom(20_000_000))
+    arguments = ("-config", config, "copy-store", "--from-folder", folder, "--parallel", 2)
+    with subprocess.Popen(
+        command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(lambda: len(list(store.rglob("*.txt"))) > 100, what="the first files")
+        process.send_signal(number)
+        told, complaints = process.communicate(timeout=60)
+    copied = files_of(store)
+    assert copied.items() <= files_of(folder).items(), "whole files alone"
+    assert len(copied) < 3001, "it was ended in the middle"
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert f"copied: {len(copied):,} files" in told
+        assert complaints == "interrupted: the same command goes on from here\n"
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"there already: {len(copied):,} files" in done.stdout
+    assert files_of(store) == files_of(folder)
+
+
+def test_files_that_come_and_go_meanwhile_do_no_harm(config: Path, store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, 1500)
+    is_over = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not is_over.is_set():
+            (folder / f"{number % 50}" / f"{number}.txt").unlink(missing_ok=True)
+            new = folder / f"{number % 50}" / f"new-{number}"
+            (folder / "staged").write_bytes(b"x" * number)
+            (folder / "staged").rename(new)
+            number += 1
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        first = run("-config", config, "copy-store", "--from-folder", folder)
+    finally:
+        is_over.set()
+        thread.join()
+    # The file that another program writes under its name may have been seen half: then it is one of the two.
+    assert first.returncode in (0, 1), first.stderr
+    assert all(" staged: " in line for line in first.stderr.splitlines()[:1])
+    done = run("-config", config, "copy-store", "--from-folder", folder)
+    assert done.returncode == 0, done.stderr
+    assert files_of(folder).items() <= files_of(store).items()
+
+
+def test_conflicts_are_listed_and_nothing_changes(config: Path, store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, 3)
+    (store / "1").mkdir()
+    (store / "1/1.txt").write_bytes(b"another")
+    for option in ("--dry-run", "--verify", "--quiet"):
+        before = files_of(store)
+        done = run("-config", config, "copy-store", "--from-folder", folder, option)
+        assert done.returncode == 1
+        assert "conflict: 1/1.txt: it has 140 bytes here and 7 there\n" in done.stderr
+        assert ("missing: 0/0.txt: it is not there\n" in done.stderr) == (option == "--verify")
+        assert (files_of(store) == before) == (option != "--quiet")
+    assert (store / "1/1.txt").read_bytes() == b"another"
+    assert (store / "2/2.txt").exists()
+
+
+def test_a_mistake_is_one_line(config: Path, store: Path, tmp_path: Path) -> None:
+    (store / "below").mkdir()
+    for arguments, told in {
+        ("--from-folder", tmp_path / "nowhere"): "nowhere cannot be used: No such file or directory",
+        ("--from-folder", config): "config.toml cannot be used: Not a directory",
+        ("--from-folder", store / "below"): "are the same, or one is in the other; name another folder",
+        ("--to-folder", tmp_path): "are the same, or one is in the other; name another folder",
+    }.items():
+        done = run("-config", config, "copy-store", *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"hmac-file-server: {arguments[0]} {arguments[1]}: ")
+        assert done.stderr.endswith(f"{told}\n")
+        assert done.stderr.count("\n") == 1
+    for words, complaint in {
+        (): "one of the arguments --from-folder --to-folder is required",
+        ("--to-folder", "x", "--parallel", "0"): "allowed is a number from 1 to 64",
+    }.items():
+        done = run("-config", config, "copy-store", *words)
+        assert done.returncode == 2
+        assert complaint in done.stderr
+
+
+@pytest.fixture
+def users_folder() -> Iterator[Path]:
+    with folder_of(USER) as folder:
+        yield folder
+
+
+@needs_root
+def test_what_root_copies_into_a_folder_is_its_owner_s(config: Path, store: Path, users_folder: Path) -> None:
+    moved = users_folder / "store"
+    fill(moved, 20)
+    give_to(moved, USER)
+    config.write_text(config.read_text().replace(f'"{store}"', f'"{moved}"'))
+    target = users_folder / "new" / "store"
+    done = run("-config", config, "copy-store", "--to-folder", target)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert files_of(target) == files_of(moved)
+    assert {path.owner() for path in (target.parent, target, *target.rglob("*"))} == {USER}
+
+
+@needs_root
+def test_a_file_that_may_not_be_read_is_a_failure_and_the_others_are_copied(
+    config: Path, store: Path, users_folder: Path
+) -> None:
+    folder = users_folder / "folder"
+    fill(folder, 5)
+    give_to(folder, USER)
+    give_to(store, USER)
+    (folder / "1/1.txt").chmod(0)
+    os.chown(folder / "1/1.txt", 0, 0)
+    config.chmod(0o644)
+    arguments = ("-config", config, "copy-store", "--from-folder", folder)
+    done = subprocess.run(
+        [*as_user(USER), *command(*arguments)], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
+    )
+    if "No module" in done.stderr or "cannot be read" in done.stderr:
+        pytest.skip(f"user {USER} cannot read this Python or this checkout")
+    assert done.returncode == 1
+    assert f"failed: 1/1.txt: storage failed: {folder}/1/1.txt: Permission denied\n" in done.stderr
+    assert "repeat the command" in done.stderr
+    assert sorted(files_of(store)) == ["0/0.txt", "2/2.txt", "3/3.txt", "4/4.txt"]
