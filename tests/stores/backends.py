@@ -14,15 +14,19 @@ from typing import Protocol
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.local.locker import FileLocker
 from hmacfs.stores.local.partial import LocalPartialUpload, LocalPartialUploads
+from hmacfs.stores.s3.objects import claimant_of
+from hmacfs.stores.s3.publishing import Publisher
+from hmacfs.stores.s3.spool import Spool
+from hmacfs.stores.s3.store import S3FileStore
+from hmacfs.stores.s3.unfinished import UnfinishedObject
 from hmacfs.uploads.contracts.locks import Locker
 from hmacfs.uploads.contracts.requests import Sink
 from hmacfs.uploads.contracts.stores import FileStore, PartialUpload
 from hmacfs.uploads.files import NO_METADATA, FileInfo, FileMetadata
-from tests.stores.engine import Engine, Killed, Process
+from tests.fakes import MemoryEntries
 from tests.stores.leases import LeaseTable, MemoryLocker
-from tests.stores.local import local_store
-from tests.stores.objects import ObjectStore
-from tests.stores.unfinished_objects import UnfinishedObject
+from tests.stores.local import file_calls, local_store
+from tests.stores.memory_bucket import Engine, Killed, MemoryBucket
 
 #: Small, so that a few bytes are several parts.
 PART_SIZE = 16
@@ -42,6 +46,9 @@ class Backend(Protocol):
 
     @property
     def upload_class(self) -> type[PartialUpload]: ...
+
+    def content_of(self, key: str) -> bytes:
+        """The bytes of an unfinished upload that count."""
 
     def publish_and_die(self, key: str, name: StoredName) -> None:
         """What a process leaves that is killed once it has made the upload visible."""
@@ -75,6 +82,9 @@ class FolderBackend:
         self.on_wait: Callable[[], None] = lambda: None
         self.locker = FileLocker(partials, patience=0.05, sleep=lambda _: self.on_wait())
 
+    def content_of(self, key: str) -> bytes:
+        return (self.root / ".hmacfs" / "partial" / key).read_bytes()
+
     def publish_and_die(self, key: str, name: StoredName) -> None:
         target = self.root / name.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,23 +99,46 @@ class FolderBackend:
 
 
 class ObjectBackend:
+    """Over an engine in memory. heeds_conditions: see ``Engine``."""
+
     upload_class = UnfinishedObject
 
-    def __init__(self, clock: Callable[[], float], part_size: int = PART_SIZE) -> None:
-        self.engine = Engine(clock, part_size)
+    def __init__(
+        self, clock: Callable[[], float], part_size: int = PART_SIZE, *, heeds_conditions: bool = True
+    ) -> None:
+        self.engine = Engine(clock, part_size, heeds_conditions=heeds_conditions)
+        self._folder = Path(tempfile.mkdtemp(prefix="hmacfs-test-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self.claims = MemoryEntries(clock)
         self.table = LeaseTable(clock, 1e9)
         self.on_wait: Callable[[], None] = lambda: None
-        self.store = ObjectStore(Process(self.engine))
+        self.store = self.process()
         self.locker = MemoryLocker(self.table, lambda _: self.on_wait())
 
-    def process(self, kill_at: Callable[[str, str], bool]) -> ObjectStore:
-        """Another process's store, which may be killed."""
-        return ObjectStore(Process(self.engine, kill_at))
+    def process(self, on_step: Callable[[str, str], bool] = lambda _name, _when: False) -> S3FileStore:
+        """The store of another process; on_step: see ``MemoryBucket``."""
+        bucket, heeds = MemoryBucket(self.engine, on_step), self.engine.heeds_conditions
+        publisher = Publisher(bucket, self.claims, lambda: heeds, sleep=lambda _: None)
+        spool = Spool(self._folder, file_calls())
+        part_size, clock = self.engine.part_size, self.engine.clock
+        return S3FileStore(publisher, spool, prefix="files/", part_size=part_size, grace=60.0, clock=clock)
+
+    def content_of(self, key: str) -> bytes:
+        state = self.store.notes.state(key)
+        assert state is not None
+        parts = b""
+        if state.mark is not None and state.whole:
+            stored = self.engine.uploads[state.mark.upload_id].parts
+            parts = b"".join(stored[number].data for number in range(1, state.whole + 1))
+        folder = self.store.keys.of_upload(key)
+        return parts + b"".join(self.engine.objects[folder + one.name].data for one in state.chain)
 
     def publish_and_die(self, key: str, name: StoredName) -> None:
+        target = self.store.keys.of(name)
+
         def is_visible(_call: str, when: str) -> bool:
-            stored = self.engine.objects.get(name.path)
-            return when == "after" and stored is not None and "claim" not in stored.metadata
+            stored = self.engine.objects.get(target)
+            return when == "after" and stored is not None and not claimant_of(stored.info)
 
         lease = MemoryLocker(LeaseTable(self.engine.clock), lambda _: None).acquire(key)
         assert lease is not None
@@ -117,13 +150,22 @@ class ObjectBackend:
         raise AssertionError("it was not killed")
 
     def take_away(self, name: StoredName) -> object:
-        return self.engine.objects.pop(name.path)
+        return self.engine.objects.pop(self.store.keys.of(name))
 
     def put_back(self, name: StoredName, file: object) -> None:
-        self.engine.objects[name.path] = file  # type: ignore[assignment]
+        self.engine.objects[self.store.keys.of(name)] = file  # type: ignore[assignment]
 
 
-BACKENDS: dict[str, Callable[[Callable[[], float]], Backend]] = {"folder": FolderBackend, "objects": ObjectBackend}
+def careless_engine(clock: Callable[[], float]) -> ObjectBackend:
+    """Over an engine that ignores conditions."""
+    return ObjectBackend(clock, heeds_conditions=False)
+
+
+BACKENDS: dict[str, Callable[[Callable[[], float]], Backend]] = {
+    "folder": FolderBackend,
+    "objects": ObjectBackend,
+    "careless": careless_engine,
+}
 
 
 def put(store: FileStore, name: StoredName, data: bytes, metadata: FileMetadata = NO_METADATA) -> FileInfo:

@@ -72,7 +72,7 @@ def test_a_session_known_by_its_token_alone_is_not_found_by_its_slot(world: Worl
 
 @pytest.mark.parametrize(("length", "error"), [(1001, TooLarge), (900, NoSpace)])
 def test_what_cannot_fit_is_not_begun(world: World, length: int, error: type[HmacfsError]) -> None:
-    world.traffic.spare = 800
+    world.traffic.spare = (world.store.space_of(900, atomic=False) or 0) - 1
     with pytest.raises(error):
         world.begin(length)
     assert (world.unfinished(), world.sessions.records) == (set(), {})
@@ -290,6 +290,8 @@ def test_there_must_be_room_for_a_piece(world: World) -> None:
 
 
 def test_nothing_is_kept_of_a_piece_of_unknown_length_that_there_is_no_room_for(world: World) -> None:
+    if world.store.space_of(None, atomic=False) is not None:
+        pytest.skip("this store has room for a part or it has none")
     session = world.append(world.begin(None), 0, CONTENT[:10]).session
     world.traffic.spare = 20
     with pytest.raises(NoSpace):
@@ -786,7 +788,7 @@ def test_another_file_is_not_taken_for_the_finished_upload(world: World) -> None
     session = world.append(world.begin(), 0, CONTENT).session
     former = world.backend.take_away(NAME)
     assert finished(world) is None
-    world.put_another(CONTENT)
+    world.put_another(CONTENT[::-1])
     assert finished(world) is None
     assert not world.uploads.is_stored(session)
     # What 1.0.0 recorded is told by its size alone.

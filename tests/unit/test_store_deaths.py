@@ -17,9 +17,9 @@ from hmacfs.uploads.contracts.locks import Lease, Locker
 from hmacfs.uploads.contracts.stores import FileStore
 from hmacfs.uploads.files import FileMetadata
 from tests.stores.backends import PART_SIZE, ObjectBackend, content, write
-from tests.stores.engine import Killed
 from tests.stores.leases import LeaseTable, MemoryLocker
 from tests.stores.local import local_store
+from tests.stores.memory_bucket import Killed
 
 NAME = StoredName("folder/file")
 KEY = "k" * 32

@@ -53,10 +53,11 @@ class ListedObject(NamedTuple):
 
 
 class ListedUpload(NamedTuple):
-    """A multipart upload that was neither completed nor aborted."""
+    """A multipart upload that was neither completed nor aborted. begun: Unix seconds, by the engine's clock."""
 
     key: str
     upload_id: str
+    begun: float
 
 
 class Part(NamedTuple):

@@ -45,7 +45,8 @@ class Piece(Sink, Protocol):
     """A piece of an unfinished upload, as a transaction.
 
     When its context ends without an error, all of it counts, and is as durable as an unfinished upload ever is. With an
-    error: of an atomic one nothing counts, of any other what arrived.
+    error: of an atomic one nothing counts, of any other what arrived. If the end itself fails, so that it raises, a
+    first part of it may count.
     """
 
     def roll_back(self) -> None:
@@ -66,7 +67,8 @@ class PartialUpload(Protocol):
     ``Superseded`` and changes nothing. The end of the context releases the lease.
     """
 
-    length: int
+    @property
+    def length(self) -> int: ...
 
     @property
     def lease(self) -> Lease: ...
@@ -76,7 +78,8 @@ class PartialUpload(Protocol):
         of it, is dropped then."""
 
     def feed(self, digest: Hash) -> None:
-        """Tell ``digest`` of all bytes that count. Cooperative."""
+        """Tell ``digest`` of all bytes that count, which are the whole file: ``publish`` or ``discard`` comes next.
+        Cooperative. Raises ``NameTaken`` as ``publish`` does."""
 
     def is_published(self, name: StoredName) -> bool:
         """Whether the file of that name is this upload: its process died after ``publish`` had made it visible. Then

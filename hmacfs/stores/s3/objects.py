@@ -1,0 +1,110 @@
+"""What is kept with an object, as its metadata and back. Pure.
+
+``hmacfs-id`` names the upload that an object is of: it settles each doubt about who stored it. Without it an object is
+another program's, and nothing that it says is believed. With ``hmacfs-claim`` instead it is a *placeholder*: the name
+is taken by an upload of which the bytes are not there yet, and to readers there is nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from urllib.parse import quote, unquote
+
+from hmacfs.protocol.media_types import is_media_type, type_by_name
+from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
+from hmacfs.stores.s3.bucket import Attributes, ObjectInfo
+from hmacfs.uploads.files import NO_METADATA, FileInfo, FileMetadata
+
+_ID, _CLAIM, _UPLOAD = "hmacfs-id", "hmacfs-claim", "hmacfs-upload"
+_TYPE, _OWNER, _STORED, _EXPIRES, _SHA256 = (
+    *("hmacfs-type", "hmacfs-owner", "hmacfs-stored"),
+    *("hmacfs-expires", "hmacfs-sha256"),
+)
+#: Of a file that came without a type: its object has that of the extension, for other programs.
+_BY_NAME = "by-name"
+_SECONDS = re.compile(r"[0-9]{1,12}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+#: An owner is a few hundred bytes at most; engines allow 2 KiB of metadata in all.
+_OWNER_LIMIT = 1024
+
+
+def new_identity() -> str:
+    return secrets.token_hex(16)
+
+
+def attributes_of(name: StoredName, metadata: FileMetadata, identity: str) -> Attributes:
+    """Of the file's object."""
+    told = {_ID: identity}
+    if metadata.content_type is None:
+        told[_TYPE] = _BY_NAME
+    if metadata.owner is not None:
+        told[_OWNER] = quote(metadata.owner, safe="@/")[:_OWNER_LIMIT]
+    for field, value in ((_STORED, metadata.stored), (_EXPIRES, metadata.expires)):
+        if value is not None:
+            told[field] = str(value)
+    if metadata.sha256 is not None:
+        told[_SHA256] = metadata.sha256
+    return Attributes(metadata.content_type or type_by_name(name.path), told)
+
+
+def info_of(stored: ObjectInfo) -> FileInfo:
+    """What is told of the file."""
+    return FileInfo(stored.size, stored.modified, stored.etag, _metadata_of(stored.attributes))
+
+
+def _metadata_of(attributes: Attributes) -> FileMetadata:
+    told = attributes.metadata
+    if _ID not in told:
+        return NO_METADATA
+    content_type = attributes.content_type
+    is_of_client = told.get(_TYPE) != _BY_NAME and is_media_type(content_type)
+    return FileMetadata(
+        content_type if is_of_client else None,
+        unquote(told[_OWNER]) if _OWNER in told else None,
+        _seconds(told, _STORED),
+        _seconds(told, _EXPIRES),
+        told[_SHA256] if _DIGEST.fullmatch(told.get(_SHA256, "")) else None,
+    )
+
+
+def _seconds(told: Mapping[str, str], field: str) -> int | None:
+    return int(told[field]) if _SECONDS.fullmatch(told.get(field, "")) else None
+
+
+def placeholder_of(identity: str, upload_id: str) -> Attributes:
+    return Attributes("application/octet-stream", {_CLAIM: identity, _UPLOAD: quote(upload_id, safe="")})
+
+
+def identity_of(stored: ObjectInfo) -> str:
+    """Of the upload that became this object; empty if it is no file of ours."""
+    return stored.attributes.metadata.get(_ID, "")
+
+
+def claimant_of(stored: ObjectInfo) -> str:
+    """Of the upload that this is a placeholder of; empty if it is none."""
+    return stored.attributes.metadata.get(_CLAIM, "")
+
+
+def is_file(stored: ObjectInfo | None) -> bool:
+    """Whether readers are given this object."""
+    return stored is not None and not claimant_of(stored)
+
+
+class Keys:
+    """The keys of what the store keeps. prefix: ``S3Prefix``, empty or with a slash at its end."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.reserved = f"{prefix}{RESERVED_FOLDER}/"
+        #: After all of the reserved keys, and before all others that follow.
+        self.after_reserved = f"{self.reserved}~"
+        self.partial = f"{self.reserved}partial/"
+
+    def of(self, name: StoredName) -> str:
+        return self.prefix + name.path
+
+    def of_upload(self, key: str) -> str:
+        """Where the objects of an unfinished upload are."""
+        return f"{self.partial}{key}/"

@@ -1,0 +1,131 @@
+"""A piece of an unfinished upload on its way."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Self
+
+from hmacfs.errors import HmacfsError, StoreUnavailable
+from hmacfs.stores.s3.bucket import NoSuchUpload
+from hmacfs.stores.s3.sending import PartSender
+from hmacfs.uploads.contracts.requests import ENDLESS
+
+if TYPE_CHECKING:
+    from hmacfs.stores.s3.unfinished import UnfinishedObject
+
+log = logging.getLogger("hmacfs.stores")
+
+
+class ObjectPiece:
+    """A ``Piece`` of which what arrived counts: each cell is sent as soon as it is full, what is left at the end as a
+    remainder.
+
+    The first cell has the bytes of the remainders before it again, of which the piece's own come after ``_known``.
+    """
+
+    def __init__(self, upload: UnfinishedObject) -> None:
+        self._upload = upload
+        self._begin = upload.length
+        self._size = upload.part_size
+        self._known = self._begin - upload.whole * self._size
+        self._is_taken_back = False
+        self._sender = PartSender(
+            upload.bucket, upload.spool, upload.target, self._upload_id, upload.note_part, upload.whole + 1
+        )
+        self.room = self._size - self._known
+
+    def _upload_id(self) -> str:
+        self._upload.lease.check()
+        return self._upload.upload_id()
+
+    def __enter__(self) -> Self:
+        if self._known:
+            self._upload.load_tail(self._sender.current)
+        return self
+
+    def write(self, data: memoryview) -> None:
+        self._sender.current.write(data)
+
+    def fileno(self) -> int:
+        return self._sender.current.fd
+
+    def hand_on(self) -> int:
+        self._sender.send()
+        self._known = 0
+        return self._size
+
+    def roll_back(self) -> None:
+        self._is_taken_back = True
+        self._sender.close()
+        self._upload.go_back(self._begin)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if not self._is_taken_back:
+                self._store_rest()
+        except HmacfsError as failure:
+            if kind is None:
+                raise
+            log.debug("what arrived of a broken piece could not be stored: %s", failure)
+        finally:
+            self._sender.close()
+
+    def _store_rest(self) -> None:
+        self._sender.wait()
+        file, start = self._sender.current, (self._sender.number - 1) * self._size
+        length = file.measure() - self._known
+        if length:
+            self._upload.put_remainder(start + self._known, file.section(self._known, length), length)
+
+
+class AtomicPiece:
+    """A ``Piece`` that is spooled whole: nothing of it goes out before its end. What its end itself fails at may leave
+    the first of its bytes, which count."""
+
+    room = ENDLESS
+
+    def __init__(self, upload: UnfinishedObject) -> None:
+        self._upload = upload
+        self._begin = upload.length
+        self._file = upload.spool.new()
+        self._is_taken_back = False
+
+    def __enter__(self) -> Self:
+        try:
+            self._upload.load_tail(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def write(self, data: memoryview) -> None:
+        self._file.write(data)
+
+    def fileno(self) -> int:
+        return self._file.fd
+
+    def hand_on(self) -> int:
+        return self.room
+
+    def roll_back(self) -> None:
+        self._is_taken_back = True
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is None and not self._is_taken_back:
+                self._store()
+        except NoSuchUpload as failure:
+            raise StoreUnavailable(where=self._upload.target) from failure
+        finally:
+            self._file.close()
+
+    def _store(self) -> None:
+        upload, size = self._upload, self._upload.part_size
+        length, number, at = self._file.measure(), upload.whole + 1, 0
+        known = self._begin - upload.whole * size
+        while length - at >= size:
+            upload.put_part(number, self._file.section(at, size), size)
+            number, at, known = number + 1, at + size, 0
+        if length - at > known:
+            start = (number - 1) * size + known
+            upload.put_remainder(start, self._file.section(at + known, length - at - known), length - at - known)

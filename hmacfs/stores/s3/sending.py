@@ -1,0 +1,101 @@
+"""Portions of a file on their way to the engine: one is sent while the next one fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+
+from hmacfs.errors import StoreUnavailable, TooLarge
+from hmacfs.stores.s3.bucket import Bucket, NoSuchUpload
+from hmacfs.stores.s3.spool import Spool, SpoolFile
+
+#: What S3 allows.
+PARTS_LIMIT = 10_000
+
+
+class PartSender:
+    """Sends portions as parts of a multipart upload.
+
+    upload_id: begins the multipart upload, or tells its id, once the first part is to go. on_sent: called with the
+    number, size and entity tag of each part that the engine has. number: that of the next part.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        spool: Spool,
+        key: str,
+        upload_id: Callable[[], str],
+        on_sent: Callable[[int, int, str], None],
+        number: int = 1,
+    ) -> None:
+        self._bucket = bucket
+        self._spool = spool
+        self._key = key
+        self._upload_id = upload_id
+        self._on_sent = on_sent
+        self.number = number
+        self._current: SpoolFile | None = None
+        self._spare: SpoolFile | None = None
+        self._in_flight: gevent.Greenlet[..., BaseException | None] | None = None
+
+    @property
+    def current(self) -> SpoolFile:
+        """What fills now. Raises ``NoSpace``, ``StorageFailed``."""
+        if self._current is None:
+            self._current = self._spare or self._spool.new()
+            self._spare = None
+        return self._current
+
+    def send(self) -> None:
+        """Send what has filled as the next part, once the one before it is sent. Raises what went wrong with that."""
+        self.wait()
+        if self.number > PARTS_LIMIT:
+            raise TooLarge
+        file, self._current = self.current, None
+        self._in_flight = gevent.spawn(self._send, file, self.number)
+        self.number += 1
+
+    def _send(self, file: SpoolFile, number: int) -> BaseException | None:
+        """What went wrong, as a value: gevent prints the traceback of every error that a greenlet raises."""
+        try:
+            length = file.measure()
+            self._on_sent(number, length, self._put(number, file, length))
+            file.clear()
+        except BaseException as error:
+            file.close()
+            return error
+        self._spare, spare = file, self._spare
+        if spare is not None:
+            spare.close()
+        return None
+
+    def _put(self, number: int, file: SpoolFile, length: int) -> str:
+        try:
+            return self._bucket.put_part(self._key, self._upload_id(), number, file.section(0, length))
+        except NoSuchUpload as error:  # it was aborted: by a sweep, or for another holder
+            raise StoreUnavailable(where=self._key) from error
+
+    def wait(self) -> None:
+        """Until nothing is in flight. Raises what went wrong."""
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is None:
+            return
+        try:
+            failure = in_flight.get()
+        except BaseException:  # it is this greenlet that was killed
+            in_flight.kill()
+            raise
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        """Give up what is in flight, and close the files."""
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is not None:
+            in_flight.kill()
+        for file in (self._current, self._spare):
+            if file is not None:
+                file.close()
+        self._current = self._spare = None

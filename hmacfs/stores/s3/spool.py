@@ -1,0 +1,128 @@
+"""Where bytes are on their way to the engine: files without a name, so that a dead process leaves nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from hmacfs.errors import HmacfsError, NoSpace, StorageFailed
+from hmacfs.stores.s3.bucket import FileSection
+from hmacfs.system.descriptors import close
+from hmacfs.system.ownership import STORED_FILE_MODE
+from hmacfs.system.threads import FileCalls
+
+
+class Spool:
+    """A folder (``S3SpoolDir``), which exists. used: bytes in files of this process."""
+
+    def __init__(self, folder: Path, file_calls: FileCalls) -> None:
+        self.folder = folder
+        self.file_calls = file_calls
+        self.used = 0
+
+    def new(self) -> SpoolFile:
+        """An empty file. Raises ``NoSpace``, ``StorageFailed``."""
+        with self.translated():
+            return SpoolFile(self, self.file_calls(self._open))
+
+    def _open(self) -> int:
+        if hasattr(os, "O_TMPFILE"):
+            with contextlib.suppress(OSError):
+                return os.open(self.folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, STORED_FILE_MODE)
+        # Not all file systems know files without a name. The folder may have been purged, too.
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd, path = tempfile.mkstemp(dir=self.folder)
+        os.unlink(path)
+        return fd
+
+    def translated(self) -> contextlib.AbstractContextManager[None]:
+        """The operating system's errors inside its context as this project's."""
+        return _translated(self.folder)
+
+    def free_bytes(self) -> int | None:
+        """What an ordinary user may still write there; ``None`` if the file system does not tell."""
+        with self.translated():
+            space = os.statvfs(self.folder)
+            return space.f_bavail * space.f_frsize if space.f_blocks else None
+
+    def total_bytes(self) -> int:
+        """The size of its file system, 0 if that does not tell."""
+        with self.translated():
+            space = os.statvfs(self.folder)
+            return space.f_blocks * space.f_frsize
+
+    def check_writable(self) -> None:
+        """Raises ``NoSpace``, ``StorageFailed``."""
+        file = self.new()
+        try:
+            file.write(memoryview(b"\0"))
+        finally:
+            file.close()
+
+
+class SpoolFile:
+    """One of its files. length: how many bytes are in it, as of the last ``measure``."""
+
+    def __init__(self, spool: Spool, fd: int) -> None:
+        self._spool = spool
+        self.fd = fd
+        self.length = 0
+
+    def write(self, data: memoryview) -> None:
+        """At the end, which is the descriptor's position. Raises ``NoSpace``, ``StorageFailed``."""
+        with self._spool.translated():
+            while data:
+                data = data[self._spool.file_calls(os.write, self.fd, data) :]
+
+    def measure(self) -> int:
+        """How many bytes there are, whoever wrote them by the descriptor."""
+        self._count(os.lseek(self.fd, 0, os.SEEK_CUR))
+        return self.length
+
+    def section(self, offset: int, length: int) -> FileSection:
+        return FileSection(self.fd, offset, length)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """So many bytes, for few of them. Raises ``StorageFailed``."""
+        with self._spool.translated():
+            return self._spool.file_calls(os.pread, self.fd, length, offset)
+
+    def clear(self) -> None:
+        """Empty it, to be used again. Raises ``StorageFailed``."""
+        with self._spool.translated():
+            self._spool.file_calls(os.ftruncate, self.fd, 0)
+            os.lseek(self.fd, 0, os.SEEK_SET)
+        self._count(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            self._count(0)
+            fd, self.fd = self.fd, -1
+            close(fd)
+
+    def _count(self, length: int) -> None:
+        self._spool.used += length - self.length
+        self.length = length
+
+
+@contextlib.contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except HmacfsError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoSpace from error
+        raise StorageFailed(where=str(folder)) from error

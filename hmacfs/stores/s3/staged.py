@@ -1,0 +1,135 @@
+"""Whole uploads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
+from hmacfs.errors import HmacfsError
+from hmacfs.protocol.names import StoredName
+from hmacfs.stores.s3.bucket import Payload
+from hmacfs.stores.s3.notes import Begun
+from hmacfs.stores.s3.objects import attributes_of, new_identity
+from hmacfs.stores.s3.sending import PartSender
+from hmacfs.uploads.contracts.requests import ENDLESS
+from hmacfs.uploads.files import FileInfo, FileMetadata
+
+if TYPE_CHECKING:
+    from hmacfs.stores.s3.store import S3FileStore
+
+log = logging.getLogger("hmacfs.stores")
+
+#: A body of at most so many bytes that is here is held in memory: its file in the spool would cost more.
+HELD_BYTES = 128 * 1024
+
+
+class StagedObject:
+    """A ``StagedFile``. One of a single part is stored by one call; of a larger one each part is sent as soon as it is
+    full, beside notes by which a sweep finds what a dead process left.
+
+    room: of each part. length: in bytes, ``None`` if that is unknown.
+    """
+
+    def __init__(
+        self, store: S3FileStore, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._key = store.keys.of(name)
+        self._metadata = metadata
+        self._identity = new_identity()
+        self._length = length
+        self.room = ENDLESS if is_here and length is not None and length <= HELD_BYTES else store.part_size_of(length)
+        self._held: bytes | None = b"" if self.room == ENDLESS else None
+        self._etags: dict[int, str] = {}
+        self._token = ""
+        self._upload_id = ""
+        self._size = 0
+        self._sender = PartSender(store.bucket, store.spool, self._key, lambda: self._upload_id, self._sent)
+        self._is_published = False
+
+    def write(self, data: memoryview) -> None:
+        if self._held is None:
+            self._sender.current.write(data)
+        elif self._held:
+            self._held += data
+        else:  # bytes that came with the head are one object that nobody changes
+            self._held = data.obj if isinstance(data.obj, bytes) and len(data.obj) == len(data) else bytes(data)
+
+    def fileno(self) -> int | None:
+        return self._sender.current.fd if self._held is None else None
+
+    def hand_on(self) -> int:
+        if self._length is None or self._length > self.room:
+            self._begin_multipart()
+            self._sender.send()
+        return self.room
+
+    def publish(self, later: FileMetadata | None = None) -> FileInfo:
+        """See ``StagedFile``; of a file in parts, ``later`` comes too late."""
+        metadata = self._metadata if later is None or self._token else self._metadata.completed_by(later)
+        publisher = self._store.publisher
+        if not self._token and publisher.is_exclusive():
+            attributes = attributes_of(self._name, metadata, self._identity)
+            payload, self._size = self._payload()
+            etag = publisher.create(self._key, payload, attributes, self._identity)
+        else:
+            self._metadata = metadata
+            etag = self._complete()
+        self._is_published = True
+        return FileInfo(self._size, self._store.clock(), etag, metadata)
+
+    def _payload(self) -> tuple[Payload, int]:
+        """All of it, and how many bytes that are."""
+        if self._held is not None:
+            return self._held, len(self._held)
+        file = self._sender.current
+        length = file.measure()
+        return file.section(0, length), length
+
+    def _complete(self) -> str:
+        self._begin_multipart()
+        if self._held is not None:
+            self._sender.current.write(memoryview(self._held))
+        self._sender.wait()
+        if self._sender.current.measure() or not self._etags:
+            self._sender.send()
+            self._sender.wait()
+        return self._store.publisher.complete(self._key, self._upload_id, self._etags, self._identity)
+
+    def _begin_multipart(self) -> None:
+        """The notes of an unfinished upload, of which no session knows: after ``SessionTTL`` a sweep takes it for an
+        orphan."""
+        if self._token:
+            return
+        self._token = new_identity()
+        part_size = self._store.part_size_of(self._length)
+        begun = Begun(self._name.path, self._identity, part_size, self._metadata)
+        self._upload_id = self._store.notes.begin(self._token, begun)
+
+    def _sent(self, number: int, length: int, etag: str) -> None:
+        self._etags[number] = etag
+        self._size += length
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sender.close()
+        if self._token:
+            tidy_up(self._tidy_up)
+
+    def _tidy_up(self) -> None:
+        if self._is_published:
+            self._store.notes.forget(self._token)
+        else:
+            self._store.partials.discard(self._token)
+
+
+def tidy_up(remove: Callable[[], None]) -> None:
+    """Remove what is of no use any more. What cannot be removed now is the sweep's."""
+    try:
+        remove()
+    except HmacfsError as error:
+        log.debug("leftovers of an upload stay for the sweep: %s", error)

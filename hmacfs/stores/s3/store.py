@@ -1,0 +1,163 @@
+"""The store: objects in a bucket of an S3 engine, which any number of servers share.
+
+A file is the object of its name below ``S3Prefix``, so a bucket that another program filled is served as it is. What
+this server needs for itself lies below one reserved prefix, which no URL can name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from hmacfs.errors import BadName, NotFound
+from hmacfs.protocol.conditions import WHOLE, ByteRange
+from hmacfs.protocol.names import StoredName
+from hmacfs.stores.s3.bucket import Bucket, ConditionFailed, OutOfRange
+from hmacfs.stores.s3.notes import Notes
+from hmacfs.stores.s3.objects import Keys, info_of, is_file
+from hmacfs.stores.s3.publishing import Publisher
+from hmacfs.stores.s3.source import ObjectSource
+from hmacfs.stores.s3.spool import Spool
+from hmacfs.stores.s3.staged import StagedObject
+from hmacfs.stores.s3.unfinished import UnfinishedObjects
+from hmacfs.uploads.contracts.stores import StoreCapabilities
+from hmacfs.uploads.files import FileInfo, FileMetadata
+
+#: A body of at most so many bytes that is here is stored without looking for its name before.
+CHEAP_BYTES = 256 * 1024
+#: Of a file of known length, so many parts at most: S3 allows 10,000.
+_PARTS = 9_000
+#: What it allows for a key.
+_KEY_BYTES = 1024
+
+
+class S3FileStore:
+    """A ``FileStore`` in a bucket. prefix: ``S3Prefix``, empty or with a slash at its end. part_size: ``S3PartSize``,
+    in bytes. grace: see ``UnfinishedObjects``. clock: gives Unix seconds."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        spool: Spool,
+        *,
+        prefix: str,
+        part_size: int,
+        grace: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.publisher = publisher
+        self.bucket: Bucket = publisher.bucket
+        self.spool = spool
+        self.keys = Keys(prefix)
+        self.notes = Notes(self.bucket, self.keys)
+        self.clock = clock
+        self._part_size = part_size
+        self.partials = UnfinishedObjects(publisher, self.notes, spool, self.part_size_of, grace=grace, clock=clock)
+        self.capabilities = StoreCapabilities(cheap_bytes=CHEAP_BYTES, keeps_metadata=True)
+
+    def part_size_of(self, length: int | None) -> int:
+        """The size of the parts of a file of that length."""
+        return max(self._part_size, -(-(length or 0) // _PARTS))
+
+    def key_of(self, name: StoredName) -> str:
+        """Raises ``BadName`` for one that S3 does not take."""
+        key = self.keys.of(name)
+        if len(key.encode()) > _KEY_BYTES:
+            raise BadName("The store does not take a name of this length.")
+        return key
+
+    def exists(self, name: StoredName) -> bool:
+        """See ``FileStore``."""
+        return is_file(self.bucket.head(self.key_of(name)))
+
+    def stat(self, name: StoredName) -> FileInfo | None:
+        """See ``FileStore``."""
+        stored = self.bucket.head(self.key_of(name))
+        return info_of(stored) if stored is not None and is_file(stored) else None
+
+    def open(self, name: StoredName, wanted: ByteRange | None = WHOLE) -> ObjectSource:
+        """See ``FileStore``: what is wanted comes with the information, by one request."""
+        key = self.key_of(name)
+        if wanted is not None:
+            try:
+                download = self.bucket.get(key, wanted)
+            except OutOfRange:
+                download = None
+            if download is not None:
+                if is_file(download.info):
+                    return ObjectSource(self.bucket, key, info_of(download.info), download)
+                download.close()
+                raise NotFound
+        info = self.stat(name)
+        if info is None:
+            raise NotFound
+        return ObjectSource(self.bucket, key, info, None)
+
+    def stage(
+        self, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool = False
+    ) -> StagedObject:
+        """See ``FileStore``."""
+        self.key_of(name)
+        return StagedObject(self, name, length, metadata, is_here=is_here)
+
+    def delete(self, name: StoredName, etag: str | None = None) -> bool:
+        """See ``FileStore``."""
+        key = self.key_of(name)
+        stored = self.bucket.head(key)
+        if stored is None or not is_file(stored) or etag not in (None, stored.etag):
+            return False
+        try:
+            self.bucket.delete(key, etag=stored.etag)
+        except ConditionFailed:
+            return False
+        return True
+
+    def names(self, limit: int = 1000) -> Iterator[list[StoredName]]:
+        """See ``FileStore``: in the order of their bytes."""
+        after, prefix = "", self.keys.prefix
+        while page := self.bucket.list(prefix, after=after, limit=limit):
+            after = page[-1].key
+            found = []
+            for one in page:
+                if one.key.startswith(self.keys.reserved):
+                    after = max(after, self.keys.after_reserved)
+                elif one.size > _KEY_BYTES or is_file(self.bucket.head(one.key)):  # a placeholder is small
+                    found += _names_of(one.key.removeprefix(prefix))
+            if found:
+                yield found
+
+    def space_of(self, length: int | None, *, atomic: bool) -> int | None:
+        """See ``FileStore``: one part is on its way while another one fills."""
+        if atomic:
+            return length
+        most = 2 * self.part_size_of(length)
+        return most if length is None else min(length, most)
+
+    def free_bytes(self) -> int | None:
+        """See ``FileStore``: of the spool. What the engine may still take, nobody knows."""
+        return self.spool.free_bytes()
+
+    def total_bytes(self) -> int:
+        """See ``FileStore``."""
+        return self.spool.total_bytes()
+
+    def check_writable(self) -> None:
+        """See ``FileStore``."""
+        self.spool.check_writable()
+        self.bucket.check()
+        self.publisher.is_exclusive()
+
+    def recover(self) -> int:
+        """See ``FileStore``: files in the spool have no names, and what is in the bucket may be another server's."""
+        return 0
+
+    def repair(self) -> None:
+        """See ``FileStore``: nothing is kept open."""
+
+
+def _names_of(path: str) -> list[StoredName]:
+    """The name that a URL can have; none for other objects."""
+    try:
+        return [StoredName.from_text(path)]
+    except BadName:
+        return []

@@ -1,0 +1,226 @@
+"""A bucket in memory, with S3's rules: no append, no truncate, no rename; what is stored cannot be changed.
+
+Objects are created under a condition, or replaced whole; large ones come in parts of at least ``part_size`` bytes but
+for the last one, and nobody sees them before they are completed. A *process* that works with it can be killed: before or
+after any call, and from then on it makes none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from hmacfs.protocol.conditions import WHOLE, ByteRange
+from hmacfs.stores.s3.bucket import (
+    NO_ATTRIBUTES,
+    Attributes,
+    ConditionFailed,
+    InvalidPart,
+    ListedObject,
+    ListedUpload,
+    NoSuchUpload,
+    ObjectInfo,
+    OutOfRange,
+    Part,
+    Payload,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Killed(BaseException):
+    """The process is dead."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored:
+    """An object, or a part of one."""
+
+    data: bytes
+    etag: str
+    modified: float
+    attributes: Attributes = NO_ATTRIBUTES
+
+    @property
+    def info(self) -> ObjectInfo:
+        return ObjectInfo(len(self.data), self.modified, self.etag, self.attributes)
+
+
+@dataclasses.dataclass(slots=True)
+class Multipart:
+    """What is begun under a key."""
+
+    key: str
+    attributes: Attributes
+    begun: float
+    parts: dict[int, Stored] = dataclasses.field(default_factory=dict)
+
+
+class Engine:
+    """What there is. One for all processes. heeds_conditions: or ignores them, as some do."""
+
+    def __init__(self, clock: Callable[[], float], part_size: int, *, heeds_conditions: bool = True) -> None:
+        self.clock = clock
+        self.part_size = part_size
+        self.heeds_conditions = heeds_conditions
+        self.objects: dict[str, Stored] = {}
+        self.uploads: dict[str, Multipart] = {}
+        self.numbers = itertools.count(1)
+
+    def tag(self, data: bytes) -> str:
+        """As most engines make it: of the bytes alone."""
+        return f'"{hashlib.md5(data).hexdigest()}"'
+
+
+def _request(method: F) -> F:
+    @functools.wraps(method)
+    def call(process: MemoryBucket, *args: Any, **kwargs: Any) -> Any:
+        process.on_call(method.__name__, "before")
+        result = method(process, *args, **kwargs)
+        process.on_call(method.__name__, "after")
+        return result
+
+    return call  # type: ignore[return-value]
+
+
+class MemoryBucket:
+    """A process's access to the engine: a ``Bucket``. on_step: told of each call, by its name and whether it was made yet
+    ("before", "after"); if it says so, the process is killed there. It may raise what the call is to raise."""
+
+    def __init__(self, engine: Engine, on_step: Callable[[str, str], bool] = lambda _name, _when: False) -> None:
+        self.engine = engine
+        self.on_step = on_step
+        self.is_dead = False
+
+    def on_call(self, name: str, when: str) -> None:
+        self.is_dead = self.is_dead or self.on_step(name, when)
+        if self.is_dead:
+            raise Killed
+
+    def _check(self, key: str, etag: str) -> None:
+        present = self.engine.objects.get(key)
+        if etag and self.engine.heeds_conditions and (present is None or present.etag != etag):
+            raise ConditionFailed
+
+    @_request
+    def put(self, key: str, payload: Payload, attributes: Attributes = NO_ATTRIBUTES, *, is_new: bool = False) -> str:
+        if is_new and self.engine.heeds_conditions and key in self.engine.objects:
+            raise ConditionFailed
+        data = _bytes_of(payload)
+        stored = Stored(data, self.engine.tag(data), self.engine.clock(), attributes)
+        self.engine.objects[key] = stored
+        return stored.etag
+
+    @_request
+    def head(self, key: str) -> ObjectInfo | None:
+        stored = self.engine.objects.get(key)
+        return stored.info if stored is not None else None
+
+    @_request
+    def get(self, key: str, wanted: ByteRange = WHOLE, *, etag: str = "") -> MemoryDownload | None:
+        stored = self.engine.objects.get(key)
+        if stored is None:
+            return None
+        self._check(key, etag)
+        size = len(stored.data)
+        first = max(0, size - (wanted.last or 0)) if wanted.first is None else wanted.first
+        end = size if wanted.last is None or wanted.first is None else min(size, wanted.last + 1)
+        if wanted != WHOLE and first >= end:
+            raise OutOfRange
+        return MemoryDownload(stored, first, end - first)
+
+    @_request
+    def delete(self, key: str, *, etag: str = "") -> None:
+        if key in self.engine.objects:
+            self._check(key, etag)
+            del self.engine.objects[key]
+
+    @_request
+    def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> list[ListedObject]:
+        stored = sorted(self.engine.objects.items(), key=lambda item: item[0].encode())
+        found = (
+            ListedObject(key, len(one.data), one.modified, one.etag)
+            for key, one in stored
+            if key.startswith(prefix) and key.encode() > after.encode()
+        )
+        return [*itertools.islice(found, min(limit, 1000))]
+
+    @_request
+    def begin_multipart(self, key: str, attributes: Attributes) -> str:
+        upload_id = f"2~{next(self.engine.numbers)}/upload"
+        self.engine.uploads[upload_id] = Multipart(key, attributes, self.engine.clock())
+        return upload_id
+
+    def _upload(self, upload_id: str) -> Multipart:
+        if upload_id not in self.engine.uploads:
+            raise NoSuchUpload
+        return self.engine.uploads[upload_id]
+
+    @_request
+    def put_part(self, key: str, upload_id: str, number: int, payload: Payload) -> str:
+        data, upload = _bytes_of(payload), self._upload(upload_id)
+        assert upload.key == key
+        upload.parts[number] = Stored(data, self.engine.tag(data), self.engine.clock())
+        return upload.parts[number].etag
+
+    @_request
+    def parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        parts = self._upload(upload_id).parts
+        return [Part(number, len(one.data), one.modified, one.etag) for number, one in sorted(parts.items())]
+
+    @_request
+    def complete(self, key: str, upload_id: str, etags: Mapping[int, str], *, etag: str = "") -> str:
+        upload = self._upload(upload_id)
+        self._check(key, etag)
+        parts = [upload.parts[number] for number in sorted(etags) if number in upload.parts]
+        if [part.etag for part in parts] != [etags[number] for number in sorted(etags)]:
+            raise InvalidPart
+        if not parts or any(len(part.data) < self.engine.part_size for part in parts[:-1]):
+            raise InvalidPart
+        del self.engine.uploads[upload_id]
+        data = b"".join(part.data for part in parts)
+        tag = f'{self.engine.tag(data)[:-1]}-{len(parts)}"'
+        self.engine.objects[key] = Stored(data, tag, self.engine.clock(), upload.attributes)
+        return tag
+
+    @_request
+    def abort(self, key: str, upload_id: str) -> None:
+        self.engine.uploads.pop(upload_id, None)
+
+    @_request
+    def uploads(self, key: str) -> Sequence[ListedUpload]:
+        found = self.engine.uploads.items()
+        return [ListedUpload(one.key, upload_id, one.begun) for upload_id, one in found if one.key == key]
+
+    def presigned(self, key: str, *, seconds: int, overrides: Mapping[str, str]) -> str:
+        raise AssertionError("nobody can get it")
+
+    @_request
+    def check(self) -> None:
+        pass
+
+
+class MemoryDownload:
+    def __init__(self, stored: Stored, first: int, count: int) -> None:
+        self._data = stored.data[first : first + count]
+        self.info = stored.info
+        self.first, self.count = first, count
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        return (self._data[begin : begin + size] for begin in range(0, len(self._data), size))
+
+    def close(self) -> None:
+        self._data = b""
+
+
+def _bytes_of(payload: Payload) -> bytes:
+    if isinstance(payload, bytes):
+        return payload
+    data = os.pread(payload.fd, payload.length, payload.offset)
+    assert len(data) == payload.length
+    return data
