@@ -150,6 +150,12 @@ class MemoryBucket:
         )
         return [*itertools.islice(found, min(limit, 1000))]
 
+    def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
+        after = ""
+        while page := self.list(prefix, after=after, limit=limit):
+            yield page
+            after = page[-1].key
+
     @_request
     def begin_multipart(self, key: str, attributes: Attributes) -> str:
         upload_id = f"2~{next(self.engine.numbers)}/upload"

@@ -121,7 +121,11 @@ def listed_uploads(body: bytes) -> tuple[list[ListedUpload], dict[str, str]]:
     root = _parse(body, "ListMultipartUploadsResult")
     is_encoded = _text(root, "EncodingType") == "url"
     uploads = [
-        ListedUpload(_key(entry, "Key", is_encoded=is_encoded), _text(entry, "UploadId"))
+        ListedUpload(
+            _key(entry, "Key", is_encoded=is_encoded),
+            _text(entry, "UploadId"),
+            _iso_time(_text(entry, "Initiated")),
+        )
         for entry in _children(root, "Upload")
     ]
     markers = {
