@@ -77,9 +77,10 @@ def kind_of(answer: ErrorAnswer) -> Kind:
 
 
 class EngineError(Exception):
-    """The engine's answer, for the log: the operation, the status, the code and its sentence."""
+    """The engine's answer, for the log: the operation, the status, the code and its sentence. code: that word alone."""
 
     def __init__(self, operation: str, answer: ErrorAnswer) -> None:
+        self.code = answer.code
         message = f"{operation}: {answer.status} {answer.code}".rstrip()
         if 300 <= answer.status < 400 or answer.code == "AuthorizationHeaderMalformed":
             message += ": the bucket is in another region or at another endpoint (S3Region, S3Endpoint)"

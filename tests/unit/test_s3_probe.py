@@ -1,0 +1,335 @@
+"""What is found out of an engine: whether its conditional writes are exclusive, and what an operator is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from hmacfs.errors import HmacfsError, StorageFailed, StoreUnavailable
+from hmacfs.stores.s3.answers import ErrorAnswer
+from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Bucket, ConditionFailed, Doubt, Payload
+from hmacfs.stores.s3.checkup import Checkup
+from hmacfs.stores.s3.exclusive import ExclusiveWrites
+from hmacfs.stores.s3.failures import EngineError
+from hmacfs.stores.s3.probe import RIVALS, ROUNDS, Verdict, try_conditional_writes
+from tests.stores.memory_bucket import Engine, MemoryBucket
+
+RESERVED = "some/prefix/.hmacfs/"
+
+
+class Rivalry(MemoryBucket):
+    """With an exclusive PUT, whatever threads do; subclasses have others."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        super().__init__(engine or Engine(time.time, 1))
+        self.lock = threading.Lock()
+        self.conditional = 0
+
+    def put(self, key: str, payload: Payload, attributes: Attributes = NO_ATTRIBUTES, *, is_new: bool = False) -> str:
+        self.conditional += is_new
+        return self.create(key, payload, attributes) if is_new else super().put(key, payload, attributes)
+
+    def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+        with self.lock:
+            return super().put(key, payload, attributes, is_new=True)
+
+
+class Racing(Rivalry):
+    """Looks first, and writes then. Its rivals wait for one another after the look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rivals = threading.Barrier(2, timeout=20)
+
+    def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+        with self.lock:
+            looked = self.conditional
+            is_taken = key in self.engine.objects
+        if is_taken:
+            raise ConditionFailed
+        if looked <= 2:
+            self.rivals.wait()
+        return MemoryBucket.put(self, key, payload, attributes)
+
+
+class Lying(Rivalry):
+    """Says that the condition failed, and stores all the same."""
+
+    def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+        with self.lock:
+            is_taken = key in self.engine.objects
+            etag = MemoryBucket.put(self, key, payload, attributes)
+        if is_taken:
+            raise ConditionFailed
+        return etag
+
+
+class OnlyWhileBusy(Rivalry):
+    """Keeps to the condition for as long as rivals come, and forgets it afterwards."""
+
+    def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+        if self.conditional > RIVALS:
+            return MemoryBucket.put(self, key, payload, attributes)
+        return super().create(key, payload, attributes)
+
+
+class RefusingAtOnce(Rivalry):
+    """409 to all that are in one another's way."""
+
+    def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+        if self.conditional % (RIVALS + 2) in range(1, RIVALS + 1):
+            raise ConditionFailed
+        return super().create(key, payload, attributes)
+
+
+class Failing(Rivalry):
+    """One of the answers does not come."""
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        super().__init__()
+        self.error = error
+        self.is_mended = False
+
+    def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+        if not self.is_mended and payload == b"%d" % (RIVALS - 1):
+            raise self.error()
+        return super().create(key, payload, attributes)
+
+
+def test_an_engine_that_keeps_to_conditions_is_tried_some_times_and_nothing_stays() -> None:
+    bucket = Rivalry()
+    assert try_conditional_writes(bucket, "check/") is Verdict.EXCLUSIVE
+    assert bucket.conditional == ROUNDS * (RIVALS + 1)
+    assert bucket.engine.objects == {}
+
+
+@pytest.mark.parametrize("bucket", [Racing, Lying, OnlyWhileBusy])
+def test_an_engine_that_only_seems_to(bucket: type[Rivalry]) -> None:
+    tried = bucket()
+    assert try_conditional_writes(tried, "check/") is Verdict.RACING
+    assert tried.engine.objects == {}
+
+
+def test_an_engine_that_ignores_conditions() -> None:
+    bucket = Rivalry(Engine(time.time, 1, heeds_conditions=False))
+    assert try_conditional_writes(bucket, "check/") is Verdict.IGNORED
+    assert bucket.conditional == RIVALS
+
+
+def test_one_that_refuses_all_at_once_and_takes_one_alone_is_exclusive() -> None:
+    assert try_conditional_writes(RefusingAtOnce(), "check/") is Verdict.EXCLUSIVE
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable, StorageFailed, lambda: Doubt("lost", may_repeat=True), lambda: Doubt("late", may_repeat=False)]
+)  # fmt: skip
+def test_one_that_does_not_answer_is_not_judged(error: Callable[[], Exception]) -> None:
+    """Of all others it is known how it went, and that is not enough."""
+    bucket = Failing(error)
+    with pytest.raises(StorageFailed):
+        try_conditional_writes(bucket, "check/")
+    assert bucket.engine.objects == {}
+
+
+# -- remembered ------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def worker(bucket: Bucket, folder: Path, server: str = "1-1", clock: Clock | None = None) -> ExclusiveWrites:
+    return ExclusiveWrites(
+        bucket, RESERVED, remembered=folder / "run" / "conditional-writes", server=server, clock=clock or Clock()
+    )
+
+
+def test_one_worker_tries_for_all_of_its_server(tmp_path: Path) -> None:
+    bucket = Rivalry()
+    workers = [worker(bucket, tmp_path) for _ in range(4)]
+    assert bucket.conditional == 0
+    answers: list[bool] = []
+    threads = [threading.Thread(target=lambda each=each: answers.append(each())) for each in workers * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert answers == [True] * 8
+    assert bucket.conditional == ROUNDS * (RIVALS + 1)
+    assert bucket.engine.objects == {}
+
+
+def test_a_restart_tries_again(tmp_path: Path) -> None:
+    """The engine may be another one by then."""
+    first, second = Rivalry(), Rivalry(Engine(time.time, 1, heeds_conditions=False))
+    assert worker(first, tmp_path, "1-1")()
+    assert not worker(second, tmp_path, "2-2")()
+    assert not worker(second, tmp_path, "2-2")()
+    assert second.conditional == RIVALS
+
+
+def test_what_is_remembered_may_be_damaged(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for text in ("", "{", "[]", '{"server": "1-1", "verdict": "maybe"}', '{"server": "1-1"}'):
+        (tmp_path / "run" / "conditional-writes").write_text(text)
+        bucket = Rivalry()
+        assert worker(bucket, tmp_path)()
+        assert bucket.conditional > 0
+
+
+def test_an_engine_that_is_away_is_asked_again_and_never_believed(tmp_path: Path) -> None:
+    bucket = Failing(StoreUnavailable)
+    one, other = worker(bucket, tmp_path), worker(bucket, tmp_path)
+    for _ in range(2):
+        for each in (one, other):
+            with pytest.raises(StoreUnavailable):
+                each()
+    bucket.is_mended = True
+    assert one()
+    tried = bucket.conditional
+    assert other()
+    assert bucket.conditional == tried
+
+
+def test_what_one_server_finds_to_be_false_all_believe(tmp_path: Path) -> None:
+    """Of an engine whose rivals are rarely at once, one server may find what another one does not."""
+    engine, clock = Engine(time.time, 1), Clock()
+    confident = worker(Rivalry(engine), tmp_path / "one", clock=clock)
+    assert confident()
+    engine.heeds_conditions = False
+    assert not worker(Rivalry(engine), tmp_path / "other")()
+    engine.heeds_conditions = True
+    (note,) = engine.objects
+    assert note == f"{RESERVED}conditional-writes-fail"
+    late = Rivalry(engine)
+    assert not worker(late, tmp_path / "third")()
+    assert late.conditional == 0
+    assert confident()
+    clock.now += 61
+    assert not confident()
+    clock.now += 61
+    del engine.objects[note]
+    assert not confident()
+
+
+def test_a_runtime_folder_that_is_gone_is_made_again_or_told_of(tmp_path: Path) -> None:
+    assert worker(Rivalry(), tmp_path / "none" / "there")()
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageFailed):
+        worker(Rivalry(), tmp_path / "file")()
+
+
+# -- told ------------------------------------------------------------------------------------------
+
+
+def refused(code: str, status: int = 403) -> StorageFailed:
+    error = StorageFailed()
+    error.__cause__ = EngineError("check", ErrorAnswer(status, code, "No.", ""))
+    return error
+
+
+class Refusing(Rivalry):
+    """Some operations are refused."""
+
+    def __init__(self, errors: Mapping[str, HmacfsError]) -> None:
+        super().__init__()
+        self.errors = errors
+        self.on_step = self.step
+
+    def step(self, name: str, when: str) -> bool:
+        if when == "before" and name in self.errors:
+            raise self.errors[name]
+        return False
+
+
+def findings(bucket: Bucket, offset: float | None = 0.0, *, wants_exclusive: bool = True) -> dict[str, str]:
+    return dict(Checkup(bucket, lambda: offset, RESERVED, wants_exclusive=wants_exclusive).run())
+
+
+ALL = [
+    *("connection", "clock", "credentials", "bucket", "put", "head", "get", "list", "delete"),
+    *("multipart create", "multipart part", "multipart list", "multipart complete", "multipart abort"),
+    "conditional writes",
+]
+
+
+def test_all_is_tried_and_well_and_nothing_stays() -> None:
+    bucket = Rivalry()
+    assert findings(bucket) == dict.fromkeys(ALL, "")
+    assert (bucket.engine.objects, bucket.engine.uploads) == ({}, {})
+
+
+def test_an_engine_that_cannot_be_reached_is_asked_nothing_more() -> None:
+    away = StoreUnavailable()
+    away.__cause__ = OSError("connection refused")
+    bucket = Refusing({"check": away})
+    assert findings(bucket) == {"connection": "cannot be reached: connection refused"}
+    assert bucket.conditional == 0
+
+
+@pytest.mark.parametrize(
+    "code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken"]
+)
+def test_wrong_credentials(code: str) -> None:
+    found = findings(Refusing({"check": refused(code)}), 2000.0)
+    assert found["credentials"] == f"check: 403 {code}: No."
+    assert "set it by NTP" in found["clock"]
+    assert list(found) == ["connection", "clock", "credentials"]
+
+
+def test_no_bucket() -> None:
+    found = findings(Refusing({"check": refused("NoSuchBucket", 404)}))
+    assert found["bucket"] == "check: 404 NoSuchBucket: No."
+    assert list(found)[-1] == "bucket"
+
+
+@pytest.mark.parametrize(
+    ("offset", "words"),
+    [(None, "did not tell"), (59, ""), (-59, ""), (61, "61 s behind"), (-61, "61 s ahead of"), (901, "NTP"), (-901, "NTP")],
+)  # fmt: skip
+def test_the_clock(offset: float | None, words: str) -> None:
+    found = findings(Rivalry(), offset)["clock"]
+    assert words in found
+    assert bool(words) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("operation", "told", "left_out"),
+    [
+        ("put", "put", ["head", "get", "list", "delete"]), ("head", "head", []), ("get", "get", []), ("list", "list", []),
+        ("delete", "delete", []), ("begin_multipart", "multipart create", [name for name in ALL if "multipart" in name][1:]),
+        ("put_part", "multipart part", ["multipart complete"]), ("parts", "multipart list", []), ("uploads", "multipart list", []),
+        ("complete", "multipart complete", []), ("abort", "multipart abort", []),
+    ],
+)  # fmt: skip
+def test_permissions_one_by_one(operation: str, told: str, left_out: list[str]) -> None:
+    found = findings(Refusing({operation: refused("AccessDenied")}))
+    assert found[told] == "check: 403 AccessDenied: No."
+    assert not set(left_out) & set(found)
+    besides = {subject for subject, problem in found.items() if problem} - {told}
+    assert besides <= {"delete", "conditional writes"}
+
+
+@pytest.mark.parametrize("wants_exclusive", [True, False])
+def test_conditions_that_are_ignored_matter_to_those_who_want_them(*, wants_exclusive: bool) -> None:
+    found = findings(Rivalry(Engine(time.time, 1, heeds_conditions=False)), wants_exclusive=wants_exclusive)
+    assert ("claims in the session store" in found["conditional writes"]) == wants_exclusive
+
+
+class Forgetful(Rivalry):
+    """Keeps no metadata, as some gateways do unless they are told to."""
+
+    def put(self, key: str, payload: Payload, attributes: Attributes = NO_ATTRIBUTES, *, is_new: bool = False) -> str:
+        return super().put(key, payload, attributes if is_new else Attributes(attributes.content_type), is_new=is_new)
+
+
+def test_metadata_that_is_not_kept() -> None:
+    assert findings(Forgetful())["head"] == "type and metadata are not kept, which this server needs"
