@@ -162,7 +162,7 @@ hashes:
 	[ -x build/lock/bin/uv ] || { $(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet uv; }
 	sed -n 's/.*"\(setuptools==.*\)".*/\1/p' pyproject.toml >build/build.in
 	echo mysqlclient >build/mysql.in
-	{ sed -n '/^#/p' requirements-production.txt; $(LOCK) --extra redis --extra postgres setup.cfg build/build.in; } >build/production.txt
+	{ sed -n '/^#/p' requirements-production.txt; $(LOCK) --extra redis --extra postgres --extra s3 setup.cfg build/build.in; } >build/production.txt
 	{ sed -n '/^#/p' requirements-mysql.txt; $(LOCK) build/mysql.in; } >build/mysql.txt
 	mv build/production.txt requirements-production.txt && mv build/mysql.txt requirements-mysql.txt
 

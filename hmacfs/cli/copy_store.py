@@ -100,7 +100,8 @@ def _run(run: CopyRun, task: Callable[[StoredName], Copied], arguments: argparse
             run.run(task)
         else:
             with run.display.running():
-                run.count_ahead()
+                if arguments.from_folder is not None:  # to list an object store twice takes long
+                    run.count_ahead()
                 run.run(task)
     except KeyboardInterrupt:
         status = _STATUS_BY_SIGNAL + signal.SIGINT
