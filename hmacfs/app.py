@@ -15,7 +15,7 @@ from hmacfs.admission.shares import ClientShares
 from hmacfs.admission.space import SpaceGuard
 from hmacfs.background import RepairLoop, Sweeper
 from hmacfs.caching import bounded_cache
-from hmacfs.config import DownloadOffload, FreeSpace, Settings, Storage
+from hmacfs.config import FreeSpace, Settings, Storage
 from hmacfs.errors import ConfigError
 from hmacfs.net.body import Body
 from hmacfs.net.receive import Receiver
@@ -241,7 +241,7 @@ def _transfers(settings: Settings, core: Core, rates: RateLimits, cors: Cors) ->
     file = FileView(
         core.store,
         rate=settings.download_max_bytes_per_second,
-        x_accel=settings.download_offload is DownloadOffload.X_ACCEL,
+        offload=settings.download_offload,
     )
     return Transfers(
         prefix=settings.url_prefix,

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from hmacfs.caching import bounded_cache
+from hmacfs.config import DownloadOffload
 from hmacfs.errors import NotFound, PreconditionFailed, RangeNotSatisfiable
 from hmacfs.net.send import FileSlice
 from hmacfs.protocol.conditions import (
@@ -22,9 +23,9 @@ from hmacfs.protocol.conditions import (
 )
 from hmacfs.protocol.http1.responses import rendered
 from hmacfs.protocol.media_types import is_inline, type_by_name
-from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.stores import FileStore
 from hmacfs.uploads.files import FileInfo
+from hmacfs.web import offloaded
 from hmacfs.web.destinations import VARY
 from hmacfs.web.messages import Headers, Request, Response
 
@@ -36,8 +37,6 @@ _OF_ATTACHMENTS = (_POLICY, "default-src 'none'; frame-ancestors 'none'; sandbox
 #: What may be shown. Chrome makes a page around a video or sound that is opened by its own URL: a player that loads
 #: this very URL again, with styles inside. In a sandbox, or without media-src, it plays nothing.
 _OF_SHOWN = (_POLICY, "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'")
-#: nginx's internal location of the store.
-X_ACCEL_PREFIX = "/hmacfs-internal/"
 _ACCEPT_RANGES = ("Accept-Ranges", "bytes")
 # On Python 3.11 each look-up of an enum's member is a call in Python.
 _OK, _PARTIAL_CONTENT, _NOT_MODIFIED = HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED
@@ -47,8 +46,8 @@ _YEAR_1, _YEAR_9999 = -62135596800, 253402300799
 class FileView:
     """Answers GET and HEAD from the store.
 
-    rate: bytes per second, 0 for no limit. x_accel: let nginx send the bytes, from its internal location
-    ``X_ACCEL_PREFIX``, unless the request says that nginx cannot read the file. clock: gives Unix seconds.
+    rate: bytes per second, 0 for no limit. offload: who sends the bytes instead; nginx does not if the request says
+    that it cannot. clock: gives Unix seconds.
     """
 
     def __init__(
@@ -56,12 +55,12 @@ class FileView:
         store: FileStore,
         *,
         rate: int = 0,
-        x_accel: bool = False,
+        offload: DownloadOffload = DownloadOffload.NONE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._rate = rate
-        self._x_accel = x_accel
+        self._offload = offload
         self._clock = clock
 
     def serve(self, request: Request) -> Response:
@@ -70,7 +69,8 @@ class FileView:
         if request.is_folder:
             raise NotFound
         name, environ = request.name, request.environ
-        file = self._store.open(name, None if self._is_offloaded(environ) else probable_range(environ))
+        is_offloaded = self._is_offloaded(environ)
+        file = self._store.open(name, None if is_offloaded else probable_range(environ))
         keep_open = False
         try:
             info = file.info
@@ -81,13 +81,21 @@ class FileView:
             content_type = info.metadata.content_type or type_by_name(name.path)
             fixed = public_headers(content_type) if request.verified is None else private_headers(content_type)
             validators = f"ETag: {info.etag}\r\nLast-Modified: {http_date(modified)}\r\n"
-            if self._is_offloaded(environ):
-                return _by_nginx(name, [validators, *fixed.by_nginx])
+            url = None
+            if is_offloaded:
+                url = self._store.location(name, offloaded.URL_SECONDS, fixed.of_object)
+                if url is None:
+                    return offloaded.from_folder(name, [validators, *fixed.by_nginx])
             status, offset, length = _OK, 0, info.size
             if has_conditions(environ):
                 status, offset, length = _judge(environ, info, modified)
                 if status is _NOT_MODIFIED:
                     return Response(status, [validators, *fixed.of_304])
+            if url is not None and request.method != "HEAD":
+                if self._offload is DownloadOffload.REDIRECT:
+                    return offloaded.at_store(url, fixed.vary)
+                wanted = f"bytes={offset}-{offset + length - 1}" if status is _PARTIAL_CONTENT else ""
+                return offloaded.from_object(url, [validators, *fixed.by_nginx_of_object], wanted)
             headers: Headers = [validators, *fixed.of_file, ("Content-Length", str(length))]
             if status is _PARTIAL_CONTENT:
                 headers.append(("Content-Range", f"bytes {offset}-{offset + length - 1}/{info.size}"))
@@ -100,8 +108,10 @@ class FileView:
                 file.close()
 
     def _is_offloaded(self, environ: Mapping[str, str]) -> bool:
-        """Whether nginx is to send the file."""
-        return self._x_accel and environ.get("HTTP_X_ACCEL_OFFLOAD") != "off"
+        """Whether somebody else is to send the file."""
+        if self._offload is DownloadOffload.X_ACCEL:
+            return environ.get("HTTP_X_ACCEL_OFFLOAD") != "off"
+        return self._offload is DownloadOffload.REDIRECT
 
     def check_change(self, request: Request) -> None:
         """Judge the conditions under which a request wants to change a file. Raises ``PreconditionFailed``."""
@@ -127,18 +137,17 @@ def _judge(environ: Mapping[str, str], info: FileInfo, modified: int) -> Selecti
     return chosen
 
 
-def _by_nginx(name: StoredName, headers: Headers) -> Response:
-    """The answer that has nginx send the file, which then judges conditions and ranges as well."""
-    return Response(_OK, [*headers, ("X-Accel-Redirect", name.url_path(X_ACCEL_PREFIX))])
-
-
 class FixedHeaders(NamedTuple):
     """The headers that all files of a type have. of_304: those that an answer without content has as well, since a
-    browser replaces by them what it has stored; of_file: all; by_nginx: those that nginx does not give itself."""
+    browser replaces by them what it has stored; of_file: all; by_nginx: those that nginx does not give itself, with a
+    folder and with an object store; of_object: what an object store is to answer itself, by name."""
 
+    vary: Headers
     of_304: Headers
     of_file: Headers
     by_nginx: Headers
+    by_nginx_of_object: Headers
+    of_object: Mapping[str, str]
 
 
 def _fixed_headers(content_type: str, cache_control: str) -> FixedHeaders:
@@ -151,10 +160,15 @@ def _fixed_headers(content_type: str, cache_control: str) -> FixedHeaders:
         as_what = [("Content-Type", content_type), ("Content-Disposition", "attachment")]
     before = rendered([caching, _ACCEPT_RANGES, _NO_SNIFFING, policy])
     type_lines = rendered(as_what)
+    # nginx would keep these two of the first answer, whatever comes in its place.
+    renamed = [("X-Hmacfs-Cache-Control", cache_control), *((f"X-Hmacfs-{name}", value) for name, value in as_what[1:])]
     return FixedHeaders(
+        vary=[*vary],
         of_304=[before, *vary],
         of_file=[before, *vary, type_lines] if vary else [before + type_lines],
         by_nginx=[rendered([caching, _NO_SNIFFING, policy]), *vary, type_lines],
+        by_nginx_of_object=[rendered([*renamed, _NO_SNIFFING, policy, as_what[0]]), *vary],
+        of_object=dict([*as_what, caching]),
     )
 
 

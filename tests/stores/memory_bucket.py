@@ -14,6 +14,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 from hmacfs.protocol.conditions import WHOLE, ByteRange
 from hmacfs.stores.s3.bucket import (
@@ -204,7 +205,8 @@ class MemoryBucket:
         return [ListedUpload(one.key, upload_id, one.begun) for upload_id, one in found if one.key == key]
 
     def presigned(self, key: str, *, seconds: int, overrides: Mapping[str, str]) -> str:
-        raise AssertionError("nobody can get it")
+        parameters = {**overrides, "X-Amz-Expires": str(seconds), "X-Amz-Signature": "0"}
+        return f"https://engine.example:9000/bucket/{quote(key, safe='/~')}?{urlencode(parameters, quote_via=quote)}"
 
     @_request
     def check(self) -> None:

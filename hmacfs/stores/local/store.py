@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hmacfs.errors import BadName, NotFound
@@ -83,6 +83,9 @@ class LocalFileStore(StoreWriter):
                     yield page
             finally:
                 walk.close()
+
+    def location(self, name: StoredName, seconds: int, headers: Mapping[str, str]) -> None:
+        """See ``FileStore``: a folder serves nothing by itself."""
 
     def recover(self) -> int:
         """Remove temporary files of processes that died, and folders that they made and had no time to fill; how many

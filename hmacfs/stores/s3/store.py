@@ -7,7 +7,7 @@ this server needs for itself lies below one reserved prefix, which no URL can na
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from hmacfs.errors import BadName, NotFound
 from hmacfs.protocol.conditions import WHOLE, ByteRange
@@ -92,6 +92,11 @@ class S3FileStore:
         if info is None:
             raise NotFound
         return ObjectSource(self.bucket, key, info, None)
+
+    def location(self, name: StoredName, seconds: int, headers: Mapping[str, str]) -> str:
+        """See ``FileStore``: a presigned URL."""
+        overrides = {f"response-{header.lower()}": value for header, value in headers.items()}
+        return self.bucket.presigned(self.key_of(name), seconds=seconds, overrides=overrides)
 
     def stage(
         self, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, Self
 
@@ -166,6 +166,11 @@ class FileStore(Protocol):
         """A file for reading. wanted: what is going to be read of it, as far as anybody knows, so that a store far away
         can send that with the information; ``None``: nothing. Of its metadata only what serving needs
         (``content_type``) need be told. Raises ``NotFound``."""
+
+    def location(self, name: StoredName, seconds: int, headers: Mapping[str, str]) -> str | None:
+        """A URL at which the store itself gives a file, to everybody who has it and for so long; ``None`` if it serves
+        none. Whether there is such a file is not looked at. headers: of its answers, by name: Content-Type,
+        Content-Disposition, Cache-Control."""
 
     def stage(
         self, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool = False
