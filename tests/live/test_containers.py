@@ -1,4 +1,4 @@
-"""``Dockerfile`` and ``compose.yaml``. There is no Docker engine here: linters read them, and their steps and commands
+"""``Dockerfile``, ``compose.yaml`` and ``compose-s3.yaml``. There is no Docker engine here: linters read them, and their steps and commands
 are run without containers, with the real servers that the services are."""
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fnmatch import fnmatch
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 from ruamel.yaml import YAML
 
-from hmacfs.config import load
+from hmacfs.config import Storage, load
 from hmacfs.config.redis_address import RedisServer
 from hmacfs.protocol.keyring import Keyring, sign_v
 from hmacfs.server.hooks import MASTER_MARGIN_SECONDS
@@ -41,6 +42,10 @@ def yaml(path: Path) -> Any:
 COMPOSE: dict[str, Any] = yaml(DEPLOY / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SERVER = SERVICES["hmac-file-server"]
+COMPOSE_S3: dict[str, Any] = yaml(DEPLOY / "compose-s3.yaml")
+SERVICES_S3: dict[str, dict[str, Any]] = COMPOSE_S3["services"]
+SERVERS_S3 = [SERVICES_S3["server-one"], SERVICES_S3["server-two"]]
+BOTH = {"compose.yaml": COMPOSE, "compose-s3.yaml": COMPOSE_S3}
 
 
 def tool(name: str) -> str:
@@ -122,9 +127,10 @@ def image_environment() -> dict[str, str]:
     return dict(word.split("=", 1) for text in all_of("ENV") for word in shlex.split(text))
 
 
-def test_compose_is_what_its_specification_allows() -> None:
+@pytest.mark.parametrize("file", BOTH)
+def test_compose_is_what_its_specification_allows(file: str) -> None:
     done = subprocess.run(
-        [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"],
+        [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DEPLOY / file],
         capture_output=True,
         text=True,
         check=False,
@@ -132,20 +138,23 @@ def test_compose_is_what_its_specification_allows() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_services_name_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compose", BOTH.values(), ids=BOTH)
+def test_what_services_name_is_there(compose: dict[str, Any], tmp_path: Path) -> None:
+    services = compose["services"]
     shutil.copytree(DEPLOY, tmp_path / "deploy")
     subprocess.run([tmp_path / "deploy/compose/make-secrets"], check=True)
     assert stat.S_IMODE((tmp_path / "deploy/compose/secrets").stat().st_mode) == 0o700
     made = {path.name: path.read_text() for path in (tmp_path / "deploy/compose/secrets").iterdir()}
-    assert len(set(made.values())) == 4
+    assert set(made) == {name for each in BOTH.values() for name in each["secrets"]}
+    assert len(set(made.values())) == len(made)
     assert all(re.fullmatch("[0-9a-f]{64}", text) for text in made.values())
     subprocess.run([tmp_path / "deploy/compose/make-secrets"], check=True)
-    for name, secret in COMPOSE["secrets"].items():
+    for name, secret in compose["secrets"].items():
         path = tmp_path / "deploy" / secret["file"]
         assert (path.name, path.read_text()) == (name, made[name])
         assert stat.S_IMODE(path.stat().st_mode) == 0o444
     used: dict[str, set[str]] = {"volumes": set(), "networks": set(), "secrets": set()}
-    for name, service in SERVICES.items():
+    for name, service in services.items():
         for mount in service.get("volumes", []):
             source, target = mount.split(":")[:2]
             assert target.startswith("/")
@@ -154,15 +163,21 @@ def test_what_services_name_is_there(tmp_path: Path) -> None:
                 assert mount.endswith(":ro")
             else:
                 used["volumes"].add(source)
-        used["networks"] |= set(service["networks"])
+        if "network_mode" in service:
+            assert service["network_mode"].removeprefix("service:") in services
+        used["networks"] |= set(service.get("networks", []))
         used["secrets"] |= set(service.get("secrets", []))
         for file in re.findall(r"/run/secrets/([\w-]+)", json.dumps(service)):
             assert file in service["secrets"], (name, file)
         for other, condition in service.get("depends_on", {}).items():
+            if condition == {"condition": "service_completed_successfully"}:
+                assert services[other]["restart"] == "no"
+                continue
             assert condition == {"condition": "service_healthy"}
-            assert "healthcheck" in SERVICES[other] or (other == "hmac-file-server" and all_of("HEALTHCHECK"))
+            is_ours = services[other]["image"] == "hmac-file-server"
+            assert "healthcheck" in services[other] or (is_ours and all_of("HEALTHCHECK"))
     for kind, names in used.items():
-        assert names == set(COMPOSE[kind])
+        assert names == set(compose[kind])
 
 
 def test_only_nginx_is_published_and_only_the_neighbours_are_reached() -> None:
@@ -181,9 +196,33 @@ def test_only_nginx_is_published_and_only_the_neighbours_are_reached() -> None:
     assert SERVER["environment"]["HMACFS_TRUSTED_PROXIES"] == subnet
 
 
-def test_every_service_is_hardened() -> None:
+def test_only_haproxy_is_published_and_objects_have_only_the_servers_for_neighbours() -> None:
+    published = {name: service["ports"] for name, service in SERVICES_S3.items() if "ports" in service}
+    assert published == {"haproxy": ["80:8080"]}
+    members = {
+        network: {name for name, service in SERVICES_S3.items() if network in service.get("networks", [])}
+        for network in COMPOSE_S3["networks"]
+    }
+    servers = {"server-one", "server-two"}
+    assert members == {
+        "public": {"haproxy"},
+        "uploads": {"haproxy", *servers},
+        "sessions": {"redis", "postgres", *servers},
+        "objects": {"seaweedfs", *servers},
+    }
+    assert all(COMPOSE_S3["networks"][name]["internal"] for name in members if name != "public")
+    (subnet,) = (pool["subnet"] for pool in COMPOSE_S3["networks"]["uploads"]["ipam"]["config"])
+    addresses = [ip_address(server["networks"]["uploads"]["ipv4_address"]) for server in SERVERS_S3]
+    assert len(set(addresses)) == 2
+    for server, address in zip(SERVERS_S3, addresses, strict=True):
+        assert server["environment"]["HMACFS_TRUSTED_PROXIES"] == subnet
+        assert address in ip_network(subnet)
+
+
+@pytest.mark.parametrize("compose", BOTH.values(), ids=BOTH)
+def test_every_service_is_hardened(compose: dict[str, Any]) -> None:
     """What each may do beyond is named: nginx's port and users, the folders that are written to."""
-    for name, service in SERVICES.items():
+    for name, service in compose["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -213,6 +252,51 @@ def test_the_server_s_settings_are_good_and_it_is_given_time_to_stop(tmp_path: P
     uid = all_of("USER")[0].split(":")[0]
     assert SERVER["tmpfs"][0].startswith(f"{settings.runtime_dir}:uid={uid},")
     assert f"{settings.store_dir}" in SERVER["volumes"][0]
+
+
+def test_the_servers_of_a_bucket_have_the_same_good_settings(tmp_path: Path) -> None:
+    one, two = SERVERS_S3
+    assert {**one, "volumes": None, "networks": None} == {**two, "volumes": None, "networks": None}
+    assert one["volumes"] != two["volumes"]
+    environment = image_environment() | one["environment"]
+    for name in [name for name in environment if name.endswith("_FILE")]:
+        file = tmp_path / Path(environment[name]).name
+        file.write_text("of sixteen bytes")
+        environment[name] = str(file)
+    settings = load(None, environment)
+    seconds = {name: int(SERVICES_S3[name]["stop_grace_period"].rstrip("s")) for name in ("haproxy", "server-one")}
+    assert min(seconds.values()) > settings.graceful_shutdown_timeout + MASTER_MARGIN_SECONDS
+    assert settings.storage is Storage.S3
+    endpoint = urlsplit(settings.s3_endpoint)
+    (engine,) = SERVICES_S3["seaweedfs"]["command"]
+    assert endpoint.hostname == "seaweedfs"
+    assert f"-s3.port={endpoint.port} " in engine
+    assert f'"accessKey": "{settings.s3_access_key}"' in engine
+    assert set(re.findall(r'"(?:Read|Write|List):(\w+)"', engine)) == {settings.s3_bucket}
+    assert f's3.bucket.create -name {settings.s3_bucket}"' in SERVICES_S3["bucket"]["command"][0]
+    assert environment["HMACFS_S3_SECRET_KEY_FILE"].endswith("/s3-secret-key")
+    for folder in (settings.state_dir, settings.s3_spool_dir):
+        assert f"{folder}".startswith(one["volumes"][0].partition(":")[2] + "/")
+    assert isinstance(settings.redis_addr, RedisServer)
+    assert urlsplit(settings.redis_addr.url).hostname in SERVICES_S3
+    for name in ("redis", "postgres"):
+        assert SERVICES_S3[name] == SERVICES[name]
+
+
+def test_haproxy_is_configured_as_it_is_without_containers() -> None:
+    def directives(name: str) -> list[str]:
+        lines = (DEPLOY / name).read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip() and not line.strip().startswith(("#", "bind "))]
+
+    there = [
+        re.sub(r"server (one|two) 192\.0\.2\.1.:8080", r"server \1 server-\1:8080", line)
+        for line in directives("haproxy.cfg")
+    ]
+    assert directives("compose/haproxy.cfg") == there
+    port = SERVICES_S3["haproxy"]["ports"][0].partition(":")[2]
+    assert f"\n    bind :{port}\n" in (DEPLOY / "compose/haproxy.cfg").read_text(encoding="utf-8")
+    nofile = SERVICES_S3["haproxy"]["ulimits"]["nofile"]
+    assert nofile > 2 * int(re.findall(r"^maxconn (\d+)", "\n".join(there), re.MULTILINE)[0])
 
 
 def test_addresses_and_names_fit_one_another() -> None:

@@ -77,7 +77,7 @@ def test_what_xmpp_servers_read_is_lua(name: str) -> None:
     subprocess.run([require_binary("luac"), "-p", DEPLOY / name], check=True)
 
 
-@pytest.mark.parametrize("file", ["nginx.conf", "compose/nginx.conf", "haproxy.cfg"])
+@pytest.mark.parametrize("file", ["nginx.conf", "compose/nginx.conf", "haproxy.cfg", "compose/haproxy.cfg"])
 def test_a_proxy_that_names_the_client_takes_the_clients_own_word_away(file: str) -> None:
     lines = [line.split() for line in (DEPLOY / file).read_text(encoding="utf-8").splitlines()]
     named = [
