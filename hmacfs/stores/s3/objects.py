@@ -22,7 +22,8 @@ _TYPE, _OWNER, _STORED, _EXPIRES, _SHA256 = (
     *("hmacfs-type", "hmacfs-owner", "hmacfs-stored"),
     *("hmacfs-expires", "hmacfs-sha256"),
 )
-#: Of a file that came without a type: its object has that of the extension, for other programs.
+#: Of a file that came without a type (and no media type itself): its object has that of the extension, for other
+#: programs.
 _BY_NAME = "by-name"
 _SECONDS = re.compile(r"[0-9]{1,12}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -36,9 +37,8 @@ def new_identity() -> str:
 
 def attributes_of(name: StoredName, metadata: FileMetadata, identity: str) -> Attributes:
     """Of the file's object."""
-    told = {_ID: identity}
-    if metadata.content_type is None:
-        told[_TYPE] = _BY_NAME
+    content_type = metadata.content_type
+    told = {_ID: identity, _TYPE: _BY_NAME if content_type is None else quote(content_type, safe="/ ;=+")}
     if metadata.owner is not None:
         told[_OWNER] = quote(metadata.owner, safe="@/")[:_OWNER_LIMIT]
     for field, value in ((_STORED, metadata.stored), (_EXPIRES, metadata.expires)):
@@ -46,7 +46,7 @@ def attributes_of(name: StoredName, metadata: FileMetadata, identity: str) -> At
             told[field] = str(value)
     if metadata.sha256 is not None:
         told[_SHA256] = metadata.sha256
-    return Attributes(metadata.content_type or type_by_name(name.path), told)
+    return Attributes(content_type or type_by_name(name.path), told)
 
 
 def info_of(stored: ObjectInfo) -> FileInfo:
@@ -58,10 +58,10 @@ def _metadata_of(attributes: Attributes) -> FileMetadata:
     told = attributes.metadata
     if _ID not in told:
         return NO_METADATA
-    content_type = attributes.content_type
-    is_of_client = told.get(_TYPE) != _BY_NAME and is_media_type(content_type)
+    # Not the object's own: SeaweedFS takes "application/octet-stream" for none, and guesses by the name.
+    content_type = unquote(told.get(_TYPE, _BY_NAME))
     return FileMetadata(
-        content_type if is_of_client else None,
+        content_type if is_media_type(content_type) else None,
         unquote(told[_OWNER]) if _OWNER in told else None,
         _seconds(told, _STORED),
         _seconds(told, _EXPIRES),
