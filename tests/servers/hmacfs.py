@@ -37,6 +37,30 @@ def fallback(database: Database) -> dict[str, object]:
     return settings | dict.fromkeys(("FallbackDBUser", "FallbackDBPassword", "FallbackDBName"), "hmacfs")
 
 
+class ObjectStore(Protocol):
+    """An engine of the tests."""
+
+    access_key: str
+    secret_key: str
+
+    @property
+    def endpoint(self) -> str: ...
+
+
+def in_bucket(engine: ObjectStore, bucket: str, folder: Path) -> dict[str, object]:
+    """The settings with which a server keeps its files in a bucket, and the rest below that folder."""
+    return {
+        "StoreDir": None,
+        "Storage": "s3",
+        "S3Endpoint": engine.endpoint,
+        "S3Bucket": bucket,
+        "S3AccessKey": engine.access_key,
+        "S3SecretKey": engine.secret_key,
+        "StateDir": str(folder / "state"),
+        "RuntimeDir": str(folder / "run"),
+    }
+
+
 class HmacFileServer:
     """``settings`` are keys of the TOML file; ``None`` leaves a key out. Started by ``start`` or as a context."""
 

@@ -46,8 +46,8 @@ def _mounted(site: str, below: str) -> str:
 
 
 class Nginx:
-    """In front of a server that listens at a Unix socket. ``variant``: "A" has nginx serve public downloads itself.
-    ``below``: the path below which nginx mounts the server, such as "/files". ``changes``: of the shipped text."""
+    """In front of a server that listens at a Unix socket. ``variant``: "A" has nginx serve public downloads itself, "C"
+    fetch them from an object store. ``below``: the path below which nginx mounts the server, such as "/files". ``changes``: of the shipped text."""
 
     def __init__(
         self,
@@ -73,9 +73,10 @@ class Nginx:
 
     def _shipped(self, server: HmacFileServer, variant: str) -> str:
         text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
-        if variant:
+        if variant == "A":
             text = re.sub(r"    location /upload/ \{\n        proxy_pass [^}]*\}\n", "", text, count=1)
-            text = text.replace(f"    #{variant} ", "    ")
+        if variant:
+            text = re.sub(rf"^( *)#{variant} ", r"\1", text, flags=re.MULTILINE)
         for shipped, ours in {
             "/run/hmac-file-server/http.sock": str(server.settings["ListenPort"]),
             "listen 80;": f"listen 127.0.0.1:{self.port};",
