@@ -34,9 +34,11 @@ PART_SIZE = 16
 
 class Backend(Protocol):
     """store, locker: of one process. on_wait: called when a writer waits for the lock. upload_class: of its unfinished
-    uploads."""
+    uploads. part_size: in bytes, where that matters. can_lose_lease: whether its store works under leases that end."""
 
     on_wait: Callable[[], None]
+    part_size: int
+    can_lose_lease: bool
 
     @property
     def store(self) -> FileStore: ...
@@ -72,6 +74,8 @@ class _FolderPartials(LocalPartialUploads):
 
 class FolderBackend:
     upload_class = LocalPartialUpload
+    part_size = PART_SIZE
+    can_lose_lease = False
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="hmacfs-test-"))
@@ -102,10 +106,12 @@ class ObjectBackend:
     """Over an engine in memory. heeds_conditions: see ``Engine``."""
 
     upload_class = UnfinishedObject
+    can_lose_lease = True
 
     def __init__(
         self, clock: Callable[[], float], part_size: int = PART_SIZE, *, heeds_conditions: bool = True
     ) -> None:
+        self.part_size = part_size
         self.engine = Engine(clock, part_size, heeds_conditions=heeds_conditions)
         self._folder = Path(tempfile.mkdtemp(prefix="hmacfs-test-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -163,7 +169,7 @@ def careless_engine(clock: Callable[[], float]) -> ObjectBackend:
 
 BACKENDS: dict[str, Callable[[Callable[[], float]], Backend]] = {
     "folder": FolderBackend,
-    "objects": ObjectBackend,
+    "objects": lambda clock: ObjectBackend(clock),
     "careless": careless_engine,
 }
 

@@ -143,19 +143,19 @@ class MemoryBucket:
 
     @_request
     def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> list[ListedObject]:
-        stored = sorted(self.engine.objects.items(), key=lambda item: item[0].encode())
-        found = (
-            ListedObject(key, len(one.data), one.modified, one.etag)
-            for key, one in stored
-            if key.startswith(prefix) and key.encode() > after.encode()
-        )
+        found = (one for one in self.listed(prefix) if one.key.encode() > after.encode())
         return [*itertools.islice(found, min(limit, 1000))]
 
+    @_request
     def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
-        after = ""
-        while page := self.list(prefix, after=after, limit=limit):
-            yield page
-            after = page[-1].key
+        found = list(self.listed(prefix))
+        return (found[begin : begin + limit] for begin in range(0, len(found), limit))
+
+    def listed(self, prefix: str) -> Iterator[ListedObject]:
+        stored = sorted(self.engine.objects.items(), key=lambda item: item[0].encode())
+        return (
+            ListedObject(key, len(one.data), one.modified, one.etag) for key, one in stored if key.startswith(prefix)
+        )
 
     @_request
     def begin_multipart(self, key: str, attributes: Attributes) -> str:

@@ -1,29 +1,20 @@
-"""What every store promises (``hmacfs.uploads.contracts``), over each kind that there is."""
+"""What every store promises (``tests.contracts.file_stores``), over those that need no server."""
 
 from __future__ import annotations
 
 import fcntl
 import random
-import threading
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmacfs.errors import NameTaken, NotFound, SessionUnknown, Superseded, WriterBusy
-from hmacfs.protocol.names import StoredName
-from hmacfs.uploads.contracts.locks import Lease
-from hmacfs.uploads.contracts.stores import PartialInfo, PartialUpload
-from hmacfs.uploads.files import FileInfo, FileMetadata
-from tests.stores.backends import BACKENDS, PART_SIZE, Backend, Collector, FolderBackend, content, put, write
+from hmacfs.errors import SessionUnknown
+from hmacfs.uploads.contracts.stores import PartialInfo
+from hmacfs.uploads.files import FileMetadata
+from tests.contracts.file_stores import KEY, NAME, FileStoreContract, append, begin, reopen
+from tests.stores.backends import BACKENDS, PART_SIZE, Backend, FolderBackend, content, write
 from tests.stores.leases import LeaseTable, MemoryLocker
-
-NAME = StoredName("folder/deeper/photo.jpg")
-KEY = "k" * 32
-#: As many bytes as make less than a part, one, and several with and without a rest.
-SIZES = [0, 1, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 3 * PART_SIZE, 5 * PART_SIZE + 3]
-ALL_KNOWN = FileMetadata("image/jpeg", "romeo@montague.example/ö", 1_700_000_000, 1_800_000_000, "ab" * 32)
 
 
 @pytest.fixture
@@ -36,205 +27,8 @@ def backend(kind: str, now: list[float]) -> Backend:
     return BACKENDS[kind](lambda: now[0])
 
 
-def begin(backend: Backend, key: str = KEY) -> PartialUpload:
-    backend.store.partials.create(key, NAME, None, FileMetadata())
-    return reopen(backend, key)
-
-
-def reopen(backend: Backend, key: str = KEY) -> PartialUpload:
-    return backend.store.partials.open(key, leased(backend, key))
-
-
-def leased(backend: Backend, key: str = KEY) -> Lease:
-    lease = backend.locker.acquire(key)
-    assert lease is not None
-    return lease
-
-
-def append(upload: PartialUpload, data: bytes, *, atomic: bool = False) -> None:
-    with upload.begin(upload.length, atomic=atomic) as piece:
-        write(piece, data)
-
-
-def same(one: FileInfo | None, other: FileInfo | None) -> bool:
-    """What is told of a file; its time is that of the store, which need not be known at once."""
-    assert one is not None
-    assert other is not None
-    return one._replace(modified=0.0) == other._replace(modified=0.0)
-
-
-def bytes_of(upload: PartialUpload) -> bytes:
-    """Of one that is complete."""
-    collector = Collector()
-    upload.feed(collector)
-    return collector.data
-
-
-# -- whole files ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_what_is_published_is_read_back(backend: Backend, size: int) -> None:
-    data = random.Random(size).randbytes(size)
-    info = put(backend.store, NAME, data, FileMetadata("image/jpeg"))
-    assert info.size == size
-    assert info.etag.startswith('"')
-    assert same(backend.store.stat(NAME), info)
-    assert backend.store.exists(NAME)
-    assert content(backend.store, NAME) == data
-    source = backend.store.open(NAME)
-    assert (source.info.size, source.info.etag, source.info.metadata.content_type) == (size, info.etag, "image/jpeg")
-    assert b"".join(source.pieces(1, 2 * size, 5)) == data[1:], "no more than there is"
-    source.close()
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_what_is_here_is_published_as_well(backend: Backend, size: int) -> None:
-    """A store may make such a file as late as it is published."""
-    data = random.Random(size).randbytes(size)
-    with backend.store.stage(NAME, size, FileMetadata("image/jpeg"), is_here=True) as staged:
-        write(staged, data)
-        assert not backend.store.exists(NAME)
-        info = staged.publish(FileMetadata(stored=5))
-    assert same(backend.store.stat(NAME), info)
-    assert content(backend.store, NAME) == data
-    with backend.store.stage(NAME, 3, FileMetadata(), is_here=True) as staged:
-        write(staged, b"new")
-        with pytest.raises(NameTaken):
-            staged.publish()
-    assert content(backend.store, NAME) == data
-
-
-def test_nothing_is_visible_before_it_is_published(backend: Backend) -> None:
-    store = backend.store
-    with store.stage(NAME, None, FileMetadata()) as staged:
-        write(staged, b"x" * 3 * PART_SIZE)
-        assert not store.exists(NAME)
-        assert store.stat(NAME) is None
-        assert list(store.names()) in ([], [[]])
-        with pytest.raises(NotFound):
-            store.open(NAME)
-    assert not store.exists(NAME)
-
-
-@pytest.mark.parametrize("size", [3, 3 * PART_SIZE])
-def test_the_first_to_publish_a_name_has_it(backend: Backend, size: int) -> None:
-    with (
-        backend.store.stage(NAME, size, FileMetadata()) as first,
-        backend.store.stage(NAME, size, FileMetadata()) as second,
-    ):
-        write(first, b"1" * size)
-        write(second, b"2" * size)
-        info = second.publish()
-        with pytest.raises(NameTaken):
-            first.publish()
-    assert content(backend.store, NAME) == b"2" * size
-    assert same(backend.store.stat(NAME), info)
-
-
-def test_of_many_at_once_one_has_the_name(backend: Backend) -> None:
-    outcomes: list[str] = []
-
-    def publish(number: int) -> None:
-        try:
-            put(backend.store, NAME, b"%d" % number * PART_SIZE)
-            outcomes.append(str(number))
-        except NameTaken:
-            outcomes.append("taken")
-
-    threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    (winner,) = set(outcomes) - {"taken"}
-    assert content(backend.store, NAME) == winner.encode() * PART_SIZE
-
-
-def test_all_that_is_known_is_kept_with_the_file(backend: Backend) -> None:
-    if not backend.store.capabilities.keeps_metadata:
-        pytest.skip("this file system keeps no metadata")
-    info = put(backend.store, NAME, b"x" * 3 * PART_SIZE, ALL_KNOWN)
-    assert info.metadata == ALL_KNOWN
-    assert same(backend.store.stat(NAME), info)
-
-
-def test_what_is_known_only_later_is_added(backend: Backend) -> None:
-    if not backend.store.capabilities.keeps_metadata:
-        pytest.skip("this file system keeps no metadata")
-    known = FileMetadata("text/plain", owner="juliet@capulet.example")
-    with backend.store.stage(NAME, 1, known) as staged:
-        write(staged, b"x")
-        staged.publish(FileMetadata(sha256="cd" * 32, stored=5))
-    info = backend.store.stat(NAME)
-    assert info is not None
-    assert info.metadata == known._replace(sha256="cd" * 32, stored=5)
-
-
-def test_another_file_of_the_same_name_has_another_etag(backend: Backend) -> None:
-    first = put(backend.store, NAME, b"x" * PART_SIZE)
-    backend.store.delete(NAME)
-    assert put(backend.store, NAME, b"x" * (PART_SIZE + 1)).etag != first.etag
-
-
-# -- deletion and listing -------------------------------------------------------------------------
-
-
-def test_a_deleted_file_is_gone_and_its_name_is_free(backend: Backend) -> None:
-    put(backend.store, NAME, b"first")
-    source = backend.store.open(NAME)
-    assert backend.store.delete(NAME)
-    assert not backend.store.delete(NAME)
-    assert not backend.store.exists(NAME)
-    if source.fileno() is not None:
-        assert b"".join(source.pieces(0, 5, 5)) == b"first", "a reader finishes"
-    source.close()
-    put(backend.store, NAME, b"second")
-    assert content(backend.store, NAME) == b"second"
-
-
-def test_only_the_very_file_is_deleted(backend: Backend) -> None:
-    info = put(backend.store, NAME, b"here")
-    assert not backend.store.delete(NAME, '"another"')
-    assert content(backend.store, NAME) == b"here"
-    assert backend.store.delete(NAME, info.etag)
-    assert not backend.store.delete(NAME, info.etag)
-
-
-def test_all_files_are_listed_in_pages_once(backend: Backend) -> None:
-    names = {StoredName(f"{number % 7}/{number % 3}/{number}") for number in range(60)} | {StoredName("top")}
-    for name in names:
-        put(backend.store, name, name.raw)
-    begin(backend)
-    pages = list(backend.store.names(limit=7))
-    assert max(map(len, pages)) <= 7
-    listed = [name for page in pages for name in page]
-    assert sorted(listed, key=lambda name: name.path) == sorted(names, key=lambda name: name.path)
-
-
-def test_a_listing_begins_at_once_and_bears_changes(backend: Backend) -> None:
-    names = [StoredName(f"{number}/file") for number in range(40)]
-    for name in names:
-        put(backend.store, name, b"x")
-    pages = backend.store.names(limit=5)
-    seen = [name for name in next(pages) if name is not None]
-    for name in names[::2]:
-        backend.store.delete(name)
-    put(backend.store, StoredName("new/file"), b"x")
-    seen += [name for page in pages for name in page]
-    assert len(seen) == len(set(seen))
-    assert set(names[1::2]) <= set(seen) <= {*names, StoredName("new/file")}
-
-
-def test_it_can_be_written(backend: Backend) -> None:
-    backend.store.check_writable()
-    backend.store.repair()
-    assert backend.store.recover() == 0
-    assert backend.store.free_bytes() is None or backend.store.free_bytes()
-    assert list(backend.store.names()) in ([], [[]])
-
-
-# -- unfinished uploads ---------------------------------------------------------------------------
+class TestContract(FileStoreContract):
+    pass
 
 
 def test_an_upload_begins_empty_and_is_known(backend: Backend, now: list[float]) -> None:
@@ -285,50 +79,6 @@ def test_pieces_are_transactions(kind: str, pieces: list[tuple[int, bool, bool, 
     assert backend.store.partials.stat(KEY) is None
 
 
-@pytest.mark.parametrize("first", [0, 3, PART_SIZE, PART_SIZE + 3])
-@pytest.mark.parametrize("second", [3, PART_SIZE, 2 * PART_SIZE + 1])
-def test_the_last_atomic_piece_can_be_sent_again(backend: Backend, first: int, second: int) -> None:
-    with begin(backend) as upload:
-        append(upload, b"1" * first, atomic=True)
-        append(upload, b"2" * second, atomic=True)
-    for attempt in (b"3" * second, b"4", b"5" * (second + PART_SIZE)):
-        with reopen(backend) as upload:
-            assert upload.length > first
-            with upload.begin(first, atomic=True) as piece:
-                write(piece, attempt)
-            assert backend.content_of(KEY) == b"1" * first + attempt
-    with reopen(backend) as upload:
-        upload.publish(NAME, FileMetadata())
-    assert content(backend.store, NAME) == b"1" * first + b"5" * (second + PART_SIZE)
-
-
-def test_an_upload_that_loses_its_name_is_still_there(backend: Backend) -> None:
-    put(backend.store, NAME, b"another")
-    with begin(backend) as upload:
-        append(upload, b"x" * 3 * PART_SIZE)
-        assert not upload.is_published(NAME)
-        with pytest.raises(NameTaken):
-            upload.publish(NAME, FileMetadata())
-    assert backend.content_of(KEY) == b"x" * 3 * PART_SIZE
-    with reopen(backend) as upload:
-        upload.discard()
-    assert backend.store.partials.stat(KEY) is None
-    assert content(backend.store, NAME) == b"another"
-
-
-@pytest.mark.parametrize("size", [3, 3 * PART_SIZE + 1])
-def test_a_process_that_died_after_publishing_is_helped_out(backend: Backend, size: int) -> None:
-    with begin(backend) as upload:
-        append(upload, b"x" * size)
-    backend.publish_and_die(KEY, NAME)
-    assert content(backend.store, NAME) == b"x" * size
-    with reopen(backend) as upload:
-        assert upload.is_published(NAME)
-        assert same(upload.publish(NAME, FileMetadata()), backend.store.stat(NAME))
-    assert backend.store.partials.stat(KEY) is None
-    assert content(backend.store, NAME) == b"x" * size
-
-
 def test_what_was_silent_for_long_is_found(backend: Backend, now: list[float]) -> None:
     partials = backend.store.partials
     partials.create("a" * 32, NAME, None, FileMetadata())
@@ -340,116 +90,6 @@ def test_what_was_silent_for_long_is_found(backend: Backend, now: list[float]) -
         partials.discard("a" * 32)
         assert partials.stat("a" * 32) is None
     assert partials.untouched_since(now[0] + 1) == ["b" * 32]
-
-
-# -- the lock -------------------------------------------------------------------------------------
-
-
-def test_one_at_a_time_has_the_lock(backend: Backend) -> None:
-    begin(backend).__exit__(None, None, None)
-    lease = leased(backend)
-    assert backend.locker.acquire(KEY) is None
-    assert not lease.is_wanted()
-    lease.release()
-    lease.release()
-    again = leased(backend)
-    again.check()
-    again.release()
-
-
-def test_a_holder_is_asked_to_let_go(backend: Backend) -> None:
-    begin(backend).__exit__(None, None, None)
-    lease, asked = leased(backend), list[bool]()
-
-    def let_go() -> None:
-        asked.append(lease.is_wanted())
-        lease.release()
-
-    backend.on_wait = let_go
-    newcomer = backend.locker.wait(KEY, lambda: True)
-    assert asked == [True]
-    assert not newcomer.is_wanted(), "the request is withdrawn"
-    newcomer.release()
-
-
-def test_a_newcomer_gives_up_and_leaves_no_request(backend: Backend) -> None:
-    begin(backend).__exit__(None, None, None)
-    lease = leased(backend)
-    with pytest.raises(WriterBusy):
-        backend.locker.wait(KEY, lambda: True)
-    with pytest.raises(WriterBusy):
-        backend.locker.wait(KEY, lambda: False)
-    assert not lease.is_wanted()
-
-
-def lose_lease(backend: Backend, how: Callable[[PartialUpload], object]) -> None:
-    """Do ``how`` as a holder whose lease has run out meanwhile, so that another one writes."""
-    clock = [0.0]
-    locker = MemoryLocker(LeaseTable(lambda: clock[0], seconds=30.0), lambda _: None)
-    first = locker.acquire(KEY)
-    assert first is not None
-    late = backend.store.partials.open(KEY, first)
-    clock[0] += 31
-    second = locker.acquire(KEY)
-    assert second is not None
-    assert first.is_wanted()
-    with pytest.raises(Superseded):
-        first.check()
-    with backend.store.partials.open(KEY, second) as upload:
-        append(upload, b"the second's")
-        how(late)
-        late.__exit__(None, None, None)
-        assert locker.acquire(KEY) is None, "nothing that the first does gives the second's lease back"
-        with pytest.raises(Superseded):
-            backend.store.partials.open(KEY, first)
-
-
-def late_piece(late: PartialUpload, *, atomic: bool) -> None:
-    with pytest.raises(Superseded), late.begin(late.length, atomic=atomic) as piece:
-        write(piece, b"y" * 3 * PART_SIZE)
-
-
-@pytest.mark.parametrize("kind", ["objects"])
-@pytest.mark.parametrize("how", ["piece", "atomic", "publish", "discard"])
-def test_a_holder_that_lost_its_lease_writes_nothing_more(backend: Backend, how: str) -> None:
-    """A folder's lock cannot be lost: it ends with its process."""
-    with begin(backend) as upload:
-        append(upload, b"x" * (PART_SIZE + 2))
-
-    def act(late: PartialUpload) -> None:
-        if how in ("piece", "atomic"):
-            late_piece(late, atomic=how == "atomic")
-        else:
-            with pytest.raises(Superseded):
-                late.publish(NAME, FileMetadata()) if how == "publish" else late.discard()
-
-    lose_lease(backend, act)
-    assert not backend.store.exists(NAME)
-    assert backend.store.partials.stat(KEY) == PartialInfo(PART_SIZE + 2 + len(b"the second's"), 50_000.0)
-
-
-@pytest.mark.parametrize("kind", ["objects"])
-def test_a_lease_that_is_lost_in_a_piece_ends_it(backend: Backend) -> None:
-    begin(backend).__exit__(None, None, None)
-    table = LeaseTable(lambda: 0.0, seconds=0.0)
-    locker = MemoryLocker(table, lambda _: None)
-    first = locker.acquire(KEY)
-    assert first is not None
-    late = backend.store.partials.open(KEY, first)
-    late_piece = late.begin(0, atomic=False)
-    taker = late_piece.__enter__()
-    taker.write(memoryview(b"x" * 5))
-    with backend.store.partials.open(KEY, taken(locker)) as upload:
-        append(upload, b"all of it")
-    with pytest.raises(Superseded):
-        late_piece.__exit__(None, None, None)
-    assert backend.content_of(KEY) == b"all of it"
-
-
-def taken(locker: MemoryLocker) -> Lease:
-    lease = locker.acquire(KEY)
-    assert lease is not None
-    return lease
 
 
 def test_what_becomes_the_visible_file_before_it_is_locked_is_no_unfinished_upload(

@@ -30,8 +30,6 @@ _BEGUN, _VOID, _UNVERIFIED = "begun", "void", "unverified"
 _UPLOAD = re.compile(r"u\.([0-9]{1,16})\.(.+)")
 _REMAINDER = re.compile(r"c\.([0-9]{1,16})\.([0-9]{1,16})")
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
-#: As many objects as a listing gives at most.
-_PAGE = 1000
 
 
 class Begun(NamedTuple):
@@ -236,12 +234,8 @@ class Notes:
 
     def listed(self, prefix: str) -> Iterator[ListedObject]:
         """All objects whose keys begin with that."""
-        after = ""
-        while page := self.bucket.list(prefix, after=after, limit=_PAGE):
+        for page in self.bucket.pages(prefix):
             yield from page
-            after = page[-1].key
-            if len(page) < _PAGE:
-                return
 
     def all_marks(self) -> Iterator[str]:
         """The ids of all multipart uploads that any note names."""

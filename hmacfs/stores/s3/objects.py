@@ -98,8 +98,6 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.reserved = f"{prefix}{RESERVED_FOLDER}/"
-        #: After all of the reserved keys, and before all others that follow.
-        self.after_reserved = f"{self.reserved}~"
         self.partial = f"{self.reserved}partial/"
 
     def of(self, name: StoredName) -> str:

@@ -118,15 +118,14 @@ class S3FileStore:
         return True
 
     def names(self, limit: int = 1000) -> Iterator[list[StoredName]]:
-        """See ``FileStore``: in the order of their bytes."""
-        after, prefix = "", self.keys.prefix
-        while page := self.bucket.list(prefix, after=after, limit=limit):
-            after = page[-1].key
+        """See ``FileStore``: in the engine's order."""
+        prefix = self.keys.prefix
+        for page in self.bucket.pages(prefix, limit=limit):
             found = []
             for one in page:
                 if one.key.startswith(self.keys.reserved):
-                    after = max(after, self.keys.after_reserved)
-                elif one.size > _KEY_BYTES or is_file(self.bucket.head(one.key)):  # a placeholder is small
+                    continue
+                if one.size > _KEY_BYTES or is_file(self.bucket.head(one.key)):  # a placeholder is small
                     found += _names_of(one.key.removeprefix(prefix))
             if found:
                 yield found
