@@ -5,17 +5,20 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
+import json
 import re
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+from hmacfs.config import Storage, load
 from hmacfs.config.settings import SETTINGS
 from hmacfs.dialects import tus
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.protocol.signing import Scheme, SignedRequest, verify
 from hmacfs.telemetry import labels
+from hmacfs.uploads.progress import _LIFETIMES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -191,6 +194,28 @@ def test_documents_cite_their_own_sections() -> None:
 def test_nothing_cites_a_document_that_is_not_here() -> None:
     for path in SOURCES:
         assert not re.search(r"\b(?:PROTOCOL|FACTS)(?:\.md)?\b(?:,? section|'s)", text_of(path)), relative(path)
+
+
+def blocks(language: str, heading: str) -> list[str]:
+    """Those of that language below a heading of the README, up to the next one."""
+    part = text_of(ROOT / "README.md").partition(f"\n{heading}\n")[2]
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", re.split(r"^#{1,6} ", part, flags=re.MULTILINE)[0], re.MULTILINE | re.DOTALL
+    )
+
+
+def test_the_readme_configures_several_machines_with_what_can_be_used(tmp_path: Path) -> None:
+    (config,) = blocks("toml", "#### With an object store")
+    (tmp_path / "config.toml").write_text(config.replace('"..."', '"of-sixteen-bytes"'))
+    settings = load(tmp_path / "config.toml", {})
+    assert settings.storage is Storage.S3
+    policy, rules = map(json.loads, blocks("json", "#### With an object store"))
+    bucket, objects = policy["Statement"]
+    assert bucket["Resource"] == f"arn:aws:s3:::{settings.s3_bucket}"
+    assert objects["Resource"] == f"{bucket['Resource']}/*"
+    (rule,) = rules["Rules"]
+    days = rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
+    assert days * 24 * 3600 > _LIFETIMES * settings.session_ttl, "so long a client may go on with an upload"
 
 
 VECTORS = text_of(DOCS / "protocol.md").partition("### Test vectors")[2].partition("\n### ")[0]
