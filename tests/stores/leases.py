@@ -1,75 +1,33 @@
-"""Leases in memory: a ``Locker`` whose holders can lose what they have without noticing."""
+"""The locker over entries in memory, by a clock that a test sets: its holders can lose what they have without noticing."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
-from hmacfs.errors import Superseded, WriterBusy
-
-#: How often a newcomer asks before it gives up.
-_ATTEMPTS = 5
-
-
-@dataclasses.dataclass(slots=True)
-class _Entry:
-    fence: int = 0
-    till: float = 0.0
-    is_wanted: bool = False
+from hmacfs.sessions.leases import LeaseLocker, LeaseTimes
+from tests.fakes import MemoryEntries
 
 
 class LeaseTable:
-    """What all lockers share."""
+    """What all lockers share. seconds: how long a lease lasts."""
 
     def __init__(self, clock: Callable[[], float], seconds: float = 30.0) -> None:
         self.clock = clock
         self.seconds = seconds
-        self.entries: dict[str, _Entry] = {}
+        self.entries = MemoryEntries(clock)
 
 
-class MemoryLease:
-    def __init__(self, table: LeaseTable, key: str, fence: int) -> None:
-        self._table = table
-        self._key = key
-        self._fence = fence
+class MemoryLocker(LeaseLocker):
+    """Holders look each time that they are asked whether somebody wants the upload. sleep: called instead of waiting, a
+    few times before a newcomer gives up."""
 
-    def check(self) -> None:
-        if self._table.entries[self._key].fence != self._fence:
-            raise Superseded
-
-    def is_wanted(self) -> bool:
-        entry = self._table.entries[self._key]
-        return entry.is_wanted or entry.fence != self._fence
-
-    def release(self) -> None:
-        entry = self._table.entries[self._key]
-        if entry.fence == self._fence:
-            entry.till = 0.0
-
-
-class MemoryLocker:
     def __init__(self, table: LeaseTable, sleep: Callable[[float], None]) -> None:
-        self._table = table
-        self._sleep = sleep
+        slept = 0.0
 
-    def acquire(self, key: str) -> MemoryLease | None:
-        entry = self._table.entries.setdefault(key, _Entry())
-        now = self._table.clock()
-        if entry.till > now:
-            return None
-        entry.fence += 1
-        entry.till = now + self._table.seconds
-        entry.is_wanted = False
-        return MemoryLease(self._table, key, entry.fence)
+        def wait(seconds: float) -> None:
+            nonlocal slept
+            slept += seconds
+            sleep(seconds)
 
-    def wait(self, key: str, may_ask: Callable[[], bool]) -> MemoryLease:
-        for _ in range(_ATTEMPTS):
-            if not may_ask():
-                break
-            self._table.entries[key].is_wanted = True
-            self._sleep(0.05)
-            lease = self.acquire(key)
-            if lease is not None:
-                return lease
-        self._table.entries[key].is_wanted = False
-        raise WriterBusy
+        times = LeaseTimes(table.seconds, patience=0.5, look=0.0, clock=lambda: table.clock() + slept, sleep=wait)
+        super().__init__(table.entries, times)
