@@ -72,13 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
     ``ConfigError``."""
     # Needs the drivers, which no other command but ``sweep`` does.
     from hmacfs.app import open_file_store
-    from hmacfs.stores.open_file_store import open_folder_to_copy
+    from hmacfs.stores.open_file_store import open_folder_to_copy, prepare_file_store
 
     settings = load(find_config(arguments.copy_config or arguments.config, os.environ), os.environ)
     is_target = arguments.to_folder is not None
     path = arguments.to_folder if is_target else arguments.from_folder
     origin = f"{'--to-folder' if is_target else '--from-folder'} {path}"
     folder = open_folder_to_copy(settings, path, origin, is_target=is_target)
+    prepare_file_store(settings)  # no server may have run with these settings yet
     store = open_file_store(settings)
     source, target = (store, folder) if is_target else (folder, store)
     tally = Tally()
