@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hmacfs.addresses import NetworkShares, networks_of
 from hmacfs.admission.running import RunningUploads
@@ -16,14 +16,15 @@ from hmacfs.admission.space import SpaceGuard
 from hmacfs.background import RepairLoop, Sweeper
 from hmacfs.caching import bounded_cache
 from hmacfs.config import FreeSpace, Settings, Storage
-from hmacfs.errors import ConfigError
 from hmacfs.net.body import Body
 from hmacfs.net.receive import Receiver
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.rates.failover import FailoverCounter
 from hmacfs.rates.limiting import WindowRateLimiter
 from hmacfs.rates.open_counter import open_counter
+from hmacfs.sessions.leases import LeaseLocker
 from hmacfs.sessions.open_session_store import open_session_store
+from hmacfs.sessions.replicated import ReplicatedSessionStore
 from hmacfs.stores.local.locker import FileLocker
 from hmacfs.stores.open_file_store import open_local_store
 from hmacfs.system.runtime_folder import RuntimeClaim
@@ -57,6 +58,12 @@ from hmacfs.web.slot_views import SlotViews
 from hmacfs.web.transfers import Transfers
 from hmacfs.web.tus_views import TusViews
 from hmacfs.web.unproven import UnprovenLookups
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from hmacfs.stores.s3.observer import CallObserver
+    from hmacfs.telemetry.object_store import ObjectStoreMetrics
 
 
 @dataclasses.dataclass(slots=True)
@@ -98,27 +105,34 @@ class AppRuntime:
 
 
 class _Storage(NamedTuple):
-    """file_calls: how the calls to the file system of files in the making are made."""
+    """file_calls: how the calls to the file system of files in the making are made. spooled: how many bytes of this
+    process are on their way to an object store."""
 
     store: FileStore
     locker: Locker
     file_calls: FileCalls
+    spooled: Callable[[], int]
 
 
-def _open_storage(settings: Settings) -> _Storage:
-    """Raises ``ConfigError``."""
+def _open_storage(settings: Settings, sessions: ReplicatedSessionStore, calls: CallObserver | None) -> _Storage:
+    """calls: is told of those of an object store's engine. Raises ``ConfigError``."""
     if settings.storage is Storage.S3:
-        raise ConfigError(f"{settings.origins['Storage']}: object stores are not served yet")
+        from hmacfs.stores.open_object_store import open_object_store  # an extra
+
+        objects = open_object_store(settings, sessions.claims, calls)
+        spool = objects.spool
+        return _Storage(objects, LeaseLocker(sessions.leases), spool.file_calls, lambda: spool.used)
     store = open_local_store(settings)
-    return _Storage(store, FileLocker(store.partials), store.file_calls)
+    return _Storage(store, FileLocker(store.partials), store.file_calls, lambda: 0)
 
 
 class Core:
-    """Storage, sessions and the use cases: what there is without the web. For one process."""
+    """Storage, sessions and the use cases: what there is without the web. For one process. calls: see
+    ``_open_storage``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, calls: CallObserver | None = None) -> None:
         self.sessions = open_session_store(settings)
-        self.store, self.locker, file_calls = _open_storage(settings)
+        self.store, self.locker, file_calls, self.spooled = _open_storage(settings, self.sessions, calls)
         self.keyring = Keyring([settings.secret.reveal(), *(secret.reveal() for secret in settings.previous_secrets)])
         self.limits = UploadLimits(
             settings.upload_max_size,
@@ -186,13 +200,14 @@ def open_sweeper(settings: Settings) -> Sweeper:
 
 def open_file_store(settings: Settings) -> FileStore:
     """The configured one, for the command line. Raises ``ConfigError``."""
-    return _open_storage(settings).store
+    return _open_storage(settings, open_session_store(settings), None).store
 
 
 def create_app(settings: Settings) -> flask_app.Application:
     """The WSGI application, for one process. With metrics, ``PROMETHEUS_MULTIPROC_DIR`` names their folder."""
     app = flask_app.new_application()
-    core = Core(settings)
+    metrics = _metrics(app, settings) if settings.metrics_enabled else None
+    core = Core(settings, metrics.object_store if metrics is not None else None)
     counter = open_counter(settings)
     clients = ClientAddress(settings.trusted_proxies)
     cors = Cors(settings.allowed_origins)
@@ -202,10 +217,9 @@ def create_app(settings: Settings) -> flask_app.Application:
     refusals = RefusalLog({"no-space": core.space.describe, "too-much-reserved": core.space.describe_shares})
     repairs = [core.store.repair, core.runtime.repair, core.reserved.repair, core.rows.repair, counter.repair]
     sampler = None
-    if settings.metrics_enabled:
-        metrics, values = _metrics(app, settings)
-        listeners.append(metrics)
-        repairs.append(values.repair)
+    if metrics is not None:
+        listeners.append(metrics.requests)
+        repairs.append(metrics.values.repair)
         sampler = _sampler(metrics, core, counter, settings)
     handler = RequestHandler(Events(listeners, [refusals]), cors, clients, read_timeout=settings.read_timeout)
     rates = _rates(flask_app.rate_limiter(app, counter, clients), settings)
@@ -256,22 +270,38 @@ def _transfers(settings: Settings, core: Core, rates: RateLimits, cors: Cors) ->
     )
 
 
-def _metrics(app: flask_app.Application, settings: Settings) -> tuple[Metrics, ValueFiles]:
+class _AllMetrics(NamedTuple):
+    requests: Metrics
+    object_store: ObjectStoreMetrics | None
+    values: ValueFiles
+
+
+def _metrics(app: flask_app.Application, settings: Settings) -> _AllMetrics:
     values = ValueFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     registry = flask_app.metrics_registry(app)
-    return Metrics(registry, values, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME}), values
+    requests = Metrics(registry, values, transfers=f"{settings.url_prefix}<path>", probes={*PROBES, WELCOME})
+    return _AllMetrics(requests, _object_store_metrics(registry) if settings.storage is Storage.S3 else None, values)
 
 
-def _sampler(metrics: Metrics, core: Core, counter: FailoverCounter, settings: Settings) -> Sampler:
+def _object_store_metrics(registry: CollectorRegistry) -> ObjectStoreMetrics:
+    from hmacfs.stores.s3.observer import OPERATIONS, OUTCOMES
+    from hmacfs.telemetry.object_store import ObjectStoreMetrics
+
+    return ObjectStoreMetrics(registry, OPERATIONS, OUTCOMES)
+
+
+def _sampler(metrics: _AllMetrics, core: Core, counter: FailoverCounter, settings: Settings) -> Sampler:
     def stores() -> tuple[str, Mapping[str, bool]]:
         status = core.sessions.status()
         return status.active, status.is_up
 
+    of_store = metrics.object_store
     return Sampler(
-        metrics,
+        metrics.requests,
         uploads=lambda: core.space.uploads,
         stores=stores,
         rates_are_shared=(lambda: counter.is_shared) if settings.redis_addr else None,
         sessions=core.sessions.count_by_state,
         lock=settings.runtime_dir / "census.lock",
+        more=[] if of_store is None else [lambda: of_store.spool.set(core.spooled())],
     )

@@ -104,7 +104,7 @@ def _parser(*, add_help: bool) -> argparse.ArgumentParser:
         "-check", "--check", action="store_true", help="check the configuration, change nothing, and end"
     )
     parser.add_argument(
-        "-online", "--online", action="store_true", help="with -check: also connect to Redis and database"
+        "-online", "--online", action="store_true", help="with -check: also connect to Redis, database and object store"
     )
     parser.add_argument("-init", "--init", type=Path, metavar="FILE", help="write a new configuration file and end")
     parser.add_argument("-curl", "--curl", action="store_true", help="print curl lines to try the server with")

@@ -26,6 +26,7 @@ from hmacfs.errors import ConfigError
 from hmacfs.server import shared
 from hmacfs.server.listening import address_problem
 from hmacfs.sessions.open_session_store import check_settings, forgotten_sessions
+from hmacfs.stores.open_file_store import check_settings as check_store_settings
 from hmacfs.stores.open_file_store import prepare_file_store
 
 log = logging.getLogger("hmacfs.server")
@@ -41,6 +42,7 @@ def check(path: Path | None) -> Settings:
     check_private_paths(settings, path, os.environ)
     check_paths(settings, listens=not shared.service_manager.is_activated)
     check_settings(settings)
+    check_store_settings(settings)
     return settings
 
 

@@ -2,7 +2,8 @@
 with its imports done.
 
 gevent patches the standard library in the workers, after the fork. So nothing may be imported here that keeps what it
-found unpatched and waits with it: drivers of Redis and databases are left to the workers.
+found unpatched and waits with it: drivers of Redis and databases are left to the workers, as is the client of an object
+store.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from hmacfs.config import Settings
+from hmacfs.config import Settings, Storage
 from hmacfs.errors import ConfigError
 from hmacfs.sessions.open_session_store import prepare_embedded, remote_stores
 
@@ -41,13 +42,19 @@ _ALWAYS = (
     ),
 )
 _FOR_METRICS = ("hmacfs.telemetry.scrape",)
+#: But for what imports urllib3, whose TLS would block.
+_FOR_S3 = (
+    *("hmacfs.stores.s3.exclusive", "hmacfs.stores.s3.failures", "hmacfs.stores.s3.observer", "hmacfs.stores.s3.store"),
+    *("hmacfs.telemetry.object_store", "dateutil.parser", "dateutil.tz"),
+)
 _FOR_SQLITE = ("hmacfs.sessions.sql", "hmacfs.sessions.sqlite")
 
 
 def _modules(settings: Settings) -> list[str]:
     """What workers with these settings need, but for drivers."""
     for_metrics = _FOR_METRICS if settings.metrics_enabled else []
-    return [*_ALWAYS, *for_metrics, *([] if remote_stores(settings) else _FOR_SQLITE)]
+    for_files = _FOR_S3 if settings.storage is Storage.S3 else []
+    return [*_ALWAYS, *for_metrics, *for_files, *([] if remote_stores(settings) else _FOR_SQLITE)]
 
 
 def preload(settings: Settings) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from hmacfs.config import Durability, Settings
+from hmacfs.config import Durability, Settings, Storage
 from hmacfs.errors import ConfigError
 from hmacfs.retry import Retry
 from hmacfs.stores.local.capabilities import look
 from hmacfs.stores.local.store import LocalFileStore
 from hmacfs.stores.local.tree import Root
+from hmacfs.stores.s3.options import S3Options, address_of
 from hmacfs.system.ownership import STORE_FOLDER_MODE, act_as_owner_of, make_folder, path_of, reason
 from hmacfs.system.threads import FileCalls, ThreadOffload
 
 #: fsync waits for the device; the kernel joins the waits of several threads into one commit of its journal.
 FSYNC_THREADS = 16
+#: Of an object store: an extra of this package.
+_DRIVERS = ("botocore", "urllib3")
 
 
 class PreparedStore(NamedTuple):
@@ -72,6 +76,37 @@ def _open_folder(settings: Settings, root: Path, origin: str) -> LocalFileStore:
     except OSError as error:
         path = path_of(error, root)
         raise ConfigError(f"{origin}: {path} cannot be used: {reason(path, error)}") from None
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises ``ConfigError`` if an object store's client is not installed, or cannot be told where the bucket is.
+    Connects to nothing and imports no driver, so a process that has yet to fork or to be patched may ask."""
+    if settings.storage is not Storage.S3:
+        return
+    if any(find_spec(name) is None for name in _DRIVERS):
+        package = "pip install 'hmac-file-server[s3]'"
+        raise ConfigError(f"{settings.origins['Storage']}: its driver is not installed: {package}")
+    try:
+        address_of(options_of(settings))
+    except ValueError as error:
+        raise ConfigError(f"{settings.origins['S3Endpoint']}: {error}") from None
+
+
+def options_of(settings: Settings) -> S3Options:
+    """For the client of an object store."""
+    return S3Options(
+        settings.s3_endpoint,
+        settings.s3_bucket,
+        settings.s3_region,
+        settings.s3_access_key,
+        settings.s3_secret_key,
+        settings.s3_session_token,
+        settings.s3_path_style,
+        settings.s3_ca_file,
+        settings.s3_timeout,
+        settings.max_retries,
+        settings.retry_delay,
+    )
 
 
 def prepare_file_store(settings: Settings) -> PreparedStore:

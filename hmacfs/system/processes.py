@@ -48,6 +48,12 @@ def current() -> Process:
     return _current
 
 
+def parent() -> Process:
+    """Of this process; of a worker the server's master."""
+    pid = os.getppid()
+    return Process(pid, _started(pid))
+
+
 def _identify() -> None:
     global _current
     _current = Process(os.getpid(), _started(os.getpid()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hmacfs.errors import SessionStoreUnavailable
@@ -27,7 +27,7 @@ class Sampler:
     uploads: how many are in progress here. stores: the active session store, and for each whether it can be reached.
     rates_are_shared: whether rate limits are counted in Redis now; ``None`` where they never are.
     sessions: their number by state, raises ``SessionStoreUnavailable``. lock: the file that decides which worker counts
-    them.
+    them. more: each sets further gauges.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Sampler:
         rates_are_shared: Callable[[], bool] | None,
         sessions: Callable[[], Mapping[str, int]],
         lock: Path,
+        more: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._metrics = metrics
         self._uploads = uploads
@@ -46,6 +47,7 @@ class Sampler:
         self._rates_are_shared = rates_are_shared
         self._sessions = sessions
         self._lock = lock
+        self._more = more
         self._counted: list[str] = []
 
     def note_turned_away(self) -> None:
@@ -69,6 +71,8 @@ class Sampler:
         metrics.set_session_stores(*self._stores())
         if self._rates_are_shared is not None:
             metrics.set_rate_limit_store("redis", is_up=self._rates_are_shared())
+        for set_gauges in self._more:
+            set_gauges()
 
     def count_sessions(self) -> None:
         """Only the worker that holds the lock counts, as long as it lives and the lock file is there."""

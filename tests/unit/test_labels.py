@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hmacfs.dialects import tus
 from hmacfs.errors import ConfigError, HmacfsError, NotAllowed
+from hmacfs.stores.s3.observer import OUTCOMES
 from hmacfs.telemetry import labels
 from hmacfs.web import problems
 
@@ -46,4 +47,4 @@ def test_what_alerts_ask_for_is_known() -> None:
     text = (DEPLOY / "alerts.yml").read_text()
     asked = {word for group in re.findall(r'reason=~?"([^"]+)"', text) for word in group.split("|")}
     assert "body-cut-short" in asked
-    assert asked <= labels.upload_reasons() | set(labels.REFUSALS.values())
+    assert asked <= labels.upload_reasons() | set(labels.REFUSALS.values()) | set(OUTCOMES)

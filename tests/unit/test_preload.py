@@ -109,6 +109,40 @@ def test_no_event_loop_and_no_open_database_is_forked(config: Path) -> None:
 
 
 @pytest.fixture
+def with_bucket(tmp_path: Path) -> Path:
+    """The configuration of a server whose files are in an object store, which is away."""
+    path = tmp_path / "config.toml"
+    path.write_text(
+        f'Secret = "{SECRET}"\nStorage = "s3"\nS3Endpoint = "https://127.0.0.1:1"\nS3Bucket = "files"\n'
+        f'S3AccessKey = "id"\nS3SecretKey = "secret"\n'
+        f'StateDir = "{tmp_path}/state"\nRuntimeDir = "{tmp_path}/run"\nMetricsEnabled = true\n'
+    )
+    for name in ("state", "run"):
+        (tmp_path / name).mkdir()
+    return path
+
+
+def test_with_a_bucket_only_its_client_is_left_to_the_workers(with_bucket: Path) -> None:
+    """urllib3 keeps what gevent replaces of ssl, and would block with it."""
+    assert not {"urllib3", "botocore"} & modules(PRELOADED, with_bucket)
+    left = output(
+        f"{PRELOADED}\nbefore = set(sys.modules)\nfrom gevent import monkey\nwith no_plugins(): monkey.patch_all()\n"
+        "hmacfs.app.create_app(settings)\nprint(*set(sys.modules) - before, sep='\\n')",
+        with_bucket,
+    )
+    ours = {name for name in left if name.startswith("hmacfs")}
+    assert ours == {
+        *("hmacfs.stores.open_object_store", "hmacfs.stores.s3.client", "hmacfs.stores.s3.connections"),
+        *("hmacfs.stores.s3.credentials", "hmacfs.stores.s3.download", "hmacfs.stores.s3.signing"),
+    }
+
+
+def test_with_a_folder_nothing_of_a_bucket_is_imported(config: Path) -> None:
+    imported = modules(f"{PRELOADED}\nhmacfs.app.create_app(settings)", configured(config, "MetricsEnabled = true"))
+    assert not {"urllib3", "botocore", "hmacfs.stores.s3.store", "hmacfs.telemetry.object_store"} & imported
+
+
+@pytest.fixture
 def database(config: Path) -> Path:
     return config.parent / "store" / ".hmacfs" / "sessions.sqlite3"
 
@@ -223,6 +257,11 @@ def test_the_patches_find_all_that_they_look_for(config: Path) -> None:
     keepers = {name for name in output(KEEPERS, configured(config, "MetricsEnabled = true")) if name}
     assert keepers - HARMLESS == set(), "import it in the workers, or show that it does not wait"
     assert HARMLESS - keepers == set(), "it keeps nothing any more: take it from the list"
+
+
+def test_the_patches_find_all_that_they_look_for_with_a_bucket_too(with_bucket: Path) -> None:
+    keepers = {name for name in output(KEEPERS, with_bucket) if name}
+    assert keepers - HARMLESS == set(), "import it in the workers, or show that it does not wait"
 
 
 def test_with_redis_alone_there_is_no_database(config: Path) -> None:

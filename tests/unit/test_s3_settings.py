@@ -26,7 +26,8 @@ from hmacfs.config import (
 from hmacfs.errors import ConfigError
 from hmacfs.server.preflight import check_changes, check_state_stays
 from hmacfs.sessions.open_session_store import forgotten_sessions, sessions_to_move
-from hmacfs.stores.open_file_store import foreseen_remarks, prepare_file_store
+from hmacfs.stores import open_file_store
+from hmacfs.stores.open_file_store import check_settings, foreseen_remarks, prepare_file_store
 
 SECRET = "0123456789abcdef-secret"
 KEY = "9c8bW-of-the-engine"
@@ -183,6 +184,21 @@ def test_certificates_that_cannot_be_read(tmp_path: Path) -> None:
         check_paths(loaded)
     (tmp_path / "none.pem").touch()
     check_paths(loaded)
+
+
+def test_what_is_missing_is_told_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = settings(tmp_path)
+    check_settings(loaded)
+    monkeypatch.setattr(open_file_store, "find_spec", lambda _name: None)
+    check_settings(settings(tmp_path, Storage="local", StoreDir="/srv/files"))
+    with pytest.raises(ConfigError, match=r"config.toml: Storage: .*pip install 'hmac-file-server\[s3\]'"):
+        check_settings(loaded)
+
+
+def test_no_bucket_can_stand_before_an_address(tmp_path: Path) -> None:
+    loaded = settings(tmp_path, S3Endpoint="https://192.0.2.1", S3PathStyle=False)
+    with pytest.raises(ConfigError, match=r"config.toml: S3Endpoint: .*S3PathStyle = true"):
+        check_settings(loaded)
 
 
 def test_the_state_is_lost_in_the_runtime_folder(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""The bucket that the settings describe. What it imports waits by what gevent replaces: not before the fork."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from hmacfs.config import ConditionalWrites, Settings
+from hmacfs.errors import ConfigError
+from hmacfs.stores.open_file_store import check_settings, options_of
+from hmacfs.stores.s3.bucket import Bucket
+from hmacfs.stores.s3.client import S3Bucket
+from hmacfs.stores.s3.exclusive import ExclusiveWrites
+from hmacfs.stores.s3.objects import Keys
+from hmacfs.stores.s3.observer import CallObserver
+from hmacfs.stores.s3.publishing import Publisher
+from hmacfs.stores.s3.spool import Spool
+from hmacfs.stores.s3.store import S3FileStore
+from hmacfs.system import processes
+from hmacfs.system.threads import FileCalls, ThreadOffload
+from hmacfs.uploads.contracts.entries import Entries
+
+if TYPE_CHECKING:
+    from hmacfs.stores.s3.checkup import Finding
+
+#: For the spool's calls while its disk is slow.
+_THREADS = 16
+
+
+def open_object_store(settings: Settings, claims: Entries, observer: CallObserver | None) -> S3FileStore:
+    """Connects to nothing. claims: where names are claimed if the engine ignores conditions. To be called once in each
+    process, after its fork. Raises ``ConfigError``."""
+    file_calls = FileCalls(ThreadOffload(_THREADS))
+    bucket = _open_bucket(settings, file_calls, observer)
+    return S3FileStore(
+        Publisher(bucket, claims, _is_exclusive(settings, bucket)),
+        Spool(settings.s3_spool_dir, file_calls),
+        prefix=settings.s3_prefix,
+        part_size=settings.s3_part_size,
+        grace=settings.session_ttl,  # a whole upload is noted nowhere, and may last that long
+    )
+
+
+def _is_exclusive(settings: Settings, bucket: Bucket) -> Callable[[], bool]:
+    """Whether the engine's conditional PUT is exclusive."""
+    if settings.s3_conditional_writes is not ConditionalWrites.AUTO:
+        return lambda: settings.s3_conditional_writes is ConditionalWrites.ON
+    return ExclusiveWrites(
+        bucket,
+        Keys(settings.s3_prefix).reserved,
+        remembered=settings.runtime_dir / "conditional-writes",
+        server=f"{processes.parent()} {settings.store_address}",
+    )
+
+
+def _open_bucket(settings: Settings, file_calls: FileCalls, observer: CallObserver | None = None) -> S3Bucket:
+    """Connects to nothing. Raises ``ConfigError``."""
+    check_settings(settings)
+    try:
+        return S3Bucket(options_of(settings), file_calls, observer)
+    except OSError as error:  # of OpenSSL's: what is in the file are no certificates
+        raise ConfigError(f"{settings.origins['S3CAFile']}: {settings.s3_ca_file}: {error}") from None
+
+
+def check_bucket(settings: Settings) -> Iterator[Finding]:
+    """What an operator wants to know of it, each as soon as it is known. Connects, and leaves nothing in it. Raises
+    ``ConfigError``."""
+    from hmacfs.stores.s3.checkup import Checkup  # no server needs it
+
+    bucket = _open_bucket(settings, FileCalls(ThreadOffload(_THREADS)))
+    try:
+        yield from Checkup(
+            bucket,
+            lambda: bucket.clock_offset,
+            Keys(settings.s3_prefix).reserved,
+            wants_exclusive=settings.s3_conditional_writes is not ConditionalWrites.OFF,
+        ).run()
+    finally:
+        bucket.close()
