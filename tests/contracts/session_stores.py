@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 
 from hmacfs.sessions.replica import Replica
-from hmacfs.sessions.sql import SqlStore
-from hmacfs.sessions.sqlite import open_sqlite
-from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import CountedBy, Session, State
+from tests.contracts.opening import open_store
 from tests.fakes import MemorySessions, MemorySessionStore
 from tests.live.pieces import new_key
 
@@ -39,6 +37,11 @@ class Backend:
         return store
 
     def _open(self) -> Replica:
+        return open_store(*self.words, timeout=self.timeout)
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """What ``open_store`` is told."""
         raise NotImplementedError
 
     def clear(self) -> None:
@@ -71,8 +74,9 @@ class SqliteBackend(Backend):
         super().__init__()
         self.path = folder / ".hmacfs" / "sessions.sqlite3"
 
-    def _open(self) -> Replica:
-        return SqlStore(open_sqlite(self.path, timeout=self.timeout), ThreadOffload(2), repeats=5)
+    @property
+    def words(self) -> tuple[str, str]:
+        return "sqlite", str(self.path)
 
     def clear(self) -> None:
         for path in self.path.parent.glob("sessions.sqlite3*"):

@@ -11,19 +11,17 @@ from contextlib import closing
 import pytest
 import sqlalchemy as sa
 
-from hmacfs.config.redis_address import parse_redis_address
 from hmacfs.errors import SessionStoreUnavailable
-from hmacfs.redis_client import connect
 from hmacfs.sessions import redis_store, schema, sql
 from hmacfs.sessions.codec import digest
-from hmacfs.sessions.database_spec import DatabaseAddress, DatabaseSpec
-from hmacfs.sessions.redis_store import CONNECTIONS, RedisStore
+from hmacfs.sessions.database_spec import DatabaseAddress
 from hmacfs.sessions.replica import Replica
 from hmacfs.sessions.sql import SqlStore
 from hmacfs.sessions.statements import ENTRIES, SCHEMA_VERSION, SESSIONS, VERSION
 from hmacfs.system.threads import ThreadOffload
 from hmacfs.uploads.session import Session, State
 from tests.contracts.entries import EntriesContract
+from tests.contracts.entries_of_processes import ProcessesContract
 from tests.contracts.session_stores import Backend, SessionStoreContract, SqliteBackend, session, together
 from tests.servers import folder_of, wait_until
 from tests.servers.machine import Duration
@@ -50,11 +48,9 @@ class RedisBackend(ServerBackend):
         super().__init__()
         self.server = server
 
-    def _open(self) -> Replica:
-        assert isinstance(self.server, RedisServer)
-        address = parse_redis_address(self.server.address)
-        client = connect(address, password=None, database=0, timeout=self.timeout, max_connections=CONNECTIONS)
-        return RedisStore(client, timeout=self.timeout, ttl=TTL)
+    @property
+    def words(self) -> tuple[str, str]:
+        return "redis", str(self.server.port)
 
     def clear(self) -> None:
         assert isinstance(self.server, RedisServer)
@@ -67,22 +63,17 @@ class RedisBackend(ServerBackend):
             return len(client.client_list()) - 1
 
 
-def address_of(server: PostgresServer | MariaDBServer, *, timeout: float) -> DatabaseAddress:
-    return DatabaseAddress("127.0.0.1", server.port, "hmacfs", "hmacfs", "hmacfs", timeout=timeout)
-
-
 class SqlBackend(ServerBackend):
+    kind: str
     count: str
 
     def __init__(self, server: PostgresServer | MariaDBServer) -> None:
         super().__init__()
         self.server = server
 
-    def database(self) -> DatabaseSpec:
-        raise NotImplementedError
-
-    def _open(self) -> Replica:
-        return SqlStore(self.database(), ThreadOffload(8), repeats=5)
+    @property
+    def words(self) -> tuple[str, str]:
+        return self.kind, str(self.server.port)
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
         assert isinstance(self.server, (PostgresServer, MariaDBServer))
@@ -96,23 +87,13 @@ class SqlBackend(ServerBackend):
 
 
 class PostgresBackend(SqlBackend):
+    kind = "postgres"
     count = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'hmacfs'"
-
-    def database(self) -> DatabaseSpec:
-        from hmacfs.sessions.postgres import open_postgres
-
-        assert isinstance(self.server, PostgresServer)
-        return open_postgres(address_of(self.server, timeout=self.timeout))
 
 
 class MariaDBBackend(SqlBackend):
+    kind = "mariadb"
     count = "SELECT count(*) FROM information_schema.processlist WHERE user = 'hmacfs'"
-
-    def database(self) -> DatabaseSpec:
-        from hmacfs.sessions.mysql import open_mysql
-
-        assert isinstance(self.server, MariaDBServer)
-        return open_mysql(address_of(self.server, timeout=self.timeout))
 
 
 @pytest.fixture(scope="module", params=["sqlite", "redis", "postgres", "mariadb"])
@@ -144,6 +125,11 @@ class TestContract(SessionStoreContract):
 
 @with_server
 class TestEntries(EntriesContract):
+    """The same."""
+
+
+@with_server
+class TestProcesses(ProcessesContract):
     """The same."""
 
 
