@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
 from hmacfs.errors import SessionStoreBusy, SessionStoreUnreachable
+from hmacfs.sessions.leases import LeaseLocker, LeaseTimes
 from hmacfs.sessions.replicated import ReplicatedSessionStore
+from hmacfs.uploads.contracts.entries import KEPT_SECONDS
 from hmacfs.uploads.session import Session, State
 from tests.fakes import MemorySessionStore
 from tests.servers import wait_until
@@ -201,3 +204,80 @@ def test_what_one_store_was_told_waits_for_the_other_and_leaves_it_healthy() -> 
     assert connection.is_closed
     assert connection.stale_since is None
     replicated.close()
+
+
+# -- entries --------------------------------------------------------------------------------------
+
+
+def test_leases_go_on_in_the_other_store(pair: Pair) -> None:
+    leases = pair.replicated.leases
+    version = leases.replace("lease a", None, "mine", 30.0)
+    assert version is not None
+    assert pair.first.entries.read("lease a") is not None
+    pair.lose_first()
+    assert leases.read("lease a") is None
+    assert leases.replace("lease a", version, "mine", 30.0) is None
+    assert leases.replace("lease a", None, "mine", 30.0) is not None
+    assert pair.second.entries.read("lease a") is not None
+    pair.first_comes_back()
+    found = leases.read("lease a")
+    assert found is not None
+    assert found.version == version
+
+
+def test_a_lease_s_holder_keeps_it_over_the_failover_and_back(pair: Pair) -> None:
+    times = LeaseTimes(look=0.0)
+    lease = LeaseLocker(pair.replicated.leases, times).acquire("key")
+    assert lease is not None
+    for lose in (pair.lose_first, pair.first_comes_back):
+        lose()
+        assert not lease.is_wanted()
+        lease.check()
+        assert LeaseLocker(pair.replicated.leases, times).acquire("key") is None
+    lease.release()
+    assert LeaseLocker(pair.replicated.leases, times).acquire("key") is not None
+
+
+@pytest.mark.parametrize("durable", ["first", "second"])
+def test_claims_are_in_the_durable_store_alone(pair: Pair, durable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {"first": pair.first, "second": pair.second}
+    lasting = named.pop(durable)
+    (other,) = named.values()
+    monkeypatch.setattr(other, "is_durable", False)
+    with closing(ReplicatedSessionStore((pair.first, pair.second), ttl=3600, retry_delay=0.01)) as replicated:
+        claims = replicated.claims
+        version = claims.replace("name a", None, "mine", 30.0)
+        assert version is not None
+        assert (lasting.entries.read("name a") is None, other.entries.read("name a")) == (False, None)
+        other.is_away = True
+        assert claims.read("name a") is not None
+        lasting.is_away, other.is_away = True, False
+        for call in (
+            lambda: claims.read("name a"),
+            lambda: claims.replace("name a", version, "mine", 30.0),
+            lambda: claims.replace("name a", None, "mine", 30.0),
+            lambda: claims.remove("name a", version),
+        ):
+            with pytest.raises(SessionStoreUnreachable):
+                call()
+        assert other.entries.read("name a") is None
+
+
+def test_claims_are_in_the_only_store_whatever_that_is() -> None:
+    store = Store("redis")
+    store.is_durable = False
+    with closing(ReplicatedSessionStore((store,), ttl=3600, retry_delay=0.01)) as replicated:
+        assert replicated.claims.replace("name a", None, "mine", 30.0) is not None
+        assert store.entries.read("name a") is not None
+
+
+def test_old_entries_are_forgotten_in_each_store_that_can_be_reached(pair: Pair) -> None:
+    for store in (pair.first, pair.second):
+        assert store.entries.replace("name a", None, "mine", -KEPT_SECONDS - 1) is not None
+    pair.lose_first()
+    pair.replicated.forget_entries()
+    assert pair.second.entries.read("name a") is None
+    pair.first_comes_back()
+    assert pair.first.entries.read("name a") is not None
+    pair.replicated.forget_entries()
+    assert pair.first.entries.read("name a") is None

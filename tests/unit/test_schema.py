@@ -15,7 +15,7 @@ from hmacfs.sessions.engine import translated
 from hmacfs.sessions.schema import STEPS, upgrade, version
 from hmacfs.sessions.sql import is_current
 from hmacfs.sessions.sqlite import open_sqlite
-from hmacfs.sessions.statements import INSERT, SCHEMA_VERSION, SESSIONS
+from hmacfs.sessions.statements import ENTRIES, INSERT, SCHEMA_VERSION, SESSIONS, EntryStatements
 
 
 @pytest.fixture
@@ -32,6 +32,21 @@ def test_the_statements_are_for_what_all_steps_make(database: DatabaseConnection
     columns, _, parameters = INSERT.partition("(")[2].rstrip(")").partition(") VALUES (")
     assert sorted(columns.split(", ")) == sorted(made)
     assert parameters.split(", ") == [f":{name}" for name in columns.split(", ")]
+
+
+def test_the_statements_for_entries_are_too(database: DatabaseConnection) -> None:
+    with database.schema_access() as connection:
+        upgrade(connection, STEPS[:3])
+        assert not sa.inspect(connection).has_table(ENTRIES)
+        upgrade(connection)
+        STEPS[3](connection)  # it may be broken off and start over
+        made = [column["name"] for column in sa.inspect(connection).get_columns(ENTRIES)]
+    assert made == ["entry", "value", "version", "ends"]
+    values = {"entry": "e", "value": "v", "version": 2**62, "seconds": 30.0, "former": 0, "kept": 0.0}
+    statements = EntryStatements("1000.0")
+    for statement in vars(statements).values():
+        database.execute(statement, values)
+    assert database.execute(f"SELECT * FROM {ENTRIES}").rows == [("e", "v", 2**62, 1030.0)]
 
 
 def test_a_database_is_current_once_it_had_all_steps(database: DatabaseConnection) -> None:
