@@ -13,7 +13,7 @@ from hmacfs.errors import HmacfsError, StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.answers import ErrorAnswer
 from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Bucket, ConditionFailed, Doubt, Payload
 from hmacfs.stores.s3.checkup import Checkup
-from hmacfs.stores.s3.exclusive import ExclusiveWrites
+from hmacfs.stores.s3.exclusive import PATIENCE_SECONDS, ExclusiveWrites
 from hmacfs.stores.s3.failures import EngineError
 from hmacfs.stores.s3.probe import RIVALS, ROUNDS, Verdict, try_conditional_writes
 from tests.stores.memory_bucket import Engine, MemoryBucket
@@ -197,6 +197,85 @@ def test_an_engine_that_is_away_is_asked_again_and_never_believed(tmp_path: Path
     tried = bucket.conditional
     assert other()
     assert bucket.conditional == tried
+
+
+class Hanging(Rivalry):
+    """The trial fails, but not before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.end = threading.Event(), threading.Event()
+        self.trials = 0
+
+    def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+        if payload == b"0":
+            self.trials += 1
+            self.begun.set()
+            assert self.end.wait(30)
+        raise StoreUnavailable
+
+
+class CountedLock:
+    """Tells who wants it, before that one has it."""
+
+    def __init__(self) -> None:
+        self.lock, self.wanted = threading.Lock(), threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        self.wanted.release()
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+def test_who_waits_for_a_trial_shares_its_failure(tmp_path: Path) -> None:
+    """Else each would wait for an engine that is silent as long as all before it together."""
+    bucket, lock = Hanging(), CountedLock()
+    each = worker(bucket, tmp_path)
+    each._trying = lock  # type: ignore[assignment]
+    refused: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            each()
+        except StoreUnavailable as error:
+            refused.append(error)
+
+    asking = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in asking:
+        thread.start()
+    assert all(lock.wanted.acquire(timeout=30) for _ in asking)
+    bucket.end.set()
+    for thread in asking:
+        thread.join(30)
+    assert len(refused) == 5
+    assert bucket.trials == 1
+
+
+def test_a_worker_does_not_wait_long_for_another_one(tmp_path: Path) -> None:
+    bucket, clock = Hanging(), Clock()
+
+    def fail() -> None:
+        with pytest.raises(StoreUnavailable):
+            worker(bucket, tmp_path)()
+
+    first = threading.Thread(target=fail)
+    first.start()
+    assert bucket.begun.wait(30)
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    other = ExclusiveWrites(
+        *(bucket, RESERVED), remembered=tmp_path / "run" / "conditional-writes", server="1-1", clock=clock, sleep=sleep
+    )
+    with pytest.raises(StoreUnavailable):
+        other()
+    assert PATIENCE_SECONDS < clock.now - 1000 < PATIENCE_SECONDS + 1
+    assert bucket.trials == 1
+    bucket.end.set()
+    first.join(30)
 
 
 def test_what_one_server_finds_to_be_false_all_believe(tmp_path: Path) -> None:

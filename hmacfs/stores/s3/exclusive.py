@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hmacfs.errors import StorageFailed
+from hmacfs.errors import StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.bucket import Bucket
 from hmacfs.stores.s3.probe import Verdict, try_conditional_writes
 from hmacfs.system.shared_file import SharedFile
@@ -22,6 +22,8 @@ log = logging.getLogger("hmacfs.stores")
 
 #: For how long a worker believes that no other server has found otherwise.
 _LOOK_SECONDS = 60.0
+#: For how long it waits for what another worker finds out. Where that takes longer, the engine does not answer well.
+PATIENCE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _TEXTS = {
     Verdict.RACING: "takes more than one of the conditional writes that come at once",
@@ -61,15 +63,26 @@ class ExclusiveWrites:
         self._is_exclusive = False
         #: When that was found out; never, or for good.
         self._looked = -math.inf
+        self._failures = 0
 
     def __call__(self) -> bool:
         """Raises ``StoreUnavailable``, ``StorageFailed`` while nobody can tell."""
         if not self._is_known():
+            failures = self._failures
             with self._trying:
                 if not self._is_known():
-                    self._is_exclusive = self._find_out()
-                    self._looked = self._clock() if self._is_exclusive else math.inf
+                    if self._failures != failures:  # that of the one who was waited for is everybody's
+                        raise StoreUnavailable(where=self._folder)
+                    self._look()
         return self._is_exclusive
+
+    def _look(self) -> None:
+        try:
+            self._is_exclusive = self._find_out()
+        except BaseException:
+            self._failures += 1
+            raise
+        self._looked = self._clock() if self._is_exclusive else math.inf
 
     def _is_known(self) -> bool:
         return self._clock() - self._looked < _LOOK_SECONDS
@@ -84,8 +97,7 @@ class ExclusiveWrites:
         """Of this server: what one of its workers has found, or finds now while the others wait."""
         try:
             with SharedFile(self._remembered) as file:
-                while not _is_locked(file.fd):
-                    self._sleep(_POLL_SECONDS)
+                self._wait_for_lock(file.fd)
                 verdict = self._read(file.fd)
                 if verdict is None:
                     verdict = self._try()
@@ -93,6 +105,13 @@ class ExclusiveWrites:
                 return verdict
         except OSError as error:
             raise StorageFailed(where=str(self._remembered)) from error
+
+    def _wait_for_lock(self, fd: int) -> None:
+        deadline = self._clock() + PATIENCE_SECONDS
+        while not _is_locked(fd):
+            if self._clock() > deadline:
+                raise StoreUnavailable(where=self._folder)
+            self._sleep(_POLL_SECONDS)
 
     def _try(self) -> Verdict:
         verdict = try_conditional_writes(self._bucket, self._folder)
