@@ -12,7 +12,10 @@ from hypothesis import settings as hypothesis_settings
 
 from tests import markers, times
 from tests.servers import raise_descriptor_limit, reaper
+from tests.servers.ceph import Ceph
 from tests.servers.hmacfs import HmacFileServer
+from tests.servers.juicefs import JuiceFS
+from tests.servers.seaweedfs import SeaweedFS
 
 # How long an example takes says something of the machine, not of the code: the first one builds hypothesis's own tables.
 hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -73,6 +76,25 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., HmacFileServer]]:
     yield start
     for server in started:
         server.end()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """For tests that leave it running; each makes a bucket of its own, in all of these."""
+    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    with Ceph(tmp_path_factory.mktemp("ceph")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def juicefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JuiceFS]:
+    with JuiceFS(tmp_path_factory.mktemp("juicefs")) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ PROGRAMS = {
     "ejabberdctl": "needs_xmpp",
     "haproxy": "needs_haproxy",
     "initdb": "needs_postgres",
+    "juicefs": "needs_juicefs",
     "mariadb-install-db": "needs_mariadb",
     "mariadbd": "needs_mariadb",
     "nginx": "needs_nginx",
@@ -41,14 +42,18 @@ PROGRAMS = {
     "prometheus": "needs_prometheus",
     "promtool": "needs_prometheus",
     "prosody": "needs_xmpp",
+    "radosgw": "needs_ceph",
     "redis-server": "needs_redis",
     "systemd-analyze": "needs_systemd",
     "systemd-sysusers": "needs_systemd",
     "systemd-tmpfiles": "needs_systemd",
+    "weed": "needs_seaweedfs",
 }
 #: What a parameter can say, so that of these servers a test needs only those that its own parameters name.
 _NAMES = {
+    "ceph": "needs_ceph",
     "haproxy": "needs_haproxy",
+    "juicefs": "needs_juicefs",
     "mariadb": "needs_mariadb",
     "mariadbserver": "needs_mariadb",
     "mysql": "needs_mariadb",
@@ -56,6 +61,7 @@ _NAMES = {
     "postgres": "needs_postgres",
     "postgresserver": "needs_postgres",
     "redis": "needs_redis",
+    "seaweedfs": "needs_seaweedfs",
     "sqlite": "no server",
 }
 

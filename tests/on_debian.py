@@ -26,7 +26,7 @@ _SERVERS = [
     "strace",
 ]
 #: As ``make test`` installs them.
-_EXTRAS = "redis,postgres,test,lint"
+_EXTRAS = "redis,postgres,s3,test,lint"
 _USER = "tester"
 #: Those that watch time and memory do so in the run here. npm is not installed there.
 _ARGUMENTS = '-m "not alone and not needs_node"'

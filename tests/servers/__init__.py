@@ -29,7 +29,11 @@ from tests.servers import reaper
 
 T = TypeVar("T")
 
-_MORE_FOLDERS = ["/usr/sbin", "/sbin", *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)]
+#: Besides those of ``PATH``; the last has the programs that come as Python packages.
+_MORE_FOLDERS = [
+    *("/usr/sbin", "/sbin", *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)),
+    str(Path(sys.executable).parent),
+]
 
 
 def require(found: T | None, what: str) -> T:

@@ -93,7 +93,15 @@ class S3Bucket:
         self._connections = Connections(self._address, options.ca_file, options.timeout, file_calls)
         self._observer = observer or NoObserver()
         self._refusals = Refusals()
-        self.clock_offset: float | None = None
+        self._last_date = ("", 0.0)
+
+    @property
+    def clock_offset(self) -> float | None:
+        """By how many seconds the engine's clock is ahead of this machine's, as its last answer said; in whole seconds,
+        and ``None`` if it said nothing."""
+        text, received = self._last_date
+        said = answers.http_time(text)
+        return said - received if said else None
 
     # -- objects ----------------------------------------------------------------------------------
 
@@ -172,7 +180,10 @@ class S3Bucket:
             page, following = self._perform(
                 _Call("parts", "GET", target), lambda response: answers.listed_parts(response.text())
             )
-            found.update((part.number, part) for part in page)
+            for part in page:
+                known = found.get(part.number)
+                if known is None or known.modified <= part.modified:  # SeaweedFS also lists what was replaced
+                    found[part.number] = part
             more = following if following and following != more else None
         return [found[number] for number in sorted(found)]
 
@@ -180,7 +191,16 @@ class S3Bucket:
         headers = {"Content-Type": "application/xml"} | ({"If-Match": etag} if etag else {})
         target = self._address.target(key, {"uploadId": upload_id})
         call = _Call("complete", "POST", target, headers, answers.completion_request(etags))
-        return self._perform(call, lambda response: self._completed(call, response), may_repeat=False)
+        completed = self._perform(call, lambda response: self._completed(call, response), may_repeat=False)
+        return completed or self._etag_after(call, key)
+
+    def _etag_after(self, call: _Call, key: str) -> str:
+        """Of an object that was completed, where the engine (Ceph 16) does not tell it."""
+        try:
+            info = self.head(key)
+        except StorageFailed as error:
+            raise Doubt(f"{call.operation}: {error.for_log()}", may_repeat=True) from error
+        return "" if info is None else info.etag
 
     def abort(self, key: str, upload_id: str) -> None:
         target = self._address.target(key, {"uploadId": upload_id})
@@ -282,8 +302,7 @@ class S3Bucket:
         response = self._connections.request(
             call.method, call.target, headers, call.payload, is_new=is_new, timeout=call.timeout
         )
-        if date := answers.http_time(response.headers.get("date") or ""):
-            self.clock_offset = date - time.time()
+        self._last_date = (response.headers.get("date") or "", time.time())
         return response
 
     def _refused(self, call: _Call, response: Response) -> NoReturn:

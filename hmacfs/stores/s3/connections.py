@@ -10,6 +10,7 @@ import contextlib
 import errno
 import http.client
 import os
+import socket
 import ssl
 import time
 from collections import deque
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _SENDFILE_BYTES = 1024 * 1024
 #: Bytes that go through this process: to be encrypted, or from a file system without sendfile.
 _READ_BYTES = 256 * 1024
+#: A head with a body goes out in one piece up to this size.
+_HELD_BYTES = 16 * 1024
 _CONNECT_SECONDS = 5.0
 #: Kept connections. One that lay idle for longer may be forgotten by a firewall on the way, which nothing would tell.
 _IDLE_LIMIT = 64
@@ -213,6 +216,10 @@ class _Connection(HTTPConnection):
 
     file_calls: FileCalls
     sock: Any
+    #: What is still to be sent, so that it takes one system call and one packet with what follows.
+    held = b""
+    #: The flag that says so to the kernel.
+    more_follows = getattr(socket, "MSG_MORE", 0)
 
     @property
     def is_open(self) -> bool:
@@ -230,8 +237,10 @@ class _Connection(HTTPConnection):
 
     def exchange(self, method: str, target: str, headers: Mapping[str, str], payload: Payload) -> BaseHTTPResponse:
         body: Any = _FileBody(payload) if isinstance(payload, FileSection) else payload or None
+        self.held = b""
         try:
             self.request(method, target, body=body, headers=headers, preload_content=False, decode_content=False)
+            self._send_bytes(memoryview(self._take_held()))
         except (BrokenPipeError, ConnectionResetError) as error:
             # It may have answered before it had the whole body, as for a quota, and closed the connection.
             with contextlib.suppress(OSError, http.client.HTTPException, HTTPError):
@@ -240,15 +249,25 @@ class _Connection(HTTPConnection):
         return self.getresponse()
 
     def send(self, data: Any) -> None:
+        """http.client sends the head by itself: it waits here for a small body, or goes out with the first of a large
+        one."""
         if isinstance(data, _FileBody):
+            self._send_bytes(memoryview(self._take_held()), self.more_follows)
             self._send_section(*data.section)
+        elif len(self.held) + len(data) <= _HELD_BYTES:
+            self.held += data
         else:
+            self._send_bytes(memoryview(self._take_held()), self.more_follows)
             self._send_bytes(memoryview(data))
 
-    def _send_bytes(self, rest: memoryview) -> None:
+    def _take_held(self) -> bytes:
+        held, self.held = self.held, b""
+        return held
+
+    def _send_bytes(self, rest: memoryview, flags: int = 0) -> None:
         """Each send has the time limit; that of ``sendall`` is one for all."""
         while rest:
-            rest = rest[self.sock.send(rest) :]
+            rest = rest[self.sock.send(rest, flags) :]
 
     def _send_section(self, fd: int, offset: int, left: int) -> None:
         self._send_read(fd, offset, left)
@@ -290,7 +309,7 @@ class _PlainConnection(_Connection):
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
-    pass
+    more_follows = 0
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
