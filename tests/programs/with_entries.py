@@ -1,8 +1,12 @@
-"""Uses the entries of a session store as another machine does: KIND WHERE SECONDS. Its input has one command.
+"""Uses the entries of a session store as a worker of another machine does: KIND WHERE SECONDS. Its input has one command.
 
-``race KEY...``: five threads make the entry of each key. Prints how many it made of each.
+``race KEY...``: five greenlets make the entry of each key. Prints how many it made of each.
 ``hold KEY``: has a lease of so many ``SECONDS`` until it is asked for it. Prints ``held``, and ``let go``.
 """
+
+from gevent import monkey
+
+monkey.patch_all()
 
 import sys
 import time
