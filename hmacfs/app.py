@@ -109,21 +109,24 @@ class _Storage(NamedTuple):
     process are on their way to an object store."""
 
     store: FileStore
+    sessions: ReplicatedSessionStore
     locker: Locker
     file_calls: FileCalls
     spooled: Callable[[], int]
 
 
-def _open_storage(settings: Settings, sessions: ReplicatedSessionStore, calls: CallObserver | None) -> _Storage:
+def _open_storage(settings: Settings, calls: CallObserver | None) -> _Storage:
     """calls: is told of those of an object store's engine. Raises ``ConfigError``."""
     if settings.storage is Storage.S3:
         from hmacfs.stores.open_object_store import open_object_store  # an extra
 
+        sessions = open_session_store(settings)
         objects = open_object_store(settings, sessions.claims, calls)
         spool = objects.spool
-        return _Storage(objects, LeaseLocker(sessions.leases), spool.file_calls, lambda: spool.used)
+        return _Storage(objects, sessions, LeaseLocker(sessions.leases), spool.file_calls, lambda: spool.used)
     store = open_local_store(settings)
-    return _Storage(store, FileLocker(store.partials), store.file_calls, lambda: 0)
+    sessions = open_session_store(settings)
+    return _Storage(store, sessions, FileLocker(store.partials), store.file_calls, lambda: 0)
 
 
 class Core:
@@ -131,8 +134,7 @@ class Core:
     ``_open_storage``."""
 
     def __init__(self, settings: Settings, calls: CallObserver | None = None) -> None:
-        self.sessions = open_session_store(settings)
-        self.store, self.locker, file_calls, self.spooled = _open_storage(settings, self.sessions, calls)
+        self.store, self.sessions, self.locker, file_calls, self.spooled = _open_storage(settings, calls)
         self.keyring = Keyring([settings.secret.reveal(), *(secret.reveal() for secret in settings.previous_secrets)])
         self.limits = UploadLimits(
             settings.upload_max_size,
@@ -200,7 +202,7 @@ def open_sweeper(settings: Settings) -> Sweeper:
 
 def open_file_store(settings: Settings) -> FileStore:
     """The configured one, for the command line. Raises ``ConfigError``."""
-    return _open_storage(settings, open_session_store(settings), None).store
+    return open_local_store(settings) if settings.storage is Storage.LOCAL else _open_storage(settings, None).store
 
 
 def create_app(settings: Settings) -> flask_app.Application:
