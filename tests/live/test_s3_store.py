@@ -1,0 +1,121 @@
+"""The store over real engines: it keeps the contract of every store, whatever each of them heeds."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hmacfs.protocol.names import StoredName
+from hmacfs.stores.s3.client import S3Bucket
+from hmacfs.stores.s3.publishing import Publisher
+from hmacfs.stores.s3.spool import Spool
+from hmacfs.stores.s3.store import S3FileStore
+from hmacfs.stores.s3.unfinished import UnfinishedObject
+from hmacfs.uploads.files import FileMetadata
+from tests.contracts.file_stores import FileStoreContract
+from tests.fakes import MemoryEntries
+from tests.servers.ceph import Ceph
+from tests.servers.juicefs import JuiceFS
+from tests.servers.object_store import ObjectStoreServer
+from tests.servers.seaweedfs import SeaweedFS
+from tests.stores.backends import Backend
+from tests.stores.leases import LeaseTable, MemoryLocker
+from tests.stores.local import file_calls
+
+ENGINES: dict[str, type[ObjectStoreServer]] = {"seaweedfs": SeaweedFS, "ceph": Ceph, "juicefs": JuiceFS}
+#: The least that engines allow for parts but the last.
+PART_SIZE = 5 * 1024 * 1024
+
+
+class _Dying:
+    """A process's access to a bucket that dies after a call that satisfies ``is_over``."""
+
+    def __init__(self, bucket: S3Bucket, is_over: Callable[[], bool]) -> None:
+        self._bucket = bucket
+        self._is_over = is_over
+
+    def __getattr__(self, name: str) -> object:
+        method = getattr(self._bucket, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            result = method(*args, **kwargs)
+            if self._is_over():
+                raise _Died
+            return result
+
+        return call
+
+
+class _Died(BaseException):
+    pass
+
+
+class EngineBackend:
+    """A bucket of its own in a running engine."""
+
+    upload_class = UnfinishedObject
+    part_size = PART_SIZE
+    can_lose_lease = True
+
+    def __init__(self, engine: ObjectStoreServer) -> None:
+        self.bucket = engine.client(engine.make_bucket())
+        self._heeds = engine.heeds_new
+        self._folder = Path(tempfile.mkdtemp(prefix="hmacfs-test-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._claims = MemoryEntries()
+        self._table = LeaseTable(lambda: 0.0, 1e9)
+        self.on_wait: Callable[[], None] = lambda: None
+        self.store = self._store(self.bucket)
+        self.locker = MemoryLocker(self._table, lambda _: self.on_wait())
+
+    def _store(self, bucket: S3Bucket) -> S3FileStore:
+        publisher = Publisher(bucket, self._claims, lambda: self._heeds)
+        return S3FileStore(publisher, Spool(self._folder, file_calls()), prefix="files/", part_size=PART_SIZE, grace=0)
+
+    def holds(self, key: str, data: bytes) -> bool:
+        """No engine gives parts back; their entity tags are the digests of their bytes, with each of these."""
+        state = self.store.notes.state(key)
+        assert state is not None
+        size = PART_SIZE
+        parts = [data[number * size : (number + 1) * size] for number in range(state.whole)]
+        etags = [state.parts[number].etag for number in range(1, state.whole + 1)]
+        rest = b""
+        for one in state.chain:
+            download = self.bucket.get(self.store.keys.of_upload(key) + one.name)
+            assert download is not None
+            rest += b"".join(download.pieces(1 << 16))
+            download.close()
+        same = [f'"{hashlib.md5(part).hexdigest()}"' for part in parts] == etags
+        return same and state.length == len(data) and rest == data[state.whole * size :]
+
+    def publish_and_die(self, key: str, name: StoredName) -> None:
+        dying = _Dying(self.bucket, lambda: self.store.exists(name))
+        lease = MemoryLocker(LeaseTable(lambda: 0.0), lambda _: None).acquire(key)
+        assert lease is not None
+        upload = self._store(dying).partials.open(key, lease)  # type: ignore[arg-type]
+        with pytest.raises(_Died):
+            upload.publish(name, FileMetadata("image/jpeg"))
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> ObjectStoreServer:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, ENGINES[request.param])
+    return found
+
+
+@pytest.fixture
+def backend(engine: ObjectStoreServer) -> Iterator[Backend]:
+    made = EngineBackend(engine)
+    yield made
+    made.bucket.close()
+
+
+class TestContract(FileStoreContract):
+    pass
