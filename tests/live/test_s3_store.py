@@ -18,7 +18,7 @@ from hmacfs.stores.s3.spool import Spool
 from hmacfs.stores.s3.store import S3FileStore
 from hmacfs.stores.s3.unfinished import UnfinishedObject
 from hmacfs.uploads.files import FileMetadata
-from tests.contracts.file_stores import FileStoreContract
+from tests.contracts.file_stores import FileStoreContract, Length
 from tests.fakes import MemoryEntries
 from tests.servers.ceph import Ceph
 from tests.servers.juicefs import JuiceFS
@@ -29,8 +29,6 @@ from tests.stores.leases import LeaseTable, MemoryLocker
 from tests.stores.local import file_calls
 
 ENGINES: dict[str, type[ObjectStoreServer]] = {"seaweedfs": SeaweedFS, "ceph": Ceph, "juicefs": JuiceFS}
-#: The least that engines allow for parts but the last.
-PART_SIZE = 5 * 1024 * 1024
 
 
 class _Dying:
@@ -60,10 +58,10 @@ class EngineBackend:
     """A bucket of its own in a running engine."""
 
     upload_class = UnfinishedObject
-    part_size = PART_SIZE
     can_lose_lease = True
 
     def __init__(self, engine: ObjectStoreServer) -> None:
+        self.part_size = engine.least_part
         self.bucket = engine.client(engine.make_bucket())
         self._heeds = engine.heeds_new
         self._folder = Path(tempfile.mkdtemp(prefix="hmacfs-test-"))
@@ -76,13 +74,14 @@ class EngineBackend:
 
     def _store(self, bucket: S3Bucket) -> S3FileStore:
         publisher = Publisher(bucket, self._claims, lambda: self._heeds)
-        return S3FileStore(publisher, Spool(self._folder, file_calls()), prefix="files/", part_size=PART_SIZE, grace=0)
+        spool = Spool(self._folder, file_calls())
+        return S3FileStore(publisher, spool, prefix="files/", part_size=self.part_size, grace=0)
 
     def holds(self, key: str, data: bytes) -> bool:
         """No engine gives parts back; their entity tags are the digests of their bytes, with each of these."""
         state = self.store.notes.state(key)
         assert state is not None
-        size = PART_SIZE
+        size = self.part_size
         parts = [data[number * size : (number + 1) * size] for number in range(state.whole)]
         etags = [state.parts[number].etag for number in range(1, state.whole + 1)]
         rest = b""
@@ -118,4 +117,8 @@ def backend(engine: ObjectStoreServer) -> Iterator[Backend]:
 
 
 class TestContract(FileStoreContract):
-    pass
+    @pytest.mark.parametrize("before", [Length(1, 3)], ids=str)
+    @pytest.mark.parametrize("again", [Length(0, 3), Length(2, 1)], ids=str)
+    def test_the_last_atomic_piece_can_be_sent_again(self, backend: Backend, before: Length, again: Length) -> None:
+        """Some lengths: over an engine with large parts each of them takes a second."""
+        super().test_the_last_atomic_piece_can_be_sent_again(backend, before, again)

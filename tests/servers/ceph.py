@@ -65,6 +65,7 @@ rgw thread pool size = 64
 rgw dns name = localhost
 rgw enable apis = s3
 rgw gc obj min wait = 5
+rgw multipart min part size = 65536
 # What quotas compare with is to be as young as the test.
 rgw bucket quota ttl = 1
 rgw user quota bucket sync interval = 1
@@ -74,6 +75,8 @@ rgw user quota sync interval = 1
 
 class Ceph(ObjectStoreServer):
     """It heeds conditions of PUT and of GET, and no others. What it has stored is gone after ``kill``."""
+
+    least_part = 65_536
 
     heeds_complete = heeds_delete = tells_aborted = False
 

@@ -31,6 +31,8 @@ class ObjectStoreServer:
     secret_key = SECRET_KEY
     #: Whether ``If-None-Match: *`` keeps a PUT from replacing an object; whether Complete heeds ``If-Match``, DELETE.
     heeds_new = heeds_complete = heeds_delete = True
+    #: The least size of parts but the last, in bytes.
+    least_part = 5 * 1024 * 1024
     #: Whether a completion says that a part is missing or too small.
     checks_parts = True
     #: Whether a part that was sent again is listed as it is now; SeaweedFS lists both, with times in seconds.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Self
 
-from hmacfs.errors import HmacfsError, StoreUnavailable
-from hmacfs.stores.s3.bucket import NoSuchUpload
+from hmacfs.errors import HmacfsError
 from hmacfs.stores.s3.sending import PartSender
 from hmacfs.uploads.contracts.requests import ENDLESS
 
@@ -29,14 +28,8 @@ class ObjectPiece:
         self._size = upload.part_size
         self._known = self._begin - upload.whole * self._size
         self._is_taken_back = False
-        self._sender = PartSender(
-            upload.bucket, upload.spool, upload.target, self._upload_id, upload.note_part, upload.whole + 1
-        )
+        self._sender = PartSender(upload.spool, upload.put_part, upload.whole + 1)
         self.room = self._size - self._known
-
-    def _upload_id(self) -> str:
-        self._upload.lease.check()
-        return self._upload.upload_id()
 
     def __enter__(self) -> Self:
         if self._known:
@@ -114,8 +107,6 @@ class AtomicPiece:
         try:
             if kind is None and not self._is_taken_back:
                 self._store()
-        except NoSuchUpload as failure:
-            raise StoreUnavailable(where=self._upload.target) from failure
         finally:
             self._file.close()
 
@@ -124,7 +115,7 @@ class AtomicPiece:
         length, number, at = self._file.measure(), upload.whole + 1, 0
         known = self._begin - upload.whole * size
         while length - at >= size:
-            upload.put_part(number, self._file.section(at, size), size)
+            upload.put_part(number, self._file.section(at, size))
             number, at, known = number + 1, at + size, 0
         if length - at > known:
             start = (number - 1) * size + known

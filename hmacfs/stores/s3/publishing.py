@@ -50,7 +50,7 @@ class Publisher:
         self.bucket = bucket
         self._claims = claims
         self.is_exclusive = is_exclusive
-        self._sleep = sleep or time.sleep  # asked for here: in a gevent worker it is cooperative only after the fork
+        self.sleep = sleep or time.sleep  # asked for here: in a gevent worker it is cooperative only after the fork
 
     def create(self, key: str, payload: Payload, attributes: Attributes, identity: str) -> str:
         """Store a file of one portion; its entity tag. For engines with exclusive creation. Raises ``NameTaken``,
@@ -86,7 +86,7 @@ class Publisher:
     def _attempts(self) -> Iterator[None]:
         for pause in _PAUSES:
             if pause:
-                self._sleep(pause)
+                self.sleep(pause)
             yield
 
     # -- with exclusive creation ----------------------------------------------------------------------

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import gevent
 
-from hmacfs.errors import StoreUnavailable, TooLarge
-from hmacfs.stores.s3.bucket import Bucket, NoSuchUpload
+from hmacfs.errors import TooLarge
+from hmacfs.stores.s3.bucket import FileSection
 from hmacfs.stores.s3.spool import Spool, SpoolFile
 
 #: What S3 allows.
@@ -17,24 +17,12 @@ PARTS_LIMIT = 10_000
 class PartSender:
     """Sends portions as parts of a multipart upload.
 
-    upload_id: begins the multipart upload, or tells its id, once the first part is to go. on_sent: called with the
-    number, size and entity tag of each part that the engine has. number: that of the next part.
+    put: sends a part, of that number and those bytes. number: that of the next part.
     """
 
-    def __init__(
-        self,
-        bucket: Bucket,
-        spool: Spool,
-        key: str,
-        upload_id: Callable[[], str],
-        on_sent: Callable[[int, int, str], None],
-        number: int = 1,
-    ) -> None:
-        self._bucket = bucket
+    def __init__(self, spool: Spool, put: Callable[[int, FileSection], None], number: int = 1) -> None:
         self._spool = spool
-        self._key = key
-        self._upload_id = upload_id
-        self._on_sent = on_sent
+        self._put = put
         self.number = number
         self._current: SpoolFile | None = None
         self._spare: SpoolFile | None = None
@@ -60,8 +48,7 @@ class PartSender:
     def _send(self, file: SpoolFile, number: int) -> BaseException | None:
         """What went wrong, as a value: gevent prints the traceback of every error that a greenlet raises."""
         try:
-            length = file.measure()
-            self._on_sent(number, length, self._put(number, file, length))
+            self._put(number, file.section(0, file.measure()))
             file.clear()
         except BaseException as error:
             file.close()
@@ -70,12 +57,6 @@ class PartSender:
         if spare is not None:
             spare.close()
         return None
-
-    def _put(self, number: int, file: SpoolFile, length: int) -> str:
-        try:
-            return self._bucket.put_part(self._key, self._upload_id(), number, file.section(0, length))
-        except NoSuchUpload as error:  # it was aborted: by a sweep, or for another holder
-            raise StoreUnavailable(where=self._key) from error
 
     def wait(self) -> None:
         """Until nothing is in flight. Raises what went wrong."""

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from hmacfs.errors import HmacfsError
+from hmacfs.errors import HmacfsError, StoreUnavailable
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Payload
+from hmacfs.stores.s3.bucket import FileSection, NoSuchUpload, Payload
 from hmacfs.stores.s3.notes import Begun
 from hmacfs.stores.s3.objects import attributes_of, new_identity
 from hmacfs.stores.s3.sending import PartSender
@@ -46,7 +46,7 @@ class StagedObject:
         self._token = ""
         self._upload_id = ""
         self._size = 0
-        self._sender = PartSender(store.bucket, store.spool, self._key, lambda: self._upload_id, self._sent)
+        self._sender = PartSender(store.spool, self._put_part)
         self._is_published = False
 
     def write(self, data: memoryview) -> None:
@@ -108,9 +108,12 @@ class StagedObject:
         begun = Begun(self._name.path, self._identity, part_size, self._metadata)
         self._upload_id = self._store.notes.begin(self._token, begun)
 
-    def _sent(self, number: int, length: int, etag: str) -> None:
-        self._etags[number] = etag
-        self._size += length
+    def _put_part(self, number: int, payload: FileSection) -> None:
+        try:
+            self._etags[number] = self._store.bucket.put_part(self._key, self._upload_id, number, payload)
+        except NoSuchUpload as error:  # it was silent for so long that a sweep has aborted it
+            raise StoreUnavailable(where=self._key) from error
+        self._size += payload.length
 
     def __enter__(self) -> Self:
         return self

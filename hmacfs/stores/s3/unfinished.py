@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Self
 
-from hmacfs.errors import SessionUnknown, StorageFailed
+from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Bucket, Download, InvalidPart, NoSuchUpload, Part, Payload
+from hmacfs.stores.s3.bucket import Bucket, Download, FileSection, InvalidPart, NoSuchUpload, Part, Payload
 from hmacfs.stores.s3.notes import Begun, Notes, Remainder, State, is_key
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of, info_of, new_identity
 from hmacfs.stores.s3.pieces import AtomicPiece, ObjectPiece
@@ -20,11 +19,11 @@ from hmacfs.uploads.contracts.requests import Hash
 from hmacfs.uploads.contracts.stores import PartialInfo
 from hmacfs.uploads.files import FileInfo, FileMetadata
 
-log = logging.getLogger("hmacfs.stores")
-
 #: With more remainders than this, they become one.
 _REMAINDERS_LIMIT = 16
 _PIECE = 256 * 1024
+#: How often a part is sent again until the engine tells of it and not of what it replaces, and the seconds between.
+_REPLACEMENTS, _NEXT_SECOND = 3, 1.1
 
 
 class UnfinishedObjects:
@@ -45,6 +44,7 @@ class UnfinishedObjects:
         self.notes = notes
         self.spool = spool
         self.clock = clock
+        self.sleep = publisher.sleep
         self._part_size_of = part_size_of
         self._grace = grace
 
@@ -234,7 +234,7 @@ class UnfinishedObject:
                 raise StorageFailed(where=self._target)
             _copy(download, lambda data: file.write(memoryview(data)))
 
-    def upload_id(self) -> str:
+    def _upload_id(self) -> str:
         """Of the multipart upload, which is begun if there is none yet."""
         state = self._state
         if state.mark is None:
@@ -242,19 +242,36 @@ class UnfinishedObject:
             state.mark = self._notes.begin_multipart(self._key, self._begun)
         return state.mark.upload_id
 
-    def put_part(self, number: int, payload: Payload, length: int) -> None:
-        self.lease.check()
-        etag = self.bucket.put_part(self._target, self.upload_id(), number, payload)
-        self.note_part(number, length, etag)
-
-    def note_part(self, number: int, length: int, etag: str) -> None:
-        """A part is stored. One with the same bytes as one that was taken back counts again."""
+    def put_part(self, number: int, payload: FileSection) -> None:
+        """Store a part. One with the same bytes as one that was taken back counts again. Raises ``StoreUnavailable``
+        too if the multipart upload is gone: a sweep took it for dead."""
         state = self._state
+        etag = self._sent(number, payload)
         if state.void.get(number) == etag:
             del state.void[number]
             self._notes.put_void(self._key, state.void)
-        state.parts[number] = Part(number, length, self._uploads.clock(), etag)
+        elif number in state.void:
+            self._see_to_replacement(number, payload, etag)
+        state.parts[number] = Part(number, payload.length, self._uploads.clock(), etag)
         state.count()
+
+    def _sent(self, number: int, payload: FileSection) -> str:
+        self.lease.check()
+        try:
+            return self.bucket.put_part(self._target, self._upload_id(), number, payload)
+        except NoSuchUpload as error:
+            raise StoreUnavailable(where=self._target) from error
+
+    def _see_to_replacement(self, number: int, payload: FileSection, etag: str) -> None:
+        """A part with other bytes than one that was taken back must be what the engine tells of from now on. Of two
+        that came in the same second, SeaweedFS tells of either."""
+        for _ in range(_REPLACEMENTS):
+            listed = {part.number: part.etag for part in self.bucket.parts(self._target, self._upload_id())}
+            if listed.get(number) == etag:
+                return
+            self._uploads.sleep(_NEXT_SECOND)
+            self._sent(number, payload)
+        raise StoreUnavailable(where=self._target)
 
     def put_remainder(self, start: int, payload: Payload, length: int) -> None:
         self.lease.check()
@@ -325,14 +342,10 @@ class UnfinishedObject:
             last += 1
             with self.spool.new() as file:
                 self.load_tail(file)
-                length = file.measure()
-                try:
-                    self.put_part(last, file.section(0, length), length)
-                except NoSuchUpload:
-                    log.debug("an upload's parts are gone: it may have been completed")
+                self.put_part(last, file.section(0, file.measure()))
         etags = {number: part.etag for number, part in state.parts.items() if number <= last}
         try:
-            self._uploads.publisher.complete(self._target, self.upload_id(), etags, self._begun.identity)
+            self._uploads.publisher.complete(self._target, self._upload_id(), etags, self._begun.identity)
         except InvalidPart as error:
             raise StorageFailed(where=self._target) from error
 
