@@ -10,12 +10,14 @@ from tests.servers.object_store import ObjectStoreServer
 
 #: So much higher are the ports of its parts for one another.
 _GRPC = 10_000
+#: From here on the kernel gives ports to clients, by default.
+_CLIENTS = 32_768
 
 
 def _free_port_pair() -> int:
     while True:
         port = free_port()
-        if port < 65_536 - _GRPC and not accepts_connections(port + _GRPC):
+        if port + _GRPC < _CLIENTS and not accepts_connections(port + _GRPC):
             return port
 
 

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -72,6 +73,7 @@ class Engine:
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, Multipart] = {}
         self.numbers = itertools.count(1)
+        self.lock = threading.Lock()  # each request happens at one moment, also for processes that are threads
 
     def tag(self, data: bytes) -> str:
         """As most engines make it: of the bytes alone."""
@@ -82,7 +84,8 @@ def _request(method: F) -> F:
     @functools.wraps(method)
     def call(process: MemoryBucket, *args: Any, **kwargs: Any) -> Any:
         process.on_call(method.__name__, "before")
-        result = method(process, *args, **kwargs)
+        with process.engine.lock:
+            result = method(process, *args, **kwargs)
         process.on_call(method.__name__, "after")
         return result
 
@@ -127,7 +130,8 @@ class MemoryBucket:
         stored = self.engine.objects.get(key)
         if stored is None:
             return None
-        self._check(key, etag)
+        if etag and stored.etag != etag:  # every engine heeds this one
+            raise ConditionFailed
         size = len(stored.data)
         first = max(0, size - (wanted.last or 0)) if wanted.first is None else wanted.first
         end = size if wanted.last is None or wanted.first is None else min(size, wanted.last + 1)

@@ -344,7 +344,10 @@ class S3Bucket:
 
 def _etag_of(response: Response) -> str:
     response.text()
-    return response.headers.get("etag") or ""
+    etag = response.headers.get("etag")
+    if not etag:
+        raise Unreadable("the answer has no entity tag")
+    return etag
 
 
 def _head_of(response: Response) -> ObjectInfo:

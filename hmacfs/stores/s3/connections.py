@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
+import io
 import os
 import socket
 import ssl
@@ -201,6 +202,25 @@ class Response:
             connection.close()
 
 
+class _HeadReader(io.BufferedReader):
+    """http.client takes the end of a connection for the end of a head."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line:
+            raise http.client.RemoteDisconnected("the connection ended before the answer did")
+        return line
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer whose head is whole."""
+
+    def __init__(self, sock: Any, *arguments: Any, **more: Any) -> None:
+        super().__init__(sock, *arguments, **more)
+        reader: Any = self.fp
+        self.fp = _HeadReader(reader.detach())
+
+
 class _FileBody:
     """A section of a file that urllib3 hands on to ``send`` as it is: it takes anything that can be iterated over."""
 
@@ -214,6 +234,7 @@ class _FileBody:
 class _Connection(HTTPConnection):
     """What both kinds have in common."""
 
+    response_class = _Answer
     file_calls: FileCalls
     sock: Any
     #: What is still to be sent, so that it takes one system call and one packet with what follows.
