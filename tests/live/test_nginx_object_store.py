@@ -12,7 +12,9 @@ import pytest
 
 from tests.live.client import Answer, request
 from tests.servers import folder_of, free_port, wait_until
+from tests.servers.ceph import Ceph
 from tests.servers.hmacfs import HmacFileServer, in_bucket
+from tests.servers.juicefs import JuiceFS
 from tests.servers.nginx import Nginx
 from tests.servers.object_store import ObjectStoreServer
 from tests.servers.seaweedfs import SeaweedFS
@@ -26,6 +28,7 @@ HEADERS = {
     *("Last-Modified", "Cache-Control", "Content-Disposition", "X-Content-Type-Options", "Content-Security-Policy"),
     *("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary", "X-Request-ID"),
 }
+ENGINES: dict[str, type[ObjectStoreServer]] = {"seaweedfs": SeaweedFS, "ceph": Ceph, "juicefs": JuiceFS}
 FETCH = "proxy_pass http://hmac_object_store$kept_source;"
 
 
@@ -40,7 +43,9 @@ class Pair:
             ListenPort=str(folder / "s.sock"),
             UnixSocket=True,
             DownloadOffload="x-accel",
+            S3ConditionalWrites="auto" if engine.heeds_new else "off",
         )
+        self.engine = engine
         self.server.folder.mkdir(parents=True)
         self.server.store.mkdir()  # nobody's: nginx's configuration names one
         self.server.start()
@@ -67,10 +72,12 @@ class Pair:
         self.server.end()
 
 
-@pytest.fixture(scope="module")
-def pair(seaweedfs: SeaweedFS) -> Iterator[Pair]:
+@pytest.fixture(scope="module", params=ENGINES)
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    engine = request.getfixturevalue(request.param)
+    assert isinstance(engine, ENGINES[request.param])
     with folder_of("nobody") as folder:
-        running = Pair(folder, seaweedfs, seaweedfs.make_bucket())
+        running = Pair(folder, engine, engine.make_bucket())
         yield running
         running.nginx.stop()
         assert running.server.stop() == 0
@@ -232,9 +239,9 @@ def test_errors_of_the_engine_become_ours(start: Callable[..., Pair], changes: d
         assert f'"200 : {status[:2]}' in line, line
 
 
-def test_a_file_that_is_taken_away_from_the_engine_is_404_and_not_cached(pair: Pair, seaweedfs: SeaweedFS) -> None:
+def test_a_file_that_is_taken_away_from_the_engine_is_404_and_not_cached(pair: Pair) -> None:
     pair.ask("PUT", "gone/file.jpg", BODY, content_type="image/jpeg")
-    with contextlib.closing(seaweedfs.client(str(pair.server.settings["S3Bucket"]))) as client:
+    with contextlib.closing(pair.engine.client(str(pair.server.settings["S3Bucket"]))) as client:
         client.delete("gone/file.jpg")
     answer = pair.ask("GET", "gone/file.jpg")
     assert (answer.status, answer.headers["Cache-Control"]) == (404, "no-store")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.live.client import get, put, request
@@ -137,6 +139,27 @@ def test_the_server_starts_while_the_engine_is_away_and_serves_once_it_is_there(
             assert "keeps to conditional writes" in server.log()
         wait_until(lambda: request(server, "GET", "/readyz").status == 503, what="the end of readiness", timeout=30)
         assert put(server, "a/other", b"x").status == 503
+
+
+def test_an_engine_that_is_silent_is_told_of_in_time_and_holds_up_nobody(tmp_path: Path) -> None:
+    with SeaweedFS(tmp_path / "engine") as engine:
+        settings = in_bucket(engine, engine.make_bucket(), tmp_path) | {"S3Timeout": "3s", "MaxRetries": 0}
+        with HmacFileServer(tmp_path / "server", **settings) as server:
+            assert put(server, "a/file", b"x").status == 201
+            engine.pause()
+            before = time.monotonic()
+            wait_until(lambda: request(server, "GET", "/readyz").status == 503, what="the end of readiness")
+            assert time.monotonic() - before < 6
+            with ThreadPoolExecutor(4) as pool:
+                waiting = [pool.submit(put, server, f"b/{number}", b"x") for number in range(4)]
+                wait_until(lambda: all(one.running() for one in waiting), what="the uploads' beginning")
+                before = time.monotonic()
+                assert request(server, "GET", "/healthz").status == 200
+                assert time.monotonic() - before < 1
+                assert {one.result().status for one in waiting} == {503}
+            engine.resume()
+            wait_until(lambda: request(server, "GET", "/readyz").status == 200, what="readiness", timeout=30)
+            assert put(server, "c/file", b"x").status == 201
 
 
 def test_over_an_engine_that_ignores_conditions_claims_decide(tmp_path: Path, juicefs: JuiceFS) -> None:
