@@ -22,6 +22,7 @@ from hmacfs.telemetry import logs
 from hmacfs.telemetry.events import Events, RequestFinished
 from hmacfs.web.client_address import ClientAddress
 from hmacfs.web.cors import Cors
+from hmacfs.web.failure_log import FailureLog
 from hmacfs.web.messages import Request, Response
 from hmacfs.web.problems import problem, problem_of
 from hmacfs.web.routes import NO_SUCH_PATH, Endpoint, RouteTable
@@ -42,6 +43,7 @@ class RequestHandler:
         self._cors = cors
         self._clients = clients
         self._read_timeout = read_timeout
+        self._failures = FailureLog()
 
     def handle(self, endpoint: Endpoint, environ: dict[str, Any], body: Body | None = None) -> Response:
         """The endpoint's answer, or the one that an error becomes. The event is published now, or once the file that is
@@ -55,7 +57,7 @@ class RequestHandler:
             response = endpoint.view(request)
         except HmacfsError as error:
             if isinstance(error, StorageFailed):
-                log.error("%s", error.for_log())
+                self._failures.note(error)
             response = problem_of(error, environ.get("HTTP_ACCEPT", ""))
         except Exception:
             log.exception("unexpected error")
