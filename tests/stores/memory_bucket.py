@@ -83,17 +83,19 @@ class Engine:
 def _request(method: F) -> F:
     @functools.wraps(method)
     def call(process: MemoryBucket, *args: Any, **kwargs: Any) -> Any:
-        process.on_call(method.__name__, "before")
+        name = "create" if kwargs.get("is_new") else method.__name__
+        process.on_call(name, "before")
         with process.engine.lock:
             result = method(process, *args, **kwargs)
-        process.on_call(method.__name__, "after")
+        process.on_call(name, "after")
         return result
 
     return call  # type: ignore[return-value]
 
 
 class MemoryBucket:
-    """A process's access to the engine: a ``Bucket``. on_step: told of each call, by its name and whether it was made yet
+    """A process's access to the engine: a ``Bucket``. on_step: told of each call, by its name ("create" for a ``put``
+    with ``is_new``) and whether it was made yet
     ("before", "after"); if it says so, the process is killed there. It may raise what the call is to raise."""
 
     def __init__(self, engine: Engine, on_step: Callable[[str, str], bool] = lambda _name, _when: False) -> None:

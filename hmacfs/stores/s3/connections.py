@@ -344,4 +344,7 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def _reason(error: BaseException) -> str:
+    """In words: those of urllib3 begin with an object's ``repr``, and come from an error that says the same."""
+    if isinstance(error, HTTPError) and error.__cause__ is not None:
+        error = error.__cause__
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

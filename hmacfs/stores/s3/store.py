@@ -29,6 +29,8 @@ CHEAP_BYTES = 256 * 1024
 _PARTS = 9_000
 #: What it allows for a key.
 _KEY_BYTES = 1024
+#: SeaweedFS takes it for a slash.
+_BACKSLASH = "\\"
 
 
 class S3FileStore:
@@ -60,10 +62,12 @@ class S3FileStore:
         return max(self._part_size, -(-(length or 0) // _PARTS))
 
     def key_of(self, name: StoredName) -> str:
-        """Raises ``BadName`` for one that S3 does not take."""
+        """Raises ``BadName`` for one that S3 does not take, or that some engine takes for another."""
         key = self.keys.of(name)
         if len(key.encode()) > _KEY_BYTES:
             raise BadName("The store does not take a name of this length.")
+        if _BACKSLASH in name.path:
+            raise BadName("The store does not take a name with a backslash.")
         return key
 
     def exists(self, name: StoredName) -> bool:
@@ -162,6 +166,6 @@ class S3FileStore:
 def _names_of(path: str) -> list[StoredName]:
     """The name that a URL can have; none for other objects."""
     try:
-        return [StoredName.from_text(path)]
+        return [StoredName.from_text(path)] if _BACKSLASH not in path else []
     except BadName:
         return []

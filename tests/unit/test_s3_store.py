@@ -1,0 +1,442 @@
+"""The store over a bucket: what only it has, beside the contract of all stores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from hmacfs.errors import BadName, DigestMismatch, NameTaken, NotFound, SessionUnknown, StoreUnavailable
+from hmacfs.protocol.conditions import ByteRange
+from hmacfs.protocol.names import StoredName
+from hmacfs.stores.s3.bucket import Attributes, Doubt, NoSuchUpload
+from hmacfs.stores.s3.objects import placeholder_of
+from hmacfs.stores.s3.store import S3FileStore
+from hmacfs.uploads.contracts.stores import PartialUpload
+from hmacfs.uploads.files import NO_METADATA, FileMetadata
+from tests.contracts.file_stores import KEY, NAME, append, begin, leased, reopen
+from tests.stores.backends import PART_SIZE, Collector, ObjectBackend, careless_engine, content, put, write
+from tests.stores.memory_bucket import Killed, Stored
+
+TARGET = f"files/{NAME.path}"
+SIZE = 3 * PART_SIZE + 5
+DATA = bytes(range(SIZE))
+
+
+@pytest.fixture
+def now() -> list[float]:
+    return [50_000.0]
+
+
+@pytest.fixture(params=["heeding", "careless"])
+def backend(request: pytest.FixtureRequest, now: list[float]) -> ObjectBackend:
+    """Over engines that heed conditions, and that ignore them."""
+
+    def clock() -> float:
+        return now[0]
+
+    return ObjectBackend(clock) if request.param == "heeding" else careless_engine(clock)
+
+
+def leftovers(backend: ObjectBackend) -> list[str]:
+    """What is in the bucket besides files."""
+    return [key for key in backend.engine.objects if not key.startswith("files/folder/")] + [*backend.engine.uploads]
+
+
+def sweep(backend: ObjectBackend, now: list[float]) -> None:
+    """As one that comes long after; no session knows of anything."""
+    now[0] += 1000.0
+    for key in backend.store.partials.untouched_since(now[0]):
+        backend.store.partials.discard(key)
+
+
+def failing(backend: ObjectBackend, call: str, when: str, error: BaseException, times: int = 1) -> S3FileStore:
+    """The store of a process whose first calls of that name fail."""
+    left = [times]
+
+    def step(name: str, moment: str) -> bool:
+        if (name, moment) == (call, when) and left[0]:
+            left[0] -= 1
+            raise error
+        return False
+
+    return backend.process(step)
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["a\\b", "a" * 250 + "/" + "b" * 250 + "/" + "c" * 250 + "/" + "d" * 250 + "/" + "e" * 20]
+)
+def test_names_that_an_engine_does_not_take_are_refused(backend: ObjectBackend, path: str) -> None:
+    name, store = StoredName.from_text(path), backend.store
+    for refuse in (store.exists, store.stat, store.open, store.delete):
+        with pytest.raises(BadName):
+            refuse(name)
+    with pytest.raises(BadName), store.stage(name, 3, NO_METADATA):
+        pass
+
+
+def test_what_no_url_names_is_not_listed(backend: ObjectBackend) -> None:
+    put(backend.store, NAME, b"x")
+    for key in ("files/a\\b", "files/folder/", "files/../x", "another/file", "files/.hmacfs/check/x"):
+        backend.engine.objects[key] = Stored(b"x", '"x"', 1.0)
+    assert [name for page in backend.store.names() for name in page] == [NAME]
+
+
+# -- what is believed of objects ------------------------------------------------------------------
+
+
+def test_the_type_of_a_foreign_object_is_not_believed(backend: ObjectBackend) -> None:
+    foreign = Attributes("text/html", {"hmacfs-type": "text/html", "owner": "x", "hmacfs-stored": "5"})
+    backend.engine.objects[TARGET] = Stored(b"<script>", '"x"', 7.0, foreign)
+    info = backend.store.stat(NAME)
+    assert info is not None
+    assert info.metadata == NO_METADATA
+    assert backend.store.open(NAME).info.metadata == NO_METADATA
+
+
+def test_a_placeholder_is_not_there(backend: ObjectBackend) -> None:
+    backend.engine.objects[TARGET] = Stored(b"id", '"x"', 7.0, placeholder_of("id", "upload"))
+    assert not backend.store.exists(NAME)
+    assert backend.store.stat(NAME) is None
+    assert not backend.store.delete(NAME)
+    assert [name for page in backend.store.names() for name in page] == []
+    for wanted in (None, ByteRange(0, None), ByteRange(0, 1)):
+        with pytest.raises(NotFound):
+            backend.store.open(NAME, wanted)
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offset", "count"),
+    [
+        (ByteRange(0, None), 0, SIZE),
+        (ByteRange(3, 9), 3, 7),
+        (ByteRange(None, 6), SIZE - 6, 6),
+        (ByteRange(0, None), 4, 6),
+        (ByteRange(SIZE, None), 2, 3),
+        (None, 2, 3),
+    ],
+)
+def test_what_is_wanted_comes_whatever_was_announced(
+    backend: ObjectBackend, wanted: ByteRange | None, offset: int, count: int
+) -> None:
+    put(backend.store, NAME, DATA)
+    source = backend.store.open(NAME, wanted)
+    assert source.info.size == SIZE
+    assert b"".join(source.pieces(offset, count, 4)) == DATA[offset : offset + count]
+    source.close()
+
+
+def test_what_was_announced_comes_by_one_request(backend: ObjectBackend) -> None:
+    put(backend.store, NAME, DATA)
+    calls: list[str] = []
+
+    def step(name: str, when: str) -> bool:
+        calls.extend([name] if when == "before" else [])
+        return False
+
+    source = backend.process(step).open(NAME, ByteRange(5, 20))
+    assert b"".join(source.pieces(5, 16, 100)) == DATA[5:21]
+    assert calls == ["get"]
+
+
+class _Breaking:
+    """A download that breaks off after some bytes."""
+
+    def __init__(self, download: object, after: int) -> None:
+        self._download = download
+        self._after = after
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._download, name)
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        left = self._after
+        for piece in self._download.pieces(1):  # type: ignore[attr-defined]
+            if left == 0:
+                raise Doubt("reset", may_repeat=True)
+            left -= 1
+            yield piece
+
+
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_a_download_that_breaks_off_is_gone_on_with_once(backend: ObjectBackend, breaks: int) -> None:
+    put(backend.store, NAME, DATA)
+    bucket, left = backend.store.bucket, [breaks]
+    whole = bucket.get
+
+    def get(*arguments: object, **more: object) -> object:
+        download = whole(*arguments, **more)  # type: ignore[arg-type]
+        if left[0]:
+            left[0] -= 1
+            return _Breaking(download, 7)
+        return download
+
+    bucket.get = get  # type: ignore[method-assign, assignment]
+    source = backend.store.open(NAME)
+    if breaks == 1:
+        assert b"".join(source.pieces(0, SIZE, 100)) == DATA
+    else:
+        with pytest.raises(OSError, match="broke off"):
+            b"".join(source.pieces(0, SIZE, 100))
+
+
+def test_a_file_that_was_replaced_is_not_gone_on_with(backend: ObjectBackend) -> None:
+    put(backend.store, NAME, DATA)
+    source = backend.store.open(NAME, None)
+    backend.store.delete(NAME)
+    put(backend.store, NAME, DATA[::-1])
+    with pytest.raises(OSError):
+        b"".join(source.pieces(0, SIZE, 100))
+
+
+# -- sizes ----------------------------------------------------------------------------------------
+
+
+def test_parts_grow_with_the_file(backend: ObjectBackend) -> None:
+    store = backend.store
+    assert store.part_size_of(None) == store.part_size_of(9000 * PART_SIZE) == PART_SIZE
+    assert store.part_size_of(9000 * PART_SIZE + 1) == PART_SIZE + 1
+    assert -(-(10**12) // store.part_size_of(10**12)) <= 10_000
+
+
+def test_two_parts_at_most_are_spooled(backend: ObjectBackend) -> None:
+    store = backend.store
+    assert store.space_of(3, atomic=False) == 3
+    assert store.space_of(5000, atomic=False) == store.space_of(None, atomic=False) == 2 * PART_SIZE
+    assert store.space_of(10**6, atomic=True) == 10**6
+    assert store.space_of(None, atomic=True) is None
+    with store.stage(NAME, 100 * PART_SIZE, NO_METADATA) as staged:
+        for number in range(100):
+            write(staged, bytes([number]) * PART_SIZE)
+            assert store.spool.used <= 2 * PART_SIZE
+        staged.publish()
+    assert store.spool.used == 0
+
+
+def test_a_part_that_cannot_be_sent_ends_the_upload_and_leaves_nothing(backend: ObjectBackend) -> None:
+    store = failing(backend, "put_part", "before", StoreUnavailable(), times=2)
+    with pytest.raises(StoreUnavailable):
+        put(store, NAME, DATA)
+    assert leftovers(backend) == []
+    assert not backend.store.exists(NAME)
+    assert store.spool.used == 0
+
+
+# -- doubts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [3, SIZE])
+@pytest.mark.parametrize("call", ["create", "complete"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("times", [1, 3, 100])
+def test_a_doubt_is_settled(
+    backend: ObjectBackend, size: int, call: str, when: str, times: int, now: list[float]
+) -> None:
+    """Whether or not the call took effect, a 201 is right, and after an error nothing was promised."""
+    store = failing(backend, call, when, Doubt("lost", may_repeat=True), times)
+    try:
+        put(store, NAME, DATA[:size])
+    except (StoreUnavailable, Doubt) as error:
+        assert not isinstance(error, Doubt), "it is the store's affair"
+        assert times == 100
+        assert not backend.store.exists(NAME) or content(backend.store, NAME) == DATA[:size]
+    else:
+        assert content(backend.store, NAME) == DATA[:size]
+    sweep(backend, now)
+    sweep(backend, now)
+    assert leftovers(backend) == []
+
+
+@pytest.mark.parametrize("size", [3, SIZE])
+@pytest.mark.parametrize("call", ["create", "complete"])
+def test_a_doubt_never_makes_another_s_file_ours(backend: ObjectBackend, size: int, call: str) -> None:
+    def step(name: str, when: str) -> bool:
+        if (name, when) == (call, "before") and not backend.store.exists(NAME):
+            put(backend.store, NAME, b"another's")
+            raise Doubt("lost", may_repeat=True)
+        return False
+
+    heeds = backend.engine.heeds_conditions
+    if not (heeds if call == "create" else size > PART_SIZE or not heeds):
+        pytest.skip("it does not come to this call")
+    with pytest.raises((NameTaken, StoreUnavailable)):
+        put(backend.process(step), NAME, DATA[:size])
+    if backend.store.exists(NAME):
+        assert content(backend.store, NAME) == b"another's"
+
+
+# -- sweeps ---------------------------------------------------------------------------------------
+
+
+def test_an_upload_that_no_note_names_is_aborted_once_it_is_not_young(backend: ObjectBackend, now: list[float]) -> None:
+    """Its process died between beginning it and noting that."""
+    dead = backend.process(lambda name, when: (name, when) == ("begin_multipart", "after"))
+    with pytest.raises(Killed), dead.stage(NAME, SIZE, NO_METADATA) as staged:
+        write(staged, DATA)
+    assert len(backend.engine.uploads) == 1
+    (key,) = backend.store.partials.untouched_since(now[0] + 1)
+    backend.store.partials.discard(key)
+    assert len(backend.engine.uploads) == 1, "another process may be about to note it"
+    assert backend.store.partials.untouched_since(now[0] + 1) == [key]
+    sweep(backend, now)
+    assert leftovers(backend) == []
+
+
+def test_a_sweep_leaves_what_others_are_writing_under_the_same_name(backend: ObjectBackend, now: list[float]) -> None:
+    dead = backend.process(lambda name, when: (name, when) == ("put_part", "after"))
+    with pytest.raises(Killed), dead.stage(NAME, SIZE, NO_METADATA) as staged:
+        write(staged, DATA)
+    now[0] += 900.0
+    with backend.store.stage(NAME, SIZE, NO_METADATA) as living:
+        write(living, DATA)
+        for key in backend.store.partials.untouched_since(now[0] - 100):
+            backend.store.partials.discard(key)
+        living.publish()
+    assert content(backend.store, NAME) == DATA
+    assert leftovers(backend) == []
+
+
+def test_a_long_upload_that_still_gets_parts_is_not_silent(backend: ObjectBackend, now: list[float]) -> None:
+    with backend.store.stage(NAME, None, NO_METADATA) as staged:
+        for _ in range(5):
+            write(staged, DATA)
+            now[0] += 500.0
+            assert backend.store.partials.untouched_since(now[0] - 600) == []
+        staged.publish()
+
+
+# -- unfinished uploads ---------------------------------------------------------------------------
+
+
+def test_many_remainders_become_one(backend: ObjectBackend) -> None:
+    data = bytes(range(PART_SIZE - 1))
+    begin(backend).__exit__(None, None, None)
+    backend.engine.part_size, size = 1, 100
+    backend.store.partials._part_size_of = lambda _: size
+    backend.store.partials.discard(KEY)
+    begin(backend).__exit__(None, None, None)
+    for at in range(90):
+        with reopen(backend) as upload:
+            append(upload, data[at % 15 : at % 15 + 1])
+        names = [key for key in backend.engine.objects if "/c." in key]
+        assert len(names) <= 18
+        assert backend.content_of(KEY) == b"".join(data[n % 15 : n % 15 + 1] for n in range(at + 1))
+
+
+def test_of_two_multipart_uploads_the_one_that_got_further_counts(backend: ObjectBackend) -> None:
+    """Two holders of one lease each began one."""
+    first = begin(backend)
+    second = backend.store.partials.open(KEY, first.lease)
+    append(first, b"1" * 2 * PART_SIZE)
+    append(second, b"2" * PART_SIZE)
+    first.__exit__(None, None, None)
+    with reopen(backend) as upload:
+        assert upload.length == 2 * PART_SIZE
+        append(upload, b"1")
+        upload.publish(NAME, NO_METADATA)
+    assert content(backend.store, NAME) == b"1" * 2 * PART_SIZE + b"1"
+    assert leftovers(backend) == []
+
+
+def test_an_upload_whose_parts_were_swept_is_unavailable_and_does_no_harm(backend: ObjectBackend) -> None:
+    with begin(backend) as upload:
+        append(upload, DATA)
+        for upload_id in [*backend.engine.uploads]:
+            backend.engine.uploads.pop(upload_id)
+        with pytest.raises(StoreUnavailable):
+            upload.publish(NAME, NO_METADATA)
+    assert not backend.store.exists(NAME)
+
+
+class _Claim:
+    """A digest that is claimed of the whole file."""
+
+    def __init__(self, data: bytes) -> None:
+        self._claimed = hashlib.sha256(data).digest()
+        self._hash = hashlib.sha256()
+
+    def update(self, data: memoryview, /) -> None:
+        self._hash.update(data)
+
+    def check(self) -> None:
+        if self._hash.digest() != self._claimed:
+            raise DigestMismatch
+
+
+@pytest.mark.parametrize("size", [3, SIZE])
+def test_a_whole_file_s_digest_is_judged_before_it_is_published(backend: ObjectBackend, size: int) -> None:
+    with begin(backend) as upload:
+        append(upload, DATA[:size])
+        claim = _Claim(DATA[:size])
+        upload.feed(claim)
+        claim.check()
+        upload.publish(NAME, FileMetadata("image/jpeg"))
+    assert content(backend.store, NAME) == DATA[:size]
+    assert leftovers(backend) == []
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_file_that_is_not_what_was_announced_goes_again(
+    backend: ObjectBackend, now: list[float], *, dies: bool
+) -> None:
+    """Also if the process that looks at it dies meanwhile: what it left is no finished upload."""
+    with begin(backend) as upload:
+        append(upload, DATA)
+        collector = Collector()
+        upload.feed(collector)
+        assert collector.data == DATA
+        if not dies:
+            upload.discard()
+    if dies:
+        with reopen(backend) as again:
+            assert not again.is_published(NAME)
+        sweep(backend, now)
+    assert not backend.store.exists(NAME)
+    assert leftovers(backend) == []
+
+
+def test_an_upload_that_was_discarded_is_unknown(backend: ObjectBackend) -> None:
+    upload: PartialUpload = begin(backend)
+    append(upload, DATA)
+    upload.discard()
+    upload.__exit__(None, None, None)
+    with pytest.raises(SessionUnknown):
+        backend.store.partials.open(KEY, leased(backend))
+    assert leftovers(backend) == []
+
+
+def test_a_part_that_the_engine_still_tells_the_former_bytes_of_is_sent_again(backend: ObjectBackend) -> None:
+    """SeaweedFS does, of two that came in one second."""
+    with begin(backend) as upload:
+        append(upload, b"1" * PART_SIZE, atomic=True)
+    bucket = backend.store.bucket
+    put_part: Callable[..., str] = bucket.put_part
+    ignored = [1]
+
+    def forgetful(key: str, upload_id: str, number: int, payload: object) -> str:
+        if not ignored[0]:
+            return put_part(key, upload_id, number, payload)
+        ignored[0] -= 1
+        before = backend.engine.uploads[upload_id].parts[number]
+        etag = put_part(key, upload_id, number, payload)
+        backend.engine.uploads[upload_id].parts[number] = before
+        return etag
+
+    bucket.put_part = forgetful  # type: ignore[method-assign]
+    with reopen(backend) as upload, upload.begin(0, atomic=True) as piece:
+        write(piece, b"2" * PART_SIZE)
+    assert backend.content_of(KEY) == b"2" * PART_SIZE
+    bucket.put_part = _gone  # type: ignore[assignment]
+    with reopen(backend) as upload, pytest.raises(StoreUnavailable):
+        append(upload, b"3" * PART_SIZE)
+
+
+def _gone(*_: object) -> str:
+    raise NoSuchUpload
