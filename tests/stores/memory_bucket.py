@@ -64,7 +64,10 @@ class Multipart:
 
 
 class Engine:
-    """What there is. One for all processes. heeds_conditions: or ignores them, as some do."""
+    """What there is. One for all processes. heeds_conditions: or ignores them, as some do. ``has_folders``: a condition
+    finds "a" where there is "a/b", as SeaweedFS' do, and nobody can read it."""
+
+    has_folders = False
 
     def __init__(self, clock: Callable[[], float], part_size: int, *, heeds_conditions: bool = True) -> None:
         self.clock = clock
@@ -113,9 +116,12 @@ class MemoryBucket:
         if etag and self.engine.heeds_conditions and (present is None or present.etag != etag):
             raise ConditionFailed
 
+    def _is_folder(self, key: str) -> bool:
+        return self.engine.has_folders and any(other.startswith(f"{key}/") for other in self.engine.objects)
+
     @_request
     def put(self, key: str, payload: Payload, attributes: Attributes = NO_ATTRIBUTES, *, is_new: bool = False) -> str:
-        if is_new and self.engine.heeds_conditions and key in self.engine.objects:
+        if is_new and self.engine.heeds_conditions and (key in self.engine.objects or self._is_folder(key)):
             raise ConditionFailed
         data = _bytes_of(payload)
         stored = Stored(data, self.engine.tag(data), self.engine.clock(), attributes)

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import pytest
 
 from hmacfs.config.values import Secret
-from hmacfs.errors import BadName, NoSpace, StorageFailed, StoreUnavailable
+from hmacfs.errors import BadName, NameTaken, NoSpace, StorageFailed, StoreUnavailable
 from hmacfs.protocol.conditions import ByteRange
 from hmacfs.stores.s3 import answers
 from hmacfs.stores.s3.bucket import (
@@ -159,6 +159,12 @@ def test_an_error_becomes_the_exception_of_its_kind(
     ("name", "step", "expected"),
     [
         ("put new", error(412, "PreconditionFailed"), ConditionFailed),
+        *(
+            (name, error(409, code), NameTaken)
+            for name in ("put", "put new", "begin_multipart", "put_part", "complete")
+            for code in ("XMinioParentIsObject", "ExistingObjectIsDirectory")
+        ),
+        ("get", error(400, "XMinioObjectExistsAsDirectory"), BadName),
         ("put new", error(409, "ConditionalRequestConflict"), ConditionFailed),
         ("put", error(404, "NoSuchKey"), StorageFailed),
         ("get", error(412, "PreconditionFailed"), ConditionFailed),

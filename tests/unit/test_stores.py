@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmacfs.errors import SessionUnknown
+from hmacfs.errors import NameTaken, SessionUnknown
+from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.stores import PartialInfo
 from hmacfs.uploads.files import FileMetadata
 from tests.contracts.file_stores import KEY, NAME, FileStoreContract, append, begin, reopen
-from tests.stores.backends import BACKENDS, PART_SIZE, Backend, FolderBackend, content, write
+from tests.stores.backends import BACKENDS, PART_SIZE, Backend, FolderBackend, ObjectBackend, content, put, write
 from tests.stores.leases import LeaseTable, MemoryLocker
 
 
@@ -111,6 +112,25 @@ def test_what_becomes_the_visible_file_before_it_is_locked_is_no_unfinished_uplo
     with pytest.raises(SessionUnknown):
         backend.locker.acquire(KEY)
     assert content(backend.store, NAME) == b"hello"
+
+
+@pytest.mark.parametrize("size", [1, 3 * PART_SIZE])
+def test_a_name_that_the_engine_takes_for_a_folder_s_is_taken(size: int) -> None:
+    """As a folder has it; the client would come again in vain."""
+    backend = ObjectBackend(lambda: 1.0)
+    backend.engine.has_folders = True
+    put(backend.store, StoredName.from_text("a/b"), b"first")
+    with pytest.raises(NameTaken):
+        put(backend.store, StoredName.from_text("a"), bytes(size))
+    backend.store.partials.create(KEY, StoredName.from_text("a"), None, FileMetadata())
+    with reopen(backend) as upload:
+        append(upload, bytes(size))
+        with pytest.raises(NameTaken):
+            upload.publish(StoredName.from_text("a"), FileMetadata())
+        upload.discard()
+    put(backend.store, StoredName.from_text("a/bc"), bytes(size))
+    assert [name.path for page in backend.store.names() for name in page] == ["a/b", "a/bc"]
+    assert not backend.engine.uploads
 
 
 def test_a_folder_takes_a_lease_of_another_locker() -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn, TypeVar
 
-from hmacfs.errors import BadName, HmacfsError, NoSpace, StorageFailed, StoreUnavailable
+from hmacfs.errors import BadName, HmacfsError, NameTaken, NoSpace, StorageFailed, StoreUnavailable
 from hmacfs.protocol.conditions import WHOLE, ByteRange
 from hmacfs.stores.s3 import answers
 from hmacfs.stores.s3.answers import ErrorAnswer, Unreadable
@@ -320,7 +320,9 @@ class S3Bucket:
             error = _Failed(str(cause))
         elif kind is Kind.FULL:
             error = NoSpace()
-        elif kind is Kind.NAME:
+        elif kind is Kind.FOLDER and call.method in ("PUT", "POST"):
+            error = NameTaken()
+        elif kind in (Kind.NAME, Kind.FOLDER):
             error = BadName(_BAD_NAME)
         elif kind in expected:
             error = expected[kind](str(cause))

@@ -18,7 +18,8 @@ _REPEAT_SECONDS = 60.0
 
 
 class Kind(enum.Enum):
-    """FAILED: the engine cannot do it now. REFUSED: somebody has to mend something."""
+    """FAILED: the engine cannot do it now. REFUSED: somebody has to mend something. FOLDER: to an engine over a file
+    system the name is a folder's, or below a file's."""
 
     FAILED = "failed"
     REFUSED = "refused"
@@ -26,6 +27,7 @@ class Kind(enum.Enum):
     CONDITION = "condition"
     FULL = "full"
     NAME = "name"
+    FOLDER = "folder"
     NO_UPLOAD = "no upload"
     INVALID_PART = "invalid part"
     RANGE = "range"
@@ -47,13 +49,15 @@ _BY_CODE = {
         Kind.FULL,
     ),
     **dict.fromkeys(
+        (*("KeyTooLongError", "KeyTooLong", "InvalidObjectName", "XMinioInvalidObjectName", "InvalidURI"),),
+        Kind.NAME,
+    ),
+    **dict.fromkeys(
         (
-            *("KeyTooLongError", "KeyTooLong", "InvalidObjectName", "XMinioInvalidObjectName", "InvalidURI"),
-            # Engines over a file system: a name is a file's or a folder's.
             *("XMinioParentIsObject", "XMinioObjectExistsAsDirectory"),
             *("ExistingObjectIsDirectory", "ExistingObjectIsFile"),
         ),
-        Kind.NAME,
+        Kind.FOLDER,
     ),
     **dict.fromkeys(("PreconditionFailed", "ConditionalRequestConflict"), Kind.CONDITION),
     **dict.fromkeys(("InvalidPart", "InvalidPartOrder", "EntityTooSmall"), Kind.INVALID_PART),

@@ -61,8 +61,11 @@ class Publisher:
                 return self.bucket.put(key, payload, attributes, is_new=True)
             except (ConditionFailed, Doubt) as error:
                 doubt = error
-            if etag := self._settle(self.bucket.head(key), identity):
+            stored = self.bucket.head(key)
+            if etag := self._settle(stored, identity):
                 return etag
+            if stored is None and isinstance(doubt, ConditionFailed):
+                self._refuse_folder(key)
             if _is_hopeless(doubt):
                 break
         raise StoreUnavailable(where=key) from doubt
@@ -82,6 +85,12 @@ class Publisher:
         if identity_of(stored) != identity:
             raise NameTaken
         return stored.etag
+
+    def _refuse_folder(self, key: str) -> None:
+        """To SeaweedFS "a" is a folder's name once there is "a/b": a condition always finds something there, and nobody
+        can read it. Where it was another file that is gone by now, the name was taken all the same."""
+        if self.bucket.list(f"{key}/", limit=1):
+            raise NameTaken
 
     def _attempts(self) -> Iterator[None]:
         for pause in _PAUSES:
@@ -123,6 +132,8 @@ class Publisher:
             stored = self.bucket.head(key)
             if etag := self._settle(stored, identity):
                 return etag, True
+            if stored is None and isinstance(doubt, ConditionFailed):
+                self._refuse_folder(key)
             if stored is not None and claimant_of(stored) == identity:
                 return stored.etag, False
             if _is_hopeless(doubt):
