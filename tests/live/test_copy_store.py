@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from hmacfs.stores.s3.client import S3Bucket
 from tests.live.client import get, put
+from tests.live.test_object_store import configured
 from tests.servers import as_user, folder_of, give_to, wait_until
 from tests.servers.hmacfs import HmacFileServer
+from tests.servers.seaweedfs import SeaweedFS
 
 ROOT = Path(__file__).parents[2]
 USER = "daemon"
@@ -215,3 +218,51 @@ def test_a_file_that_may_not_be_read_is_a_failure_and_the_others_are_copied(
     assert f"failed: 1/1.txt: storage failed: {folder}/1/1.txt: Permission denied\n" in done.stderr
     assert "repeat the command" in done.stderr
     assert sorted(files_of(store)) == ["0/0.txt", "2/2.txt", "3/3.txt", "4/4.txt"]
+
+
+def test_a_folder_moves_into_a_bucket_and_back_whenever_the_copy_is_killed(
+    tmp_path: Path, seaweedfs: SeaweedFS
+) -> None:
+    """What a killed copy leaves in the bucket is swept as an upload that nobody goes on with."""
+    folder, back, bucket = tmp_path / "folder", tmp_path / "back", seaweedfs.make_bucket()
+    fill(folder, 600)
+    (folder / "photo.jpg").write_bytes(os.urandom(3000))
+    for number in range(2):
+        (folder / f"large{number}").write_bytes(os.urandom(20_000_000))
+    server = configured(tmp_path, seaweedfs, bucket, SessionTTL="2s")
+    arguments = ("-config", server.config, "copy-store", "--from-folder", folder)
+    client = seaweedfs.client(bucket)
+
+    def stored() -> list[str]:
+        return [one.key for page in client.pages("") for one in page if not one.key.startswith(".hmacfs/")]
+
+    try:
+        for most in (50, 300):
+            with subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+                try:
+                    wait_until(lambda most=most: len(stored()) >= most, what="the first files")  # type: ignore[misc]
+                finally:
+                    process.kill()
+        wait_until(lambda: _sweep_leaves(server, client) == [], what="a sweep that leaves nothing")
+        server.start()
+        assert _copied(run(*arguments))
+        assert _copied(run(*arguments, "--verify"))
+        assert get(server, "photo.jpg").headers["content-type"] == "image/jpeg"
+        assert get(server, "large1").body == (folder / "large1").read_bytes()
+        assert _copied(run("-config", server.config, "copy-store", "--to-folder", back))
+        assert files_of(back) == files_of(folder)
+        assert _sweep_leaves(server, client) == []
+    finally:
+        client.close()
+        server.end()
+
+
+def _copied(done: subprocess.CompletedProcess[str]) -> bool:
+    assert done.returncode == 0, done.stderr
+    return True
+
+
+def _sweep_leaves(server: HmacFileServer, client: S3Bucket) -> list[str]:
+    """What is of unfinished uploads after a sweep."""
+    assert run("-config", server.config, "sweep").returncode == 0
+    return [one.key for page in client.pages(".hmacfs/") for one in page]
