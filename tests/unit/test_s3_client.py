@@ -389,6 +389,68 @@ def test_an_answer_that_comes_before_the_body_is_heard(script: Script, bucket: S
     assert isinstance(raised.value, NoSpace) or len(script.received) > 1
 
 
+def test_a_whole_answer_gives_its_connection_back(script: Script, bucket: S3Bucket) -> None:
+    """With its last byte: whoever got that need not ask for more."""
+    script.then(answer(200, b"x" * 300_000))
+    download = bucket.get("key")
+    assert download is not None
+    pieces, received = download.pieces(100_000), 0
+    while received < 300_000:
+        received += len(next(pieces))
+    bucket.put("key", b"")
+    download.close()
+    bucket.put("key", b"")
+    assert [request.connection for request in script.received] == [1, 1, 1]
+
+
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "then", "connections"),
+    [
+        (_CHUNKED + b"5;a=b\r\n<List\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(LISTED) - 5, LISTED[5:].encode()), "keep", 1),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\n\r\n" + answer(200, LISTED).answer, "keep", 1),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + LISTED.encode(), "close", 2),
+        (answer(200, LISTED, Connection="close").answer, "keep", 2),
+        (answer(200, LISTED).answer + answer(200, "another's").answer, "keep", 2),
+    ],
+    ids=["chunked", "informational", "to the end", "closing", "too much"],
+)
+def test_how_an_answer_can_end(script: Script, bucket: S3Bucket, data: bytes, then: str, connections: int) -> None:
+    script.then(Step(data, then=then))
+    assert bucket.list("prefix") == []
+    assert bucket.put("key", b"") == '"tag"'
+    assert script.received[-1].connection == connections
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        b"* OK IMAP4\r\n\r\n",
+        _CHUNKED + b"5\r\nhello\r\n",
+        _CHUNKED + b"5\r\nhello0\r\n\r\n",
+        _CHUNKED + b"ffffffffffffffffffff\r\n",
+    ],
+)
+def test_what_is_no_answer_or_none_that_is_whole_is_asked_for_again(
+    script: Script, bucket: S3Bucket, notes: Notes, data: bytes
+) -> None:
+    script.then(Step(data, then="close"), answer(200, LISTED))
+    assert bucket.list("prefix") == []
+    assert notes.calls == [("list", "lost"), ("list", "ok")]
+
+
+def test_no_value_can_be_another_line(script: Script, bucket: S3Bucket) -> None:
+    for value in ("a\r\nX: b", "a\nb", "a\0", "\xe9"):
+        with pytest.raises(ValueError, match="printable ASCII"):
+            bucket.put("key", b"", Attributes("text/plain", {"name": value}))
+    assert script.received == []
+
+
 def test_the_check_is_one_attempt_that_does_not_wait_for_long(script: Script) -> None:
     script.then(error(503, "SlowDown"), LOST, HUNG)
     with contextlib.closing(client_of(script.endpoint, timeout=60.0)) as bucket:

@@ -38,7 +38,7 @@ from hmacfs.system.threads import FileCalls
 
 R = TypeVar("R")
 
-_AGENT = {"User-Agent": "hmac-file-server"}
+_AGENT = {"User-Agent": "hmac-file-server", "Accept-Encoding": "identity"}
 #: The pause before the first repetition; each further one is twice as long, up to ``retry_delay``.
 _FIRST_PAUSE = 0.05
 #: Of ``check``, instead of ``S3Timeout``: it connects, and it asks.
