@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hmacfs.errors import SessionUnknown
+from hmacfs.errors import SessionUnknown, Superseded
 from hmacfs.uploads.contracts.locks import Locker
 from hmacfs.uploads.contracts.stores import PartialUpload, PartialUploads
 
@@ -38,8 +38,11 @@ class Writers:
             info = self._partials.stat(key)
             if info is not None and info.touched >= untouched_since:
                 return False
+            lease.check()  # a process that was halted meanwhile may have lost it to one that goes on with the upload
             self._partials.discard(key)
             return True
+        except Superseded:
+            return False
         finally:
             lease.release()
 

@@ -113,16 +113,21 @@ class FolderBackend:
 
 
 class ObjectBackend:
-    """Over an engine in memory. heeds_conditions: see ``Engine``."""
+    """Over an engine in memory. heeds_conditions, heeds_match: see ``Engine``."""
 
     upload_class = UnfinishedObject
     can_lose_lease = True
 
     def __init__(
-        self, clock: Callable[[], float], part_size: int = PART_SIZE, *, heeds_conditions: bool = True
+        self,
+        clock: Callable[[], float],
+        part_size: int = PART_SIZE,
+        *,
+        heeds_conditions: bool = True,
+        heeds_match: bool | None = None,
     ) -> None:
         self.part_size = part_size
-        self.engine = Engine(clock, part_size, heeds_conditions=heeds_conditions)
+        self.engine = Engine(clock, part_size, heeds_conditions=heeds_conditions, heeds_match=heeds_match)
         self._folder = Path(tempfile.mkdtemp(prefix="hmacfs-test-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self.claims = MemoryEntries(clock)
@@ -133,7 +138,11 @@ class ObjectBackend:
 
     def process(self, on_step: Callable[[str, str], bool] = lambda _name, _when: False) -> S3FileStore:
         """The store of another process; on_step: see ``MemoryBucket``."""
-        bucket, heeds = MemoryBucket(self.engine, on_step), self.engine.heeds_conditions
+        return self.over(MemoryBucket(self.engine, on_step))
+
+    def over(self, bucket: MemoryBucket) -> S3FileStore:
+        """The store of a process that has this access to the engine."""
+        heeds = self.engine.heeds_conditions
         publisher = Publisher(bucket, self.claims, lambda: heeds, sleep=lambda _: None)
         spool = Spool(self._folder, file_calls())
         part_size, clock = self.engine.part_size, self.engine.clock

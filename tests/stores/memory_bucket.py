@@ -64,15 +64,24 @@ class Multipart:
 
 
 class Engine:
-    """What there is. One for all processes. heeds_conditions: or ignores them, as some do. ``has_folders``: a condition
-    finds "a" where there is "a/b", as SeaweedFS' do, and nobody can read it."""
+    """What there is. One for all processes. heeds_conditions: or ignores them, as some do; heeds_match: of completions
+    and deletions, which some ignore that heed those of creations. ``has_folders``: a condition finds "a" where there is
+    "a/b", as SeaweedFS' do, and nobody can read it."""
 
     has_folders = False
 
-    def __init__(self, clock: Callable[[], float], part_size: int, *, heeds_conditions: bool = True) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        part_size: int,
+        *,
+        heeds_conditions: bool = True,
+        heeds_match: bool | None = None,
+    ) -> None:
         self.clock = clock
         self.part_size = part_size
         self.heeds_conditions = heeds_conditions
+        self.heeds_match = heeds_conditions if heeds_match is None else heeds_match
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, Multipart] = {}
         self.numbers = itertools.count(1)
@@ -113,7 +122,7 @@ class MemoryBucket:
 
     def _check(self, key: str, etag: str) -> None:
         present = self.engine.objects.get(key)
-        if etag and self.engine.heeds_conditions and (present is None or present.etag != etag):
+        if etag and self.engine.heeds_match and (present is None or present.etag != etag):
             raise ConditionFailed
 
     def _is_folder(self, key: str) -> bool:

@@ -5,6 +5,7 @@
 ``c.<start>.<length>``     a remainder: bytes that are less than a cell
 ``void``                   parts of a piece that was taken back, which do not count
 ``unverified``             the file is visible, and its digest not judged yet
+``left``                   the upload is over, and something of it may still turn up in the bucket: a sweep looks again
 
 The file is cut by a fixed grid: part *n* is the cell [(n - 1) * P, n * P), so sending one again changes nothing. The
 offset is where the parts that count, and the chain of remainders from there on, end. It is asked of the engine each
@@ -16,17 +17,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from hmacfs.errors import StorageFailed
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUpload, Part, Payload
-from hmacfs.stores.s3.objects import Keys, attributes_of
+from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of
 from hmacfs.uploads.files import FileMetadata
 
-_BEGUN, _VOID, _UNVERIFIED = "begun", "void", "unverified"
+_BEGUN, _VOID, _UNVERIFIED, _LEFT = "begun", "void", "unverified", "left"
 _UPLOAD = re.compile(r"u\.([0-9]{1,16})\.(.+)")
 _REMAINDER = re.compile(r"c\.([0-9]{1,16})\.([0-9]{1,16})")
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -84,8 +85,8 @@ class State:
     """What there is of an upload.
 
     mark: of the multipart upload that counts, ``None`` before the first whole cell; others: of multipart uploads that
-    do not, since two holders of the lease began one. void: entity tags, by number, of parts that do not count. whole:
-    how many parts do. chain: the remainders after them, in their order. touched: Unix seconds.
+    do not, since two holders of the lease began one, or that are gone. void: entity tags, by number, of parts that do
+    not count. whole: how many parts do. chain: the remainders after them, in their order. touched: Unix seconds.
     """
 
     mark: Mark | None = None
@@ -98,6 +99,10 @@ class State:
     whole: int = 0
     chain: list[Remainder] = dataclasses.field(default_factory=list)
     length: int = 0
+
+    @property
+    def marks(self) -> list[Mark]:
+        return self.others if self.mark is None else [self.mark, *self.others]
 
     def count(self) -> None:
         """Find ``whole``, ``chain`` and ``length`` by the rest."""
@@ -120,12 +125,15 @@ class State:
             whole += 1
         return whole
 
-    def choose(self, found: Mapping[Mark, dict[int, Part]]) -> None:
-        """Of several multipart uploads, the one that got furthest counts: it has all that was acknowledged."""
-        for mark in sorted(found):
-            current = State(mark=mark, void=self.void, parts=found[mark])
-            if self.mark is None or current._whole(found[mark]) > self._whole(self.parts):
-                self.mark, self.parts = mark, found[mark]
+    def choose(self, found: Mapping[Mark, dict[int, Part] | None]) -> None:
+        """Of several multipart uploads, the one that got furthest counts: it has all that was acknowledged. ``None``:
+        it is gone."""
+        for mark, parts in sorted(found.items()):
+            if parts is None:
+                continue
+            current = State(mark=mark, void=self.void, parts=parts)
+            if self.mark is None or current._whole(parts) > self._whole(self.parts):
+                self.mark, self.parts = mark, parts
         self.others = [mark for mark in sorted(found) if mark != self.mark]
 
 
@@ -141,17 +149,17 @@ class Notes:
     def create(self, key: str, begun: Begun) -> None:
         self.put(key, _BEGUN, begun.to_json())
 
-    def begin(self, key: str, begun: Begun) -> str:
-        """Of a whole upload: note it, and begin its multipart upload; the id of that."""
+    def begin(self, key: str, begun: Begun) -> Mark:
+        """Of a whole upload: note it, and begin its multipart upload."""
         self.create(key, begun)
-        return self.begin_multipart(key, begun).upload_id
+        return self.begin_multipart(key, begun)
 
     def begin_multipart(self, key: str, begun: Begun) -> Mark:
-        """The note comes after, since it has the id. A process that dies between leaves a multipart upload of that path
-        which no note names."""
+        """The note comes after, since it has the id; it says again what is begun, so that it is enough to abort that. A
+        process that dies between leaves a multipart upload of that path which no note names."""
         upload_id = self.bucket.begin_multipart(self.keys.of(begun.name), begun.attributes())
         mark = Mark(upload_id, begun.part_size)
-        self.put(key, mark.name, b"")
+        self.put(key, mark.name, begun.to_json())
         return mark
 
     def put(self, key: str, name: str, payload: Payload) -> None:
@@ -169,21 +177,37 @@ class Notes:
     def remove_unverified(self, key: str) -> None:
         self.remove(key, _UNVERIFIED)
 
-    def forget(self, key: str) -> None:
-        """Remove all notes: the upload has become a file, or nothing is left of it. ``begun`` goes last, since by it a
-        sweep finds the rest."""
-        names = [name for name, _ in self._listed(key)]
-        for name in sorted(names, key=lambda name: name == _BEGUN):
+    def put_left(self, key: str, begun: Begun) -> None:
+        self.put(key, _LEFT, begun.to_json())
+
+    def forget(self, key: str, ended: Collection[Mark] = (), *, but_left: bool = False) -> None:
+        """Remove all notes: the upload has become a file, or nothing is left of it. ``begun`` goes first, since without
+        it there is no upload any more: with it, the loss of any other would look as if its offset went back.
+
+        ended: multipart uploads that are gone. Others are aborted: a process that has lost its lease without
+        noticing may begin one. but_left: not the note by which a sweep finds what may turn up."""
+        names = [name for name, _ in self._listed(key) if not (but_left and name == _LEFT)]
+        for name in sorted(names, key=lambda name: name != _BEGUN):
+            for mark in marks_in({name: None}):
+                if mark not in ended and (begun := self._read_begun(key, name)) is not None:
+                    self.bucket.abort(self.keys.prefix + begun.path, mark.upload_id)
             self.remove(key, name)
 
     # -- reading --------------------------------------------------------------------------------------
 
     def begun(self, key: str) -> Begun | None:
-        text = self._read(key, _BEGUN)
+        return self._read_begun(key, _BEGUN)
+
+    def left(self, key: str) -> Begun | None:
+        """What an upload that is over was to become."""
+        return self._read_begun(key, _LEFT)
+
+    def _read_begun(self, key: str, name: str) -> Begun | None:
+        text = self._read(key, name)
         try:
             return None if text is None else Begun.from_json(text)
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageFailed(where=self.keys.of_upload(key) + _BEGUN) from error
+            raise StorageFailed(where=self.keys.of_upload(key) + name) from error
 
     def state(self, key: str) -> State | None:
         """``None`` if there is no such upload."""
@@ -202,22 +226,32 @@ class Notes:
         marks = marks_in(found)
         if marks:
             begun = self.begun(key)
-            path = "" if begun is None else begun.path
-            state.choose({mark: self._parts(path, mark) for mark in marks})
-        state.count()
+            if begun is None:  # its notes are being removed
+                return None
+            parts = {mark: self._parts(begun.path, mark) for mark in marks}
+            state.choose(parts)
+            state.count()
+            if None in parts.values():
+                self._look_for_file(begun, state)
+        else:
+            state.count()
         times = [one.modified for one in found.values()]
         state.touched = max([*times, *(part.modified for part in state.parts.values())])
         return state
 
-    def marks(self, key: str) -> list[Mark]:
-        """Of all its multipart uploads."""
-        return marks_in(dict(self._listed(key)))
+    def _look_for_file(self, begun: Begun, state: State) -> None:
+        """A process that completed the upload may have died before it could remove the notes: all bytes are in the
+        file."""
+        stored = self.bucket.head(self.keys.prefix + begun.path)
+        if stored is not None and identity_of(stored) == begun.identity:
+            state.length = stored.size
 
-    def _parts(self, path: str, mark: Mark) -> dict[int, Part]:
+    def _parts(self, path: str, mark: Mark) -> dict[int, Part] | None:
+        """``None`` if it has been completed, or aborted."""
         try:
             return {part.number: part for part in self.bucket.parts(self.keys.prefix + path, mark.upload_id)}
-        except NoSuchUpload:  # it has been completed, or aborted
-            return {}
+        except NoSuchUpload:
+            return None
 
     def _read(self, key: str, name: str) -> bytes | None:
         download = self.bucket.get(self.keys.of_upload(key) + name)

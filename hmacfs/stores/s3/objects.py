@@ -87,6 +87,11 @@ def claimant_of(stored: ObjectInfo) -> str:
     return stored.attributes.metadata.get(_CLAIM, "")
 
 
+def upload_of(stored: ObjectInfo) -> str:
+    """The id of the multipart upload that is to replace a placeholder."""
+    return unquote(stored.attributes.metadata.get(_UPLOAD, ""))
+
+
 def is_file(stored: ObjectInfo | None) -> bool:
     """Whether readers are given this object."""
     return stored is not None and not claimant_of(stored)

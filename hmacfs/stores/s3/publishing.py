@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
-from hmacfs.errors import NameTaken, SessionStoreUnavailable, StoreUnavailable
+from hmacfs.errors import HmacfsError, NameTaken, SessionStoreUnavailable, StoreUnavailable
 from hmacfs.stores.s3.bucket import (
     Attributes,
     Bucket,
@@ -22,7 +22,7 @@ from hmacfs.stores.s3.bucket import (
     ObjectInfo,
     Payload,
 )
-from hmacfs.stores.s3.objects import claimant_of, identity_of, placeholder_of
+from hmacfs.stores.s3.objects import claimant_of, identity_of, placeholder_of, upload_of
 from hmacfs.uploads.contracts.entries import Entries
 
 log = logging.getLogger("hmacfs.stores")
@@ -56,7 +56,7 @@ class Publisher:
         """Store a file of one portion; its entity tag. For engines with exclusive creation. Raises ``NameTaken``,
         ``StoreUnavailable``: then nothing is visible yet."""
         doubt: BaseException | None = None
-        for _ in self._attempts():
+        for _ in self._attempts(key):
             try:
                 return self.bucket.put(key, payload, attributes, is_new=True)
             except (ConditionFailed, Doubt) as error:
@@ -92,10 +92,13 @@ class Publisher:
         if self.bucket.list(f"{key}/", limit=1):
             raise NameTaken
 
-    def _attempts(self) -> Iterator[None]:
-        for pause in _PAUSES:
+    def _attempts(self, key: str) -> Iterator[None]:
+        for number, pause in enumerate(_PAUSES, 1):
             if pause:
                 self.sleep(pause)
+            if number == len(_PAUSES):  # who has the name does not hurry, or is none any more
+                with suppress(HmacfsError):
+                    self._remove_dead(key)
             yield
 
     # -- with exclusive creation ----------------------------------------------------------------------
@@ -104,7 +107,7 @@ class Publisher:
         """Only the creation of an object is exclusive everywhere: so the name is taken by a placeholder first, which
         the completion replaces."""
         doubt: BaseException | None = None
-        for _ in self._attempts():
+        for _ in self._attempts(key):
             claim, is_file = self._claim(key, upload_id, identity)
             if is_file:
                 return claim
@@ -116,13 +119,15 @@ class Publisher:
                 return etag
             if _is_hopeless(doubt):
                 break
+        if isinstance(doubt, NoSuchUpload):  # aborted by a sweep, before the placeholder was there
+            self.withdraw(key, identity)
         raise StoreUnavailable(where=key) from doubt
 
     def _claim(self, key: str, upload_id: str, identity: str) -> tuple[str, bool]:
         """The entity tag of our placeholder, or, if that is there already, of the file itself; and which of them it
         is."""
         doubt: BaseException | None = None
-        for _ in self._attempts():
+        for _ in self._attempts(key):
             try:
                 # The identity in it makes its entity tag one of its own.
                 payload = identity.encode()
@@ -141,14 +146,45 @@ class Publisher:
         raise StoreUnavailable(where=key) from doubt
 
     def withdraw(self, key: str, identity: str) -> None:
-        """Take the placeholder of an upload away that was aborted, which is what keeps it from being completed yet. On
-        engines whose DELETE ignores the condition, one that is frozen here for a minute could remove a file."""
+        """Take the placeholder of an upload away that was aborted, which is what keeps it from being completed yet.
+        Raises ``StoreUnavailable`` if that cannot be done now."""
+        try:
+            stored = self.bucket.head(key)
+            if stored is not None and claimant_of(stored) == identity:
+                self._remove_dead(key)
+        except SessionStoreUnavailable as error:
+            raise StoreUnavailable(where=key) from error
+
+    def _remove_dead(self, key: str) -> None:
+        """Remove a placeholder whose upload is gone: nobody can complete it any more.
+
+        One process at a time does it, by a claim: some engines ignore the condition of a deletion, and a second process
+        would remove what was stored since the first one did. On these, one that is frozen before its deletion for
+        longer than the claim holds could remove a file."""
         stored = self.bucket.head(key)
-        if stored is not None and claimant_of(stored) == identity:
+        if stored is None or not claimant_of(stored) or not self._is_gone(key, upload_of(stored)):
+            return
+        entry = f"withdraw {key}"
+        known = self._claims.read(entry)
+        if known is not None and known.seconds_left > 0:
+            raise StoreUnavailable(where=key)
+        version = self._claims.replace(entry, None if known is None else known.version, "", CLAIM_SECONDS)
+        if version is None:
+            raise StoreUnavailable(where=key)
+        again = self.bucket.head(key)  # it may have been completed just before it was gone
+        if again is not None and again.etag == stored.etag:
             try:
                 self.bucket.delete(key, etag=stored.etag)
             except ConditionFailed:
                 log.debug("a placeholder was replaced while it was to be removed")
+        self._give_up_claim(entry, version)
+
+    def _is_gone(self, key: str, upload_id: str) -> bool:
+        try:
+            self.bucket.parts(key, upload_id)
+        except NoSuchUpload:
+            return True
+        return False
 
     # -- without it -----------------------------------------------------------------------------------
 
@@ -163,7 +199,7 @@ class Publisher:
     def _complete_if_claimed(self, key: str, upload_id: str, etags: Mapping[int, str], identity: str) -> str:
         entry = f"claim {key}"
         doubt: BaseException | None = None
-        for _ in self._attempts():
+        for _ in self._attempts(key):
             if etag := self._settle(self.bucket.head(key), identity):
                 return etag
             version = self._take_claim(entry, key, upload_id, identity)

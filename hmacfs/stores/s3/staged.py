@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from hmacfs.errors import HmacfsError, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import FileSection, NoSuchUpload, Payload
-from hmacfs.stores.s3.notes import Begun
+from hmacfs.stores.s3.notes import Begun, Mark, State
 from hmacfs.stores.s3.objects import attributes_of, new_identity
 from hmacfs.stores.s3.sending import PartSender
 from hmacfs.uploads.contracts.requests import ENDLESS
@@ -44,10 +44,11 @@ class StagedObject:
         self._held: bytes | None = b"" if self.room == ENDLESS else None
         self._etags: dict[int, str] = {}
         self._token = ""
-        self._upload_id = ""
+        self._begun: Begun | None = None
+        self._mark: Mark | None = None
         self._size = 0
         self._sender = PartSender(store.spool, self._put_part)
-        self._is_published = False
+        self._is_published = self._is_in_doubt = False
 
     def write(self, data: memoryview) -> None:
         if self._held is None:
@@ -96,7 +97,16 @@ class StagedObject:
         if self._sender.current.measure() or not self._etags:
             self._sender.send()
             self._sender.wait()
-        return self._store.publisher.complete(self._key, self._upload_id, self._etags, self._identity)
+        try:
+            return self._store.publisher.complete(self._key, self._upload_id, self._etags, self._identity)
+        except StoreUnavailable:
+            self._is_in_doubt = True
+            raise
+
+    @property
+    def _upload_id(self) -> str:
+        assert self._mark is not None, "it has not begun"
+        return self._mark.upload_id
 
     def _begin_multipart(self) -> None:
         """The notes of an unfinished upload, of which no session knows: after ``SessionTTL`` a sweep takes it for an
@@ -105,8 +115,8 @@ class StagedObject:
             return
         self._token = new_identity()
         part_size = self._store.part_size_of(self._length)
-        begun = Begun(self._name.path, self._identity, part_size, self._metadata)
-        self._upload_id = self._store.notes.begin(self._token, begun)
+        self._begun = Begun(self._name.path, self._identity, part_size, self._metadata)
+        self._mark = self._store.notes.begin(self._token, self._begun)
 
     def _put_part(self, number: int, payload: FileSection) -> None:
         try:
@@ -124,10 +134,10 @@ class StagedObject:
             tidy_up(self._tidy_up)
 
     def _tidy_up(self) -> None:
-        if self._is_published:
-            self._store.notes.forget(self._token)
+        if self._is_published and self._begun is not None:
+            self._store.partials.conclude(self._token, self._begun, State(mark=self._mark))
         else:
-            self._store.partials.discard(self._token)
+            self._store.partials.discard(self._token, is_in_doubt=self._is_in_doubt)
 
 
 def tidy_up(remove: Callable[[], None]) -> None:

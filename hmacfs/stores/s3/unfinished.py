@@ -79,30 +79,51 @@ class UnfinishedObjects:
             lease.release()
             raise
 
-    def discard(self, key: str) -> None:
+    def discard(self, key: str, *, is_in_doubt: bool = False) -> None:
         """See ``PartialUploads``. What was begun is aborted first: after that nobody can complete it, and a placeholder
-        of it is dead."""
+        of it is dead. But not what has become the file: an engine that died before it forgot the parts, such as
+        SeaweedFS, would take them for no object's. is_in_doubt: a request to publish it may still be on its way, so a
+        sweep looks again."""
         if not is_key(key):
             return
         begun = self.notes.begun(key)
-        if begun is not None and not self._discard_of(key, begun):
+        if begun is None:
+            self._look_again(key)
             return
-        self.notes.forget(key)
-
-    def _discard_of(self, key: str, begun: Begun) -> bool:
-        """Whether nothing is left that only the notes lead to."""
-        target = self.keys.prefix + begun.path
-        for mark in self.notes.marks(key):
-            self.bucket.abort(target, mark.upload_id)
         state = self.notes.state(key)
-        if state is not None and state.is_unverified:
+        if state is None:  # somebody else has just removed it
+            return
+        target = self.keys.prefix + begun.path
+        stored = self.bucket.head(target)
+        is_published = stored is not None and identity_of(stored) == begun.identity and not state.is_unverified
+        for mark in state.others if is_published else state.marks:
+            self.bucket.abort(target, mark.upload_id)
+        if state.is_unverified:
             self._remove_file(target, begun.identity)
         self.publisher.withdraw(target, begun.identity)
-        return self._abort_unnamed(target)
+        self.conclude(key, begun, state, is_in_doubt=is_in_doubt)
+
+    def _look_again(self, key: str) -> None:
+        """For what may have turned up of an upload that is over."""
+        begun = self.notes.left(key)
+        if begun is not None:
+            target = self.keys.prefix + begun.path
+            self.publisher.withdraw(target, begun.identity)
+            if not self._abort_unnamed(target):
+                return
+        self.notes.forget(key)
+
+    def conclude(self, key: str, begun: Begun, state: State, *, is_in_doubt: bool = False) -> None:
+        """Forget an upload that is over, but for what a sweep has to look at again. state: with the multipart uploads
+        that are completed or aborted. is_in_doubt: see ``discard``."""
+        is_left = not self._abort_unnamed(self.keys.prefix + begun.path) or is_in_doubt
+        if is_left:
+            self.notes.put_left(key, begun)
+        self.notes.forget(key, state.marks, but_left=is_left)
 
     def _abort_unnamed(self, target: str) -> bool:
-        """Abort the multipart uploads of that key that no note names; whether none is left. A young one may be noted in
-        the next moment."""
+        """Abort the multipart uploads of that key that no note names: a process died before it wrote the note, or the
+        answer was lost that had the id. Whether none is left: a young one may be noted in the next moment."""
         found = self.bucket.uploads(target)
         if not found:
             return True
@@ -230,7 +251,8 @@ class UnfinishedObject:
         """Write what is in remainders, and in no part, to ``file``."""
         for one in self._state.chain:
             download = self.bucket.get(self._uploads.keys.of_upload(self._key) + one.name)
-            if download is None:
+            if download is None:  # another holder may have gone on with the upload
+                self.lease.check()
                 raise StorageFailed(where=self._target)
             _copy(download, lambda data: file.write(memoryview(data)))
 
@@ -323,7 +345,10 @@ class UnfinishedObject:
             self._notes.remove_unverified(self._key)
         for mark in self._state.others:
             self.bucket.abort(self._target, mark.upload_id)
-        self._notes.forget(self._key)
+        if self._state.marks:
+            self._uploads.conclude(self._key, self._begun, self._state)
+        else:  # of a file of less than a cell no multipart upload is looked for
+            self._notes.forget(self._key)
         return info_of(stored)
 
     def _create(self, name: StoredName, metadata: FileMetadata) -> None:
