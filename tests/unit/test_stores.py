@@ -114,6 +114,32 @@ def test_what_becomes_the_visible_file_before_it_is_locked_is_no_unfinished_uplo
     assert content(backend.store, NAME) == b"hello"
 
 
+@pytest.mark.parametrize("heeds", [True, False])
+@pytest.mark.parametrize("size", [1, PART_SIZE, 3 * PART_SIZE, 3 * PART_SIZE + 1])
+def test_an_upload_that_becomes_a_file_never_seems_to_have_less(size: int, *, heeds: bool) -> None:
+    """Others look at it, or its process dies, between any two calls: its client would send again what it has told of."""
+    backend = ObjectBackend(lambda: 1.0, heeds_conditions=heeds)
+    with begin(backend) as upload:
+        for _ in range(size):
+            append(upload, b"x")
+    seen: list[int | None] = []
+
+    def look(_call: str, _when: str) -> bool:
+        info = backend.store.partials.stat(KEY)
+        seen.append(None if info is None else info.length)
+        return False
+
+    lease = backend.locker.acquire(KEY)
+    assert lease is not None
+    with backend.process(look).partials.open(KEY, lease) as last:
+        last.publish(NAME, FileMetadata())
+    lengths = [length for length in seen if length is not None]
+    assert set(lengths) == {size}
+    assert seen[-1] is None
+    assert seen[: len(lengths)] == lengths, "it was there again"
+    assert content(backend.store, NAME) == b"x" * size
+
+
 @pytest.mark.parametrize("size", [1, 3 * PART_SIZE])
 def test_a_name_that_the_engine_takes_for_a_folder_s_is_taken(size: int) -> None:
     """As a folder has it; the client would come again in vain."""
