@@ -22,8 +22,9 @@ log = logging.getLogger("hmacfs.stores")
 
 #: For how long a worker believes that no other server has found otherwise.
 _LOOK_SECONDS = 60.0
-#: For how long it waits for what another worker finds out. Where that takes longer, the engine does not answer well.
-PATIENCE_SECONDS = 5.0
+#: For how long it waits for what another worker finds. If it takes longer, the engine does not answer well: the
+#: rivals of a trial took SeaweedFS 9 s on a busy machine.
+PATIENCE_SECONDS = 15.0
 _POLL_SECONDS = 0.02
 _TEXTS = {
     Verdict.RACING: "takes more than one of the conditional writes that come at once",
