@@ -31,17 +31,19 @@ class HeadView:
             if self.guards.signed_downloads and (is_of_upload or request.verified is None):
                 raise BadSignature
             return self.serve_file(request)
-        except (BadSignature, NotFound):
-            progress = self._progress(request, has_signature=is_of_upload)
-            if progress is None:
+        except (BadSignature, NotFound) as error:
+            if request.is_folder or not (is_of_upload or _names_upload(request)):
                 raise
-            return progress
+            progress = self._progress(request, has_signature=is_of_upload)
+            if progress is not None:
+                return progress
+            if isinstance(error, BadSignature):
+                raise
+        return self.serve_file(request)  # which the upload may have become between the two looks
 
     def _progress(self, request: Request, *, has_signature: bool) -> Response | None:
         """The progress of the slot's unfinished upload; ``None`` if there is none, or if nothing shows the client's
         right to know of it. has_signature: a v3 signature of the upload was verified, which covers no length."""
-        if request.is_folder or not (has_signature or _names_upload(request)):
-            return None
 
         def may_know(session: Session) -> bool:
             if has_signature or self.slots.knows_token(request, session):
