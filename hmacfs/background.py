@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hmacfs.errors import HmacfsError, NotAllowed, SessionStoreUnavailable, StoreUnavailable
+from hmacfs.errors import HmacfsError, NotAllowed, SessionStoreUnavailable, StorageFailed, StoreUnavailable
 from hmacfs.system.ownership import explain
 from hmacfs.system.shared_file import SharedFile
 from hmacfs.uploads.progress import SweepResult
@@ -101,6 +101,8 @@ class Sweeper:
                 log.info("expired uploads are not looked for: no session store can be reached")
             except NotAllowed as error:
                 log.error("expired uploads are not removed: %s", error)
+            except StorageFailed as error:
+                log.error("expired uploads are not removed: %s", error.for_log())
             except Exception:
                 log.exception("looking for expired uploads failed")
             else:

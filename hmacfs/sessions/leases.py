@@ -35,8 +35,8 @@ _WANTED = " wanted"
 
 
 def _boot_clock() -> float:
-    """As ``time.monotonic``, but it goes on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    """As ``time.monotonic``, but it goes on while the machine sleeps, where the system has such a clock (Linux)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

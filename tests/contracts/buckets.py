@@ -382,7 +382,8 @@ class BucketContract:
             assert content(bucket, key) == b"1"
 
     def test_it_can_be_checked(self, bucket: Bucket) -> None:
-        bucket.check()
+        bucket.check("")
+        bucket.check("none/of/these/")
 
     @pytest.mark.parametrize("key", KEYS[:5], ids=itertools.count())
     def test_a_presigned_url_is_the_right_to_read(self, bucket: Bucket, engine: Expected, key: str) -> None:

@@ -84,7 +84,7 @@ def test_a_wrong_key_and_a_bucket_that_is_not_there_are_faults_to_mend(running: 
     nowhere = running.client("not-there-at-all")
     for client in (wrong, nowhere):
         calls: list[Callable[[S3Bucket], object]] = [
-            lambda client: client.check(),
+            lambda client: client.check("pre"),
             lambda client: client.list(""),
             lambda client: client.put("key", b"data"),
             lambda client: client.begin_multipart("key", NO_ATTRIBUTES),
@@ -108,7 +108,7 @@ def test_an_engine_that_hangs_or_is_away(tmp_path: Path) -> None:
                 client.put("other", b"data", is_new=True)
             assert not raised.value.may_repeat
             with pytest.raises(StoreUnavailable):
-                client.check()
+                client.check("pre")
             engine.resume()
             wait_until(lambda: _answers(client), what="the engine's return")
             engine.kill()
@@ -120,7 +120,7 @@ def test_an_engine_that_hangs_or_is_away(tmp_path: Path) -> None:
 
 def _answers(client: S3Bucket) -> bool:
     try:
-        client.check()
+        client.check("pre")
     except StoreUnavailable:
         return False
     return True

@@ -230,7 +230,7 @@ class MemoryBucket:
         return f"https://engine.example:9000/bucket/{quote(key, safe='/~')}?{urlencode(parameters, quote_via=quote)}"
 
     @_request
-    def check(self) -> None:
+    def check(self, prefix: str) -> None:
         pass
 
 

@@ -36,7 +36,6 @@ from hmacfs.stores.s3.bucket import (
     OutOfRange,
 )
 from hmacfs.stores.s3.client import S3Bucket
-from hmacfs.stores.s3.failures import Refusals
 from hmacfs.stores.s3.observer import OPERATIONS, OUTCOMES
 from hmacfs.stores.s3.options import S3Options, address_of
 from tests.servers import free_port, require_binary, wait_until
@@ -457,10 +456,10 @@ def test_the_check_is_one_attempt_that_does_not_wait_for_long(script: Script) ->
         for _ in range(3):
             before = time.monotonic()
             with pytest.raises(StoreUnavailable):
-                bucket.check()
+                bucket.check("pre")
             assert time.monotonic() - before < 6
         script.then(answer(200, LISTED))
-        bucket.check()
+        bucket.check("pre")
     assert len(script.received) == 4
     assert dict(parse_qsl(urlsplit(script.received[0].target).query))["max-keys"] == "1"
 
@@ -895,13 +894,11 @@ def test_over_tls_it_is_the_same(encrypted: Script, certificate: Path, file: tup
     assert [request.connection for request in encrypted.received] == [1, 1, 1]
 
 
-def test_a_certificate_of_nobody_s_is_a_fault_to_mend(
-    encrypted: Script, certificate: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_certificate_of_nobody_s_is_a_fault_to_mend(encrypted: Script, certificate: Path) -> None:
     with contextlib.closing(client_of(encrypted.endpoint)) as bucket, pytest.raises(StorageFailed) as raised:
         bucket.put("key", b"data")
     assert not isinstance(raised.value, StoreUnavailable)
-    assert "certificate verify failed" in caplog.text
+    assert "certificate verify failed" in raised.value.for_log()
     other = encrypted.endpoint.replace("127.0.0.1", "localhost")
     with contextlib.closing(client_of(other, ca_file=certificate)) as bucket, pytest.raises(StorageFailed) as raised:
         bucket.put("key", b"data")
@@ -918,28 +915,6 @@ def test_what_is_no_tls_is_no_engine(script: Script) -> None:
 
 
 # -- what is told ---------------------------------------------------------------------------------
-
-
-def test_a_refusal_is_logged_once_and_again_when_it_changes(
-    script: Script, bucket: S3Bucket, caplog: pytest.LogCaptureFixture
-) -> None:
-    script.then(*[error(403, "AccessDenied")] * 3, error(404, "NoSuchBucket"))
-    for _ in range(4):
-        with pytest.raises(StorageFailed):
-            bucket.put("key", b"")
-    lines = [record.getMessage() for record in caplog.records if record.name == "hmacfs.stores.s3.failures"]
-    assert len(lines) == 2
-    assert "put: 403 AccessDenied: Words of it." in lines[0]
-    assert "put: 404 NoSuchBucket" in lines[1]
-
-
-def test_a_refusal_that_lasts_is_logged_each_minute(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    refusals = Refusals(clock=lambda: now[0])
-    for second in (0.0, 30.0, 59.0, 61.0, 100.0, 122.0):
-        now[0] = second
-        refusals.note(ValueError("put: 403"))
-    assert len(caplog.records) == 3
 
 
 def test_no_secret_is_told(script: Script, caplog: pytest.LogCaptureFixture) -> None:

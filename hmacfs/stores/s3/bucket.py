@@ -181,5 +181,6 @@ class Bucket(Protocol):
         """An absolute URL that is the right to GET the object for so long. overrides: ``response-content-type`` and
         its like."""
 
-    def check(self) -> None:
-        """Return if the bucket can be reached and read, after one attempt and within a few seconds."""
+    def check(self, prefix: str) -> None:
+        """Return if the bucket can be reached and listed below ``prefix``, after one attempt and within a few
+        seconds."""

@@ -55,7 +55,7 @@ class Checkup:
         """Each finding as soon as it is there. Nothing stays in the bucket."""
         key, large = f"{self._folder}object", f"{self._folder}large"
         try:
-            problem = self._problem(self._bucket.check)
+            problem = self._problem(lambda: self._bucket.check(self._folder))
             code = _code(problem)
             is_reached = problem is None or code != ""
             yield Finding("connection", "" if is_reached else str(problem))

@@ -30,7 +30,7 @@ from hmacfs.stores.s3.bucket import (
 from hmacfs.stores.s3.connections import Connections, Lost, PayloadFailed, Response, Silent, Unreached
 from hmacfs.stores.s3.credentials import credentials_of
 from hmacfs.stores.s3.download import S3Download
-from hmacfs.stores.s3.failures import EngineError, Kind, Refusals, kind_of
+from hmacfs.stores.s3.failures import EngineError, Kind, kind_of
 from hmacfs.stores.s3.observer import CallObserver, NoObserver
 from hmacfs.stores.s3.options import S3Options, address_of
 from hmacfs.stores.s3.signing import Signer
@@ -92,7 +92,6 @@ class S3Bucket:
         self._signer = Signer(self._address, options.region, credentials_of(options))
         self._connections = Connections(self._address, options.ca_file, options.timeout, file_calls)
         self._observer = observer or NoObserver()
-        self._refusals = Refusals()
         self._last_date = ("", 0.0)
 
     @property
@@ -151,8 +150,8 @@ class S3Bucket:
                 yield objects
             token = following if following and following != token else None
 
-    def check(self) -> None:
-        call = self._listing("check", 1)._replace(timeout=_CHECK_SECONDS)
+    def check(self, prefix: str) -> None:
+        call = self._listing("check", 1, prefix=prefix)._replace(timeout=_CHECK_SECONDS)
         try:
             self._attempt(call, _objects_of, is_new=True)
         except (_Failed, Silent) as error:
@@ -332,7 +331,6 @@ class S3Bucket:
         return error
 
     def _refusal(self, cause: Exception) -> StorageFailed:
-        self._refusals.note(cause)
         error = StorageFailed()
         error.__cause__ = cause
         return error

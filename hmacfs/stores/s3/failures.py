@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import enum
-import logging
-import time
-from collections.abc import Callable
 
 from hmacfs.cut import cut
 from hmacfs.masking import mask
 from hmacfs.stores.s3.answers import ErrorAnswer
-
-log = logging.getLogger(__name__)
-
-#: The same refusal is logged again after so long.
-_REPEAT_SECONDS = 60.0
 
 
 class Kind(enum.Enum):
@@ -92,17 +84,3 @@ class EngineError(Exception):
         elif answer.message:
             message += f": {answer.message}"
         super().__init__(cut(mask(" ".join(message.split()))))
-
-
-class Refusals:
-    """Tells the operator what has to be mended: once, again when it changes, and each minute."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._last = ("", 0.0)
-
-    def note(self, cause: BaseException) -> None:
-        text, now = str(cause), self._clock()
-        if text != self._last[0] or now > self._last[1] + _REPEAT_SECONDS:
-            self._last = (text, now)
-            log.error("the object store refuses: %s", text)

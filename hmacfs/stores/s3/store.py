@@ -152,7 +152,7 @@ class S3FileStore:
     def check_writable(self) -> None:
         """See ``FileStore``."""
         self.spool.check_writable()
-        self.bucket.check()
+        self.bucket.check(self.keys.reserved)
         self.publisher.is_exclusive()
 
     def recover(self) -> int:
