@@ -49,7 +49,7 @@ class PartSender:
         """What went wrong, as a value: gevent prints the traceback of every error that a greenlet raises."""
         try:
             self._put(number, file.section(0, file.measure()))
-            file.clear()
+            file.rewind()  # it was answered: the engine has all of it
         except BaseException as error:
             file.close()
             return error

@@ -66,7 +66,8 @@ class Spool:
 
 
 class SpoolFile:
-    """One of its files. length: how many bytes are in it, as of the last ``measure``."""
+    """One of its files. length: how many bytes are in it, as of the last ``measure``: those before the descriptor's
+    position. After them may be what it was used for before."""
 
     def __init__(self, spool: Spool, fd: int) -> None:
         self._spool = spool
@@ -92,10 +93,10 @@ class SpoolFile:
         with self._spool.translated():
             return self._spool.file_calls(os.pread, self.fd, length, offset)
 
-    def clear(self) -> None:
-        """Empty it, to be used again. Raises ``StorageFailed``."""
+    def rewind(self) -> None:
+        """Take it for empty, to be used again. Its pages stay, which costs less than giving them back and asking for
+        others: so nothing of it may still wait in a socket. Raises ``StorageFailed``."""
         with self._spool.translated():
-            self._spool.file_calls(os.ftruncate, self.fd, 0)
             os.lseek(self.fd, 0, os.SEEK_SET)
         self._count(0)
 
