@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ import hmacfs
 from bench.chart import chart
 from bench.contenders import ROOT
 from bench.drawing import svg
-from bench.facts import commit_of, facts
+from bench.facts import commit_of, facts, s3_facts
 from bench.fleet import Fleet, Place
+from bench.object_store import Engine
 from bench.report import render
 from bench.results import Results
 from bench.rounds import Rounds
+from bench.s3_works import S3Workshop
 from bench.targets import TABLE
-from bench.works import Workshop, select, select_for
+from bench.works import Work, Workshop, select, select_for
 
 _RAM_BYTES = 8 * 2**30
 _DISK_BYTES = 8 * 2**30
 _FULL_DISK_BYTES = 24 * 2**30
+_S3_BYTES = 10 * 2**30
 
 
 def main() -> int:
@@ -55,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", type=_names, default=(), metavar="NAME,...", help="these works only")
     add("--table", action="store_true", help="what README shows, and nothing else")
     add("--before", type=Path, metavar="FOLDER", help="another state of the project, to compare some works with")
+    add("--s3", action="store_true", help="the server with its files in an object store, and nothing else")
     add("--quick", action="store_true", help="one round of one second, no warm-up")
     add("--full", action="store_true", help="also the stores of a million files, which take minutes to fill")
     add("--out", type=Path, metavar="FILE", help="JSON file (bench/results/<date>.json), beside it the picture")
@@ -71,6 +76,8 @@ def _names(text: str) -> tuple[str, ...]:
 def run(arguments: argparse.Namespace) -> Results:
     """Measure. Raises ``ValueError`` if that cannot begin, ``OSError``."""
     rounds, seconds = (1, 1) if arguments.quick else (arguments.rounds, arguments.seconds)
+    if arguments.s3:
+        return _run_s3(arguments, rounds, seconds)
     with Place(arguments.ram) as ram, Place(arguments.disk) as disk, Fleet() as fleet:
         _require_space(ram, _RAM_BYTES)
         _require_space(disk, _FULL_DISK_BYTES if arguments.full else _DISK_BYTES)
@@ -81,10 +88,24 @@ def run(arguments: argparse.Namespace) -> Results:
         if arguments.table:
             works = select_for(works, TABLE)
         results = Results(_facts(arguments, rounds, seconds) | facts(ram.folder, disk.folder))
-        turns = Rounds(rounds, seconds, warm_up=not arguments.quick, say=_say)
-        for work in works:
-            turns.run(work, results)
+        _take_turns(arguments, works, results)
     return results
+
+
+def _run_s3(arguments: argparse.Namespace, rounds: int, seconds: int) -> Results:
+    """Everything is on the RAM disk: the engine's files, the spool, and the folders that it is compared with."""
+    with Place(arguments.ram) as ram, Engine(ram.folder / "engine") as engine, Fleet() as fleet:
+        _require_space(ram, _S3_BYTES)
+        works = select(S3Workshop(fleet, engine, ram.folder, longest=seconds).works(), arguments.only)
+        results = Results(_facts(arguments, rounds, seconds) | facts(ram.folder, ram.folder) | s3_facts())
+        _take_turns(arguments, works, results)
+    return results
+
+
+def _take_turns(arguments: argparse.Namespace, works: Sequence[Work], results: Results) -> None:
+    turns = Rounds(results.facts["rounds"], results.facts["seconds"], warm_up=not arguments.quick, say=_say)
+    for work in works:
+        turns.run(work, results)
 
 
 def _facts(arguments: argparse.Namespace, rounds: int, seconds: int) -> dict[str, Any]:

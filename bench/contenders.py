@@ -11,12 +11,12 @@ import sysconfig
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, cast
 
-from bench import processes
+from bench import processes, stores
 from bench.names import signed_path
 from tests.servers import Daemon, free_port, wait_until
 from tests.servers.hmacfs import HmacFileServer
@@ -29,7 +29,7 @@ _HERE = Path(__file__).parent
 _DEPLOY = ROOT / "deploy"
 BUILD = ROOT / "build" / "bench"
 _PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-_PROBE = "probe/ready.txt"
+PROBE = "probe/ready.txt"
 
 
 class Unavailable(Exception):
@@ -78,7 +78,7 @@ class Contender(ABC):
         self.launch()
         for daemon in self._daemons:
             daemon.wait_until(self._works, what=f"readiness of {self.name}")
-        shutil.rmtree((self.store / _PROBE).parent)
+        self._remove_probe()
 
     def require_running(self) -> None:
         """Raises ``RuntimeError`` with what it printed if one of its programs has ended."""
@@ -132,13 +132,27 @@ class Contender(ABC):
         # Not root: what nginx must not serve it must not be able to read.
         self.run_nginx(around_site(site, user="nobody nogroup"))
 
+    def put_in(self, name: str, source: Path) -> None:
+        """See ``stores.put_in``."""
+        stores.put_in(self.store, name, source)
+
+    def take_out(self, expected: Iterable[str], source: Path, *, gap: int | None = None) -> stores.Stored:
+        """See ``stores.take_out``."""
+        return stores.take_out(self.store, expected, source, gap=gap)
+
+    def _has_probe(self) -> bool:
+        return (self.store / PROBE).exists()
+
+    def _remove_probe(self) -> None:
+        shutil.rmtree((self.store / PROBE).parent)
+
     def _works(self) -> bool:
         """Whether a small file is stored, by now, and comes back."""
-        upload = urllib.request.Request(f"{self.url}{signed_path(SECRET, _PROBE, 5)}", b"ready", method="PUT")
+        upload = urllib.request.Request(f"{self.url}{signed_path(SECRET, PROBE, 5)}", b"ready", method="PUT")
         try:
-            if not (self.store / _PROBE).exists():
+            if not self._has_probe():
                 urllib.request.urlopen(upload, timeout=2).close()
-            with urllib.request.urlopen(f"{self.url}/upload/{_PROBE}", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.url}/upload/{PROBE}", timeout=2) as answer:
                 return bool(answer.read() == b"ready")
         except urllib.error.HTTPError as error:
             error.close()

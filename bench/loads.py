@@ -13,7 +13,7 @@ from bench.contenders import SECRET, Contender
 from bench.curl import curl
 from bench.names import PREFIX, UploadList, names, signed_path
 from bench.outcome import LoadFailed, Outcome
-from bench.stores import Stored, put_in, take_out, warm_memory
+from bench.stores import Stored, warm_memory
 from bench.wrk import threads, wrk
 
 #: More than any server here takes in a second on one core: a list of paths must not end before the run.
@@ -41,7 +41,7 @@ class CurlUpload:
         self._streams = streams
 
     def prepare(self, contender: Contender) -> None:
-        take_out(contender.store, self._names, self._source)
+        contender.take_out(self._names, self._source)
         warm_memory(len(self._names) * self._source.stat().st_size)
 
     def run(self, contender: Contender, _seconds: int) -> Outcome:
@@ -62,7 +62,7 @@ class CurlUpload:
         return arguments
 
     def verify(self, contender: Contender, outcome: Outcome) -> None:
-        _require(take_out(contender.store, self._names, self._source), complete=outcome.answered, unanswered=0)
+        _require(contender.take_out(self._names, self._source), complete=outcome.answered, unanswered=0)
 
 
 class CurlDownload:
@@ -74,7 +74,7 @@ class CurlDownload:
         self._streams = streams
 
     def prepare(self, contender: Contender) -> None:
-        put_in(contender.store, self._name, self._source)
+        contender.put_in(self._name, self._source)
 
     def run(self, contender: Contender, _seconds: int) -> Outcome:
         size, count = self._source.stat().st_size, self._streams
@@ -85,7 +85,7 @@ class CurlDownload:
         return Outcome(transfers[0].seconds if count == 1 else wall, count, count * size)
 
     def verify(self, contender: Contender, _outcome: Outcome) -> None:
-        take_out(contender.store, [self._name], self._source)
+        contender.take_out([self._name], self._source)
 
 
 class WrkUpload:
@@ -121,7 +121,7 @@ class WrkUpload:
     def _take_out(self, contender: Contender) -> Stored:
         stored = Stored(0, 0)
         for mine in self._paths.by_thread:
-            stored = stored.plus(take_out(contender.store, mine, self._body, gap=self._connections))
+            stored = stored.plus(contender.take_out(mine, self._body, gap=self._connections))
         return stored
 
 
@@ -138,7 +138,7 @@ class WrkDownload:
 
     def prepare(self, contender: Contender) -> None:
         for name in self._names:
-            put_in(contender.store, name, self._source)
+            contender.put_in(name, self._source)
         for thread in range(threads(self._connections)):
             mine = self._names[thread :: threads(self._connections)] or self._names
             lines = "".join(f"{PREFIX}{name}\n" for name in mine)
@@ -156,7 +156,7 @@ class WrkDownload:
         with urllib.request.urlopen(f"{contender.url}{PREFIX}{self._names[-1]}", timeout=10) as answer:
             if answer.read() != self._source.read_bytes():
                 raise LoadFailed("a download brought other bytes")
-        take_out(contender.store, self._names, self._source)
+        contender.take_out(self._names, self._source)
 
 
 def _require(stored: Stored, *, complete: int, unanswered: int) -> None:

@@ -62,6 +62,14 @@ def usage(leaders: Collection[int]) -> Usage:
     return Usage(seconds, rss, peak, pss)
 
 
+def peak_bytes(pid: int) -> int:
+    """The highest rss of one process so far; 0 if it has ended. What wait4(2) tells includes that of the process that
+    forked it."""
+    with contextlib.suppress(OSError):
+        return parse_sizes((_PROC / str(pid) / "status").read_text()).get("VmHWM", 0)
+    return 0
+
+
 def reset_peaks(leaders: Collection[int]) -> None:
     """Let each process's highest rss count from now on."""
     for process, _ in _members(leaders):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.metrics import METRICS
-from bench.results import Results, Verdict, WorkResult, judge
-from bench.targets import TABLE
+from bench.results import Results, Verdict, WorkResult, judge, shown
 
 _NOTHING = "-"
 _RATES = ("gb_per_s", "per_s")
@@ -17,7 +16,7 @@ def render(results: Results) -> str:
     parts = [", ".join(f"{name}: {value}" for name, value in results.facts.items())]
     parts += [f"**{work.title}**\n\n{work_table(work)}" for work in results.works if work.samples]
     parts.append(f"**Targets**\n\n{target_table(judge(results))}")
-    others = [target for target in TABLE if target.against != "before"]
+    others = [target for target in shown(results) if target.against != "before"]
     parts.append(f"**The same for README**\n\n{summary_table(judge(results, others))}")
     if results.problems:
         parts.append("**Runs that do not count**\n\n" + "\n".join(f"- {problem}" for problem in results.problems))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.metrics import METRICS, Sample
-from bench.targets import TARGETS, Comparison
+from bench.targets import S3_TABLE, TABLE, TARGETS, Comparison
 
 
 @dataclasses.dataclass
@@ -31,17 +31,20 @@ class WorkResult:
 
     def ratio(self, entry: str, other: str, metric: str) -> float | None:
         """The median of the ratios within each round: what the machine does besides moves both of a round alike."""
-        ratios = self._ratios(entry, other, metric)
+        ratios = self.ratios(entry, other, metric)
         return statistics.median(ratios) if ratios else None
 
-    def spread(self, entry: str, other: str, metric: str) -> tuple[float, float] | None:
-        """The lowest and the highest ratio within one round."""
-        ratios = self._ratios(entry, other, metric)
-        return (min(ratios), max(ratios)) if ratios else None
+    def ratios(self, entry: str, other: str, metric: str) -> list[float]:
+        """Within each round."""
+        return [one / two for one, two in self._pairs(entry, other, metric) if two]
 
-    def _ratios(self, entry: str, other: str, metric: str) -> list[float]:
+    def differences(self, entry: str, other: str, metric: str) -> list[float]:
+        """By how much more one's figure is, within each round."""
+        return [one - two for one, two in self._pairs(entry, other, metric)]
+
+    def _pairs(self, entry: str, other: str, metric: str) -> list[tuple[float, float]]:
         pairs = zip(self.samples.get(entry, ()), self.samples.get(other, ()), strict=False)
-        return [one[metric] / two[metric] for one, two in pairs if metric in one and two.get(metric)]
+        return [(one[metric], two[metric]) for one, two in pairs if metric in one and metric in two]
 
 
 @dataclasses.dataclass
@@ -90,20 +93,36 @@ class Verdict(NamedTuple):
     medians: tuple[float | None, float | None] = (None, None)
 
 
-def judge(results: Results, targets: Sequence[Comparison] = TARGETS) -> list[Verdict]:
-    """What became of each target."""
+def judge(results: Results, targets: Sequence[Comparison] | None = None) -> list[Verdict]:
+    """What became of each target; of those that the run was for, if none are given."""
+    if targets is None:
+        targets = [target for target in shown(results) if target.bound is not None] if is_s3(results) else TARGETS
     return [_verdict(results.work(target.work), target) for target in targets]
 
 
+def shown(results: Results) -> Sequence[Comparison]:
+    """What the summary of the run shows."""
+    return S3_TABLE if is_s3(results) else TABLE
+
+
+def is_s3(results: Results) -> bool:
+    """Whether it was a run of ``--s3``."""
+    return "engine" in results.facts
+
+
 def _verdict(work: WorkResult | None, target: Comparison) -> Verdict:
-    value, other, spread = None, None, None
     own = None if work is None else work.median(target.entry, target.metric)
+    value, other, spread = own, None, None
+    if target.against is not None:
+        value = None
     if work is not None and target.against is not None:
         other = work.median(target.against, target.metric)
-        value = work.ratio(target.entry, target.against, target.metric)
-        spread = work.spread(target.entry, target.against, target.metric)
-    elif target.against is None:
-        value = own
+        if target.is_difference:
+            figures = work.differences(target.entry, target.against, target.metric)
+        else:
+            figures = work.ratios(target.entry, target.against, target.metric)
+        if figures:
+            value, spread = statistics.median(figures), (min(figures), max(figures))
     at_least = METRICS[target.metric].more_is_better
     reached = None
     if value is not None and target.bound is not None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bench.names import names
 
 _COMPARE_EVERY = 500
-_SAMPLE_BYTES = 64 * 1024
+SAMPLE_BYTES = 64 * 1024
 _SAMPLES = 16
 _LINKS = 50_000  # ext4 allows 65,000 names of one file
 
@@ -63,13 +63,17 @@ def take_out(store: Path, expected: Iterable[str], source: Path, *, gap: int | N
 
 def _equal(path: str, source: Path, size: int) -> bool:
     """Whether two files of one size hold the same bytes, at places spread over all of it."""
-    last = max(0, size - _SAMPLE_BYTES)
-    offsets = sorted({last * part // (_SAMPLES - 1) for part in range(_SAMPLES)})
     with open(path, "rb") as one, source.open("rb") as other:
         return all(
-            os.pread(one.fileno(), _SAMPLE_BYTES, offset) == os.pread(other.fileno(), _SAMPLE_BYTES, offset)
-            for offset in offsets
+            os.pread(one.fileno(), SAMPLE_BYTES, offset) == os.pread(other.fileno(), SAMPLE_BYTES, offset)
+            for offset in sample_offsets(size)
         )
+
+
+def sample_offsets(size: int) -> list[int]:
+    """Where to compare ``SAMPLE_BYTES`` of two files of that size."""
+    last = max(0, size - SAMPLE_BYTES)
+    return sorted({last * part // (_SAMPLES - 1) for part in range(_SAMPLES)})
 
 
 def fill(store: Path, count: int) -> None:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 class Comparison(NamedTuple):
     """A figure of ``entry``, or its ratio to that of ``against``, and the bound that is wanted for it. Whether it is a
-    lower or an upper one follows from the metric; ``None``: the figure is shown, and not judged."""
+    lower or an upper one follows from the metric; ``None``: the figure is shown, and not judged. is_difference: it is
+    how much more the entry's is, instead of the ratio."""
 
     text: str
     work: str
@@ -15,6 +16,7 @@ class Comparison(NamedTuple):
     metric: str
     bound: float | None
     against: str | None = None
+    is_difference: bool = False
 
 
 #: As before, or better: two equal ones differ by this much in their medians.
@@ -97,4 +99,40 @@ TARGETS = (
     Comparison("99 % of an honest client's uploads under all attacks, ms", "attack", "all at once", "p99_ms", 1000.0),
     Comparison("an honest client's uploads refused under all attacks", "attack", "all at once", "refused", 0.0),
     Comparison("CPU seconds per GB received against Go", "put-1g", "hmacfs", "cpu_per_gb", 0.7, "go"),
+)
+
+#: What ``--s3`` measures.
+S3_TABLE = (
+    Comparison(
+        "PUT 1 KiB, CPU ms more than in a folder",
+        "s3-put-1k",
+        "s3",
+        "cpu_ms",
+        0.5,
+        "folder",
+        is_difference=True,
+    ),
+    Comparison(
+        "PUT 1 KiB, CPU ms more than without fsync",
+        "s3-put-1k",
+        "s3",
+        "cpu_ms",
+        None,
+        "folder, no fsync",
+        is_difference=True,
+    ),
+    Comparison("PUT 1 KiB, 8 connections, against boto3", "s3-put-1k", "s3", "per_s", 1.0, "boto3"),
+    Comparison("PUT 1 KiB, 8 connections, against a folder", "s3-put-1k", "s3", "per_s", None, "folder"),
+    Comparison("PUT 128 MiB, CPU s per GB", "s3-put-128m", "s3", "cpu_per_gb", 0.9),
+    Comparison("PUT 128 MiB against rclone", "s3-put-128m", "s3", "gb_per_s", 1.0, "rclone"),
+    Comparison("PUT 128 MiB against boto3, parts of 8 MiB", "s3-put-128m", "s3", "gb_per_s", None, "boto3"),
+    Comparison("PUT 128 MiB against a folder", "s3-put-128m", "s3", "gb_per_s", None, "folder"),
+    Comparison("PUT 1 GiB, CPU s per GB", "s3-put-1g", "s3", "cpu_per_gb", None),
+    Comparison("PUT 1 GiB against rclone", "s3-put-1g", "s3", "gb_per_s", 1.0, "rclone"),
+    Comparison("PUT 1 GiB against boto3, parts of 8 MiB", "s3-put-1g", "s3", "gb_per_s", None, "boto3"),
+    Comparison("PUT 8 x 128 MiB at once, CPU s per GB", "s3-put-8x128m", "s3", "cpu_per_gb", None),
+    Comparison("PUT 8 x 128 MiB at once against a folder", "s3-put-8x128m", "s3", "gb_per_s", None, "folder"),
+    Comparison("memory during that (RSS of all processes), MiB", "s3-put-8x128m", "s3", "peak_mib", None, "folder"),
+    Comparison("GET 128 MiB against a folder", "s3-get-128m", "s3", "gb_per_s", None, "folder"),
+    Comparison("GET 16 KiB, 8 connections, against a folder", "s3-get-16k", "s3", "per_s", None, "folder"),
 )

@@ -30,7 +30,7 @@ class SeaweedFS(ObjectStoreServer):
         super().__init__(folder)
         self._binary = require_binary("weed")
         self.port = _free_port_pair()
-        self._master, self._volume, self._filer = _free_port_pair(), _free_port_pair(), _free_port_pair()
+        self.master_port, self._volume, self._filer = _free_port_pair(), _free_port_pair(), _free_port_pair()
 
     def _start(self) -> None:
         key = {"accessKey": self.access_key, "secretKey": self.secret_key}
@@ -38,7 +38,12 @@ class SeaweedFS(ObjectStoreServer):
         configuration = self.folder / "s3.json"
         configuration.write_text(json.dumps({"identities": identities}))
         command = [self._binary, "-logtostderr=true", "server", f"-dir={self.folder}"]
-        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={self._master}", "-master.telemetry=false"]
+        command += [
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-master.port={self.master_port}",
+            "-master.telemetry=false",
+        ]
         command += ["-master.volumeSizeLimitMB=512", "-master.electionTimeout=1s"]
         # Each bucket takes seven.
         command += [f"-volume.port={self._volume}", "-volume.max=5000", "-volume.preStopSeconds=0"]

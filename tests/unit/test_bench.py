@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from bench import curl, disk, facts, processes, report, stores, works
+from bench import curl, disk, facts, processes, report, s3_works, stores, works
 from bench.contenders import Contender, Hmacfs, Unavailable, shipped_site, variant
 from bench.contenders_tls import Certificate, with_tls
 from bench.fleet import Fleet
@@ -24,11 +25,15 @@ from bench.proxied import shipped_haproxy
 from bench.requests import kinds
 from bench.results import Results, Verdict, WorkResult, judge
 from bench.rounds import Rounds
+from bench.s3_clients import elapsed
 from bench.slow import slow_clients
 from bench.start import seconds_to_answer
-from bench.targets import TABLE, TARGETS, Comparison
+from bench.targets import S3_TABLE, TABLE, TARGETS, Comparison
 from bench.works import Entry, Work, Workshop, select, select_for
 from bench.wrk import WrkResult
+
+if TYPE_CHECKING:
+    from bench.object_store import Engine
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 # docs/protocol.md, section 2, scheme v
@@ -165,9 +170,10 @@ def test_medians_and_ratios_leave_out_what_failed() -> None:
     assert work.median("ours", "p50_ms") is None
     assert work.median("nobody", "per_s") is None
     assert work.ratio("ours", "go", "per_s") == pytest.approx(0.25)
-    assert work.spread("ours", "go", "per_s") == pytest.approx((0.25, 30 / 45))
+    assert work.ratios("ours", "go", "per_s") == pytest.approx([0.25, 30 / 45, 0.25])
+    assert work.differences("ours", "go", "per_s") == pytest.approx([-30.0, -15.0, -60.0])
     assert work.ratio("ours", "nobody", "per_s") is None
-    assert work.spread("ours", "nobody", "per_s") is None
+    assert work.ratios("ours", "nobody", "per_s") == []
 
 
 @pytest.mark.parametrize(
@@ -191,6 +197,40 @@ def test_a_target_is_a_lower_or_an_upper_bound_after_its_metric(
     verdict = judge(Results({}, [work]), [target])[0]
     assert verdict.value == (pytest.approx(value) if value is not None else None)
     assert verdict.reached is reached
+
+
+def test_a_difference_is_of_each_round() -> None:
+    work = work_result(ours=[{"p50_ms": 5.0}, {"p50_ms": 7.0}, {"p50_ms": 6.0}], go=[{"p50_ms": 4.0}] * 3)
+    target = Comparison("more", "put", "ours", "p50_ms", 1.5, "go", is_difference=True)
+    (verdict,) = judge(Results({}, [work]), [target])
+    assert (verdict.value, verdict.spread, verdict.reached) == (2.0, (1.0, 3.0), False)
+    assert verdict.medians == (6.0, 4.0)
+
+
+def test_a_run_of_object_stores_is_judged_by_its_own_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_works, "random_file", sparse_file)
+    workshop = s3_works.S3Workshop(Fleet(), cast("Engine", None), tmp_path, longest=1)
+    everything = workshop.works()
+    assert all(metric in METRICS for work in everything for metric in work.columns)
+    assert all(work.baseline in [entry.name for entry in work.entries] for work in everything)
+    measured = {(work.name, entry.name) for work in everything for entry in work.entries}
+    for target in S3_TABLE:
+        assert (target.work, target.entry) in measured, target.text
+        assert target.against is None or (target.work, target.against) in measured, target.text
+    of_s3, of_others = Results({"engine": "SeaweedFS"}), Results({})
+    assert [verdict.text for verdict in judge(of_s3)] == [
+        target.text for target in S3_TABLE if target.bound is not None
+    ]
+    assert [verdict.text for verdict in judge(of_others)] == [target.text for target in TARGETS]
+
+
+def test_rclone_s_own_time_is_the_last_that_it_tells() -> None:
+    log = """{"level":"info","msg":"Copied (new)","stats":{"elapsedTime":0.5}}
+{"level":"info","msg":"the end","stats":{"bytes":5,"elapsedTime":1.25}}
+not JSON
+{"level":"info","msg":"no figures"}"""
+    assert elapsed(log) == 1.25
+    assert elapsed("Failed to copy") == 0.0
 
 
 def test_what_has_no_bound_is_shown_and_not_judged() -> None:
