@@ -68,7 +68,13 @@ def failing(backend: ObjectBackend, call: str, when: str, error: BaseException, 
 
 
 @pytest.mark.parametrize(
-    "path", ["a\\b", "a" * 250 + "/" + "b" * 250 + "/" + "c" * 250 + "/" + "d" * 250 + "/" + "e" * 20]
+    "path",
+    [
+        "a\\b",
+        "photo\uffff.jpg",
+        "\ufffe",
+        "a" * 250 + "/" + "b" * 250 + "/" + "c" * 250 + "/" + "d" * 250 + "/" + "e" * 20,
+    ],
 )
 def test_names_that_an_engine_does_not_take_are_refused(backend: ObjectBackend, path: str) -> None:
     name, store = StoredName.from_text(path), backend.store

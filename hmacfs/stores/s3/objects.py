@@ -46,7 +46,8 @@ def attributes_of(name: StoredName, metadata: FileMetadata, identity: str) -> At
             told[field] = str(value)
     if metadata.sha256 is not None:
         told[_SHA256] = metadata.sha256
-    return Attributes(content_type or type_by_name(name.path), told)
+    # A tab is white space in a type (RFC 9110 section 5.6.3), and in a header that a proxy may refuse.
+    return Attributes((content_type or type_by_name(name.path)).replace("\t", " "), told)
 
 
 def info_of(stored: ObjectInfo) -> FileInfo:

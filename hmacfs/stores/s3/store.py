@@ -6,6 +6,7 @@ this server needs for itself lies below one reserved prefix, which no URL can na
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -29,8 +30,9 @@ CHEAP_BYTES = 256 * 1024
 _PARTS = 9_000
 #: What it allows for a key.
 _KEY_BYTES = 1024
-#: SeaweedFS takes it for a slash.
-_BACKSLASH = "\\"
+#: In keys: SeaweedFS takes a backslash for a slash, and no XML can hold the other two (XML 1.0, section 2.2), so that
+#: an engine's answer that names such a key cannot be read.
+_REFUSED = re.compile("[\\\\\ufffe\uffff]")
 
 
 class S3FileStore:
@@ -66,8 +68,8 @@ class S3FileStore:
         key = self.keys.of(name)
         if len(key.encode()) > _KEY_BYTES:
             raise BadName("The store does not take a name of this length.")
-        if _BACKSLASH in name.path:
-            raise BadName("The store does not take a name with a backslash.")
+        if _REFUSED.search(name.path):
+            raise BadName("The store does not take a name with a backslash, or with U+FFFE or U+FFFF.")
         return key
 
     def exists(self, name: StoredName) -> bool:
@@ -166,6 +168,6 @@ class S3FileStore:
 def _names_of(path: str) -> list[StoredName]:
     """The name that a URL can have; none for other objects."""
     try:
-        return [StoredName.from_text(path)] if _BACKSLASH not in path else []
+        return [StoredName.from_text(path)] if not _REFUSED.search(path) else []
     except BadName:
         return []
