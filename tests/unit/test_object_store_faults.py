@@ -15,6 +15,7 @@ import pytest
 from hmacfs.errors import HmacfsError, NameTaken, NotFound, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, Payload
+from hmacfs.stores.s3.probe import trial_folder, try_conditional_writes
 from hmacfs.stores.s3.store import S3FileStore
 from hmacfs.uploads.contracts.locks import Lease
 from hmacfs.uploads.files import FileMetadata
@@ -400,3 +401,13 @@ def taken(cluster: Cluster) -> Lease:
     lease = cluster.locker().acquire("0" * 32)
     assert lease is not None
     return lease
+
+
+def test_what_is_left_of_a_trial_is_removed_by_the_sweep() -> None:
+    """Its process is killed before it can remove the object, or the engine takes a request when it is over."""
+    cluster = Cluster({}, 0)
+    bucket = MemoryBucket(cluster.backend.engine, lambda name, when: (name, when) == ("delete", "before"))
+    with pytest.raises(Killed):
+        try_conditional_writes(bucket, trial_folder(cluster.store.keys.reserved))
+    assert len(cluster.backend.engine.objects) == 1
+    cluster.check_leftovers()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from hmacfs.errors import HmacfsError, StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.bucket import Attributes, Bucket, ConditionFailed, Doubt, InvalidPart, NoSuchUpload
 from hmacfs.stores.s3.failures import EngineError
-from hmacfs.stores.s3.probe import Verdict, try_conditional_writes
+from hmacfs.stores.s3.probe import Verdict, trial_folder, try_conditional_writes
 
 #: Signatures are good for 15 minutes before and after the engine's time.
 _CLOCK_ERROR_SECONDS = 15 * 60
@@ -49,7 +48,7 @@ class Checkup:
         self._bucket = bucket
         self._clock_offset = clock_offset
         self._wants_exclusive = wants_exclusive
-        self._folder = f"{reserved}check/{secrets.token_hex(8)}/"
+        self._folder = trial_folder(reserved)
 
     def run(self) -> Iterator[Finding]:
         """Each finding as soon as it is there. Nothing stays in the bucket."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hmacfs.errors import StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.bucket import Bucket
-from hmacfs.stores.s3.probe import Verdict, try_conditional_writes
+from hmacfs.stores.s3.probe import Verdict, trial_folder, try_conditional_writes
 from hmacfs.system.shared_file import SharedFile
 
 log = logging.getLogger("hmacfs.stores")
@@ -54,7 +54,7 @@ class ExclusiveWrites:
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._bucket = bucket
-        self._folder = f"{reserved}check/"
+        self._folder = trial_folder(reserved)
         self._note = f"{reserved}conditional-writes-fail"
         self._remembered = remembered
         self._server = server
@@ -73,7 +73,7 @@ class ExclusiveWrites:
             with self._trying:
                 if not self._is_known():
                     if self._failures != failures:  # that of the one who was waited for is everybody's
-                        raise StoreUnavailable(where=self._folder)
+                        raise StoreUnavailable(where=self._note)
                     self._look()
         return self._is_exclusive
 
@@ -111,7 +111,7 @@ class ExclusiveWrites:
         deadline = self._clock() + PATIENCE_SECONDS
         while not _is_locked(fd):
             if self._clock() > deadline:
-                raise StoreUnavailable(where=self._folder)
+                raise StoreUnavailable(where=self._note)
             self._sleep(_POLL_SECONDS)
 
     def _try(self) -> Verdict:

@@ -17,6 +17,8 @@ from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
 from hmacfs.stores.s3.bucket import Attributes, ObjectInfo
 from hmacfs.uploads.files import NO_METADATA, FileInfo, FileMetadata
 
+#: Of unfinished uploads, in the reserved folder.
+PARTIAL_FOLDER = "partial"
 _ID, _CLAIM, _UPLOAD = "hmacfs-id", "hmacfs-claim", "hmacfs-upload"
 _TYPE, _OWNER, _STORED, _EXPIRES, _SHA256 = (
     *("hmacfs-type", "hmacfs-owner", "hmacfs-stored"),
@@ -104,7 +106,7 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.reserved = f"{prefix}{RESERVED_FOLDER}/"
-        self.partial = f"{self.reserved}partial/"
+        self.partial = f"{self.reserved}{PARTIAL_FOLDER}/"
 
     def of(self, name: StoredName) -> str:
         return self.prefix + name.path

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from hmacfs.errors import HmacfsError, StoreUnavailable
 from hmacfs.stores.s3.bucket import Attributes, Bucket, ConditionFailed, Doubt
+from hmacfs.stores.s3.objects import PARTIAL_FOLDER
 
 log = logging.getLogger("hmacfs.stores")
 
@@ -26,6 +27,12 @@ class Verdict(enum.StrEnum):
     EXCLUSIVE = "exclusive"
     RACING = "racing"
     IGNORED = "ignored"
+
+
+def trial_folder(reserved: str) -> str:
+    """What keys of a trial begin with: as those of an unfinished upload that nobody knows of, so that a sweep removes
+    what is left of a process that is killed in a trial."""
+    return f"{reserved}{PARTIAL_FOLDER}/{secrets.token_hex(16)}/"
 
 
 def try_conditional_writes(bucket: Bucket, folder: str) -> Verdict:
