@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from tests import markers, times
 from tests.servers import raise_descriptor_limit, reaper
 from tests.servers.ceph import Ceph
-from tests.servers.hmacfs import HmacFileServer
+from tests.servers.hmacfs import HmacFileServer, in_bucket
 from tests.servers.juicefs import JuiceFS
 from tests.servers.seaweedfs import SeaweedFS
 
@@ -54,22 +54,48 @@ def _nothing_is_left_of_a_killed_run(tmp_path_factory: pytest.TempPathFactory) -
     reaper.forget_folder(tmp_path_factory.getbasetemp())
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that say so run over several stores, if a server of theirs has one."""
+    marker = metafunc.definition.get_closest_marker("stores")
+    if marker is not None and marker.args != ("folder",) and "store_settings" in metafunc.fixturenames:
+        stores = [pytest.param(name, marks=_STORE_MARKS.get(name, ())) for name in marker.args]
+        metafunc.parametrize("store_settings", stores, indirect=True, scope="module")
+
+
+_STORE_MARKS = {"seaweedfs": pytest.mark.needs_seaweedfs}
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HmacFileServer]:
+def store_settings(request: pytest.FixtureRequest) -> Callable[[Path], dict[str, object]]:
+    """A function that gives the settings of a server in that folder, with a store of its own."""
+    if getattr(request, "param", "folder") == "folder":
+        return lambda _: {}
+    engine: SeaweedFS = request.getfixturevalue("seaweedfs")
+    return lambda folder: in_bucket(engine, engine.make_bucket(), folder)
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, store_settings: Callable[[Path], dict[str, object]]
+) -> Iterator[HmacFileServer]:
     """A server with one worker and small limits, for tests that leave it as it was but for new files."""
-    with HmacFileServer(tmp_path_factory.mktemp("server"), UploadMaxSize="64MB", ReadTimeout="1s") as running:
+    folder = tmp_path_factory.mktemp("server")
+    with HmacFileServer(folder, UploadMaxSize="64MB", ReadTimeout="1s", **store_settings(folder)) as running:
         yield running
         running.stop()
         assert running.leftovers() == []
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., HmacFileServer]]:
+def start_server(
+    tmp_path: Path, store_settings: Callable[[Path], dict[str, object]]
+) -> Iterator[Callable[..., HmacFileServer]]:
     """A function that starts servers of the test's own."""
     started: list[HmacFileServer] = []
 
     def start(**settings: object) -> HmacFileServer:
-        server = HmacFileServer(tmp_path / f"server-{len(started)}", **settings)
+        folder = tmp_path / f"server-{len(started)}"
+        server = HmacFileServer(folder, **(store_settings(folder) | settings))
         started.append(server)
         return server.start()
 

@@ -5,7 +5,8 @@ a helper that one of these names asks ``require_binary`` for a program of that s
 ``tests/slow.txt``. What is found is checked when the test runs: a program that it starts and that its markers do not
 tell of is a failure.
 
-Only ``alone`` is written by hand, since nothing but its author knows it: the test watches time, memory or how a processor
+``stores`` says over which stores a test runs, where that is not a folder alone (``tests/conftest.py``).
+Only ``alone`` is else written by hand, since nothing but its author knows it: the test watches time, memory or how a processor
 is shared out, and so runs without the tracer of the coverage and with no other test beside it.
 """
 

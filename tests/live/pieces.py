@@ -89,7 +89,12 @@ class Upload(ABC):
         return token
 
     def stored(self) -> Path:
+        """With a folder."""
         return self.server.store / self.name
+
+    def content(self) -> bytes:
+        """Of the file that it became."""
+        return self.server.content(self.name)
 
 
 class _SlotUpload(Upload):
@@ -176,8 +181,13 @@ def partial_file(server: HmacFileServer, token: str) -> Path:
 
 
 def partial_files(server: HmacFileServer) -> list[Path]:
-    """What there is of unfinished uploads."""
+    """What there is of unfinished uploads, in a folder."""
     return list((server.store / ".hmacfs" / "partial").iterdir())
+
+
+def is_kept(server: HmacFileServer, token: str) -> bool:
+    """Whether there is anything of that unfinished upload."""
+    return key_of(token) in server.files.unfinished()
 
 
 def persist(upload: Upload, tally: Counter[str], before_piece: Callable[[Upload], None] = lambda _: None) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 import psutil
 import pytest
 
-from tests.live.pieces import DIALECTS, Upload, begun, partial_files, persist
+from tests.live.pieces import DIALECTS, Upload, begun, persist
 from tests.servers import folder_of, wait_until
 from tests.servers.hmacfs import HmacFileServer, fallback
 from tests.servers.mariadb import MariaDBServer
@@ -93,7 +93,7 @@ class Fleet:
 
     def check(self) -> None:
         """Each is complete and right, in the session it began."""
-        right = sum(upload.stored().read_bytes() == upload.body for upload in self.uploads)
+        right = sum(upload.content() == upload.body for upload in self.uploads)
         restarted = sum(len(upload.tokens) != 1 for upload in self.uploads)
         successes = ("200", "201", "202", "204")
         retries = {answer: count for answer, count in sorted(self.tally.items()) if answer not in successes}
@@ -102,7 +102,7 @@ class Fleet:
         print(f"{pieces} requests succeeded, tried again after: {retries or 'nothing'}")
         assert (right, restarted) == (COUNT, 0)
         assert len(self._server.stored()) == COUNT
-        assert partial_files(self._server) == []
+        assert self._server.files.unfinished() == {}
         assert self._server.leftovers() == []
 
 
@@ -275,6 +275,16 @@ def test_twenty_uploads_survive(
         ] == []
 
 
+@pytest.mark.stores("seaweedfs")
+@pytest.mark.parametrize("fault", [the_server_is_killed, redis_is_killed])
+def test_twenty_uploads_survive_over_an_object_store(
+    start_server: StartServer, databases: Callable[[str], Database], tmp_path: Path, fault: Callable[[Stage], None]
+) -> None:
+    """Their leases are in the session store. Those of who was killed are waited for."""
+    case = next(case for case in reversed(CASES) if case.fault is fault)
+    test_twenty_uploads_survive(start_server, databases, tmp_path, case)
+
+
 @pytest.mark.parametrize("probes", [False, True], ids=["goes on at once", "probes"])
 @pytest.mark.parametrize("kind", DIALECTS, ids=lambda kind: kind.dialect)
 def test_what_was_saved_without_redis_is_known_where_redis_is(
@@ -298,5 +308,5 @@ def test_what_was_saved_without_redis_is_known_where_redis_is(
         if probes:
             assert upload.probe().headers["Upload-Offset"] == "80000"
         assert upload.send(80_000).status in (201, 204)
-        assert (with_redis.store / upload.name).read_bytes() == upload.body
+        assert upload.content() == upload.body
         assert with_redis.complaints() == []

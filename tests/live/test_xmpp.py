@@ -19,7 +19,7 @@ from tests.servers import folder_of, require_binary
 from tests.servers.hmacfs import HmacFileServer
 from tests.servers.xmpp import DOMAIN, Ejabberd, Prosody, XmppServer
 
-pytestmark = pytest.mark.needs_xmpp
+pytestmark = [pytest.mark.needs_xmpp, pytest.mark.stores("folder", "seaweedfs")]
 
 PROJECT = Path(__file__).parents[2]
 MAX_SIZE = 1024**3
@@ -122,9 +122,10 @@ HOSTILE = ["..", "."]
 
 
 @pytest.fixture(scope="module", params=SHAPES)
-def session(request: pytest.FixtureRequest, files: list[File]) -> Session:
+def session(request: pytest.FixtureRequest, server: HmacFileServer, files: list[File]) -> Session:
     name, _, scheme = request.param.partition("-")
     xmpp_server: XmppServer = request.getfixturevalue(name)
+    assert server.is_ready()
     wanted = [{"name": file.name, "type": file.content_type, "size": len(file.data)} for file in files]
     wanted += [{"name": name, "type": "image/jpeg", "size": 5} for name in ("spare.jpg", *HOSTILE)]
     outcome = run_client(

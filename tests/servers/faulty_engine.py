@@ -95,6 +95,12 @@ class FaultyEngine:
             else:
                 self._always[operation] = fault
 
+    def forgive(self) -> None:
+        """From now on nothing fails."""
+        with self._lock:
+            self._faults.clear()
+            self._always.clear()
+
     def fate(self, operation: str) -> Fault | None:
         """Of the request that is here now."""
         with self._lock:

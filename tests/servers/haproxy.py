@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 class HAProxy:
-    """In front of two servers. ``changes``: of the shipped text."""
+    """In front of two servers. ``changes``: of the shipped text. is_composed: that of ``deploy/compose``."""
 
     def __init__(
         self,
@@ -22,8 +23,10 @@ class HAProxy:
         two: HmacFileServer,
         *,
         changes: Mapping[str, str] = MappingProxyType({}),
+        is_composed: bool = False,
     ) -> None:
         self._changes = changes
+        self._is_composed = is_composed
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "haproxy.cfg"
@@ -32,18 +35,26 @@ class HAProxy:
         self.daemon.wait_until(lambda: accepts_connections(self.port), what="HAProxy")
 
     def _shipped(self, one: HmacFileServer, two: HmacFileServer) -> str:
-        text = (DEPLOY / "haproxy.cfg").read_text(encoding="utf-8")
+        name, port, hosts = "haproxy.cfg", 80, ("192.0.2.11", "192.0.2.12")
+        if self._is_composed:
+            name, port, hosts = "compose/haproxy.cfg", 8080, ("server-one", "server-two")
+        text = (DEPLOY / name).read_text(encoding="utf-8")
         for shipped, ours in {
             # As many as a user who may not raise the limit of open files can have.
             "maxconn 20000": "maxconn 400",
-            "bind :80\n": f"bind 127.0.0.1:{self.port}\n",
-            "server one 192.0.2.11:8080": f"server one 127.0.0.1:{one.port}",
-            "server two 192.0.2.12:8080": f"server two 127.0.0.1:{two.port}",
+            f"bind :{port}\n": f"bind 127.0.0.1:{self.port}\n",
+            f"server one {hosts[0]}:8080": f"server one 127.0.0.1:{one.port}",
+            f"server two {hosts[1]}:8080": f"server two 127.0.0.1:{two.port}",
             **self._changes,
         }.items():
             assert shipped in text, shipped
             text = text.replace(shipped, ours)
         return text
+
+    def is_up(self, name: str) -> bool:
+        """Whether it takes that server (``one``, ``two``) for one that serves, as its checks went so far."""
+        said = re.findall(rf"^Server machines/{name} is (UP|DOWN)", self.daemon.log(), re.MULTILINE)
+        return not said or said[-1] == "UP"
 
     def stop(self) -> int:
         return self.daemon.stop()

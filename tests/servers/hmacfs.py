@@ -17,6 +17,7 @@ import toml
 
 from hmacfs.protocol.keyring import Keyring, sign_v, sign_v2, sign_v3
 from tests.servers import Daemon, answers_200, descriptor_limit, free_port
+from tests.servers.stored_files import BucketFiles, FolderFiles, StoredFiles
 
 SECRET = "a secret for tests, of 32 bytes.."
 FAR_FUTURE = 4_000_000_000
@@ -89,6 +90,7 @@ class HmacFileServer:
         #: Descriptors that it inherits.
         self.pass_fds: Sequence[int] = ()
         self._daemon: Daemon | None = None
+        self._files: StoredFiles | None = None
 
     @property
     def daemon(self) -> Daemon:
@@ -137,6 +139,8 @@ class HmacFileServer:
     def end(self) -> None:
         """What closes a test that is done with it: at once, but for a server whose coverage is measured. That is stopped,
         since a process that is killed does not say which lines it ran."""
+        if self._files is not None:
+            self._files.close()
         if "COVERAGE_PROCESS_CONFIG" in os.environ:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop(signal.SIGQUIT, timeout=5.0)
@@ -176,20 +180,23 @@ class HmacFileServer:
         mac = sign_v3(self.keyring, method, expires, self.prefix + name)
         return f"{self.path(name)}?v3={mac}&expires={expires}"
 
+    @property
+    def files(self) -> StoredFiles:
+        """Its store, asked beside it."""
+        if self._files is None:
+            self._files = (
+                BucketFiles(self.settings) if self.settings.get("Storage") == "s3" else FolderFiles(self.store)
+            )
+        return self._files
+
+    def content(self, name: str) -> bytes:
+        """Of a stored file."""
+        return self.files.content(name)
+
     def stored(self) -> list[str]:
         """The names of all stored files."""
-        return sorted(
-            str(path.relative_to(self.store))
-            for path in self.store.rglob("*")
-            if path.is_file() and ".hmacfs" not in path.parts
-        )
+        return self.files.names()
 
     def leftovers(self) -> list[str]:
-        """Files and folders that a failed upload should not have left: anything in the staging area, empty folders."""
-        staged = [str(path) for path in (self.store / ".hmacfs" / "tmp").iterdir()]
-        empty = [
-            str(path)
-            for path in self.store.rglob("*")
-            if path.is_dir() and ".hmacfs" not in path.parts and not any(path.iterdir())
-        ]
-        return staged + empty
+        """What a failed upload should not have left."""
+        return self.files.leftovers()

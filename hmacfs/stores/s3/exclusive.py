@@ -23,8 +23,8 @@ log = logging.getLogger("hmacfs.stores")
 #: For how long a worker believes that no other server has found otherwise.
 _LOOK_SECONDS = 60.0
 #: For how long it waits for what another worker finds. If it takes longer, the engine does not answer well: the
-#: rivals of a trial took SeaweedFS 9 s on a busy machine.
-PATIENCE_SECONDS = 15.0
+#: rivals of a trial took SeaweedFS 9 s on a busy machine, and 20 s and more below a load.
+PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _TEXTS = {
     Verdict.RACING: "takes more than one of the conditional writes that come at once",

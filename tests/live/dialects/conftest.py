@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +11,14 @@ from tests.live.dialects.limits import MAX_SIZE, TTL, new_names
 from tests.servers.hmacfs import HmacFileServer
 
 
-@pytest.fixture(scope="package")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HmacFileServer]:
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, store_settings: Callable[[Path], dict[str, object]]
+) -> Iterator[HmacFileServer]:
     folder = tmp_path_factory.mktemp("server")
-    settings = {"Workers": 3, "UploadMaxSize": MAX_SIZE, "SessionTTL": TTL, "ReadTimeout": "1s"}
+    settings: dict[str, object] = {"Workers": 3, "UploadMaxSize": MAX_SIZE, "SessionTTL": TTL, "ReadTimeout": "1s"}
     settings |= {"TrustedProxies": ["127.0.0.1"], "MaxSessionsPerClient": 1000, "AcceptUnsizedChunks": True}
-    with HmacFileServer(folder, **settings) as running:
+    with HmacFileServer(folder, **(settings | store_settings(folder))) as running:
         yield running
         running.stop()
         (warning,) = running.complaints()

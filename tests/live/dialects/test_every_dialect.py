@@ -22,13 +22,15 @@ from tests.live.pieces import (
     TusUpload,
     Upload,
     begun,
-    partial_file,
+    is_kept,
     partial_files,
     persist,
 )
 from tests.servers import wait_until
 from tests.servers.hmacfs import FAR_FUTURE, HmacFileServer
 from tests.servers.redis import RedisServer
+
+pytestmark = pytest.mark.stores("folder", "seaweedfs")
 
 StartServer = Callable[..., HmacFileServer]
 
@@ -73,7 +75,7 @@ def test_a_piece_that_starts_elsewhere_is_told_the_offset(
         assert (answer.status, answer.headers["Upload-Offset"]) == (409, "40000")
     assert upload.send(40_000).headers["Upload-Offset"] == "80000"
     upload.send(80_000)
-    assert upload.stored().read_bytes() == BODY
+    assert upload.content() == BODY
 
 
 @pytest.mark.parametrize("kind", [RangeUpload, NumberedUpload])
@@ -84,6 +86,7 @@ def test_an_upload_begins_with_its_first_piece(server: HmacFileServer, name: str
     assert upload.probe().status == 404
 
 
+@pytest.mark.stores("folder")  # where one sees what arrives
 @pytest.mark.parametrize("kind", DIALECTS)
 @pytest.mark.parametrize("offset", [0, 40_000])
 def test_what_arrived_of_a_piece_is_kept(server: HmacFileServer, name: str, kind: type[Upload], offset: int) -> None:
@@ -101,7 +104,7 @@ def test_what_arrived_of_a_piece_is_kept(server: HmacFileServer, name: str, kind
     # A chunk has arrived, or it has not: what there is of it is sent again.
     assert upload.probe().headers["Upload-Offset"] == str(offset if kind is NumberedUpload else arrived)
     persist(upload, Counter())
-    assert upload.stored().read_bytes() == BODY
+    assert upload.content() == BODY
 
 
 def test_what_arrived_before_a_client_stalled_is_kept(server: HmacFileServer) -> None:
@@ -115,7 +118,7 @@ def test_what_arrived_before_a_client_stalled_is_kept(server: HmacFileServer) ->
         assert [client.answer().status for client in clients] == [408, 408, 408]
     for upload in uploads:
         persist(upload, Counter())
-        assert upload.stored().read_bytes() == BODY
+        assert upload.content() == BODY
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
@@ -127,8 +130,8 @@ def test_a_name_is_taken_once(server: HmacFileServer, name: str, kind: type[Uplo
     assert answer.status == 409
     assert answer.headers["Upload-Offset"] is None
     assert kind(server, name, BODY, 40_000).probe().status != 201
-    assert upload.stored().read_bytes() == b"other"
-    assert not partial_file(server, upload.token).exists()
+    assert upload.content() == b"other"
+    assert not is_kept(server, upload.token)
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
@@ -162,7 +165,7 @@ def test_a_client_has_so_many_unfinished_uploads(start_server: StartServer) -> N
     assert first_answer(of("192.0.2.1", TusUpload, "one more")).status == 201
     for upload in mine:
         persist(upload, Counter())
-        assert upload.stored().read_bytes() == BODY
+        assert upload.content() == BODY
     assert server.complaints() == []
 
 
@@ -202,7 +205,7 @@ def test_without_a_session_store_pieces_wait_and_whole_uploads_go_on(start_serve
         for upload in uploads:
             assert upload.send(40_000).status in (202, 204)
             assert upload.send(80_000).status in (201, 204)
-            assert upload.stored().read_bytes() == BODY
+            assert upload.content() == BODY
         transitions = [line for line in server.log().splitlines() if "session store redis is" in line]
         assert len(transitions) == 2
         assert [line for line in server.complaints() if "is lost" not in line and "not ready" not in line] == []
@@ -240,6 +243,7 @@ def test_a_slot_signed_in_any_way_takes_pieces(server: HmacFileServer, kind: typ
     assert upload.probe().status == 200, "of the complete file"
 
 
+@pytest.mark.stores("folder")
 def test_a_stop_keeps_what_arrived_of_a_piece(start_server: StartServer) -> None:
     """It is broken off when the graceful time is over, and the client told so."""
     server = start_server(Workers=3, GracefulShutdownTimeout="300ms")
@@ -259,7 +263,7 @@ def test_a_stop_keeps_what_arrived_of_a_piece(start_server: StartServer) -> None
         offset = "40000" if isinstance(upload, NumberedUpload) else "70000"
         assert upload.probe().headers["Upload-Offset"] == offset
         persist(upload, Counter())
-        assert upload.stored().read_bytes() == BODY
+        assert upload.content() == BODY
     assert server.leftovers() == []
-    assert partial_files(server) == []
+    assert server.files.unfinished() == {}
     assert [line for line in server.complaints() if not line.endswith(" transfers to stop")] == []
