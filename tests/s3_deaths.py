@@ -40,7 +40,7 @@ from tests.servers.seaweedfs import SeaweedFS
 #: Uploads that run at once.
 AT_ONCE = 12
 LEASE_SECONDS = 4
-TTL = "60s"
+TTL = "90s"
 #: Of uploads in pieces, and of whole ones; most are small.
 SMALL, LARGE = (1, 300_000), (5_000_000, 20_000_000)
 LARGE_SHARE = 0.12
@@ -49,7 +49,7 @@ PATIENCE = 240.0
 PAUSE = 0.1
 
 #: Of so many requests to the engine one fails.
-FAULT_SHARE = 0.05
+FAULT_SHARE = 0.02
 FAULTS = (LOST_ANSWER, LOST_ANSWER, LOST_ANSWER, LOST_ANSWER, RESET, STORED_500, SLOW_DOWN, HUNG_AFTER)
 
 
@@ -276,7 +276,7 @@ def faults(machines: Machines, engine_deaths: int) -> Iterator[None]:
         try:
             while not is_over.wait(machines.chance.uniform(0.5, 2.0)):
                 strikes += 1
-                if strikes % 8 == 4 and machines.deaths["kill_engine"] < engine_deaths:
+                if strikes % 12 == 4 and machines.deaths["kill_engine"] < engine_deaths:
                     machines.kill_engine()
                 else:
                     machines.strike()

@@ -135,6 +135,21 @@ def test_one_that_does_not_answer_is_not_judged(error: Callable[[], Exception]) 
     assert bucket.engine.objects == {}
 
 
+def test_a_round_with_a_lost_answer_is_made_again() -> None:
+    """Of fifty requests, one or another is lost even by an engine that works well."""
+    lost = iter([True] * 3 + [False] * 1000)
+
+    class Losing(Rivalry):
+        def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+            if payload == b"3" and next(lost):
+                raise Doubt("lost", may_repeat=True)
+            return super().create(key, payload, attributes)
+
+    bucket = Losing()
+    assert try_conditional_writes(bucket, "check/") is Verdict.EXCLUSIVE
+    assert bucket.engine.objects == {}
+
+
 # -- remembered ------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ log = logging.getLogger("hmacfs.stores")
 #: One of them alone is no proof: an engine that looks first and writes then is right most of the time.
 ROUNDS = 3
 RIVALS = 16
+#: How many rounds are made again, in all.
+REPETITIONS = 5
 _RIVAL = "hmacfs-rival"
 
 
@@ -39,18 +41,28 @@ def try_conditional_writes(bucket: Bucket, folder: str) -> Verdict:
     """Let rivals create one object, some times. folder: what keys for it begin with; nothing is left below it.
 
     Raises what ``Bucket`` does: an engine that does not answer all of it is not judged, and never taken for one that
-    keeps to conditions.
+    keeps to conditions. A round of which an answer is lost is made again, some times: of so many, that happens.
     """
-    verdict = Verdict.EXCLUSIVE
-    for _ in range(ROUNDS):
+    rounds = repetitions = 0
+    while rounds < ROUNDS:
         key = f"{folder}{secrets.token_hex(8)}"
         try:
             verdict = _try_once(bucket, key)
+        except StoreUnavailable as error:
+            repetitions += 1
+            if not _may_repeat(error) or repetitions > REPETITIONS:
+                raise
+            continue
         finally:
             _remove(bucket, key)
         if verdict is not Verdict.EXCLUSIVE:
-            break
-    return verdict
+            return verdict
+        rounds += 1
+    return Verdict.EXCLUSIVE
+
+
+def _may_repeat(error: StoreUnavailable) -> bool:
+    return isinstance(error.__cause__, Doubt) and error.__cause__.may_repeat
 
 
 def _try_once(bucket: Bucket, key: str) -> Verdict:
