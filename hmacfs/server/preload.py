@@ -44,7 +44,13 @@ _ALWAYS = (
 _FOR_METRICS = ("hmacfs.telemetry.scrape",)
 #: But for what imports urllib3, whose TLS would block.
 _FOR_S3 = (
-    *("hmacfs.stores.s3.exclusive", "hmacfs.stores.s3.failures", "hmacfs.stores.s3.observer", "hmacfs.stores.s3.store"),
+    *(
+        "hmacfs.protocol.http1.replies",
+        "hmacfs.stores.s3.exclusive",
+        "hmacfs.stores.s3.failures",
+        "hmacfs.stores.s3.observer",
+        "hmacfs.stores.s3.store",
+    ),
     *("hmacfs.telemetry.object_store", "dateutil.parser", "dateutil.tz"),
 )
 _FOR_SQLITE = ("hmacfs.sessions.sql", "hmacfs.sessions.sqlite")
