@@ -86,6 +86,15 @@ def test_a_folder_is_copied_into_the_store_of_a_running_server_and_back(
     assert again.stdout.splitlines()[0].startswith("there already: 121 files")
 
 
+@pytest.fixture
+def as_from_a_terminal() -> Iterator[None]:
+    """A shell has SIGINT ignored in what it runs in the background, and in the children of that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("as_from_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_copy_that_is_ended_is_resumed(config: Path, store: Path, tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "folder"
