@@ -145,7 +145,8 @@ def test_an_engine_that_is_silent_is_told_of_in_time_and_holds_up_nobody(tmp_pat
     with SeaweedFS(tmp_path / "engine") as engine:
         settings = in_bucket(engine, engine.make_bucket(), tmp_path) | {"S3Timeout": "3s", "MaxRetries": 0}
         with HmacFileServer(tmp_path / "server", **settings) as server:
-            assert put(server, "a/file", b"x").status == 201
+            # With this patience the trial of conditional writes may fail while the engine makes its first volumes.
+            wait_until(lambda: put(server, "a/file", b"x").status in (201, 409), what="the first file")
             engine.pause()
             before = time.monotonic()
             wait_until(lambda: request(server, "GET", "/readyz").status == 503, what="the end of readiness")
