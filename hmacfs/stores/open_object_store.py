@@ -37,7 +37,7 @@ def open_object_store(settings: Settings, claims: Entries, observer: CallObserve
         Spool(settings.s3_spool_dir, file_calls),
         prefix=settings.s3_prefix,
         part_size=settings.s3_part_size,
-        grace=settings.session_ttl,  # a whole upload is noted nowhere, and may last that long
+        grace=settings.session_ttl,  # the note of a multipart upload follows at once; nothing hurries to abort one
     )
 
 

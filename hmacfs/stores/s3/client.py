@@ -273,7 +273,7 @@ class S3Bucket:
         except Unreached as error:
             outcome = "unreachable"
             if error.is_untrusted:
-                raise self._refusal(error) from error
+                raise StorageFailed from error
             raise StoreUnavailable(where=call.operation) from error
         except Silent:
             outcome = "timeout"
@@ -326,12 +326,7 @@ class S3Bucket:
         elif kind in expected:
             error = expected[kind](str(cause))
         else:
-            return self._refusal(cause)
-        error.__cause__ = cause
-        return error
-
-    def _refusal(self, cause: Exception) -> StorageFailed:
-        error = StorageFailed()
+            error = StorageFailed()
         error.__cause__ = cause
         return error
 
