@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -121,31 +123,32 @@ def test_a_copy_that_is_ended_is_resumed(config: Path, store: Path, tmp_path: Pa
 
 
 def test_files_that_come_and_go_meanwhile_do_no_harm(config: Path, store: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    fill(folder, 1500)
+    folder, count = tmp_path / "folder", 1500
+    fill(folder, count)
     is_over = threading.Event()
 
     def change() -> None:
-        number = 0
-        while not is_over.is_set():
-            (folder / f"{number % 50}" / f"{number}.txt").unlink(missing_ok=True)
-            new = folder / f"{number % 50}" / f"new-{number}"
-            (folder / "staged").write_bytes(b"x" * number)
-            (folder / "staged").rename(new)
-            number += 1
+        """For each new file an old one goes: else a copy on a slow machine would never catch up."""
+        for number in itertools.takewhile(lambda _: not is_over.is_set(), itertools.count()):
+            place = folder / f"{number % 50}"
+            old = f"{number}.txt" if number < count else f"new-{number - count}"
+            (place / old).unlink()
+            (folder / "staged").write_bytes(b"x" * (number % count))
+            (folder / "staged").rename(place / f"new-{number}")
 
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
-        first = run("-config", config, "copy-store", "--from-folder", folder)
-    finally:
-        is_over.set()
-        thread.join()
-    # The file that another program writes under its name may have been seen half: then it is one of the two.
-    assert first.returncode in (0, 1), first.stderr
-    assert all(" staged: " in line for line in first.stderr.splitlines()[:1])
-    done = run("-config", config, "copy-store", "--from-folder", folder)
-    assert done.returncode == 0, done.stderr
+    with ThreadPoolExecutor(1) as pool:
+        changes = pool.submit(change)
+        try:
+            first = run("-config", config, "copy-store", "--from-folder", folder, "--quiet")
+        finally:
+            is_over.set()
+        assert changes.exception() is None
+    # The file that another program writes under its name may be seen half.
+    others = [line for line in first.stderr.splitlines() if " staged: " not in line]
+    assert others in ([], ["some files failed: repeat the command once the cause is gone"])
+    assert first.returncode == bool(first.stderr)
+    done = run("-config", config, "copy-store", "--from-folder", folder, "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
     assert files_of(folder).items() <= files_of(store).items()
 
 
