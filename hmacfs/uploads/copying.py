@@ -113,8 +113,8 @@ class Copying:
 
     def _copy_new(self, name: StoredName, info: FileInfo) -> bool:
         """False if the source has another file of that name by now, or none. Raises ``NameTaken``."""
-        if info.size > _LOOK_FIRST_BYTES and self._target.exists(name):
-            raise NameTaken
+        if info.size > _LOOK_FIRST_BYTES:
+            self._target.check_free(name)
         with self._target.stage(name, info.size, _metadata_for(info)) as staged:
             try:
                 source = self._source.open(name)

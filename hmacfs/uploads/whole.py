@@ -52,8 +52,8 @@ class UploadFile:
             raise TooLarge
         # Publication finds a taken name as well, and a small body that is here costs little until then.
         is_judged_late = digest is None and body.is_here and length is not None and length <= self._cheap_bytes
-        if not is_judged_late and self._store.exists(name):
-            raise NameTaken
+        if not is_judged_late:
+            self._store.check_free(name)
         # After the name, so that a taken one is refused alike whenever the bytes come.
         if digest is None and not body.is_here:
             self._receiver.note_arrival(body)

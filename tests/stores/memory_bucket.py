@@ -229,6 +229,9 @@ class MemoryBucket:
         parameters = {**overrides, "X-Amz-Expires": str(seconds), "X-Amz-Signature": "0"}
         return f"https://engine.example:9000/bucket/{quote(key, safe='/~')}?{urlencode(parameters, quote_via=quote)}"
 
+    def now(self) -> float:
+        return self.engine.clock()
+
     @_request
     def check(self, prefix: str) -> None:
         pass

@@ -16,6 +16,7 @@ from hmacfs.errors import HmacfsError, NameTaken, NotFound, StorageFailed, Store
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, Payload
 from hmacfs.stores.s3.probe import trial_folder, try_conditional_writes
+from hmacfs.stores.s3.publishing import OVERDUE_SECONDS
 from hmacfs.stores.s3.store import S3FileStore
 from hmacfs.uploads.contracts.locks import Lease
 from hmacfs.uploads.files import FileMetadata
@@ -369,6 +370,7 @@ def test_a_placeholder_that_comes_late_stands_in_nobody_s_way(*, is_needed: bool
     assert list(cluster.backend.engine.uploads) == []
     assert not cluster.store.exists(NAME)
     if is_needed:
+        cluster.now += OVERDUE_SECONDS
         put(cluster.store, NAME, bytes(2 * PART_SIZE), METADATA)
     else:
         assert cluster.store.keys.of(NAME) in cluster.backend.engine.objects

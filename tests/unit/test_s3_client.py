@@ -469,9 +469,11 @@ def test_the_clocks_difference(script: Script, bucket: S3Bucket) -> None:
     bucket.put("key", b"")
     expected = dt.datetime(2026, 12, 1, tzinfo=dt.UTC).timestamp() - time.time()
     assert bucket.clock_offset == pytest.approx(expected, abs=5)
+    assert bucket.now() == pytest.approx(time.time() + expected, abs=5)
     script.then(Step(b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "a"\r\nDate: yesterday\r\n\r\n'))
     bucket.put("key", b"")
     assert bucket.clock_offset is None
+    assert bucket.now() == pytest.approx(time.time(), abs=5)
 
 
 # -- bodies ---------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from hmacfs.protocol.conditions import ByteRange
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import Attributes, Doubt, NoSuchUpload
 from hmacfs.stores.s3.objects import placeholder_of
+from hmacfs.stores.s3.publishing import OVERDUE_SECONDS
 from hmacfs.stores.s3.store import S3FileStore
 from hmacfs.uploads.contracts.stores import PartialUpload
 from hmacfs.uploads.files import NO_METADATA, FileMetadata
@@ -105,7 +107,7 @@ def test_the_type_of_a_foreign_object_is_not_believed(backend: ObjectBackend) ->
 
 
 def test_a_placeholder_is_not_there(backend: ObjectBackend) -> None:
-    backend.engine.objects[TARGET] = Stored(b"id", '"x"', 7.0, placeholder_of("id", "upload"))
+    backend.engine.objects[TARGET] = Stored(b"id", '"x"', 7.0, placeholder_of("id", "upload", {}))
     assert not backend.store.exists(NAME)
     assert backend.store.stat(NAME) is None
     assert not backend.store.delete(NAME)
@@ -276,6 +278,120 @@ def test_a_doubt_never_makes_another_s_file_ours(backend: ObjectBackend, size: i
         put(backend.process(step), NAME, DATA[:size])
     if backend.store.exists(NAME):
         assert content(backend.store, NAME) == b"another's"
+
+
+# -- placeholders ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def heeding(now: list[float]) -> ObjectBackend:
+    """Over an engine with exclusive creation."""
+    return ObjectBackend(lambda: now[0])
+
+
+def die_before_completion(backend: ObjectBackend) -> None:
+    """What a process leaves that is killed once it has all parts, and the name."""
+    with pytest.raises(Killed):
+        put(backend.process(lambda name, when: (name, when) == ("complete", "before")), NAME, DATA)
+
+
+@pytest.mark.parametrize("size", [3, SIZE])
+def test_the_upload_of_a_process_that_died_before_the_completion_is_completed_by_the_next_one(
+    heeding: ObjectBackend, now: list[float], size: int
+) -> None:
+    die_before_completion(heeding)
+    now[0] += OVERDUE_SECONDS - 1
+    with pytest.raises(StoreUnavailable):
+        put(heeding.store, NAME, b"x" * size)
+    now[0] += 1
+    with pytest.raises(NameTaken):
+        put(heeding.store, NAME, b"x" * size)
+    assert content(heeding.store, NAME) == DATA
+    sweep(heeding, now)
+    assert leftovers(heeding) == []
+
+
+def test_a_name_is_refused_before_the_body_while_another_upload_is_about_to_have_it(
+    heeding: ObjectBackend, now: list[float]
+) -> None:
+    heeding.store.check_free(NAME)
+    die_before_completion(heeding)
+    with pytest.raises(StoreUnavailable):
+        heeding.store.check_free(NAME)
+    assert not heeding.store.exists(NAME)
+    now[0] += OVERDUE_SECONDS
+    with pytest.raises(NameTaken):
+        heeding.store.check_free(NAME)
+    assert content(heeding.store, NAME) == DATA
+
+
+def test_an_upload_that_is_slow_to_complete_finds_that_others_have_completed_it(
+    heeding: ObjectBackend, now: list[float]
+) -> None:
+    rivals = [b"a rival's"]
+
+    def halt(name: str, when: str) -> bool:
+        if (name, when) == ("complete", "before"):
+            now[0] += OVERDUE_SECONDS
+            with pytest.raises(NameTaken):
+                put(heeding.store, NAME, rivals.pop())
+        return False
+
+    put(heeding.process(halt), NAME, DATA)
+    assert rivals == []
+    assert content(heeding.store, NAME) == DATA
+    assert leftovers(heeding) == []
+
+
+def test_an_unfinished_upload_that_others_have_completed_is_finished(heeding: ObjectBackend, now: list[float]) -> None:
+    with begin(heeding) as upload:
+        append(upload, DATA)
+    dead = heeding.process(lambda name, when: (name, when) == ("complete", "before"))
+    lease = leased(heeding)
+    with pytest.raises(Killed):
+        dead.partials.open(KEY, lease).publish(NAME, NO_METADATA)
+    now[0] += OVERDUE_SECONDS
+    with pytest.raises(NameTaken):
+        put(heeding.store, NAME, b"another's")
+    lease.release()
+    with reopen(heeding) as upload:
+        assert upload.length == SIZE
+        assert upload.publish(NAME, NO_METADATA).size == SIZE
+    assert content(heeding.store, NAME) == DATA
+    assert leftovers(heeding) == []
+
+
+@pytest.mark.parametrize("lost", [1, 2, 4])
+def test_an_overdue_upload_of_which_a_part_is_another_by_now_is_not_completed(
+    heeding: ObjectBackend, now: list[float], lost: int
+) -> None:
+    """Its session lives: the client sends its last piece again, since it was not told that the first one arrived."""
+    die_before_completion(heeding)
+    ((_, upload),) = heeding.engine.uploads.items()
+    upload.parts[lost] = Stored(b"y" * len(upload.parts[lost].data), '"another"', now[0])
+    now[0] += OVERDUE_SECONDS
+    with pytest.raises(StoreUnavailable):
+        put(heeding.store, NAME, b"x")
+    sweep(heeding, now)
+    assert not heeding.store.exists(NAME)
+    assert leftovers(heeding) == []
+
+
+@pytest.mark.parametrize("size", [3, SIZE])
+def test_an_upload_that_waits_for_another_s_sends_nothing_meanwhile(heeding: ObjectBackend, size: int) -> None:
+    die_before_completion(heeding)
+    calls = Counter[str]()
+
+    def step(name: str, when: str) -> bool:
+        calls[name] += when == "before"
+        return False
+
+    with heeding.process(step).stage(NAME, size, NO_METADATA) as staged:
+        write(staged, DATA[:size])
+        with pytest.raises(StoreUnavailable):
+            staged.publish()
+        assert calls["create"] == 1
+        assert calls["head"] > 3
 
 
 # -- sweeps ---------------------------------------------------------------------------------------

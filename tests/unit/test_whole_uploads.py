@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
-from hmacfs.errors import NameTaken
+from hmacfs.errors import NameTaken, StoreUnavailable
 from hmacfs.net.body import Body
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.requests import RequestBody, Sink
+from hmacfs.uploads.contracts.stores import FileStore
 from hmacfs.uploads.files import FileMetadata
 from hmacfs.uploads.whole import UploadFile
+from tests.stores.backends import PART_SIZE, ObjectBackend, put
 from tests.stores.local import local_store
+from tests.stores.memory_bucket import Killed
 
 NAME = StoredName.from_text("slot/film.mp4")
 
@@ -50,9 +53,13 @@ class Traffic:
 
 
 def upload(traffic: Traffic, folder: Path, digest: Any = None) -> None:
+    upload_to(local_store(folder), traffic, digest)
+
+
+def upload_to(store: FileStore, traffic: Traffic, digest: Any = None) -> None:
     body = Body()
     body.length = 7
-    use_case = UploadFile(local_store(folder), traffic, traffic, traffic, max_size=100)
+    use_case = UploadFile(store, traffic, traffic, traffic, max_size=100)
     use_case(NAME, body, 7, FileMetadata(), binds_length=True, digest=digest)
 
 
@@ -80,3 +87,14 @@ def test_a_name_that_is_taken_is_refused_before_anybody_looks(tmp_path: Path) ->
     with pytest.raises(NameTaken):
         upload(again, tmp_path)
     assert again.steps == []
+
+
+def test_a_name_that_another_upload_is_about_to_have_is_refused_before_anybody_looks() -> None:
+    backend = ObjectBackend(lambda: 50_000.0)
+    dying = backend.process(lambda name, when: (name, when) == ("complete", "before"))
+    with pytest.raises(Killed):
+        put(dying, NAME, bytes(3 * PART_SIZE))
+    traffic = Traffic(has_arrived=True)
+    with pytest.raises(StoreUnavailable):
+        upload_to(backend.store, traffic)
+    assert traffic.steps == []

@@ -83,6 +83,11 @@ class StoreReader:
             translate(error, self.root, name.path)
         return True
 
+    def check_free(self, name: StoredName) -> None:
+        """See ``FileStore``."""
+        if self.exists(name):
+            raise NameTaken
+
     def _look_for(self, path: bytes) -> None:
         """Raises ``OSError`` if nothing has that name. Most uploads have a new folder of their own: one look tells."""
         check_length(path)

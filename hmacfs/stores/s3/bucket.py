@@ -181,6 +181,10 @@ class Bucket(Protocol):
         """An absolute URL that is the right to GET the object for so long. overrides: ``response-content-type`` and
         its like."""
 
+    def now(self) -> float:
+        """Unix seconds by the engine's clock, as its last answer told them, and by this machine's until one did. Asks
+        nothing."""
+
     def check(self, prefix: str) -> None:
         """Return if the bucket can be reached and listed below ``prefix``, after one attempt and within a few
         seconds."""

@@ -102,6 +102,9 @@ class S3Bucket:
         said = answers.http_time(text)
         return said - received if said else None
 
+    def now(self) -> float:
+        return time.time() + (self.clock_offset or 0.0)
+
     # -- objects ----------------------------------------------------------------------------------
 
     def put(self, key: str, payload: Payload, attributes: Attributes = NO_ATTRIBUTES, *, is_new: bool = False) -> str:

@@ -7,19 +7,21 @@ is taken by an upload of which the bytes are not there yet, and to readers there
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TypeGuard
 from urllib.parse import quote, unquote
 
 from hmacfs.protocol.media_types import is_media_type, type_by_name
 from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
-from hmacfs.stores.s3.bucket import Attributes, ObjectInfo
+from hmacfs.stores.s3.bucket import Attributes, ObjectInfo, Part
 from hmacfs.uploads.files import NO_METADATA, FileInfo, FileMetadata
 
 #: Of unfinished uploads, in the reserved folder.
 PARTIAL_FOLDER = "partial"
-_ID, _CLAIM, _UPLOAD = "hmacfs-id", "hmacfs-claim", "hmacfs-upload"
+_ID, _CLAIM, _UPLOAD, _PARTS = "hmacfs-id", "hmacfs-claim", "hmacfs-upload", "hmacfs-parts"
 _TYPE, _OWNER, _STORED, _EXPIRES, _SHA256 = (
     *("hmacfs-type", "hmacfs-owner", "hmacfs-stored"),
     *("hmacfs-expires", "hmacfs-sha256"),
@@ -76,8 +78,25 @@ def _seconds(told: Mapping[str, str], field: str) -> int | None:
     return int(told[field]) if _SECONDS.fullmatch(told.get(field, "")) else None
 
 
-def placeholder_of(identity: str, upload_id: str) -> Attributes:
-    return Attributes("application/octet-stream", {_CLAIM: identity, _UPLOAD: quote(upload_id, safe="")})
+def placeholder_of(identity: str, upload_id: str, etags: Mapping[int, str]) -> Attributes:
+    """etags: by number, of the parts that are to replace it."""
+    told = {_CLAIM: identity, _UPLOAD: quote(upload_id, safe=""), _PARTS: _seal(etags)}
+    return Attributes("application/octet-stream", told)
+
+
+def _seal(etags: Mapping[int, str]) -> str:
+    """Tells a list of parts from all others, and how many there are."""
+    listed = " ".join(f"{number}:{etags[number]}" for number in sorted(etags))
+    return f"{hashlib.sha256(listed.encode()).hexdigest()}-{len(etags)}"
+
+
+def sealed_parts(placeholder: ObjectInfo, parts: Iterable[Part]) -> Mapping[int, str]:
+    """By number the entity tags of those of the ``parts`` that are to replace the placeholder; none if they are not all
+    there as they were."""
+    seal = placeholder.attributes.metadata.get(_PARTS, "")
+    count = seal.rpartition("-")[2]
+    etags = {part.number: part.etag for part in parts if count.isdecimal() and part.number <= int(count)}
+    return etags if _seal(etags) == seal else {}
 
 
 def identity_of(stored: ObjectInfo) -> str:
@@ -95,7 +114,7 @@ def upload_of(stored: ObjectInfo) -> str:
     return unquote(stored.attributes.metadata.get(_UPLOAD, ""))
 
 
-def is_file(stored: ObjectInfo | None) -> bool:
+def is_file(stored: ObjectInfo | None) -> TypeGuard[ObjectInfo]:
     """Whether readers are given this object."""
     return stored is not None and not claimant_of(stored)
 

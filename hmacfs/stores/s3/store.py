@@ -76,10 +76,14 @@ class S3FileStore:
         """See ``FileStore``."""
         return is_file(self.bucket.head(self.key_of(name)))
 
+    def check_free(self, name: StoredName) -> None:
+        """See ``FileStore``."""
+        self.publisher.check_free(self.key_of(name))
+
     def stat(self, name: StoredName) -> FileInfo | None:
         """See ``FileStore``."""
         stored = self.bucket.head(self.key_of(name))
-        return info_of(stored) if stored is not None and is_file(stored) else None
+        return info_of(stored) if is_file(stored) else None
 
     def open(self, name: StoredName, wanted: ByteRange | None = WHOLE) -> ObjectSource:
         """See ``FileStore``: what is wanted comes with the information, by one request."""
@@ -115,7 +119,7 @@ class S3FileStore:
         """See ``FileStore``."""
         key = self.key_of(name)
         stored = self.bucket.head(key)
-        if stored is None or not is_file(stored) or etag not in (None, stored.etag):
+        if not is_file(stored) or etag not in (None, stored.etag):
             return False
         try:
             self.bucket.delete(key, etag=stored.etag)

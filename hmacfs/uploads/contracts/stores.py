@@ -159,6 +159,10 @@ class FileStore(Protocol):
         """Whether a file could not be published under this name, since something has it. Raises ``NameTaken`` if a part
         of the path is a file."""
 
+    def check_free(self, name: StoredName) -> None:
+        """Return if a new upload could be published under this name now. Raises ``NameTaken``, and ``StoreUnavailable``
+        while another one is being published under it."""
+
     def stat(self, name: StoredName) -> FileInfo | None:
         """All that is known of a file; ``None`` if there is none of that name."""
 
