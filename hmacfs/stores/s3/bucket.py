@@ -10,6 +10,9 @@ from typing import NamedTuple, Protocol
 
 from hmacfs.protocol.conditions import WHOLE, ByteRange
 
+#: Of an object that passes through memory, so many bytes at a time.
+_READ_BYTES = 256 * 1024
+
 
 class FileSection(NamedTuple):
     """``length`` bytes of an open file from ``offset`` on, as a body: sent from the kernel where that is possible."""
@@ -116,6 +119,14 @@ class Download(Protocol):
         coming."""
 
     def close(self) -> None: ...
+
+
+def read_all(download: Download) -> Iterator[bytes]:
+    """Its bytes, some at a time. It is closed then."""
+    try:
+        yield from download.pieces(_READ_BYTES)
+    finally:
+        download.close()
 
 
 class Bucket(Protocol):

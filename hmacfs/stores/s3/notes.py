@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 from hmacfs.errors import StorageFailed
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUpload, Part, Payload
+from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUpload, Part, Payload, read_all
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of
 from hmacfs.uploads.files import FileMetadata
 
@@ -255,12 +255,7 @@ class Notes:
 
     def _read(self, key: str, name: str) -> bytes | None:
         download = self.bucket.get(self.keys.of_upload(key) + name)
-        if download is None:
-            return None
-        try:
-            return b"".join(download.pieces(1 << 16))
-        finally:
-            download.close()
+        return None if download is None else b"".join(read_all(download))
 
     def _listed(self, key: str) -> Iterator[tuple[str, ListedObject]]:
         folder = self.keys.of_upload(key)

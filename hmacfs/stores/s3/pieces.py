@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from hmacfs.errors import HmacfsError
+from hmacfs.stores.s3.grid import Grid
 from hmacfs.stores.s3.sending import PartSender
 from hmacfs.uploads.contracts.requests import ENDLESS
-
-if TYPE_CHECKING:
-    from hmacfs.stores.s3.unfinished import UnfinishedObject
 
 log = logging.getLogger("hmacfs.stores")
 
@@ -22,18 +20,18 @@ class ObjectPiece:
     The first cell has the bytes of the remainders before it again, of which the piece's own come after ``_known``.
     """
 
-    def __init__(self, upload: UnfinishedObject) -> None:
-        self._upload = upload
-        self._begin = upload.length
-        self._size = upload.part_size
-        self._known = self._begin - upload.whole * self._size
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._begin = grid.length
+        self._size = grid.cell_size
+        self._known = self._begin - grid.whole * self._size
         self._is_taken_back = False
-        self._sender = PartSender(upload.spool, upload.put_part, upload.whole + 1)
+        self._sender = PartSender(grid.spool, grid.put_part, grid.whole + 1)
         self.room = self._size - self._known
 
     def __enter__(self) -> Self:
         if self._known:
-            self._upload.load_tail(self._sender.current)
+            self._grid.load_tail(self._sender.current)
         return self
 
     def write(self, data: memoryview) -> None:
@@ -50,7 +48,7 @@ class ObjectPiece:
     def roll_back(self) -> None:
         self._is_taken_back = True
         self._sender.close()
-        self._upload.go_back(self._begin)
+        self._grid.go_back(self._begin)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
@@ -68,7 +66,7 @@ class ObjectPiece:
         file, start = self._sender.current, (self._sender.number - 1) * self._size
         length = file.measure() - self._known
         if length:
-            self._upload.put_remainder(start + self._known, file.section(self._known, length), length)
+            self._grid.put_remainder(start + self._known, file.section(self._known, length), length)
 
 
 class AtomicPiece:
@@ -77,15 +75,15 @@ class AtomicPiece:
 
     room = ENDLESS
 
-    def __init__(self, upload: UnfinishedObject) -> None:
-        self._upload = upload
-        self._begin = upload.length
-        self._file = upload.spool.new()
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._begin = grid.length
+        self._file = grid.spool.new()
         self._is_taken_back = False
 
     def __enter__(self) -> Self:
         try:
-            self._upload.load_tail(self._file)
+            self._grid.load_tail(self._file)
         except BaseException:
             self._file.close()
             raise
@@ -111,12 +109,12 @@ class AtomicPiece:
             self._file.close()
 
     def _store(self) -> None:
-        upload, size = self._upload, self._upload.part_size
-        length, number, at = self._file.measure(), upload.whole + 1, 0
-        known = self._begin - upload.whole * size
+        grid, size = self._grid, self._grid.cell_size
+        length, number, at = self._file.measure(), grid.whole + 1, 0
+        known = self._begin - grid.whole * size
         while length - at >= size:
-            upload.put_part(number, self._file.section(at, size))
+            grid.put_part(number, self._file.section(at, size))
             number, at, known = number + 1, at + size, 0
         if length - at > known:
             start = (number - 1) * size + known
-            upload.put_remainder(start, self._file.section(at + known, length - at - known), length - at - known)
+            grid.put_remainder(start, self._file.section(at + known, length - at - known), length - at - known)

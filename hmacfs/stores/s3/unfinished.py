@@ -6,24 +6,19 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
+from hmacfs.errors import SessionUnknown, StorageFailed
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Bucket, Download, FileSection, InvalidPart, NoSuchUpload, Part, Payload
-from hmacfs.stores.s3.notes import Begun, Notes, Remainder, State, is_key
+from hmacfs.stores.s3.bucket import Bucket, InvalidPart, read_all
+from hmacfs.stores.s3.grid import Grid
+from hmacfs.stores.s3.notes import Begun, Notes, State, is_key
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of, info_of, new_identity
 from hmacfs.stores.s3.pieces import AtomicPiece, ObjectPiece
 from hmacfs.stores.s3.publishing import Publisher
-from hmacfs.stores.s3.spool import Spool, SpoolFile
+from hmacfs.stores.s3.spool import Spool
 from hmacfs.uploads.contracts.locks import Lease
 from hmacfs.uploads.contracts.requests import Hash
 from hmacfs.uploads.contracts.stores import PartialInfo
 from hmacfs.uploads.files import FileInfo, FileMetadata
-
-#: With more remainders than this, they become one.
-_REMAINDERS_LIMIT = 16
-_PIECE = 256 * 1024
-#: How often a part is sent again until the engine tells of it and not of what it replaces, and the seconds between.
-_REPLACEMENTS, _NEXT_SECOND = 3, 1.1
 
 
 class UnfinishedObjects:
@@ -164,31 +159,22 @@ class UnfinishedObject:
         self._key = key
         self._begun = begun
         self._target = uploads.keys.prefix + begun.path
-        self._state = state
+        self._grid = Grid(
+            uploads.notes, uploads.spool, key, begun, lease, state, clock=uploads.clock, sleep=uploads.sleep
+        )
         self.lease = lease
-        self.part_size = begun.part_size if state.mark is None else state.mark.part_size
 
     @property
     def length(self) -> int:
         return self._state.length
 
     @property
+    def _state(self) -> State:
+        return self._grid.state
+
+    @property
     def bucket(self) -> Bucket:
         return self._uploads.bucket
-
-    @property
-    def spool(self) -> Spool:
-        return self._uploads.spool
-
-    @property
-    def target(self) -> str:
-        """The key of the file to be."""
-        return self._target
-
-    @property
-    def whole(self) -> int:
-        """How many parts count."""
-        return self._state.whole
 
     def __enter__(self) -> Self:
         return self
@@ -202,105 +188,10 @@ class UnfinishedObject:
         """See ``PartialUpload``."""
         self.lease.check()
         if offset < self.length:
-            self.go_back(offset)
+            self._grid.go_back(offset)
         else:
-            self._tidy_remainders()
-        return AtomicPiece(self) if atomic else ObjectPiece(self)
-
-    def go_back(self, offset: int) -> None:
-        """Have nothing after ``offset`` count. The bytes before it that are in a part which counts no more are still
-        there as remainders: those go only when the next piece begins."""
-        state = self._again()
-        self.lease.check()
-        void = {number: part.etag for number, part in state.parts.items() if number * self.part_size > offset}
-        if void:
-            state.void.update(void)
-            self._notes.put_void(self._key, state.void)
-        for one in sorted((one for one in state.remainders if one.start >= offset), reverse=True):
-            self._drop(one)
-        state.count()
-        if state.length != offset:
-            raise StorageFailed(f"The upload cannot go back to byte {offset}.", where=self._target)
-
-    def _again(self) -> State:
-        state = self._notes.state(self._key)
-        if state is None:
-            raise SessionUnknown
-        self._state = state
-        return state
-
-    def _tidy_remainders(self) -> None:
-        """Drop those that are in a part, or in another one; make many of them one."""
-        state = self._state
-        chain = state.chain
-        if len(chain) > _REMAINDERS_LIMIT:
-            with self._uploads.spool.new() as file:
-                self.load_tail(file)
-                merged = Remainder(chain[0].start, file.measure())
-                self._notes.put(self._key, merged.name, file.section(0, merged.length))
-            state.remainders.add(merged)
-            state.count()
-        for one in state.remainders - set(state.chain):
-            self._drop(one)
-
-    def _drop(self, one: Remainder) -> None:
-        self._notes.remove(self._key, one.name)
-        self._state.remainders.discard(one)
-
-    def load_tail(self, file: SpoolFile) -> None:
-        """Write what is in remainders, and in no part, to ``file``."""
-        for one in self._state.chain:
-            download = self.bucket.get(self._uploads.keys.of_upload(self._key) + one.name)
-            if download is None:  # another holder may have gone on with the upload
-                self.lease.check()
-                raise StorageFailed(where=self._target)
-            _copy(download, lambda data: file.write(memoryview(data)))
-
-    def _upload_id(self) -> str:
-        """Of the multipart upload, which is begun if there is none yet."""
-        state = self._state
-        if state.mark is None:
-            self.lease.check()
-            state.mark = self._notes.begin_multipart(self._key, self._begun)
-        return state.mark.upload_id
-
-    def put_part(self, number: int, payload: FileSection) -> None:
-        """Store a part. One with the same bytes as one that was taken back counts again. Raises ``StoreUnavailable``
-        too if the multipart upload is gone: a sweep took it for dead."""
-        state = self._state
-        etag = self._sent(number, payload)
-        if state.void.get(number) == etag:
-            del state.void[number]
-            self._notes.put_void(self._key, state.void)
-        elif number in state.void:
-            self._see_to_replacement(number, payload, etag)
-        state.parts[number] = Part(number, payload.length, self._uploads.clock(), etag)
-        state.count()
-
-    def _sent(self, number: int, payload: FileSection) -> str:
-        self.lease.check()
-        try:
-            return self.bucket.put_part(self._target, self._upload_id(), number, payload)
-        except NoSuchUpload as error:
-            raise StoreUnavailable(where=self._target) from error
-
-    def _see_to_replacement(self, number: int, payload: FileSection, etag: str) -> None:
-        """A part with other bytes than one that was taken back must be what the engine tells of from now on. Of two
-        that came in the same second, SeaweedFS tells of either."""
-        for _ in range(_REPLACEMENTS):
-            listed = {part.number: part.etag for part in self.bucket.parts(self._target, self._upload_id())}
-            if listed.get(number) == etag:
-                return
-            self._uploads.sleep(_NEXT_SECOND)
-            self._sent(number, payload)
-        raise StoreUnavailable(where=self._target)
-
-    def put_remainder(self, start: int, payload: Payload, length: int) -> None:
-        self.lease.check()
-        one = Remainder(start, length)
-        self._notes.put(self._key, one.name, payload)
-        self._state.remainders.add(one)
-        self._state.count()
+            self._grid.tidy()
+        return AtomicPiece(self._grid) if atomic else ObjectPiece(self._grid)
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -308,11 +199,8 @@ class UnfinishedObject:
         """See ``PartialUpload``. No engine gives parts back: a file of several cells is completed to be read, with a
         note that it is not verified, by which ``discard`` removes it again."""
         if self._state.whole == 0:
-            with self.spool.new() as file:
-                self.load_tail(file)
-                length = file.measure()
-                for offset in range(0, length, _PIECE):
-                    digest.update(memoryview(file.read(offset, min(_PIECE, length - offset))))
+            for data in self._grid.tail():
+                digest.update(memoryview(data))
             return
         self._notes.put_unverified(self._key)
         self._state.is_unverified = True
@@ -320,7 +208,8 @@ class UnfinishedObject:
         download = self.bucket.get(self._target)
         if download is None or identity_of(download.info) != self._begun.identity:
             raise StorageFailed(where=self._target)
-        _copy(download, lambda data: digest.update(memoryview(data)))
+        for data in read_all(download):
+            digest.update(memoryview(data))
 
     def is_published(self, name: StoredName) -> bool:
         """See ``PartialUpload``."""
@@ -355,8 +244,8 @@ class UnfinishedObject:
         """A file of less than a cell: one object."""
         begun = self._begun
         attributes = attributes_of(name, begun.metadata.completed_by(metadata), begun.identity)
-        with self.spool.new() as file:
-            self.load_tail(file)
+        with self._uploads.spool.new() as file:
+            self._grid.load_tail(file)
             payload = file.section(0, file.measure())
             self._uploads.publisher.create(self._target, payload, attributes, begun.identity)
 
@@ -365,12 +254,12 @@ class UnfinishedObject:
         last = state.whole
         if state.chain or not last:
             last += 1
-            with self.spool.new() as file:
-                self.load_tail(file)
-                self.put_part(last, file.section(0, file.measure()))
+            with self._uploads.spool.new() as file:
+                self._grid.load_tail(file)
+                self._grid.put_part(last, file.section(0, file.measure()))
         etags = {number: part.etag for number, part in state.parts.items() if number <= last}
         try:
-            self._uploads.publisher.complete(self._target, self._upload_id(), etags, self._begun.identity)
+            self._uploads.publisher.complete(self._target, self._grid.upload_id(), etags, self._begun.identity)
         except InvalidPart as error:
             raise StorageFailed(where=self._target) from error
 
@@ -378,11 +267,3 @@ class UnfinishedObject:
         """See ``PartialUpload``."""
         self.lease.check()
         self._uploads.discard(self._key)
-
-
-def _copy(download: Download, take: Callable[[bytes], object]) -> None:
-    try:
-        for data in download.pieces(_PIECE):
-            take(data)
-    finally:
-        download.close()
