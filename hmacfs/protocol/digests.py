@@ -15,6 +15,7 @@ from hmacfs.errors import BadRequest, DigestMismatch, HmacfsError
 
 #: The digest algorithms of RFC 9530 that are not deprecated, by their names in ``hashlib``, and their digests' lengths.
 _ALGORITHMS = {"sha-256": ("sha256", 32), "sha-512": ("sha512", 64)}
+_KEYS = {algorithm: key for key, (algorithm, _) in _ALGORITHMS.items()}
 
 # Structured fields (RFC 9651): a dictionary's members. Where the key is not one of ours, the value may be of any type.
 _KEY = r"[a-z*][a-z0-9_.*-]*"
@@ -76,30 +77,33 @@ def digests_of_body(environ: Mapping[str, str], *more: Claim) -> Digests | None:
     return Digests(claims) if claims else None
 
 
-def digests_of_file(environ: Mapping[str, str]) -> Digests | None:
-    """Of the whole file, of which this request may carry a part. ``None`` if nothing is claimed. Raises
-    ``BadRequest``."""
-    if _OF_FILE not in environ:
-        return None
+def claims_of_file(environ: Mapping[str, str]) -> str:
+    """What is claimed of the whole file, of which this request may carry a part: a ``Repr-Digest`` of the algorithms
+    that are known; empty if nothing is claimed. Raises ``BadRequest``."""
     claims = _field(environ, _OF_FILE, "Repr-Digest")
-    return Digests(claims) if claims else None
+    return ", ".join(f"{_KEYS[one.algorithm]}=:{base64.b64encode(one.digest).decode()}:" for one in claims)
+
+
+def digests_of_file(claims: str) -> Digests | None:
+    """To judge a file by what ``claims_of_file`` gave."""
+    return Digests(_field({_OF_FILE: claims}, _OF_FILE, "Repr-Digest")) if claims else None
 
 
 class PieceDigests(NamedTuple):
-    """What a request claims of the piece that it carries, and of the whole file."""
+    """What a request claims of the piece that it carries, and of the whole file (see ``claims_of_file``)."""
 
     piece: Digests | None
-    file: Digests | None
+    file: str
 
 
-_NOTHING_CLAIMED = PieceDigests(None, None)
+_NOTHING_CLAIMED = PieceDigests(None, "")
 
 
 def claims_of_piece(environ: Mapping[str, str], *more: Claim) -> PieceDigests:
     """Both, with ``more`` that is claimed of the piece. Raises ``BadRequest``."""
     if not more and _OF_FILE not in environ and environ.keys().isdisjoint(_OF_BODY):
         return _NOTHING_CLAIMED
-    return PieceDigests(digests_of_body(environ, *more), digests_of_file(environ))
+    return PieceDigests(digests_of_body(environ, *more), claims_of_file(environ))
 
 
 def digests_of_whole(environ: Mapping[str, str]) -> Digests | None:

@@ -28,6 +28,7 @@ from hmacfs.errors import (
     TooLarge,
     WriterBusy,
 )
+from hmacfs.protocol.digests import digests_of_file
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.locks import Lease, Locker
 from hmacfs.uploads.contracts.requests import Digest, Receiver, RequestBody, Space
@@ -155,7 +156,7 @@ class ResumableUploads:
         """How far it is. An upload that has all its bytes and was not finished (its process was killed, no session
         store could be reached) is finished now: its client has nothing more to send.
 
-        Raises ``SessionUnknown`` if its bytes are gone, ``NameTaken``, ``WriterBusy``, ``NoSpace``.
+        Raises ``SessionUnknown`` if its bytes are gone, ``NameTaken``, ``DigestMismatch``, ``WriterBusy``, ``NoSpace``.
         """
         stored = self._partials.stat(session.key)
         if session.state is not State.OPEN or stored is None:
@@ -196,7 +197,7 @@ class ResumableUploads:
         size: int | None,
         *,
         digest: Digest | None = None,
-        file_digest: Digest | None = None,
+        file_claims: str = "",
         is_last: bool = False,
         after: Callable[[Session, int], Session] | None = None,
         restart: bool = False,
@@ -204,11 +205,11 @@ class ResumableUploads:
     ) -> Progress:
         """Append ``body`` (``size`` bytes if it says so) at ``offset``, and finish the upload if that completes it.
 
-        digest: nothing of the piece is kept unless what this claims of it holds. file_digest: the same of the whole
-        file, looked at when that is complete; if it does not hold, the upload ends. is_last: the upload is complete
-        after this piece, whatever its length. after: what changes in the record once the piece is stored. restart: the
-        piece is kept whole or not at all, and bytes stored after ``offset`` are of an earlier attempt at it. length:
-        the whole file's, which may be told once for an upload that began without it.
+        digest: nothing of the piece is kept unless what this claims of it holds. file_claims: of a piece that may be
+        the last, what is claimed of the whole file; if that does not hold, the upload ends. is_last: the upload is
+        complete after this piece, whatever its length. after: what changes in the record once the piece is stored.
+        restart: the piece is kept whole or not at all, and bytes stored after ``offset`` are of an earlier attempt at
+        it. length: the whole file's, which may be told once for an upload that began without it.
 
         Raises ``OffsetMismatch``, before anything that the piece would be refused for at the right offset;
         ``TooLarge``, ``BadRequest`` (another ``length`` than before, or one that is less than is stored),
@@ -230,6 +231,8 @@ class ResumableUploads:
                 raise OffsetMismatch(upload.length)
             if not restart:
                 session = self._with_length(session, length, offset, size or 0)
+            if file_claims and (is_last or size is None or offset + size == session.length):
+                session = self._with_claims(session, file_claims)
             self._receive(session, upload, offset, body, size, digest, restart=restart)
             touched = self.limits.last_touch(session, self._clock())
             record_is_due = after is not None or self._record_is_due(session, touched)
@@ -237,7 +240,7 @@ class ResumableUploads:
                 session = dataclasses.replace(session, touched=touched)
             session = after(session, upload.length) if after else session
             if upload.length == session.length or (is_last and session.length is None):
-                return self._finish(session, upload, file_digest)
+                return self._finish(session, upload)
             session = self._sessions.save(session) if record_is_due else session
             if is_last:
                 raise SessionConflict("The last piece leaves the file shorter than it was announced.")
@@ -258,6 +261,12 @@ class ResumableUploads:
             session = self._sessions.newest(session.key) or session
         told = self.limits.with_length(session, length, offset, size)
         return session if told is session else self._sessions.save(told)
+
+    def _with_claims(self, session: Session, claims: str) -> Session:
+        """Recorded before the bytes are stored that complete the file: so nobody publishes it without judging it."""
+        if session.file_claims == claims:
+            return session
+        return self._sessions.save(dataclasses.replace(session, file_claims=claims))
 
     def _append_to_ended(self, session: Session, offset: int, size: int | None) -> Progress:
         progress = self._ended(session)
@@ -351,9 +360,10 @@ class ResumableUploads:
         except SessionStoreUnavailable:
             log.debug("that a part of a piece arrived could not be recorded")
 
-    def _finish(self, session: Session, upload: PartialUpload, digest: Digest | None = None) -> Progress:
+    def _finish(self, session: Session, upload: PartialUpload) -> Progress:
         """The file is what counts: once it is visible, the upload succeeded, whether or not that can be recorded. If
-        another ``digest`` is claimed of it, the upload ends: which bytes are wrong cannot be known."""
+        what is claimed of it does not hold, the upload ends: which bytes are wrong cannot be known."""
+        digest = digests_of_file(session.file_claims)
         try:
             if digest is not None:
                 upload.feed(digest)
@@ -397,7 +407,7 @@ class ResumableUploads:
                     self._finish(session, upload)
                 else:
                     self._abort_name_taken(session, upload)
-        except NameTaken:
+        except (NameTaken, DigestMismatch):
             return  # which has ended it
         except SessionUnknown:
             newest = self._sessions.newest(session.key)
@@ -424,7 +434,7 @@ class ResumableUploads:
                         self._abort_name_taken(session, upload)
                         return
                     session = self._finish(session, upload).session
-            except NameTaken:  # which has ended it
+            except (NameTaken, DigestMismatch):  # which has ended it
                 return
             except SessionUnknown:  # its writer finished it, or gave it up, while this one waited
                 session = self._ended(session).session

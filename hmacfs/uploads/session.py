@@ -64,6 +64,8 @@ class Session:
     etag: the finished file's entity tag, by which it is told from another file of that name; empty until then, and
         where it is not recorded.
     metadata: the ``Upload-Metadata`` of a tus upload, to be given back unchanged; empty for other dialects.
+    file_claims: what the client claims of the whole file, to be judged before that is visible, by whoever finishes the
+        upload (see ``protocol.digests.claims_of_file``).
     nonce: what the token is derived from; empty for sessions of 1.0.0, whose key is their token.
     revision: raised by one at each save, so that of two copies the newer is known.
     """
@@ -86,6 +88,7 @@ class Session:
     nonce: str = ""
     site: str = ""
     next_chunk_at: int = 0
+    file_claims: str = ""
 
     def expires(self, ttl: float) -> float:
         """Unix seconds at which the session ends if nothing more comes; ``ttl`` in seconds since the last byte."""

@@ -47,7 +47,7 @@ class SlotViews:
         if session.state is State.FINISHED and piece.end == piece.total:
             return self._stored_before(request, session)
         progress = self._uploads.append(
-            session, piece.first, request.body, request.length, digest=claims.piece, file_digest=claims.file
+            session, piece.first, request.body, request.length, digest=claims.piece, file_claims=claims.file
         )
         return self._answer(request, progress)
 
@@ -81,7 +81,7 @@ class SlotViews:
             after=after,
             restart=True,
             digest=claims.piece,
-            file_digest=claims.file,
+            file_claims=claims.file,
         )
         return self._answer(request, progress)
 

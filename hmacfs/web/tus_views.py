@@ -154,7 +154,7 @@ class TusViews:
             request.body,
             request.length,
             digest=claims.piece,
-            file_digest=claims.file,
+            file_claims=claims.file,
             length=piece.length,
         )
 

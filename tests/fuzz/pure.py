@@ -22,7 +22,7 @@ from hmacfs.dialects.content_range import range_piece
 from hmacfs.dialects.numbered import numbered_chunk
 from hmacfs.errors import BadBody, BadName, BadRequest, DigestMismatch, HmacfsError, TooLarge
 from hmacfs.protocol.conditions import evaluate_conditions, fails_change
-from hmacfs.protocol.digests import digests_of_body, digests_of_file, digests_of_whole
+from hmacfs.protocol.digests import claims_of_file, digests_of_body, digests_of_file, digests_of_whole
 from hmacfs.protocol.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for
 from hmacfs.protocol.http1.chunks import ChunkParser, find_end
 from hmacfs.protocol.http1.heads import BadRequestHead, parse_head
@@ -304,7 +304,7 @@ def digests(data: bytes) -> None:
     field = spliced(valid, data).decode("latin-1")
     keys = ("HTTP_REPR_DIGEST", "HTTP_CONTENT_MD5", "HTTP_X_AMZ_CONTENT_SHA256")
     with contextlib.suppress(BadRequest):
-        digests_of_file(_fields(data, *keys))
+        digests_of_file(claims_of_file(_fields(data, *keys)))
     with contextlib.suppress(BadRequest):
         digests_of_body(_fields(data, *keys))
     try:

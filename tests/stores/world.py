@@ -17,6 +17,7 @@ from hmacfs.net import body as net
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.requests import Hash, RequestBody, Sink
+from hmacfs.uploads.contracts.stores import FileStore
 from hmacfs.uploads.creation import Plan
 from hmacfs.uploads.files import FileInfo, FileMetadata
 from hmacfs.uploads.progress import Progress, UploadLimits
@@ -126,14 +127,18 @@ class World:
         self.backend = BACKENDS[kind](lambda: self.now)
         self.store, self.partials = self.backend.store, self.backend.store.partials
         self.traffic = Traffic(self)
-        limits = UploadLimits(max_size=1000, ttl=TTL, per_client=per_client, per_path=per_path)
-        self.uploads = ResumableUploads(
+        self._limits = UploadLimits(max_size=1000, ttl=TTL, per_client=per_client, per_path=per_path)
+        self.uploads = self.process(self.store)
+
+    def process(self, store: FileStore) -> ResumableUploads:
+        """The use cases of a process that has this access to the store."""
+        return ResumableUploads(
             self.sessions,
-            self.store,
+            store,
             self.backend.locker,
             self.traffic,
             self.traffic,
-            limits,
+            self._limits,
             lambda: self.now,
             SessionTokens(Keyring([b"a secret of the unit tests"])),
         )
@@ -151,8 +156,18 @@ class World:
         """By its token, as a client knows it."""
         return self.uploads.get(self.uploads.token_of(session) or "")
 
-    def append(self, session: Session, offset: int, data: bytes, **options: object) -> Progress:
-        return self.uploads.append(session, offset, Body(data), len(data), **options)  # type: ignore[arg-type]
+    def append(
+        self,
+        session: Session,
+        offset: int,
+        data: bytes,
+        *,
+        uploads: ResumableUploads | None = None,
+        **options: object,
+    ) -> Progress:
+        """uploads: of the process that takes the piece; ``None`` for one to which nothing happens."""
+        uploads = uploads or self.uploads
+        return uploads.append(session, offset, Body(data), len(data), **options)  # type: ignore[arg-type]
 
     # -- what there is
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmacfs.errors import BadRequest, ChecksumMismatch, DigestMismatch
-from hmacfs.protocol.digests import Claim, digests_of_body, digests_of_file, digests_of_whole
+from hmacfs.protocol.digests import Claim, claims_of_file, digests_of_body, digests_of_file, digests_of_whole
 
 DATA = b"the bytes"
 VALUES = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=80)
@@ -40,7 +40,8 @@ def holds(data: bytes = DATA, **environ: str) -> bool | None:
 
 def test_nothing_may_be_claimed() -> None:
     assert digests_of_body({}) is None
-    assert digests_of_file({}) is None
+    assert claims_of_file({}) == ""
+    assert digests_of_file("") is None
     assert digests_of_whole({}) is None
 
 
@@ -90,11 +91,20 @@ def test_the_hash_that_s3s_clients_sign_is_verified_where_it_is_one() -> None:
 def test_repr_digest_is_of_the_whole_file() -> None:
     environ = {"HTTP_REPR_DIGEST": WRONG256}
     assert digests_of_body(environ) is None
-    for digests in (digests_of_file(environ), digests_of_whole(environ)):
+    for digests in (digests_of_file(claims_of_file(environ)), digests_of_whole(environ)):
         assert digests is not None
         digests.update(memoryview(DATA))
         with pytest.raises(DigestMismatch, match="Repr-Digest"):
             digests.check()
+
+
+def test_what_is_claimed_of_a_file_is_kept_as_a_text() -> None:
+    """Of it only what can be judged."""
+    field = f"unixsum=30637, {SHA512};q=1, {SHA256}"
+    claims = claims_of_file({"HTTP_REPR_DIGEST": field})
+    assert claims == f"{SHA256}, {SHA512}"
+    assert claims_of_file({"HTTP_REPR_DIGEST": claims}) == claims
+    assert claims_of_file({"HTTP_REPR_DIGEST": "unixsum=30637"}) == ""
 
 
 def test_a_claim_has_an_error_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -34,7 +35,7 @@ from hmacfs.errors import (
     TooManySessions,
     WriterBusy,
 )
-from hmacfs.protocol.digests import Claim, Digests
+from hmacfs.protocol.digests import Claim, Digests, claims_of_file
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.files import FileMetadata
 from hmacfs.uploads.progress import SweepResult
@@ -300,9 +301,15 @@ def test_nothing_is_kept_of_a_piece_of_unknown_length_that_there_is_no_room_for(
     assert world.uploads.append(session, 10, Body(CONTENT[10:30]), None).offset == 30
 
 
-def claimed(data: bytes, error: type[HmacfsError] = ChecksumMismatch) -> Digests:
-    """The claim that a piece, or the file, consists of these bytes."""
-    return Digests([Claim("Upload-Checksum", "sha1", hashlib.sha1(data).digest(), error)])
+#: That the file consists of ``CONTENT``.
+CLAIMS = claims_of_file(
+    {"HTTP_REPR_DIGEST": f"sha-256=:{base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()}:"}
+)
+
+
+def claimed(data: bytes) -> Digests:
+    """The claim that a piece consists of these bytes."""
+    return Digests([Claim("Upload-Checksum", "sha1", hashlib.sha1(data).digest(), ChecksumMismatch)])
 
 
 @pytest.mark.parametrize("failure", [None, IncompleteBody(), OSError(5, "broken"), KeyboardInterrupt()])
@@ -321,19 +328,41 @@ def test_a_piece_with_its_checksum_is_kept(world: World) -> None:
 
 
 def test_what_is_claimed_of_the_file_is_looked_at_when_it_is_complete(world: World) -> None:
-    session = world.append(world.begin(), 0, CONTENT[:50], file_digest=claimed(CONTENT)).session
-    assert world.append(session, 50, CONTENT[50:], file_digest=claimed(CONTENT)).is_finished
+    session = world.append(world.begin(), 0, CONTENT[:50], file_claims=CLAIMS).session
+    assert world.append(session, 50, CONTENT[50:], file_claims=CLAIMS).is_finished
     assert world.file() == CONTENT
 
 
 def test_an_upload_ends_if_its_file_is_not_the_announced_one(world: World) -> None:
     session = world.append(world.begin(), 0, b"!" * 50).session
     with pytest.raises(DigestMismatch):
-        world.append(session, 50, CONTENT[50:], file_digest=claimed(CONTENT, DigestMismatch))
+        world.append(session, 50, CONTENT[50:], file_claims=CLAIMS)
     assert not world.store.exists(NAME)
     assert not world.unfinished()
     assert world.uploads.find(NAME) is None
-    assert world.append(world.begin(), 0, CONTENT, file_digest=claimed(CONTENT)).is_finished
+    assert world.append(world.begin(), 0, CONTENT, file_claims=CLAIMS).is_finished
+
+
+@pytest.mark.parametrize("data", [CONTENT, b"!" + CONTENT[1:]])
+def test_what_is_claimed_of_the_file_holds_for_whoever_finishes_it(world: World, data: bytes) -> None:
+    """The process of the last piece died before it had judged the file."""
+    session = world.begin()
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    world.traffic.on_arrival = die
+    with pytest.raises(KeyboardInterrupt):
+        world.append(session, 0, data, file_claims=CLAIMS)
+    session = world.get(session)
+    if data == CONTENT:
+        assert world.uploads.progress(session).is_finished
+        assert world.file() == CONTENT
+    else:
+        with pytest.raises(DigestMismatch):
+            world.uploads.progress(session)
+        assert not world.store.exists(NAME)
+        assert not world.unfinished()
 
 
 # -- pieces that start over: numbered chunks ------------------------------------------------------

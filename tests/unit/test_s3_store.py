@@ -504,24 +504,25 @@ def test_a_whole_file_s_digest_is_judged_before_it_is_published(backend: ObjectB
     assert leftovers(backend) == []
 
 
-@pytest.mark.parametrize("dies", [False, True])
-def test_a_file_that_is_not_what_was_announced_goes_again(
-    backend: ObjectBackend, now: list[float], *, dies: bool
-) -> None:
-    """Also if the process that looks at it dies meanwhile: what it left is no finished upload."""
+def test_a_file_that_nobody_judges_goes_again(backend: ObjectBackend, now: list[float]) -> None:
     with begin(backend) as upload:
         append(upload, DATA)
-        collector = Collector()
-        upload.feed(collector)
-        assert collector.data == DATA
-        if not dies:
-            upload.discard()
-    if dies:
-        with reopen(backend) as again:
-            assert not again.is_published(NAME)
-        sweep(backend, now)
+        upload.feed(Collector())
+    sweep(backend, now)
     assert not backend.store.exists(NAME)
     assert leftovers(backend) == []
+
+
+def test_a_file_that_is_to_be_judged_is_not_published_by_one_who_cannot(backend: ObjectBackend) -> None:
+    """Its copy of the session is older than the claims."""
+    with begin(backend) as upload:
+        append(upload, DATA)
+        upload.feed(Collector())
+    with reopen(backend) as again:
+        assert again.is_published(NAME)
+        with pytest.raises(StoreUnavailable):
+            again.publish(NAME, NO_METADATA)
+    assert backend.store.stat(NAME) is None
 
 
 def test_an_upload_that_was_discarded_is_unknown(backend: ObjectBackend) -> None:

@@ -5,7 +5,7 @@ Keys are whole ones, ``S3Prefix`` included. Entity tags have their quotes. Every
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from hmacfs.protocol.conditions import WHOLE, ByteRange
@@ -121,7 +121,7 @@ class Download(Protocol):
     def close(self) -> None: ...
 
 
-def read_all(download: Download) -> Iterator[bytes]:
+def read_all(download: Download) -> Generator[bytes, None, None]:
     """Its bytes, some at a time. It is closed then."""
     try:
         yield from download.pieces(_READ_BYTES)

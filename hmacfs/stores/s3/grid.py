@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.bucket import FileSection, NoSuchUpload, Part, Payload, read_all
 from hmacfs.stores.s3.notes import Begun, Notes, Remainder, State
+from hmacfs.stores.s3.objects import of_session
 from hmacfs.stores.s3.spool import Spool, SpoolFile
 from hmacfs.uploads.contracts.locks import Lease
 
@@ -112,7 +113,8 @@ class Grid:
         state = self.state
         if state.mark is None:
             self._lease.check()
-            state.mark = self._notes.begin_multipart(self._key, self._begun)
+            attributes = of_session(self._begun.attributes(), self._key)
+            state.mark = self._notes.begin_multipart(self._key, self._begun, attributes)
         return state.mark.upload_id
 
     def put_part(self, number: int, payload: FileSection) -> None:

@@ -4,7 +4,7 @@
 ``u.<part size>.<id>``     the multipart upload that has its whole cells as parts
 ``c.<start>.<length>``     a remainder: bytes that are less than a cell
 ``void``                   parts of a piece that was taken back, which do not count
-``unverified``             the file is visible, and its digest not judged yet
+``unverified``             the file must not be seen, since its digest is not judged yet: see ``visibility``
 ``left``                   the upload is over, and something of it may still turn up in the bucket: a sweep looks again
 
 The file is cut by a fixed grid: part *n* is the cell [(n - 1) * P, n * P), so sending one again changes nothing. The
@@ -27,7 +27,7 @@ from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUplo
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of
 from hmacfs.uploads.files import FileMetadata
 
-_BEGUN, _VOID, _UNVERIFIED, _LEFT = "begun", "void", "unverified", "left"
+_BEGUN, _VOID, UNVERIFIED, _LEFT = "begun", "void", "unverified", "left"
 _UPLOAD = re.compile(r"u\.([0-9]{1,16})\.(.+)")
 _REMAINDER = re.compile(r"c\.([0-9]{1,16})\.([0-9]{1,16})")
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -152,12 +152,12 @@ class Notes:
     def begin(self, key: str, begun: Begun) -> Mark:
         """Of a whole upload: note it, and begin its multipart upload."""
         self.create(key, begun)
-        return self.begin_multipart(key, begun)
+        return self.begin_multipart(key, begun, begun.attributes())
 
-    def begin_multipart(self, key: str, begun: Begun) -> Mark:
+    def begin_multipart(self, key: str, begun: Begun, attributes: Attributes) -> Mark:
         """The note comes after, since it has the id; it says again what is begun, so that it is enough to abort that. A
         process that dies between leaves a multipart upload of that path which no note names."""
-        upload_id = self.bucket.begin_multipart(self.keys.of(begun.name), begun.attributes())
+        upload_id = self.bucket.begin_multipart(self.keys.of(begun.name), attributes)
         mark = Mark(upload_id, begun.part_size)
         self.put(key, mark.name, begun.to_json())
         return mark
@@ -169,13 +169,13 @@ class Notes:
         self.put(key, _VOID, json.dumps(void).encode())
 
     def put_unverified(self, key: str) -> None:
-        self.put(key, _UNVERIFIED, b"")
+        self.put(key, UNVERIFIED, b"")
 
     def remove(self, key: str, name: str) -> None:
         self.bucket.delete(self.keys.of_upload(key) + name)
 
     def remove_unverified(self, key: str) -> None:
-        self.remove(key, _UNVERIFIED)
+        self.remove(key, UNVERIFIED)
 
     def put_left(self, key: str, begun: Begun) -> None:
         self.put(key, _LEFT, begun.to_json())
@@ -216,7 +216,7 @@ class Notes:
         found = dict(self._listed(key))
         if _BEGUN not in found:
             return None
-        state = State(is_unverified=_UNVERIFIED in found)
+        state = State(is_unverified=UNVERIFIED in found)
         if _VOID in found:
             told = json.loads(self._read(key, _VOID) or b"{}")
             state.void = {int(number): etag for number, etag in told.items()}

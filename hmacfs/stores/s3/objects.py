@@ -22,6 +22,7 @@ from hmacfs.uploads.files import NO_METADATA, FileInfo, FileMetadata
 #: Of unfinished uploads, in the reserved folder.
 PARTIAL_FOLDER = "partial"
 _ID, _CLAIM, _UPLOAD, _PARTS = "hmacfs-id", "hmacfs-claim", "hmacfs-upload", "hmacfs-parts"
+_SESSION = "hmacfs-session"
 _TYPE, _OWNER, _STORED, _EXPIRES, _SHA256 = (
     *("hmacfs-type", "hmacfs-owner", "hmacfs-stored"),
     *("hmacfs-expires", "hmacfs-sha256"),
@@ -114,8 +115,18 @@ def upload_of(stored: ObjectInfo) -> str:
     return unquote(stored.attributes.metadata.get(_UPLOAD, ""))
 
 
+def of_session(attributes: Attributes, key: str) -> Attributes:
+    """Of a file that comes in pieces: ``attributes``, with the key of its unfinished upload."""
+    return attributes._replace(metadata={**attributes.metadata, _SESSION: key})
+
+
+def session_of(stored: ObjectInfo) -> str:
+    """The key of the unfinished upload that became this file; empty if it came whole, or is no file of ours."""
+    return stored.attributes.metadata.get(_SESSION, "") if identity_of(stored) else ""
+
+
 def is_file(stored: ObjectInfo | None) -> TypeGuard[ObjectInfo]:
-    """Whether readers are given this object."""
+    """Whether this is a file, and no placeholder of one."""
     return stored is not None and not claimant_of(stored)
 
 

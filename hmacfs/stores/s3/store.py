@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from hmacfs.errors import BadName, NotFound
 from hmacfs.protocol.conditions import WHOLE, ByteRange
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Bucket, ConditionFailed, OutOfRange
+from hmacfs.stores.s3.bucket import Bucket, ConditionFailed, Download, OutOfRange
 from hmacfs.stores.s3.notes import Notes
 from hmacfs.stores.s3.objects import Keys, info_of, is_file
 from hmacfs.stores.s3.publishing import Publisher
@@ -21,6 +21,7 @@ from hmacfs.stores.s3.source import ObjectSource
 from hmacfs.stores.s3.spool import Spool
 from hmacfs.stores.s3.staged import StagedObject
 from hmacfs.stores.s3.unfinished import UnfinishedObjects
+from hmacfs.stores.s3.visibility import Visibility
 from hmacfs.uploads.contracts.stores import StoreCapabilities
 from hmacfs.uploads.files import FileInfo, FileMetadata
 
@@ -55,6 +56,7 @@ class S3FileStore:
         self.keys = Keys(prefix)
         self.notes = Notes(self.bucket, self.keys)
         self.clock = clock
+        self._visibility = Visibility(self.bucket, self.keys)
         self._part_size = part_size
         self.partials = UnfinishedObjects(publisher, self.notes, spool, self.part_size_of, grace=grace, clock=clock)
         self.capabilities = StoreCapabilities(cheap_bytes=CHEAP_BYTES, keeps_metadata=True)
@@ -82,8 +84,9 @@ class S3FileStore:
 
     def stat(self, name: StoredName) -> FileInfo | None:
         """See ``FileStore``."""
-        stored = self.bucket.head(self.key_of(name))
-        return info_of(stored) if is_file(stored) else None
+        key = self.key_of(name)
+        stored = self.bucket.head(key)
+        return info_of(stored) if self._visibility.shows(stored, key) else None
 
     def open(self, name: StoredName, wanted: ByteRange | None = WHOLE) -> ObjectSource:
         """See ``FileStore``: what is wanted comes with the information, by one request."""
@@ -94,14 +97,23 @@ class S3FileStore:
             except OutOfRange:
                 download = None
             if download is not None:
-                if is_file(download.info):
+                if self._shows(key, download):
                     return ObjectSource(self.bucket, key, info_of(download.info), download)
-                download.close()
                 raise NotFound
         info = self.stat(name)
         if info is None:
             raise NotFound
         return ObjectSource(self.bucket, key, info, None)
+
+    def _shows(self, key: str, download: Download) -> bool:
+        """See ``Visibility``. What is not shown is closed."""
+        is_shown = False
+        try:
+            is_shown = self._visibility.shows(download.info, key)
+            return is_shown
+        finally:
+            if not is_shown:
+                download.close()
 
     def location(self, name: StoredName, seconds: int, headers: Mapping[str, str]) -> str:
         """See ``FileStore``: a presigned URL."""
@@ -119,7 +131,7 @@ class S3FileStore:
         """See ``FileStore``."""
         key = self.key_of(name)
         stored = self.bucket.head(key)
-        if not is_file(stored) or etag not in (None, stored.etag):
+        if not self._visibility.shows(stored, key) or etag not in (None, stored.etag):
             return False
         try:
             self.bucket.delete(key, etag=stored.etag)

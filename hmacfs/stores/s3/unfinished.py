@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Self
 
-from hmacfs.errors import SessionUnknown, StorageFailed
+from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Bucket, InvalidPart, read_all
+from hmacfs.stores.s3.bucket import Bucket, InvalidPart, ObjectInfo, read_all
 from hmacfs.stores.s3.grid import Grid
 from hmacfs.stores.s3.notes import Begun, Notes, State, is_key
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of, info_of, new_identity
 from hmacfs.stores.s3.pieces import AtomicPiece, ObjectPiece
 from hmacfs.stores.s3.publishing import Publisher
+from hmacfs.stores.s3.renewal import Renewal
 from hmacfs.stores.s3.spool import Spool
 from hmacfs.uploads.contracts.locks import Lease
 from hmacfs.uploads.contracts.requests import Hash
@@ -163,6 +165,8 @@ class UnfinishedObject:
             uploads.notes, uploads.spool, key, begun, lease, state, clock=uploads.clock, sleep=uploads.sleep
         )
         self.lease = lease
+        self._renewal: Renewal | None = None
+        self._is_fed = False
 
     @property
     def length(self) -> int:
@@ -177,9 +181,12 @@ class UnfinishedObject:
         return self._uploads.bucket
 
     def __enter__(self) -> Self:
+        self._renewal = Renewal(self.lease)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._renewal is not None:
+            self._renewal.stop()
         self.lease.release()
 
     # -- pieces ---------------------------------------------------------------------------------------
@@ -197,30 +204,40 @@ class UnfinishedObject:
 
     def feed(self, digest: Hash) -> None:
         """See ``PartialUpload``. No engine gives parts back: a file of several cells is completed to be read, with a
-        note that it is not verified, by which ``discard`` removes it again."""
-        if self._state.whole == 0:
+        note that hides it from readers (see ``visibility``), and by which ``discard`` removes it again."""
+        is_complete = self._is_ours(self.bucket.head(self._target))
+        if not is_complete and self._state.whole == 0:
             for data in self._grid.tail():
                 digest.update(memoryview(data))
             return
-        self._notes.put_unverified(self._key)
-        self._state.is_unverified = True
-        self._complete()
+        if not is_complete:
+            self.lease.check()
+            self._notes.put_unverified(self._key)
+            self._state.is_unverified = True
+            self._complete()
         download = self.bucket.get(self._target)
-        if download is None or identity_of(download.info) != self._begun.identity:
+        if download is None or not self._is_ours(download.info):
             raise StorageFailed(where=self._target)
-        for data in read_all(download):
-            digest.update(memoryview(data))
+        with closing(read_all(download)) as pieces:
+            for data in pieces:
+                self.lease.check()
+                digest.update(memoryview(data))
+                self._uploads.sleep(0)  # in a gevent worker the others' turn
+        self._is_fed = True
+
+    def _is_ours(self, stored: ObjectInfo | None) -> bool:
+        return stored is not None and identity_of(stored) == self._begun.identity
 
     def is_published(self, name: StoredName) -> bool:
         """See ``PartialUpload``."""
-        if self._state.is_unverified:
-            return False
-        stored = self.bucket.head(self._uploads.keys.of(name))
-        return stored is not None and identity_of(stored) == self._begun.identity
+        return self._is_ours(self.bucket.head(self._uploads.keys.of(name)))
 
     def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
-        """See ``PartialUpload``; of a file in parts, the metadata is what it was created with."""
+        """See ``PartialUpload``; of a file in parts, the metadata is what it was created with. Raises
+        ``StoreUnavailable`` for one that is to be judged by claims which the caller does not know of."""
         self.lease.check()
+        if self._state.is_unverified and not self._is_fed:
+            raise StoreUnavailable(where=self._target)
         stored = self.bucket.head(self._target)
         if stored is None or identity_of(stored) != self._begun.identity:
             if self._state.whole == 0 and self._uploads.publisher.is_exclusive():

@@ -79,11 +79,12 @@ class PartialUpload(Protocol):
 
     def feed(self, digest: Hash) -> None:
         """Tell ``digest`` of all bytes that count, which are the whole file: ``publish`` or ``discard`` comes next.
-        Cooperative. Raises ``NameTaken`` as ``publish`` does."""
+        Cooperative. If its process dies, the file stays unseen until another one feeds and publishes it. Raises
+        ``NameTaken`` as ``publish`` does."""
 
     def is_published(self, name: StoredName) -> bool:
-        """Whether the file of that name is this upload: its process died after ``publish`` had made it visible. Then
-        nothing may be written any more, and ``publish`` does the rest."""
+        """Whether the file of that name is this upload: its process died in ``feed`` or ``publish``. Then nothing may
+        be written any more, and these do the rest."""
 
     def publish(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
         """Make it visible, as ``StagedFile.publish`` does, with all that is known by now. The upload is gone then.

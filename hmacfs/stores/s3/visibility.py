@@ -1,0 +1,59 @@
+"""Which objects readers are given.
+
+A file that came in pieces and of which a digest is claimed can be judged only as an object: no engine gives the parts
+of a multipart upload. Until that is done there is a note beside its unfinished upload, which was written before the
+completion:
+
+====================  =================  ====================================================
+the object            the note           then
+====================  =================  ====================================================
+not there             not there          bytes arrive
+not there             there              about to be completed
+there                 there              hidden: whoever has the lease reads it, and judges
+there                 not there          the digest holds: published
+removed               there, then not    it does not: the upload has ended
+====================  =================  ====================================================
+
+Whoever finds an upload in any of these goes on from there; the claims are in the record of its session, which was
+written before the first of them. Other programs that read the bucket know nothing of the note.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeGuard
+
+from hmacfs.stores.s3.bucket import Bucket, ObjectInfo
+from hmacfs.stores.s3.notes import UNVERIFIED, is_key
+from hmacfs.stores.s3.objects import Keys, is_file, session_of
+
+#: How many judged files a process remembers.
+_KNOWN_LIMIT = 10_000
+
+
+class Visibility:
+    """Looks for the note of each file that came in pieces, once."""
+
+    def __init__(self, bucket: Bucket, keys: Keys) -> None:
+        self._bucket = bucket
+        self._keys = keys
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def shows(self, stored: ObjectInfo | None, key: str) -> TypeGuard[ObjectInfo]:
+        """Whether there is a file for readers. stored: what was found a moment ago."""
+        if not is_file(stored):
+            return False
+        upload = session_of(stored)
+        return not is_key(upload) or (key, stored.etag) in self._known or self._is_judged(key, stored, upload)
+
+    def _is_judged(self, key: str, stored: ObjectInfo, upload: str) -> bool:
+        if self._bucket.head(self._keys.of_upload(upload) + UNVERIFIED) is not None:
+            return False
+        # One that is not what was claimed goes before its note does.
+        again = self._bucket.head(key)
+        if again is None or again.etag != stored.etag:
+            return False
+        self._known[key, stored.etag] = None
+        if len(self._known) > _KNOWN_LIMIT:
+            self._known.popitem(last=False)
+        return True
