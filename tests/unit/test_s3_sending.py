@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,22 @@ def test_a_file_that_is_used_again_has_nothing_of_what_was_in_it(
     sender.wait()
     assert list(engine.parts.values()) == parts
     assert spool.used == 0
+
+
+def test_what_a_reservation_shrinks_by_is_taken_up(spool: Spool, engine: Engine) -> None:
+    """Also where each part is sent before the next one begins: the files could do with less space until then."""
+    files: dict[int, int] = {}
+    sender, received = PartSender(spool, engine.put), 0
+    engine.let(*range(1, 6))
+    for _ in range(5):
+        sender.current.write(memoryview(bytes(1000)))
+        received += 1000
+        fd = sender.current.fd
+        files[os.fstat(fd).st_ino] = fd
+        sender.send()
+        gevent.idle()
+        assert sum(os.fstat(fd).st_size for fd in files.values()) == min(received, 2000)
+    sender.close()
 
 
 def test_what_one_fails_at_the_next_step_raises(sender: PartSender, engine: Engine) -> None:

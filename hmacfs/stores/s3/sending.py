@@ -12,10 +12,15 @@ from hmacfs.stores.s3.spool import Spool, SpoolFile
 
 #: What S3 allows.
 PARTS_LIMIT = 10_000
+#: One fills while the other one is sent.
+_FILES = 2
 
 
 class PartSender:
     """Sends portions as parts of a multipart upload.
+
+    Two files take turns and stay until ``close``. So what has been received takes up space, up to two portions, and a
+    reservation may shrink by what has been received (``admission.space``).
 
     put: sends a part, of that number and those bytes. number: that of the next part.
     """
@@ -25,16 +30,21 @@ class PartSender:
         self._put = put
         self.number = number
         self._current: SpoolFile | None = None
-        self._spare: SpoolFile | None = None
+        self._files: list[SpoolFile] = []
+        self._idle: list[SpoolFile] = []
         self._in_flight: gevent.Greenlet[..., BaseException | None] | None = None
 
     @property
     def current(self) -> SpoolFile:
         """What fills now. Raises ``NoSpace``, ``StorageFailed``."""
         if self._current is None:
-            self._current = self._spare or self._spool.new()
-            self._spare = None
+            self._current = self._idle.pop() if len(self._files) == _FILES else self._new()
         return self._current
+
+    def _new(self) -> SpoolFile:
+        file = self._spool.new()
+        self._files.append(file)
+        return file
 
     def send(self) -> None:
         """Send what has filled as the next part, once the one before it is sent. Raises what went wrong with that."""
@@ -51,11 +61,8 @@ class PartSender:
             self._put(number, file.section(0, file.measure()))
             file.rewind()  # it was answered: the engine has all of it
         except BaseException as error:
-            file.close()
             return error
-        self._spare, spare = file, self._spare
-        if spare is not None:
-            spare.close()
+        self._idle.append(file)
         return None
 
     def wait(self) -> None:
@@ -76,7 +83,5 @@ class PartSender:
         in_flight, self._in_flight = self._in_flight, None
         if in_flight is not None:
             in_flight.kill()
-        for file in (self._current, self._spare):
-            if file is not None:
-                file.close()
-        self._current = self._spare = None
+        for file in self._files:
+            file.close()
