@@ -79,19 +79,19 @@ class EngineBackend:
 
     def holds(self, key: str, data: bytes) -> bool:
         """No engine gives parts back; their entity tags are the digests of their bytes, with each of these."""
-        state = self.store.notes.state(key)
-        assert state is not None
+        inventory = self.store.notes.inventory(key)
+        assert inventory is not None
         size = self.part_size
-        parts = [data[number * size : (number + 1) * size] for number in range(state.whole)]
-        etags = [state.parts[number].etag for number in range(1, state.whole + 1)]
+        parts = [data[number * size : (number + 1) * size] for number in range(inventory.whole)]
+        etags = [inventory.parts[number].etag for number in range(1, inventory.whole + 1)]
         rest = b""
-        for one in state.chain:
+        for one in inventory.chain:
             download = self.bucket.get(self.store.keys.of_upload(key) + one.name)
             assert download is not None
             rest += b"".join(download.pieces(1 << 16))
             download.close()
         same = [f'"{hashlib.md5(part).hexdigest()}"' for part in parts] == etags
-        return same and state.length == len(data) and rest == data[state.whole * size :]
+        return same and inventory.length == len(data) and rest == data[inventory.whole * size :]
 
     def publish_and_die(self, key: str, name: StoredName) -> None:
         dying = _Dying(self.bucket, lambda: self.store.exists(name))

@@ -113,9 +113,9 @@ class BucketFiles:
     def unfinished(self) -> dict[str, int]:
         found = {}
         for key in self._notes.newest():
-            state = self._notes.state(key)
-            if state is not None:
-                found[key] = state.length
+            inventory = self._notes.inventory(key)
+            if inventory is not None:
+                found[key] = inventory.length
         return found
 
     def close(self) -> None:

@@ -127,7 +127,9 @@ class ObjectBackend:
         heeds_match: bool | None = None,
     ) -> None:
         self.part_size = part_size
-        self.engine = Engine(clock, part_size, heeds_conditions=heeds_conditions, heeds_match=heeds_match)
+        self._clock = clock
+        self._slept = 0.0
+        self.engine = Engine(self._now, part_size, heeds_conditions=heeds_conditions, heeds_match=heeds_match)
         self._folder = Path(tempfile.mkdtemp(prefix="hmacfs-test-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self.claims = MemoryEntries(clock)
@@ -136,6 +138,13 @@ class ObjectBackend:
         self.store = self.process()
         self.locker = MemoryLocker(self.table, lambda _: self.on_wait())
 
+    def _now(self) -> float:
+        """Whoever sleeps need not wait for the test's time."""
+        return self._clock() + self._slept
+
+    def _sleep(self, seconds: float) -> None:
+        self._slept += seconds
+
     def process(self, on_step: Callable[[str, str], bool] = lambda _name, _when: False) -> S3FileStore:
         """The store of another process; on_step: see ``MemoryBucket``."""
         return self.over(MemoryBucket(self.engine, on_step))
@@ -143,7 +152,7 @@ class ObjectBackend:
     def over(self, bucket: MemoryBucket) -> S3FileStore:
         """The store of a process that has this access to the engine."""
         heeds = self.engine.heeds_conditions
-        publisher = Publisher(bucket, self.claims, lambda: heeds, sleep=lambda _: None)
+        publisher = Publisher(bucket, self.claims, lambda: heeds, sleep=self._sleep)
         spool = Spool(self._folder, file_calls())
         part_size, clock = self.engine.part_size, self.engine.clock
         return S3FileStore(publisher, spool, prefix="files/", part_size=part_size, grace=60.0, clock=clock)
@@ -152,14 +161,14 @@ class ObjectBackend:
         return self.content_of(key) == data
 
     def content_of(self, key: str) -> bytes:
-        state = self.store.notes.state(key)
-        assert state is not None
+        inventory = self.store.notes.inventory(key)
+        assert inventory is not None
         parts = b""
-        if state.mark is not None and state.whole:
-            stored = self.engine.uploads[state.mark.upload_id].parts
-            parts = b"".join(stored[number].data for number in range(1, state.whole + 1))
+        if inventory.mark is not None and inventory.whole:
+            stored = self.engine.uploads[inventory.mark.upload_id].parts
+            parts = b"".join(stored[number].data for number in range(1, inventory.whole + 1))
         folder = self.store.keys.of_upload(key)
-        return parts + b"".join(self.engine.objects[folder + one.name].data for one in state.chain)
+        return parts + b"".join(self.engine.objects[folder + one.name].data for one in inventory.chain)
 
     def publish_and_die(self, key: str, name: StoredName) -> None:
         target = self.store.keys.of(name)

@@ -1,24 +1,28 @@
-"""Processes over one bucket that die, freeze while others go on, or lose an answer of the engine, at any of their calls:
-who was told that a file is stored finds it, no acknowledged offset goes back, and the sweep leaves nothing but files."""
+"""Processes over one bucket that die, freeze while others go on, or lose an answer of the engine, at any of their calls,
+some of which the engine carries out a second time later: who was told that a file is stored finds it, no acknowledged
+offset goes back, and the sweep leaves nothing but files."""
 
 from __future__ import annotations
 
 import itertools
 import random
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from hmacfs.errors import HmacfsError, NameTaken, NotFound, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, Payload
+from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, NoSuchUpload, Payload
 from hmacfs.stores.s3.probe import trial_folder, try_conditional_writes
 from hmacfs.stores.s3.publishing import OVERDUE_SECONDS
 from hmacfs.stores.s3.store import S3FileStore
 from hmacfs.uploads.contracts.locks import Lease
+from hmacfs.uploads.contracts.stores import PartialUpload
 from hmacfs.uploads.files import FileMetadata
 from hmacfs.uploads.writers import Writers
 from tests.stores.backends import PART_SIZE, ObjectBackend, content, put, write
@@ -38,16 +42,20 @@ ENGINES: dict[str, dict[str, bool]] = {
 ROUNDS = 100
 #: More calls than most actions make, counting before and after.
 CALLS = 50
+#: Of requests that the engine may carry out again: those for parts, and for these notes.
+REPEATED_SHARE = 0.1
+_REPEATED = re.compile(r"/[ct]\.[^/]*$")
 
 Event = Callable[[bool], None]
 
 
 class Access(MemoryBucket):
     """A process's access to the engine. event: what happens at its call of the number ``at``, counting before and after;
-    it is told whether that call is tried once only."""
+    it is told whether that call is tried once only. repeat: is given requests that may be carried out again."""
 
-    def __init__(self, engine: Any, event: Event, at: int) -> None:
+    def __init__(self, engine: Any, event: Event, at: int, repeat: Callable[[Callable[[], Any]], None]) -> None:
         self._calls = itertools.count()
+        self._repeat = repeat
         self._event = event
         self._at = at
         self._is_new = False
@@ -56,6 +64,11 @@ class Access(MemoryBucket):
     def put(self, key: str, payload: Payload, attributes: Attributes = NO_ATTRIBUTES, *, is_new: bool = False) -> str:
         self._is_new = is_new
         return super().put(key, payload, attributes, is_new=is_new)
+
+    def carry_out(self, name: str, key: str, request: Callable[[], Any]) -> Any:
+        if name == "put_part" or (name in ("put", "delete") and _REPEATED.search(key)):
+            self._repeat(request)
+        return request()
 
     def _step(self, name: str, when: str) -> bool:
         if next(self._calls) == self._at:
@@ -93,6 +106,8 @@ class Cluster:
         #: Whether somebody may have deleted the file.
         self.is_deleted = False
         self._frozen = 0
+        #: Requests that the engine carries out again some time.
+        self._late: list[Callable[[], Any]] = []
 
     @property
     def store(self) -> S3FileStore:
@@ -105,7 +120,7 @@ class Cluster:
     def process(self, client: Client) -> S3FileStore:
         """To which something may happen."""
         at = self.chance.randrange(CALLS)
-        access = Access(self.backend.engine, lambda once: self._happen(access, client, once), at)
+        access = Access(self.backend.engine, lambda once: self._happen(access, client, once), at, self._repeat)
         return self.backend.over(access)
 
     def _happen(self, access: Access, client: Client, is_tried_once: bool) -> None:
@@ -114,6 +129,17 @@ class Cluster:
         self.now += self.chance.choice([0.0, 1.0])
         event = self.chance.choice([access.die, lose_answer, stay_silent, self._freeze, self._freeze])
         event(is_tried_once)
+
+    def _repeat(self, request: Callable[[], Any]) -> None:
+        if not self.is_quiet and self.chance.random() < REPEATED_SHARE:
+            self._late.append(request)
+
+    def _catch_up(self, share: float) -> None:
+        """Carry some of them out."""
+        for request in [one for one in self._late if self.chance.random() < share]:
+            self._late.remove(request)
+            with suppress(NoSuchUpload):
+                request()
 
     def _freeze(self, is_tried_once: bool) -> None:
         """While others go on: for less than a lease, longer than it, or so long that sessions expire."""
@@ -129,11 +155,14 @@ class Cluster:
         """Until each client is done, the last ones in peace."""
         for _ in range(self.chance.randrange(20)):
             self.chance.choice(self.clients).step()
+            self._catch_up(0.3)
         self.is_quiet = True
         self.now += 2 * LEASE
         for one in self.clients:
             for _ in range(20):
                 one.step()
+                self._catch_up(0.1)
+        self._catch_up(1.0)
 
     def sweep(self, store: S3FileStore) -> None:
         for client in self.clients:
@@ -234,14 +263,21 @@ class Pieces(Client):
                 upload.publish(NAME, METADATA)
                 self.note_stored()
                 return
-            begin = upload.length
+            begin = self.begin_of(upload)
             end = min(len(self.data), begin + self.cluster.chance.randrange(3 * PART_SIZE))
             sent_at = self.cluster.now
-            with upload.begin(begin, atomic=self.cluster.chance.random() < 0.3) as piece:
+            with upload.begin(begin, atomic=self.is_atomic()) as piece:
                 write(piece, self.data[begin:end])
             assert upload.length >= end
             self.touched = sent_at if end > begin else self.touched
             self.acknowledged = max(self.acknowledged, end)
+
+    def begin_of(self, upload: PartialUpload) -> int:
+        """The offset of the next piece."""
+        return upload.length
+
+    def is_atomic(self) -> bool:
+        return self.cluster.chance.random() < 0.3
 
     def _may_have_lost_bytes(self) -> bool:
         """A sweep began when it was overdue, its file may have been deleted already, or another has the name: under
@@ -256,7 +292,7 @@ class Pieces(Client):
         if store.exists(NAME) and content(store, NAME) == self.data:
             self.note_stored()
         self.is_done = True
-        assert self.is_stored or self.is_given_up or self.was_overdue
+        assert self.is_stored or self.is_given_up or self.was_overdue or self.cluster.is_deleted
 
     def note_sweep(self) -> None:
         """One that is frozen may end an upload that goes on meanwhile."""
@@ -283,6 +319,16 @@ class Pieces(Client):
             pass
 
 
+class Chunks(Pieces):
+    """Numbered ones: what is stored after the last acknowledged one is of an attempt that failed."""
+
+    def begin_of(self, upload: PartialUpload) -> int:
+        return min(self.acknowledged, upload.length)
+
+    def is_atomic(self) -> bool:
+        return True
+
+
 class Deserter(Pieces):
     """Gives its upload up some time."""
 
@@ -306,7 +352,7 @@ class Deletes(Client):
             store.delete(NAME)
 
 
-KINDS: list[type[Client]] = [Whole, Whole, Pieces, Deserter]
+KINDS: list[type[Client]] = [Whole, Whole, Pieces, Chunks, Deserter]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -19,7 +20,7 @@ from hmacfs.uploads.contracts.stores import PartialUpload
 from hmacfs.uploads.files import NO_METADATA, FileMetadata
 from tests.contracts.file_stores import KEY, NAME, append, begin, leased, reopen
 from tests.stores.backends import PART_SIZE, Collector, ObjectBackend, careless_engine, content, put, write
-from tests.stores.memory_bucket import Killed, Stored
+from tests.stores.memory_bucket import Killed, LateBucket, Stored
 
 TARGET = f"files/{NAME.path}"
 SIZE = 3 * PART_SIZE + 5
@@ -559,6 +560,87 @@ def test_a_part_that_the_engine_still_tells_the_former_bytes_of_is_sent_again(ba
     bucket.put_part = _gone  # type: ignore[assignment]
     with reopen(backend) as upload, pytest.raises(StoreUnavailable):
         append(upload, b"3" * PART_SIZE)
+
+
+# -- requests that are carried out late, or again ----------------------------------------------------
+
+
+def late(backend: ObjectBackend, call: str, kind: str, *, is_again: bool) -> tuple[S3FileStore, LateBucket]:
+    """The store of a process, of which such requests for such notes are late."""
+    bucket = LateBucket(backend.engine, lambda name, key: name == call and f"/{kind}." in key, is_again=is_again)
+    return backend.over(bucket), bucket
+
+
+def attempt(backend: ObjectBackend, store: S3FileStore, offset: int, data: bytes) -> None:
+    """At an atomic piece, which may fail."""
+    with (
+        suppress(StoreUnavailable),
+        store.partials.open(KEY, leased(backend)) as upload,
+        upload.begin(offset, atomic=True) as piece,
+    ):
+        write(piece, data)
+
+
+@pytest.mark.parametrize("is_again", [True, False])
+@pytest.mark.parametrize("size", [3, PART_SIZE, 2 * PART_SIZE + 3])
+def test_a_tombstone_that_comes_late_takes_nothing_back(
+    backend: ObjectBackend, now: list[float], size: int, *, is_again: bool
+) -> None:
+    begin(backend).__exit__(None, None, None)
+    attempt(backend, backend.store, 0, b"1" * size)
+    store, bucket = late(backend, "put", "t", is_again=is_again)
+    attempt(backend, store, 0, b"2" * size)
+    assert bucket.late
+    now[0] += 5
+    for stored in (b"3" * size, b"1" * size):
+        attempt(backend, backend.store, 0, stored)
+        bucket.late[0]()
+        assert backend.content_of(KEY) == stored
+    with reopen(backend) as upload:
+        append(upload, b"next")
+    bucket.late[0]()
+    assert backend.content_of(KEY) == b"1" * size + b"next"
+
+
+@pytest.mark.parametrize("is_again", [True, False])
+@pytest.mark.parametrize("between", [b"", b"2222"])
+@pytest.mark.parametrize("next_length", [2, 3, 4])
+def test_a_remainder_that_comes_late_replaces_nothing(
+    backend: ObjectBackend, now: list[float], next_length: int, between: bytes, *, is_again: bool
+) -> None:
+    begin(backend).__exit__(None, None, None)
+    store, bucket = late(backend, "put", "c", is_again=is_again)
+    attempt(backend, store, 0, b"111")
+    attempt(backend, backend.store, 0, between)
+    attempt(backend, backend.store, 0, b"3" * next_length)
+    now[0] += 5
+    bucket.catch_up()
+    assert backend.content_of(KEY) == b"3" * next_length
+    with reopen(backend) as upload:
+        append(upload, b"x" * PART_SIZE)
+    assert backend.content_of(KEY) == b"3" * next_length + b"x" * PART_SIZE
+
+
+def test_a_deletion_that_comes_late_removes_nothing_else(backend: ObjectBackend) -> None:
+    begin(backend).__exit__(None, None, None)
+    attempt(backend, backend.store, 0, b"111")
+    store, bucket = late(backend, "delete", "c", is_again=True)
+    for stored in (b"222", b"333", b"111"):
+        attempt(backend, store, 0, stored)
+        assert bucket.late
+        for request in bucket.late:
+            request()
+        assert backend.content_of(KEY) == stored
+
+
+def test_what_was_taken_back_is_not_kept_for_ever(backend: ObjectBackend) -> None:
+    begin(backend).__exit__(None, None, None)
+    for size in (3, PART_SIZE, 2 * PART_SIZE + 3) * 5:
+        attempt(backend, backend.store, 0, b"x" * size)
+    with reopen(backend) as upload:
+        append(upload, b"y")
+    assert len([key for key in backend.engine.objects if "/t." in key]) == 1
+    assert len([key for key in backend.engine.objects if "/c." in key]) == 2
 
 
 def _gone(*_: object) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.bucket import FileSection, NoSuchUpload, Part, Payload, read_all
-from hmacfs.stores.s3.notes import Begun, Notes, Remainder, State
+from hmacfs.stores.s3.inventory import Inventory, Mark, Remainder
+from hmacfs.stores.s3.notes import Begun, Notes
 from hmacfs.stores.s3.objects import of_session
 from hmacfs.stores.s3.spool import Spool, SpoolFile
 from hmacfs.uploads.contracts.locks import Lease
@@ -27,14 +28,14 @@ class Grid:
         key: str,
         begun: Begun,
         lease: Lease,
-        state: State,
+        inventory: Inventory,
         *,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
         self.spool = spool
-        self.state = state
-        self.cell_size = begun.part_size if state.mark is None else state.mark.part_size
+        self.inventory = inventory
+        self.cell_size = begun.part_size if inventory.mark is None else inventory.mark.part_size
         self._notes = notes
         self._bucket = notes.bucket
         self._key = key
@@ -43,60 +44,58 @@ class Grid:
         self._lease = lease
         self._clock = clock
         self._sleep = sleep
+        self._era = inventory.era + 1
 
     @property
     def length(self) -> int:
         """How many bytes count."""
-        return self.state.length
+        return self.inventory.length
 
     @property
     def whole(self) -> int:
         """How many parts count."""
-        return self.state.whole
+        return self.inventory.whole
+
+    def begin(self, offset: int) -> None:
+        """A piece, at ``offset``; what is after that is taken back."""
+        self._era = self.inventory.era + 1
+        if offset < self.length:
+            self.go_back(offset)
+        self._tidy()
 
     def go_back(self, offset: int) -> None:
         """Have nothing after ``offset`` count. The bytes before it that are in a part which counts no more are still
         there as remainders: those go only when the next piece begins."""
-        state = self._again()
+        inventory = self._look_again()
         self._lease.check()
-        void = {number: part.etag for number, part in state.parts.items() if number * self.cell_size > offset}
-        if void:
-            state.void.update(void)
-            self._notes.put_void(self._key, state.void)
-        for one in sorted((one for one in state.remainders if one.start >= offset), reverse=True):
-            self._drop(one)
-        state.count()
-        if state.length != offset:
+        self._notes.put_tombstone(self._key, inventory.taken_back(offset, self._era))
+        if self._look_again().length != offset:
+            self._lease.check()
             raise StorageFailed(f"The upload cannot go back to byte {offset}.", where=self._target)
 
-    def _again(self) -> State:
-        state = self._notes.state(self._key)
-        if state is None:
+    def _look_again(self) -> Inventory:
+        inventory = self._notes.inventory(self._key)
+        if inventory is None:
             raise SessionUnknown
-        self.state = state
-        return state
+        self.inventory = inventory
+        return inventory
 
-    def tidy(self) -> None:
-        """Drop those that are in a part, or in another one; make many of them one."""
-        state = self.state
-        chain = state.chain
+    def _tidy(self) -> None:
+        """Drop what does not count, and will not count again; make many remainders one."""
+        chain = self.inventory.chain
         if len(chain) > _REMAINDERS_LIMIT:
             with self.spool.new() as file:
                 self.load_tail(file)
-                merged = Remainder(chain[0].start, file.measure())
-                self._notes.put(self._key, merged.name, file.section(0, merged.length))
-            state.remainders.add(merged)
-            state.count()
-        for one in state.remainders - set(state.chain):
-            self._drop(one)
-
-    def _drop(self, one: Remainder) -> None:
-        self._notes.remove(self._key, one.name)
-        self.state.remainders.discard(one)
+                length = file.measure()
+                self.put_remainder(chain[0].start, file.section(0, length), length)
+        inventory = self.inventory
+        for name in sorted(inventory.outdated | {one.name for one in inventory.remainders - set(inventory.chain)}):
+            self._notes.remove(self._key, name)
+        inventory.remainders, inventory.outdated = set(inventory.chain), set()
 
     def tail(self) -> Iterator[bytes]:
         """The bytes that are in remainders, and in no part."""
-        for one in self.state.chain:
+        for one in self.inventory.chain:
             download = self._bucket.get(self._notes.keys.of_upload(self._key) + one.name)
             if download is None:  # another holder may have gone on with the upload
                 self._lease.check()
@@ -110,47 +109,47 @@ class Grid:
 
     def upload_id(self) -> str:
         """Of the multipart upload, which is begun if there is none yet."""
-        state = self.state
-        if state.mark is None:
+        return self._mark().upload_id
+
+    def _mark(self) -> Mark:
+        inventory = self.inventory
+        if inventory.mark is None:
             self._lease.check()
             attributes = of_session(self._begun.attributes(), self._key)
-            state.mark = self._notes.begin_multipart(self._key, self._begun, attributes)
-        return state.mark.upload_id
+            inventory.listed[self._notes.begin_multipart(self._key, self._begun, attributes)] = {}
+            inventory.count()
+        assert inventory.mark is not None
+        return inventory.mark
 
     def put_part(self, number: int, payload: FileSection) -> None:
-        """Store a part. One with the same bytes as one that was taken back counts again. Raises ``StoreUnavailable``
-        too if the multipart upload is gone: a sweep took it for dead."""
-        state = self.state
-        etag = self._sent(number, payload)
-        if state.void.get(number) == etag:
-            del state.void[number]
-            self._notes.put_void(self._key, state.void)
-        elif number in state.void:
-            self._see_to_replacement(number, payload, etag)
-        state.parts[number] = Part(number, payload.length, self._clock(), etag)
-        state.count()
+        """Store a part. Raises ``StoreUnavailable`` too if the multipart upload is gone: a sweep took it for dead."""
+        part = self._sent(number, payload)
+        if number in self.inventory.tombstone.parts.get(self.upload_id(), {}):
+            part = self._replacement(part, payload)
+        self.inventory.add_part(self._mark(), part)
 
-    def _sent(self, number: int, payload: FileSection) -> str:
+    def _sent(self, number: int, payload: FileSection) -> Part:
         self._lease.check()
         try:
-            return self._bucket.put_part(self._target, self.upload_id(), number, payload)
+            etag = self._bucket.put_part(self._target, self.upload_id(), number, payload)
         except NoSuchUpload as error:
             raise StoreUnavailable(where=self._target) from error
+        return Part(number, payload.length, self._clock(), etag)
 
-    def _see_to_replacement(self, number: int, payload: FileSection, etag: str) -> None:
-        """A part with other bytes than one that was taken back must be what the engine tells of from now on. Of two
-        that came in the same second, SeaweedFS tells of either."""
+    def _replacement(self, sent: Part, payload: FileSection) -> Part:
+        """As it is listed, once that is none that was taken back: it must be of another moment than those. Of two that
+        came in the same second, SeaweedFS lists either."""
         for _ in range(_REPLACEMENTS):
-            listed = {part.number: part.etag for part in self._bucket.parts(self._target, self.upload_id())}
-            if listed.get(number) == etag:
-                return
+            for part in self._bucket.parts(self._target, self.upload_id()):
+                is_it = (part.number, part.etag) == (sent.number, sent.etag)
+                if is_it and not self.inventory.is_void(self._mark(), part):
+                    return part
             self._sleep(_NEXT_SECOND)
-            self._sent(number, payload)
+            self._sent(sent.number, payload)
         raise StoreUnavailable(where=self._target)
 
     def put_remainder(self, start: int, payload: Payload, length: int) -> None:
         self._lease.check()
-        one = Remainder(start, length)
+        one = Remainder.new(start, length, self._era, self._clock())
         self._notes.put(self._key, one.name, payload)
-        self.state.remainders.add(one)
-        self.state.count()
+        self.inventory.add_remainder(one)

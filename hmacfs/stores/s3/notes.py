@@ -1,35 +1,33 @@
 """What is noted of an unfinished upload: small objects below ``.hmacfs/partial/<key>/``.
 
-``begun``                  what the file is to become
-``u.<part size>.<id>``     the multipart upload that has its whole cells as parts
-``c.<start>.<length>``     a remainder: bytes that are less than a cell
-``void``                   parts of a piece that was taken back, which do not count
-``unverified``             the file must not be seen, since its digest is not judged yet: see ``visibility``
-``left``                   the upload is over, and something of it may still turn up in the bucket: a sweep looks again
+``begun``                               what the file is to become
+``u.<part size>.<id>``                  a multipart upload that has whole cells as parts
+``c.<start>.<length>.<era>.<unique>``   a remainder: bytes that are less than a cell
+``t.<era>.<unique>``                    a tombstone: which parts and remainders were taken back; the latest one counts
+``unverified``                          nobody may see the file, whose digest is not judged yet: see ``visibility``
+``left``                                the upload is over, and something of it may still turn up: a sweep looks again
 
 The file is cut by a fixed grid: part *n* is the cell [(n - 1) * P, n * P), so sending one again changes nothing. The
 offset is where the parts that count, and the chain of remainders from there on, end. It is asked of the engine each
-time. A remainder goes only once the part that contains it is stored.
+time. A remainder goes only once the part that contains it is stored. Eras count the pieces: each is of a later one than
+all that it found.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
-from urllib.parse import quote, unquote
 
 from hmacfs.errors import StorageFailed
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUpload, Part, Payload, read_all
+from hmacfs.stores.s3.inventory import Inventory, Mark, Remainder, Tombstone, marks_in
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of
 from hmacfs.uploads.files import FileMetadata
 
-_BEGUN, _VOID, UNVERIFIED, _LEFT = "begun", "void", "unverified", "left"
-_UPLOAD = re.compile(r"u\.([0-9]{1,16})\.(.+)")
-_REMAINDER = re.compile(r"c\.([0-9]{1,16})\.([0-9]{1,16})")
+_BEGUN, UNVERIFIED, _LEFT = "begun", "unverified", "left"
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
@@ -60,83 +58,6 @@ class Begun(NamedTuple):
         return attributes_of(self.name, self.metadata, self.identity)
 
 
-class Mark(NamedTuple):
-    """The note of a multipart upload."""
-
-    upload_id: str
-    part_size: int
-
-    @property
-    def name(self) -> str:
-        return f"u.{self.part_size}.{quote(self.upload_id, safe='')}"
-
-
-class Remainder(NamedTuple):
-    start: int
-    length: int
-
-    @property
-    def name(self) -> str:
-        return f"c.{self.start}.{self.length}"
-
-
-@dataclasses.dataclass(slots=True)
-class State:
-    """What there is of an upload.
-
-    mark: of the multipart upload that counts, ``None`` before the first whole cell; others: of multipart uploads that
-    do not, since two holders of the lease began one, or that are gone. void: entity tags, by number, of parts that do
-    not count. whole: how many parts do. chain: the remainders after them, in their order. touched: Unix seconds.
-    """
-
-    mark: Mark | None = None
-    others: list[Mark] = dataclasses.field(default_factory=list)
-    parts: dict[int, Part] = dataclasses.field(default_factory=dict)
-    void: dict[int, str] = dataclasses.field(default_factory=dict)
-    remainders: set[Remainder] = dataclasses.field(default_factory=set)
-    is_unverified: bool = False
-    touched: float = 0.0
-    whole: int = 0
-    chain: list[Remainder] = dataclasses.field(default_factory=list)
-    length: int = 0
-
-    @property
-    def marks(self) -> list[Mark]:
-        return self.others if self.mark is None else [self.mark, *self.others]
-
-    def count(self) -> None:
-        """Find ``whole``, ``chain`` and ``length`` by the rest."""
-        self.whole, end = self._whole(self.parts), 0
-        if self.mark is not None:
-            end = self.whole * self.mark.part_size
-        longest: dict[int, Remainder] = {}
-        for one in self.remainders:
-            if one.start not in longest or one.length > longest[one.start].length:
-                longest[one.start] = one
-        self.chain = []
-        while one := longest.get(end):  # type: ignore[assignment]
-            self.chain.append(one)
-            end += one.length
-        self.length = end
-
-    def _whole(self, parts: Mapping[int, Part]) -> int:
-        whole, size = 0, self.mark.part_size if self.mark is not None else 0
-        while (part := parts.get(whole + 1)) and part.size == size and part.etag != self.void.get(whole + 1):
-            whole += 1
-        return whole
-
-    def choose(self, found: Mapping[Mark, dict[int, Part] | None]) -> None:
-        """Of several multipart uploads, the one that got furthest counts: it has all that was acknowledged. ``None``:
-        it is gone."""
-        for mark, parts in sorted(found.items()):
-            if parts is None:
-                continue
-            current = State(mark=mark, void=self.void, parts=parts)
-            if self.mark is None or current._whole(parts) > self._whole(self.parts):
-                self.mark, self.parts = mark, parts
-        self.others = [mark for mark in sorted(found) if mark != self.mark]
-
-
 class Notes:
     """Reads and writes them. Methods raise what ``Bucket``'s do."""
 
@@ -165,8 +86,8 @@ class Notes:
     def put(self, key: str, name: str, payload: Payload) -> None:
         self.bucket.put(self.keys.of_upload(key) + name, payload)
 
-    def put_void(self, key: str, void: Mapping[int, str]) -> None:
-        self.put(key, _VOID, json.dumps(void).encode())
+    def put_tombstone(self, key: str, tombstone: Tombstone) -> None:
+        self.put(key, tombstone.name(), tombstone.to_json())
 
     def put_unverified(self, key: str) -> None:
         self.put(key, UNVERIFIED, b"")
@@ -188,7 +109,7 @@ class Notes:
         noticing may begin one. but_left: not the note by which a sweep finds what may turn up."""
         names = [name for name, _ in self._listed(key) if not (but_left and name == _LEFT)]
         for name in sorted(names, key=lambda name: name != _BEGUN):
-            for mark in marks_in({name: None}):
+            for mark in marks_in([name]):
                 if mark not in ended and (begun := self._read_begun(key, name)) is not None:
                     self.bucket.abort(self.keys.prefix + begun.path, mark.upload_id)
             self.remove(key, name)
@@ -209,42 +130,55 @@ class Notes:
         except (ValueError, KeyError, TypeError) as error:
             raise StorageFailed(where=self.keys.of_upload(key) + name) from error
 
-    def state(self, key: str) -> State | None:
+    def inventory(self, key: str) -> Inventory | None:
         """``None`` if there is no such upload."""
         if not is_key(key):
             return None
         found = dict(self._listed(key))
         if _BEGUN not in found:
             return None
-        state = State(is_unverified=UNVERIFIED in found)
-        if _VOID in found:
-            told = json.loads(self._read(key, _VOID) or b"{}")
-            state.void = {int(number): etag for number, etag in told.items()}
-        state.remainders = {
-            Remainder(int(match[1]), int(match[2])) for name in found if (match := _REMAINDER.fullmatch(name))
-        }
+        inventory = Inventory(is_unverified=UNVERIFIED in found)
+        eras = {name: era for name in found if (era := Tombstone.era_of(name)) is not None}
+        if eras:  # of two of one era, the one that came first: another holder may have seen that
+            latest = min(eras, key=lambda name: (-eras[name], found[name].modified, name))
+            tombstone = self._read_tombstone(key, latest, eras[latest])
+            if tombstone is None:  # since the listing there is a later one, or the upload is over
+                return self.inventory(key)
+            inventory.tombstone, inventory.outdated = tombstone, {*eras} - {latest}
+        remainders = (Remainder.from_name(name, listed.modified) for name, listed in found.items())
+        inventory.remainders = {one for one in remainders if one is not None}
+        inventory.era = max([inventory.tombstone.era, *(one.era for one in inventory.remainders)])
+        inventory.touched = max(one.modified for one in found.values())
         marks = marks_in(found)
-        if marks:
-            begun = self.begun(key)
-            if begun is None:  # its notes are being removed
-                return None
-            parts = {mark: self._parts(begun.path, mark) for mark in marks}
-            state.choose(parts)
-            state.count()
-            if None in parts.values():
-                self._look_for_file(begun, state)
+        begun = self.begun(key) if marks else None
+        if begun is None and marks:  # its notes are being removed
+            return None
+        if begun is not None:
+            self._list_parts(inventory, begun, marks)
         else:
-            state.count()
-        times = [one.modified for one in found.values()]
-        state.touched = max([*times, *(part.modified for part in state.parts.values())])
-        return state
+            inventory.count()
+        return inventory
 
-    def _look_for_file(self, begun: Begun, state: State) -> None:
+    def _read_tombstone(self, key: str, name: str, era: int) -> Tombstone | None:
+        text = self._read(key, name)
+        try:
+            return None if text is None else Tombstone.from_json(era, text)
+        except (ValueError, KeyError) as error:
+            raise StorageFailed(where=self.keys.of_upload(key) + name) from error
+
+    def _list_parts(self, inventory: Inventory, begun: Begun, marks: Collection[Mark]) -> None:
+        inventory.listed = {mark: self._parts(begun.path, mark) for mark in marks}
+        inventory.count()
+        inventory.touched = max([inventory.touched, *(part.modified for part in inventory.parts.values())])
+        if None in inventory.listed.values():
+            self._look_for_file(begun, inventory)
+
+    def _look_for_file(self, begun: Begun, inventory: Inventory) -> None:
         """A process that completed the upload may have died before it could remove the notes: all bytes are in the
         file."""
         stored = self.bucket.head(self.keys.prefix + begun.path)
         if stored is not None and identity_of(stored) == begun.identity:
-            state.length = stored.size
+            inventory.length = stored.size
 
     def _parts(self, path: str, mark: Mark) -> dict[int, Part] | None:
         """``None`` if it has been completed, or aborted."""
@@ -269,9 +203,9 @@ class Notes:
     def all_marks(self) -> Iterator[str]:
         """The ids of all multipart uploads that any note names."""
         for one in self.listed(self.keys.partial):
-            match = _UPLOAD.fullmatch(one.key.removeprefix(self.keys.partial).partition("/")[2])
-            if match:
-                yield unquote(match[2])
+            mark = Mark.from_name(one.key.removeprefix(self.keys.partial).partition("/")[2])
+            if mark is not None:
+                yield mark.upload_id
 
     def newest(self) -> dict[str, tuple[float, bool]]:
         """By the keys of all uploads that there are notes of: when the newest of them was written, and whether they
@@ -280,13 +214,8 @@ class Notes:
         for one in self.listed(self.keys.partial):
             key, _, name = one.key.removeprefix(self.keys.partial).partition("/")
             modified, has_mark = found.get(key, (0.0, False))
-            found[key] = max(modified, one.modified), has_mark or bool(_UPLOAD.fullmatch(name))
+            found[key] = max(modified, one.modified), has_mark or Mark.from_name(name) is not None
         return found
-
-
-def marks_in(names: Mapping[str, object]) -> list[Mark]:
-    """Those that are names of marks."""
-    return [Mark(unquote(match[2]), int(match[1])) for name in names if (match := _UPLOAD.fullmatch(name))]
 
 
 def is_key(text: str) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Self
 from hmacfs.errors import HmacfsError, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import FileSection, NoSuchUpload, Payload
-from hmacfs.stores.s3.notes import Begun, Mark, State
+from hmacfs.stores.s3.inventory import Inventory, Mark
+from hmacfs.stores.s3.notes import Begun
 from hmacfs.stores.s3.objects import attributes_of, new_identity
 from hmacfs.stores.s3.sending import PartSender
 from hmacfs.uploads.contracts.requests import ENDLESS
@@ -134,8 +135,8 @@ class StagedObject:
             tidy_up(self._tidy_up)
 
     def _tidy_up(self) -> None:
-        if self._is_published and self._begun is not None:
-            self._store.partials.conclude(self._token, self._begun, State(mark=self._mark))
+        if self._is_published and self._begun is not None and self._mark is not None:
+            self._store.partials.conclude(self._token, self._begun, Inventory({self._mark: None}))
         else:
             self._store.partials.discard(self._token, is_in_doubt=self._is_in_doubt)
 

@@ -11,7 +11,8 @@ from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import Bucket, InvalidPart, ObjectInfo, read_all
 from hmacfs.stores.s3.grid import Grid
-from hmacfs.stores.s3.notes import Begun, Notes, State, is_key
+from hmacfs.stores.s3.inventory import Inventory
+from hmacfs.stores.s3.notes import Begun, Notes, is_key
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of, info_of, new_identity
 from hmacfs.stores.s3.pieces import AtomicPiece, ObjectPiece
 from hmacfs.stores.s3.publishing import Publisher
@@ -60,18 +61,18 @@ class UnfinishedObjects:
 
     def stat(self, key: str) -> PartialInfo | None:
         """See ``PartialUploads``."""
-        state = self.notes.state(key)
-        return PartialInfo(state.length, state.touched) if state is not None else None
+        inventory = self.notes.inventory(key)
+        return PartialInfo(inventory.length, inventory.touched) if inventory is not None else None
 
     def open(self, key: str, lease: Lease) -> UnfinishedObject:
         """See ``PartialUploads``."""
         try:
             lease.check()
-            state = self.notes.state(key)
-            begun = self.notes.begun(key) if state is not None else None
-            if state is None or begun is None:
+            inventory = self.notes.inventory(key)
+            begun = self.notes.begun(key) if inventory is not None else None
+            if inventory is None or begun is None:
                 raise SessionUnknown
-            return UnfinishedObject(self, key, lease, begun, state)
+            return UnfinishedObject(self, key, lease, begun, inventory)
         except BaseException:
             lease.release()
             raise
@@ -87,18 +88,18 @@ class UnfinishedObjects:
         if begun is None:
             self._look_again(key)
             return
-        state = self.notes.state(key)
-        if state is None:  # somebody else has just removed it
+        inventory = self.notes.inventory(key)
+        if inventory is None:  # somebody else has just removed it
             return
         target = self.keys.prefix + begun.path
         stored = self.bucket.head(target)
-        is_published = stored is not None and identity_of(stored) == begun.identity and not state.is_unverified
-        for mark in state.others if is_published else state.marks:
+        is_published = stored is not None and identity_of(stored) == begun.identity and not inventory.is_unverified
+        for mark in inventory.others if is_published else inventory.marks:
             self.bucket.abort(target, mark.upload_id)
-        if state.is_unverified:
+        if inventory.is_unverified:
             self._remove_file(target, begun.identity)
         self.publisher.withdraw(target, begun.identity)
-        self.conclude(key, begun, state, is_in_doubt=is_in_doubt)
+        self.conclude(key, begun, inventory, is_in_doubt=is_in_doubt)
 
     def _look_again(self, key: str) -> None:
         """For what may have turned up of an upload that is over."""
@@ -110,13 +111,13 @@ class UnfinishedObjects:
                 return
         self.notes.forget(key)
 
-    def conclude(self, key: str, begun: Begun, state: State, *, is_in_doubt: bool = False) -> None:
-        """Forget an upload that is over, but for what a sweep has to look at again. state: with the multipart uploads
-        that are completed or aborted. is_in_doubt: see ``discard``."""
+    def conclude(self, key: str, begun: Begun, inventory: Inventory, *, is_in_doubt: bool = False) -> None:
+        """Forget an upload that is over, but for what a sweep has to look at again. inventory: with the multipart
+        uploads that are completed or aborted. is_in_doubt: see ``discard``."""
         is_left = not self._abort_unnamed(self.keys.prefix + begun.path) or is_in_doubt
         if is_left:
             self.notes.put_left(key, begun)
-        self.notes.forget(key, state.marks, but_left=is_left)
+        self.notes.forget(key, inventory.marks, but_left=is_left)
 
     def _abort_unnamed(self, target: str) -> bool:
         """Abort the multipart uploads of that key that no note names: a process died before it wrote the note, or the
@@ -155,14 +156,14 @@ class UnfinishedObjects:
 class UnfinishedObject:
     """A ``PartialUpload``."""
 
-    def __init__(self, uploads: UnfinishedObjects, key: str, lease: Lease, begun: Begun, state: State) -> None:
+    def __init__(self, uploads: UnfinishedObjects, key: str, lease: Lease, begun: Begun, inventory: Inventory) -> None:
         self._uploads = uploads
         self._notes = uploads.notes
         self._key = key
         self._begun = begun
         self._target = uploads.keys.prefix + begun.path
         self._grid = Grid(
-            uploads.notes, uploads.spool, key, begun, lease, state, clock=uploads.clock, sleep=uploads.sleep
+            uploads.notes, uploads.spool, key, begun, lease, inventory, clock=uploads.clock, sleep=uploads.sleep
         )
         self.lease = lease
         self._renewal: Renewal | None = None
@@ -170,11 +171,11 @@ class UnfinishedObject:
 
     @property
     def length(self) -> int:
-        return self._state.length
+        return self._inventory.length
 
     @property
-    def _state(self) -> State:
-        return self._grid.state
+    def _inventory(self) -> Inventory:
+        return self._grid.inventory
 
     @property
     def bucket(self) -> Bucket:
@@ -194,10 +195,7 @@ class UnfinishedObject:
     def begin(self, offset: int, *, atomic: bool) -> ObjectPiece | AtomicPiece:
         """See ``PartialUpload``."""
         self.lease.check()
-        if offset < self.length:
-            self._grid.go_back(offset)
-        else:
-            self._grid.tidy()
+        self._grid.begin(offset)
         return AtomicPiece(self._grid) if atomic else ObjectPiece(self._grid)
 
     # -- the end --------------------------------------------------------------------------------------
@@ -206,14 +204,14 @@ class UnfinishedObject:
         """See ``PartialUpload``. No engine gives parts back: a file of several cells is completed to be read, with a
         note that hides it from readers (see ``visibility``), and by which ``discard`` removes it again."""
         is_complete = self._is_ours(self.bucket.head(self._target))
-        if not is_complete and self._state.whole == 0:
+        if not is_complete and self._inventory.whole == 0:
             for data in self._grid.tail():
                 digest.update(memoryview(data))
             return
         if not is_complete:
             self.lease.check()
             self._notes.put_unverified(self._key)
-            self._state.is_unverified = True
+            self._inventory.is_unverified = True
             self._complete()
         download = self.bucket.get(self._target)
         if download is None or not self._is_ours(download.info):
@@ -236,23 +234,23 @@ class UnfinishedObject:
         """See ``PartialUpload``; of a file in parts, the metadata is what it was created with. Raises
         ``StoreUnavailable`` for one that is to be judged by claims which the caller does not know of."""
         self.lease.check()
-        if self._state.is_unverified and not self._is_fed:
+        if self._inventory.is_unverified and not self._is_fed:
             raise StoreUnavailable(where=self._target)
         stored = self.bucket.head(self._target)
         if stored is None or identity_of(stored) != self._begun.identity:
-            if self._state.whole == 0 and self._uploads.publisher.is_exclusive():
+            if self._inventory.whole == 0 and self._uploads.publisher.is_exclusive():
                 self._create(name, metadata)
             else:
                 self._complete()
             stored = self.bucket.head(self._target)
             if stored is None or identity_of(stored) != self._begun.identity:  # removed by somebody in this moment
                 raise StorageFailed(where=self._target)
-        if self._state.is_unverified:
+        if self._inventory.is_unverified:
             self._notes.remove_unverified(self._key)
-        for mark in self._state.others:
+        for mark in self._inventory.others:
             self.bucket.abort(self._target, mark.upload_id)
-        if self._state.marks:
-            self._uploads.conclude(self._key, self._begun, self._state)
+        if self._inventory.marks:
+            self._uploads.conclude(self._key, self._begun, self._inventory)
         else:  # of a file of less than a cell no multipart upload is looked for
             self._notes.forget(self._key)
         return info_of(stored)
@@ -267,14 +265,14 @@ class UnfinishedObject:
             self._uploads.publisher.create(self._target, payload, attributes, begun.identity)
 
     def _complete(self) -> None:
-        state = self._state
-        last = state.whole
-        if state.chain or not last:
+        inventory = self._inventory
+        last = inventory.whole
+        if inventory.chain or not last:
             last += 1
             with self._uploads.spool.new() as file:
                 self._grid.load_tail(file)
                 self._grid.put_part(last, file.section(0, file.measure()))
-        etags = {number: part.etag for number, part in state.parts.items() if number <= last}
+        etags = {number: part.etag for number, part in inventory.parts.items() if number <= last}
         try:
             self._uploads.publisher.complete(self._target, self._grid.upload_id(), etags, self._begun.identity)
         except InvalidPart as error:
