@@ -87,7 +87,7 @@ class Creation:
         for limit in self._limits_of(session):
             if self._count(limit) >= limit.most and not (self._replaces(plan) or self._make_room(limit)):
                 raise TooManySessions(_RETRY_AFTER)
-        with self._space.reserve(self._store.space_of(plan.length or 0, atomic=False)):
+        with self._space.reserve(self._store.space_of(plan.length or 0)):
             self._partials.create(session.key, plan.name, plan.length, FileMetadata(plan.content_type))
         try:
             if self._sessions.create(session):

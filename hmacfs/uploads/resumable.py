@@ -324,7 +324,7 @@ class ResumableUploads:
         """Store a piece. What arrived of one that fails is kept, unless it is one that is kept whole or not at all."""
         limit, size = self.limits.size_of(session) - offset, self.limits.expected(session, offset, size)
         deadline, atomic = self.limits.deadline(session), restart or digest is not None
-        space = self._store.space_of(size, atomic=atomic)
+        space = upload.space_of(offset, size, atomic=atomic)
         try:
             with self._space.reserve(space, body) as reserved, upload.begin(offset, atomic=atomic) as piece:
                 cover = reserved.cover if space is None else None
@@ -365,10 +365,11 @@ class ResumableUploads:
         what is claimed of it does not hold, the upload ends: which bytes are wrong cannot be known."""
         digest = digests_of_file(session.file_claims)
         try:
-            if digest is not None:
-                upload.feed(digest)
-                digest.check()
-            info = upload.publish(StoredName.from_text(session.path), FileMetadata(session.content_type))
+            with self._space.reserve(upload.space_to_publish):
+                if digest is not None:
+                    upload.feed(digest)
+                    digest.check()
+                info = upload.publish(StoredName.from_text(session.path), FileMetadata(session.content_type))
         except (NameTaken, DigestMismatch):
             self._abort_name_taken(session, upload)
             raise

@@ -72,7 +72,7 @@ class UploadFile:
         self, name: StoredName, body: RequestBody, length: int | None, metadata: FileMetadata, digest: Digest | None
     ) -> FileInfo:
         with (
-            self._space.reserve(space := self._store.space_of(length, atomic=False), body) as reserved,
+            self._space.reserve(space := self._store.space_of(length), body) as reserved,
             self._store.stage(name, length, metadata, is_here=body.is_here) as staged,
         ):
             cover = reserved.cover if space is None else None

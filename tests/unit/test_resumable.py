@@ -73,7 +73,7 @@ def test_a_session_known_by_its_token_alone_is_not_found_by_its_slot(world: Worl
 
 @pytest.mark.parametrize(("length", "error"), [(1001, TooLarge), (900, NoSpace)])
 def test_what_cannot_fit_is_not_begun(world: World, length: int, error: type[HmacfsError]) -> None:
-    world.traffic.spare = (world.store.space_of(900, atomic=False) or 0) - 1
+    world.traffic.spare = (world.store.space_of(900) or 0) - 1
     with pytest.raises(error):
         world.begin(length)
     assert (world.unfinished(), world.sessions.records) == (set(), {})
@@ -290,8 +290,23 @@ def test_there_must_be_room_for_a_piece(world: World) -> None:
     assert world.append(session, 0, CONTENT[:20]).offset == 20
 
 
+def test_a_file_that_there_is_no_room_to_publish_is_published_later(world: World) -> None:
+    """The last bytes, which are less than a part, are written once more."""
+    if world.store.space_of(None) is None:
+        pytest.skip("this store writes nothing twice")
+    size = 2 * world.backend.part_size + 5
+    session = world.begin(size)
+    world.traffic.on_arrival = lambda: setattr(world.traffic, "spare", 4)
+    with pytest.raises(NoSpace):
+        world.append(session, 0, CONTENT[:size])
+    assert not world.store.exists(NAME)
+    world.traffic.spare = 5
+    assert world.uploads.progress(session).offset == size
+    assert world.file() == CONTENT[:size]
+
+
 def test_nothing_is_kept_of_a_piece_of_unknown_length_that_there_is_no_room_for(world: World) -> None:
-    if world.store.space_of(None, atomic=False) is not None:
+    if world.store.space_of(None) is not None:
         pytest.skip("this store has room for a part or it has none")
     session = world.append(world.begin(None), 0, CONTENT[:10]).session
     world.traffic.spare = 20

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from hmacfs.uploads.contracts.stores import PartialUpload
 from hmacfs.uploads.files import NO_METADATA, FileMetadata
 from tests.contracts.file_stores import KEY, NAME, append, begin, leased, reopen
 from tests.stores.backends import PART_SIZE, Collector, ObjectBackend, careless_engine, content, put, write
-from tests.stores.memory_bucket import Killed, LateBucket, Stored
+from tests.stores.memory_bucket import Killed, LateBucket, MemoryBucket, Stored
 
 TARGET = f"files/{NAME.path}"
 SIZE = 3 * PART_SIZE + 5
@@ -217,10 +218,8 @@ def test_parts_grow_with_the_file(backend: ObjectBackend) -> None:
 
 def test_two_parts_at_most_are_spooled(backend: ObjectBackend) -> None:
     store = backend.store
-    assert store.space_of(3, atomic=False) == 3
-    assert store.space_of(5000, atomic=False) == store.space_of(None, atomic=False) == 2 * PART_SIZE
-    assert store.space_of(10**6, atomic=True) == 10**6
-    assert store.space_of(None, atomic=True) is None
+    assert store.space_of(3) == 3
+    assert store.space_of(5000) == store.space_of(None) == 2 * PART_SIZE
     with store.stage(NAME, 100 * PART_SIZE, NO_METADATA) as staged:
         for number in range(100):
             write(staged, bytes([number]) * PART_SIZE)
@@ -451,6 +450,75 @@ def test_many_remainders_become_one(backend: ObjectBackend) -> None:
         names = [key for key in backend.engine.objects if "/c." in key]
         assert len(names) <= 18
         assert backend.content_of(KEY) == b"".join(data[n % 15 : n % 15 + 1] for n in range(at + 1))
+
+
+class CountingBucket(MemoryBucket):
+    """moved: how many bytes of objects were sent and asked for. most: the most that were in the spool at a request."""
+
+    moved = most = 0
+    store: S3FileStore
+
+    def carry_out(self, name: str, key: str, request: Callable[[], Any]) -> Any:
+        self.most = max(self.most, self.store.spool.used)
+        result = request()
+        if name == "put":
+            self.moved += len(self.engine.objects[key].data)
+        elif name == "get" and result is not None:
+            self.moved += result.count
+        return result
+
+
+def counting(part_size: int) -> tuple[ObjectBackend, CountingBucket]:
+    backend = ObjectBackend(lambda: 0.0, part_size)
+    bucket = CountingBucket(backend.engine)
+    backend.store = bucket.store = backend.over(bucket)
+    begin(backend).__exit__(None, None, None)
+    return backend, bucket
+
+
+def test_tiny_pieces_after_a_long_remainder_move_few_bytes() -> None:
+    backend, bucket = counting(8 << 20)
+    with reopen(backend) as upload:
+        append(upload, b"x" * (7 << 20))
+    bucket.moved = bucket.most = 0
+    for number in range(200):
+        with reopen(backend) as upload:
+            append(upload, b"y", atomic=number % 2 == 0)
+    assert bucket.moved < 100_000
+    assert bucket.most < 1000
+    assert backend.content_of(KEY) == b"x" * (7 << 20) + b"y" * 200
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+@pytest.mark.parametrize("pieces", [[5], [5, 3], [1] * 20, [60], [64]], ids=str)
+@pytest.mark.parametrize("size", [1, 10, 63, 64, 150, 1000])
+def test_what_an_upload_has_in_the_spool_is_told_before(pieces: list[int], size: int, *, atomic: bool) -> None:
+    backend, bucket = counting(64)
+    for length in pieces:
+        with reopen(backend) as upload:
+            append(upload, bytes(length))
+    with reopen(backend) as upload:
+        bucket.most = 0
+        space = upload.space_of(upload.length, size, atomic=atomic)
+        append(upload, bytes(size), atomic=atomic)
+        assert 0 < bucket.most <= (space or 0)
+        bucket.most = 0
+        space = upload.space_to_publish
+        upload.publish(NAME, NO_METADATA)
+        assert bucket.most == (space or 0)
+    assert backend.store.spool.used == 0
+
+
+def test_a_tail_that_cannot_be_read_leaves_what_was_there() -> None:
+    backend, _ = counting(64)
+    with reopen(backend) as upload:
+        append(upload, b"x" * 5)
+    for atomic in (False, True):
+        store, _ = late(backend, "get", "c", is_again=False)
+        with store.partials.open(KEY, leased(backend)) as upload, pytest.raises(StoreUnavailable):
+            append(upload, b"y" * 100, atomic=atomic)
+        assert backend.content_of(KEY) == b"x" * 5
+        assert store.spool.used == 0
 
 
 def test_of_two_multipart_uploads_the_one_that_got_further_counts(backend: ObjectBackend) -> None:

@@ -157,6 +157,15 @@ class LocalPartialUpload:
         if isinstance(error, OSError):
             translate(error, self._store.reserved / os.fsdecode(_FOLDER), self._key[:_KEY_SHOWN] + "...")
 
+    def space_of(self, offset: int, length: int | None, *, atomic: bool) -> int | None:
+        """See ``PartialUpload``: a piece is written where it stays."""
+        del offset, atomic
+        return length
+
+    @property
+    def space_to_publish(self) -> int | None:
+        return None
+
     def begin(self, offset: int, *, atomic: bool) -> LocalPiece:
         """See ``PartialUpload``."""
         if offset < self.length:

@@ -116,9 +116,8 @@ class LocalFileStore(StoreWriter):
         finally:
             remove_staged(staged_inode)
 
-    def space_of(self, length: int | None, *, atomic: bool) -> int | None:
+    def space_of(self, length: int | None) -> int | None:
         """See ``FileStore``: files in the making are where they stay."""
-        del atomic
         return length
 
     def total_bytes(self) -> int:

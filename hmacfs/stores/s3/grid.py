@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
-from hmacfs.stores.s3.bucket import FileSection, NoSuchUpload, Part, Payload, read_all
+from hmacfs.stores.s3.bucket import Doubt, FileSection, NoSuchUpload, Part, Payload, read_all
 from hmacfs.stores.s3.inventory import Inventory, Mark, Remainder
 from hmacfs.stores.s3.notes import Begun, Notes
 from hmacfs.stores.s3.objects import of_session
-from hmacfs.stores.s3.spool import Spool, SpoolFile
+from hmacfs.stores.s3.spool import Spool
 from hmacfs.uploads.contracts.locks import Lease
 
-#: With more remainders than this, they become one.
+#: With more remainders than this, some become one.
 _REMAINDERS_LIMIT = 16
 #: How often a part is sent again until the engine tells of it and not of what it replaces, and the seconds between.
 _REPLACEMENTS, _NEXT_SECOND = 3, 1.1
@@ -81,31 +82,61 @@ class Grid:
         return inventory
 
     def _tidy(self) -> None:
-        """Drop what does not count, and will not count again; make many remainders one."""
-        chain = self.inventory.chain
-        if len(chain) > _REMAINDERS_LIMIT:
-            with self.spool.new() as file:
-                self.load_tail(file)
-                length = file.measure()
-                self.put_remainder(chain[0].start, file.section(0, length), length)
+        """Drop what does not count, and will not count again; make many remainders fewer."""
+        merged = self._merged()
+        if merged:
+            with self.spooled(merged) as payload:
+                self.put_remainder(merged[0].start, payload, payload.length)
         inventory = self.inventory
         for name in sorted(inventory.outdated | {one.name for one in inventory.remainders - set(inventory.chain)}):
             self._notes.remove(self._key, name)
         inventory.remainders, inventory.outdated = set(inventory.chain), set()
 
+    def _merged(self) -> Sequence[Remainder]:
+        """The remainders that the next piece makes one: the last ones, from one on that is shorter than all after it.
+        So a byte is merged a number of times that grows with the logarithm of the cell's size."""
+        chain = self.inventory.chain
+        if len(chain) > _REMAINDERS_LIMIT:
+            for number, one in enumerate(chain):
+                if one.length < _length_of(chain[number + 1 :]):
+                    return chain[number:]
+        return ()
+
+    def space_of(self, offset: int, length: int | None, *, atomic: bool) -> int | None:
+        """See ``PartialUpload``: one cell is on its way while another one fills. What is before the piece in its first
+        cell comes back into the spool if that is filled."""
+        before, most = offset % self.cell_size, 2 * self.cell_size
+        if length is None:
+            return None if atomic else most
+        count = length + before if length + before >= self.cell_size else length
+        return max(count if atomic else min(count, most), _length_of(self._merged()))
+
+    @property
+    def tail_length(self) -> int:
+        return _length_of(self.inventory.chain)
+
     def tail(self) -> Iterator[bytes]:
         """The bytes that are in remainders, and in no part."""
-        for one in self.inventory.chain:
+        return self._read(self.inventory.chain)
+
+    def _read(self, remainders: Sequence[Remainder]) -> Iterator[bytes]:
+        for one in remainders:
             download = self._bucket.get(self._notes.keys.of_upload(self._key) + one.name)
             if download is None:  # another holder may have gone on with the upload
                 self._lease.check()
                 raise StorageFailed(where=self._target)
-            yield from read_all(download)
+            try:
+                yield from read_all(download)
+            except Doubt as error:
+                raise StoreUnavailable(where=self._target) from error
 
-    def load_tail(self, file: SpoolFile) -> None:
-        """Write the tail to ``file``."""
-        for data in self.tail():
-            file.write(memoryview(data))
+    @contextlib.contextmanager
+    def spooled(self, remainders: Sequence[Remainder]) -> Iterator[FileSection]:
+        """Their bytes as a body."""
+        with self.spool.new() as file:
+            file.skip(length := _length_of(remainders))
+            file.fill(self._read(remainders))
+            yield file.section(0, length)
 
     def upload_id(self) -> str:
         """Of the multipart upload, which is begun if there is none yet."""
@@ -153,3 +184,7 @@ class Grid:
         one = Remainder.new(start, length, self._era, self._clock())
         self._notes.put(self._key, one.name, payload)
         self.inventory.add_remainder(one)
+
+
+def _length_of(remainders: Iterable[Remainder]) -> int:
+    return sum(one.length for one in remainders)

@@ -17,7 +17,8 @@ class ObjectPiece:
     """A ``Piece`` of which what arrived counts: each cell is sent as soon as it is full, what is left at the end as a
     remainder.
 
-    The first cell has the bytes of the remainders before it again, of which the piece's own come after ``_known``.
+    The first cell has the bytes of the remainders before it again: ``_known`` so many. They are asked for only once it
+    is full.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -31,7 +32,7 @@ class ObjectPiece:
 
     def __enter__(self) -> Self:
         if self._known:
-            self._grid.load_tail(self._sender.current)
+            self._sender.current.skip(self._known)
         return self
 
     def write(self, data: memoryview) -> None:
@@ -41,8 +42,10 @@ class ObjectPiece:
         return self._sender.current.fd
 
     def hand_on(self) -> int:
+        if self._known:
+            self._sender.current.fill(self._grid.tail())
+            self._known = 0
         self._sender.send()
-        self._known = 0
         return self._size
 
     def roll_back(self) -> None:
@@ -65,7 +68,7 @@ class ObjectPiece:
         self._sender.wait()
         file, start = self._sender.current, (self._sender.number - 1) * self._size
         length = file.measure() - self._known
-        if length:
+        if 0 < length < self._size - self._known:  # a cell that is full, and could not be sent, is no remainder
             self._grid.put_remainder(start + self._known, file.section(self._known, length), length)
 
 
@@ -77,13 +80,13 @@ class AtomicPiece:
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._begin = grid.length
+        self._known = grid.length - grid.whole * grid.cell_size
         self._file = grid.spool.new()
         self._is_taken_back = False
 
     def __enter__(self) -> Self:
         try:
-            self._grid.load_tail(self._file)
+            self._file.skip(self._known)
         except BaseException:
             self._file.close()
             raise
@@ -110,8 +113,9 @@ class AtomicPiece:
 
     def _store(self) -> None:
         grid, size = self._grid, self._grid.cell_size
-        length, number, at = self._file.measure(), grid.whole + 1, 0
-        known = self._begin - grid.whole * size
+        length, number, at, known = self._file.measure(), grid.whole + 1, 0, self._known
+        if length >= size:
+            self._file.fill(grid.tail())
         while length - at >= size:
             grid.put_part(number, self._file.section(at, size))
             number, at, known = number + 1, at + size, 0

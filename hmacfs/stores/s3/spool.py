@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -66,13 +66,35 @@ class Spool:
 
 
 class SpoolFile:
-    """One of its files. length: how many bytes are in it, as of the last ``measure``: those before the descriptor's
-    position. After them may be what it was used for before."""
+    """One of its files. length: where its bytes end, as of the last ``measure``: at the descriptor's position. After
+    them may be what it was used for before, and before them the room that ``skip`` left, which takes no space."""
 
     def __init__(self, spool: Spool, fd: int) -> None:
         self._spool = spool
         self.fd = fd
         self.length = 0
+        self._skipped = self._used = 0
+
+    def skip(self, count: int) -> None:
+        """Leave room for so many bytes before the first ones. Raises ``StorageFailed``."""
+        with self._spool.translated():
+            os.lseek(self.fd, count, os.SEEK_SET)
+        self._skipped = count
+        self._count(count)
+
+    def fill(self, pieces: Iterable[bytes]) -> None:
+        """Write what belongs into the room that was left; it must be as many bytes. Raises ``NoSpace``,
+        ``StorageFailed``, and what the pieces raise."""
+        offset = 0
+        for piece in pieces:
+            with self._spool.translated():
+                while piece:
+                    count = self._spool.file_calls(os.pwrite, self.fd, piece, offset)
+                    piece, offset = piece[count:], offset + count
+        if offset != self._skipped:
+            raise StorageFailed(where=str(self._spool.folder))
+        self._skipped = 0
+        self.measure()
 
     def write(self, data: memoryview) -> None:
         """At the end, which is the descriptor's position. Raises ``NoSpace``, ``StorageFailed``."""
@@ -81,23 +103,19 @@ class SpoolFile:
                 data = data[self._spool.file_calls(os.write, self.fd, data) :]
 
     def measure(self) -> int:
-        """How many bytes there are, whoever wrote them by the descriptor."""
+        """Where they end, whoever wrote them by the descriptor."""
         self._count(os.lseek(self.fd, 0, os.SEEK_CUR))
         return self.length
 
     def section(self, offset: int, length: int) -> FileSection:
         return FileSection(self.fd, offset, length)
 
-    def read(self, offset: int, length: int) -> bytes:
-        """So many bytes, for few of them. Raises ``StorageFailed``."""
-        with self._spool.translated():
-            return self._spool.file_calls(os.pread, self.fd, length, offset)
-
     def rewind(self) -> None:
         """Take it for empty, to be used again. Its pages stay, which costs less than giving them back and asking for
         others: so nothing of it may still wait in a socket. Raises ``StorageFailed``."""
         with self._spool.translated():
             os.lseek(self.fd, 0, os.SEEK_SET)
+        self._skipped = 0
         self._count(0)
 
     def __enter__(self) -> Self:
@@ -108,13 +126,15 @@ class SpoolFile:
 
     def close(self) -> None:
         if self.fd >= 0:
+            self._skipped = 0
             self._count(0)
             fd, self.fd = self.fd, -1
             close(fd)
 
     def _count(self, length: int) -> None:
-        self._spool.used += length - self.length
-        self.length = length
+        used = length - self._skipped
+        self._spool.used += used - self._used
+        self.length, self._used = length, used
 
 
 @contextlib.contextmanager

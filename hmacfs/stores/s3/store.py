@@ -152,10 +152,8 @@ class S3FileStore:
             if found:
                 yield found
 
-    def space_of(self, length: int | None, *, atomic: bool) -> int | None:
+    def space_of(self, length: int | None) -> int | None:
         """See ``FileStore``: one part is on its way while another one fills."""
-        if atomic:
-            return length
         most = 2 * self.part_size_of(length)
         return most if length is None else min(length, most)
 

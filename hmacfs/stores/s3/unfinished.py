@@ -192,6 +192,15 @@ class UnfinishedObject:
 
     # -- pieces ---------------------------------------------------------------------------------------
 
+    def space_of(self, offset: int, length: int | None, *, atomic: bool) -> int | None:
+        """See ``PartialUpload``."""
+        return self._grid.space_of(offset, length, atomic=atomic)
+
+    @property
+    def space_to_publish(self) -> int | None:
+        """See ``PartialUpload``: what is less than a cell passes through the spool."""
+        return self._grid.tail_length or None
+
     def begin(self, offset: int, *, atomic: bool) -> ObjectPiece | AtomicPiece:
         """See ``PartialUpload``."""
         self.lease.check()
@@ -259,9 +268,7 @@ class UnfinishedObject:
         """A file of less than a cell: one object."""
         begun = self._begun
         attributes = attributes_of(name, begun.metadata.completed_by(metadata), begun.identity)
-        with self._uploads.spool.new() as file:
-            self._grid.load_tail(file)
-            payload = file.section(0, file.measure())
+        with self._grid.spooled(self._inventory.chain) as payload:
             self._uploads.publisher.create(self._target, payload, attributes, begun.identity)
 
     def _complete(self) -> None:
@@ -269,9 +276,8 @@ class UnfinishedObject:
         last = inventory.whole
         if inventory.chain or not last:
             last += 1
-            with self._uploads.spool.new() as file:
-                self._grid.load_tail(file)
-                self._grid.put_part(last, file.section(0, file.measure()))
+            with self._grid.spooled(inventory.chain) as payload:
+                self._grid.put_part(last, payload)
         etags = {number: part.etag for number, part in inventory.parts.items() if number <= last}
         try:
             self._uploads.publisher.complete(self._target, self._grid.upload_id(), etags, self._begun.identity)

@@ -73,6 +73,13 @@ class PartialUpload(Protocol):
     @property
     def lease(self) -> Lease: ...
 
+    def space_of(self, offset: int, length: int | None, *, atomic: bool) -> int | None:
+        """As ``FileStore.space_of``, of a piece of ``length`` bytes at ``offset``."""
+
+    @property
+    def space_to_publish(self) -> int | None:
+        """How much of that space ``feed`` and ``publish`` take; ``None`` for none."""
+
     def begin(self, offset: int, *, atomic: bool) -> AbstractContextManager[Piece]:
         """A piece at ``offset``, which is ``length``, or where the last atomic piece began: that one, or what is left
         of it, is dropped then."""
@@ -193,9 +200,9 @@ class FileStore(Protocol):
         keeps for itself, nor what a link leads to. Cheap to begin: nothing is read ahead of the page that is asked for.
         A file that is published or deleted meanwhile may be among them or not, all others are, once."""
 
-    def space_of(self, length: int | None, *, atomic: bool) -> int | None:
-        """Of a file or a piece of ``length`` bytes, how many take up the space that ``free_bytes`` tells of, at the
-        same time; ``None`` if nobody knows. atomic: of an atomic piece."""
+    def space_of(self, length: int | None) -> int | None:
+        """Of a file of ``length`` bytes, how many take up the space that ``free_bytes`` tells of, at the same time;
+        ``None`` if nobody knows."""
 
     def free_bytes(self) -> int | None:
         """The free space of what files in the making are written to; ``None`` if nobody knows."""
