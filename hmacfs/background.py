@@ -52,6 +52,13 @@ class RepairLoop:
         self._failure = failure
 
 
+def _tell(swept: SweepResult) -> None:
+    if swept.sessions or swept.orphans:
+        log.info("removed %d expired uploads and %d orphans", swept.sessions, swept.orphans)
+    if swept.failed:
+        log.error("%d expired uploads cannot be removed, the first for this: %s", swept.failed, swept.failure)
+
+
 def _sentence(error: BaseException) -> str:
     """The error for the operator, with its cause. A relative path is one below an open folder, and says nothing."""
     if isinstance(error, OSError):
@@ -106,5 +113,5 @@ class Sweeper:
             except Exception:
                 log.exception("looking for expired uploads failed")
             else:
-                if swept is not None and (swept.sessions or swept.orphans):
-                    log.info("removed %d expired uploads and %d orphans", swept.sessions, swept.orphans)
+                if swept is not None:
+                    _tell(swept)

@@ -27,10 +27,13 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What a sweep removed: expired sessions, and unfinished uploads that no session knew."""
+    """What a sweep removed: expired sessions, and unfinished uploads that no session knew. failed: how many of both it
+    could not remove. failure: why it could not remove the first of them, for the operator."""
 
     sessions: int
     orphans: int
+    failed: int = 0
+    failure: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
+from hmacfs.errors import HmacfsError, SessionStoreUnavailable, StorageFailed
 from hmacfs.uploads.contracts.sessions import SessionStore
 from hmacfs.uploads.contracts.stores import PartialUploads
 from hmacfs.uploads.progress import SweepResult, UploadLimits
 from hmacfs.uploads.session import Session
 from hmacfs.uploads.writers import Writers
+
+log = logging.getLogger("hmacfs.uploads")
+
+#: So many failures, and nothing that succeeded between them: it is the store that fails, and not the uploads.
+_HOPELESS = 10
 
 
 def sweep(
@@ -20,12 +27,17 @@ def sweep(
     batch: int,
 ) -> SweepResult:
     """Remove, each with its bytes, sessions that no byte came for within ``SessionTTL`` and sessions past their
-    deadline; then bytes as old that no session knows. An upload that is being written is never touched. Raises
-    ``SessionStoreUnavailable``: what cannot be looked up is not removed. ``batch``: sessions looked at at once."""
+    deadline; then bytes as old that no session knows. An upload that is being written is never touched, and one that
+    cannot be removed does not keep the others. ``batch``: sessions looked at at once.
+
+    Raises ``SessionStoreUnavailable``: what cannot be looked up is not removed; and what the store raises again and
+    again.
+    """
     before = now - limits.ttl
+    removal = _Removal(writers)
 
     def discard(session: Session) -> bool:
-        return writers.discard(session.key, math.inf if now >= limits.deadline(session) else before)
+        return removal.discard(session.key, math.inf if now >= limits.deadline(session) else before)
 
     removed, limit, is_all = 0, batch, False
     while not is_all:
@@ -35,9 +47,47 @@ def sweep(
             sessions.remove(session.key)
         removed += len(gone)
         is_all = len(found) < limit
-        limit = batch + len(found) - len(gone)  # found again: those that got bytes since their record was saved
+        # Found again: those that got bytes since their record was saved, and those that cannot be removed.
+        limit = batch + len(found) - len(gone)
     orphans = 0
     for key in partials.untouched_since(before):
-        if sessions.get(key) is None and writers.discard(key, before):
+        if sessions.get(key) is None and removal.discard(key, before):
             orphans += 1
-    return SweepResult(removed, orphans)
+    return SweepResult(removed, orphans, len(removal.failed), removal.failure)
+
+
+class _Removal:
+    """Of one sweep. failed: the keys of what could not be removed. failure: see ``SweepResult``."""
+
+    def __init__(self, writers: Writers) -> None:
+        self._writers = writers
+        self._failures_in_a_row = 0
+        self.failed: set[str] = set()
+        self.failure = ""
+
+    def discard(self, key: str, untouched_since: float) -> bool:
+        """See ``Writers``. What has failed once is left to the next sweep."""
+        if key in self.failed:
+            return False
+        try:
+            is_gone = self._writers.discard(key, untouched_since)
+        except SessionStoreUnavailable:
+            raise
+        except Exception as error:
+            self._note(key, error)
+            return False
+        self._failures_in_a_row = 0
+        return is_gone
+
+    def _note(self, key: str, error: Exception) -> None:
+        if not isinstance(error, HmacfsError):
+            log.error("an expired upload cannot be removed", exc_info=error)
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row == _HOPELESS:
+            raise error
+        self.failed.add(key)
+        self.failure = self.failure or _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return error.for_log() if isinstance(error, StorageFailed) else str(error) or type(error).__name__

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hmacfs.background import RepairLoop, Sweeper
+from hmacfs.cli import main
 from hmacfs.errors import StorageFailed
 from hmacfs.uploads.progress import SweepResult
 
@@ -23,6 +24,36 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert sweeper.run_once() is None
     assert sweeper.run_once() == SweepResult(2, 1)
+
+
+def test_what_cannot_be_removed_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    swept = threading.Event()
+
+    def sweep() -> SweepResult:
+        swept.set()
+        return SweepResult(2, 0, 3, "storage failed: a: denied")
+
+    sweeper = Sweeper(sweep, tmp_path / "lock", 0.001)
+    with caplog.at_level(logging.INFO):
+        sweeper.run_while(lambda: not swept.is_set())
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "removed 2 expired uploads and 0 orphans",
+        "3 expired uploads cannot be removed, the first for this: storage failed: a: denied",
+    ]
+
+
+def test_the_command_tells_what_it_cannot_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.toml").write_text(f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}"\n')
+    results = [SweepResult(2, 1), SweepResult(2, 1, 3, "storage failed: a: denied")]
+    monkeypatch.setattr("hmacfs.app.open_sweeper", lambda _: Sweeper(lambda: results.pop(0), tmp_path / "lock", 1.0))
+    arguments = ["sweep", "-config", str(tmp_path / "config.toml")]
+    assert [main(arguments), main(arguments)] == [0, 1]
+    told = capsys.readouterr()
+    assert told.out == "removed 2 expired uploads and 1 orphans\n" * 2
+    assert told.err == "hmacfs sweep: 3 cannot be removed, the first for this: storage failed: a: denied\n"
 
 
 def test_it_ends_when_it_is_stopped_whatever_a_sweep_comes_to(tmp_path: Path) -> None:

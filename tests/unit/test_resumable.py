@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import math
+from collections.abc import Container
 from typing import NoReturn
 
 import pytest
@@ -30,6 +31,7 @@ from hmacfs.errors import (
     SessionStoreUnavailable,
     SessionUnknown,
     StorageFailed,
+    StoreUnavailable,
     Superseded,
     TooLarge,
     TooManySessions,
@@ -913,6 +915,46 @@ def test_a_sweep_forgets_ended_sessions_too(world: World) -> None:
     assert world.uploads.sweep() == SweepResult(1, 0)
     assert world.sessions.records == {}
     assert world.file() == CONTENT
+
+
+def failing_discards(world: World, monkeypatch: pytest.MonkeyPatch, keys: Container[str], error: Exception) -> None:
+    """The store cannot remove the uploads with these keys."""
+    discard = world.partials.discard
+
+    def fail(key: str) -> None:
+        if key in keys:
+            raise error
+        discard(key)
+
+    monkeypatch.setattr(world.partials, "discard", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(StorageFailed(where="a"), "storage failed: a: "), (KeyError("begun"), "'begun'")]
+)
+def test_an_upload_that_cannot_be_removed_keeps_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    sessions = [world.create(NAME, 1, f"192.0.2.{n}", by_slot=False) for n in range(5)]
+    failing = {sessions[0].key, sessions[3].key, world.orphan("an-orphan")}
+    world.orphan("another-orphan")
+    world.now += TTL + 1
+    failing_discards(world, monkeypatch, failing, error)
+    swept = world.uploads.sweep(batch=2)
+    assert (swept.sessions, swept.orphans, swept.failed) == (3, 1, 3)
+    assert swept.failure.startswith(told)
+    assert world.unfinished() == failing
+    assert set(world.sessions.records) == {sessions[0].key, sessions[3].key}
+
+
+def test_a_sweep_ends_when_nothing_can_be_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each failure may have taken as long as the store's timeout."""
+    keys = {world.orphan(f"orphan-{number}") for number in range(30)}
+    world.now += TTL + 1
+    failing_discards(world, monkeypatch, keys, StoreUnavailable())
+    with pytest.raises(StoreUnavailable):
+        world.uploads.sweep()
+    assert world.unfinished() == keys
 
 
 def test_a_sweep_that_loses_the_store_removes_nothing_it_cannot_look_up(world: World) -> None:
