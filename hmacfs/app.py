@@ -252,7 +252,7 @@ def _transfers(settings: Settings, core: Core, rates: RateLimits, cors: Cors) ->
         accept_unsized_chunks=settings.accept_unsized_chunks,
     )
     locations = Locations(settings.url_prefix, settings.public_url)
-    unproven = UnprovenLookups(core.sessions.concurrency, core.store.partials.stat)
+    unproven = UnprovenLookups(core.sessions.concurrency)
     slots = SlotViews(core.resumable, locations)
     file = FileView(
         core.store,

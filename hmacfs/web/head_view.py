@@ -7,6 +7,7 @@ import dataclasses
 from hmacfs.errors import BadSignature, NotFound
 from hmacfs.protocol.signing import Scheme, schemes_in
 from hmacfs.uploads.session import Session
+from hmacfs.uploads.tokens import key_of
 from hmacfs.web.guards import Guards
 from hmacfs.web.messages import Request, Response, View
 from hmacfs.web.slot_views import SlotViews
@@ -51,14 +52,18 @@ class HeadView:
             # The MAC of a numbered chunk of a file without length covers that chunk alone.
             return session.length is not None and self.guards.is_signed(request, session.length, session.content_type)
 
-        if has_signature or self.unproven.is_known(request.header("X_SESSION_TOKEN") or ""):
+        token = request.header("X_SESSION_TOKEN") or ""
+        if has_signature or self.unproven.is_known(token):
             session = self.slots.unfinished(request, may_know)
-        elif self.guards.may_be_signed(request):
+        elif key_of(token) is not None or self.guards.may_be_signed(request):
             with self.unproven.turn(request.client):
                 session = self.slots.unfinished(request, may_know)
         else:
             return None
-        return self.slots.probe(session) if session is not None else None
+        if session is None:
+            return None
+        self.unproven.remember(session)
+        return self.slots.probe(session)
 
 
 def _names_upload(request: Request) -> bool:

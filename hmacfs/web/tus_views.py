@@ -33,7 +33,7 @@ from hmacfs.web.unproven import UnprovenLookups
 
 
 class TusViews:
-    """prefix: the mount point, with both slashes. unproven: for tokens that are those of no stored bytes."""
+    """prefix: the mount point, with both slashes. unproven: for tokens that may be guesses."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class TusViews:
                 metadata=request.header("UPLOAD_METADATA") or "",
             )
         )
+        self._unproven.remember(session)
         token = self._uploads.token_of(session)
         assert token is not None  # it was made with this server's secret just now
         location = ("Location", self._locations.of_upload(token))
@@ -168,6 +169,7 @@ class TusViews:
                 raise SessionUnknown
             with self._unproven.turn(request.client):
                 session = self._uploads.get(token)
+            self._unproven.remember(session)
         if session.slot is not None:  # of another dialect, in which the token goes with the slot's URL
             raise SessionUnknown
         return session

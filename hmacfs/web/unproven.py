@@ -1,44 +1,49 @@
 """Look-ups in the session store for clients that have shown no right yet.
 
 Some requests can be judged only with the session's record: whether a signature over a length is an unfinished upload's,
-and whether a token is that of an upload that has ended. Any client can send them, as often as it likes. So they share a
-part of the store's connections, with a few at once for each client address. Signed requests do not wait for them.
+and whether a token is anybody's. Any client can send them, as often as it likes. So they share a part of the store's
+connections, with a few at once for each client address. Signed requests do not wait for them, nor do tokens that were
+good before. The file store, where a look can be a listing, is not asked about a token that no session has.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hmacfs.addresses import network_of
 from hmacfs.errors import SessionStoreBusy
 from hmacfs.semaphore import FairSemaphore
-from hmacfs.uploads.contracts.stores import PartialInfo
+from hmacfs.uploads.session import Session
 from hmacfs.uploads.tokens import key_of
 
 #: Look-ups for one client address at once, waiting ones included.
 PER_CLIENT = 8
 #: Seconds that a look-up waits for a turn.
 PATIENCE = 2.0
+#: Sessions of which a process remembers that their tokens are no guesses.
+_KNOWN_LIMIT = 4096
 
 
 class UnprovenLookups:
-    """Turns at half of the operations that the session store takes at once (``concurrency``).
+    """Turns at half of the operations that the session store takes at once (``concurrency``)."""
 
-    stat: how far the unfinished upload with that key is, ``None`` if no bytes of one are stored here.
-    """
-
-    def __init__(self, concurrency: int, stat: Callable[[str], PartialInfo | None]) -> None:
-        self._stat = stat
+    def __init__(self, concurrency: int) -> None:
         self._turns = FairSemaphore(max(1, concurrency // 2))
         self._asking: Counter[str] = Counter()
+        self._known: OrderedDict[str, None] = OrderedDict()
 
     def is_known(self, token: str) -> bool:
-        """Whether the token is that of an upload with stored bytes, so that it cannot be a guess. Asks no session
-        store."""
-        key = key_of(token)
-        return key is not None and self._stat(key) is not None
+        """Whether the token is that of a session that was found here before, so that it cannot be a guess. Asks
+        nobody."""
+        return key_of(token) in self._known
+
+    def remember(self, session: Session) -> None:
+        """It was found, or made: who sends its token needs no turn."""
+        self._known[session.key] = None
+        if len(self._known) > _KNOWN_LIMIT:
+            self._known.popitem(last=False)
 
     @contextmanager
     def turn(self, client: str) -> Iterator[None]:
