@@ -49,9 +49,8 @@ class ObjectStoreMetrics:
         if outcome != self._good:
             self._errors[operation, outcome].inc()
 
-    def note_retry(self, operation: str) -> None:
+    def note_retry(self) -> None:
         """A request is made again."""
-        del operation
         self._retries.inc()
 
     def note_bytes(self, sent: int, received: int) -> None:

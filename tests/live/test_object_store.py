@@ -46,7 +46,7 @@ def test_each_thing_is_checked_and_told_in_one_line(tmp_path: Path, seaweedfs: S
     assert checked(server, "-online") == [f"object store: {subject}: good" for subject in GOOD]
     client = seaweedfs.client(bucket)
     try:
-        assert list(client.list("")) == []
+        assert list(client.pages("")) == []
     finally:
         client.close()
     (line,) = checked(server)

@@ -174,20 +174,13 @@ class MemoryBucket:
             del self.engine.objects[key]
 
     @_request
-    def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> list[ListedObject]:
-        found = (one for one in self.listed(prefix) if one.key.encode() > after.encode())
-        return [*itertools.islice(found, min(limit, 1000))]
-
-    @_request
     def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
         found = list(self.listed(prefix))
         return (found[begin : begin + limit] for begin in range(0, len(found), limit))
 
     def listed(self, prefix: str) -> Iterator[ListedObject]:
         stored = sorted(self.engine.objects.items(), key=lambda item: item[0].encode())
-        return (
-            ListedObject(key, len(one.data), one.modified, one.etag) for key, one in stored if key.startswith(prefix)
-        )
+        return (ListedObject(key, len(one.data), one.modified) for key, one in stored if key.startswith(prefix))
 
     @_request
     def begin_multipart(self, key: str, attributes: Attributes) -> str:

@@ -41,7 +41,7 @@ def test_everything_begins_at_zero(registry: CollectorRegistry, metrics: ObjectS
 def test_what_is_counted(registry: CollectorRegistry, metrics: ObjectStoreMetrics) -> None:
     for outcome in ("ok", "ok", "timeout"):
         metrics.note_call("put", 0.3, outcome)
-    metrics.note_retry("put")
+    metrics.note_retry()
     metrics.note_bytes(100, 0)
     metrics.note_bytes(0, 7)
     metrics.spool.set(5)

@@ -62,7 +62,7 @@ CALLS: dict[str, tuple[Callable[[S3Bucket], object], Step]] = {
     "head": (lambda bucket: bucket.head("key"), answer(ETag='"tag"')),
     "get": (lambda bucket: bucket.get("key"), answer(200, "data", ETag='"tag"')),
     "delete": (lambda bucket: bucket.delete("key"), Step(b"HTTP/1.1 204 No Content\r\n\r\n")),
-    "list": (lambda bucket: bucket.list("pre"), answer(200, LISTED)),
+    "list": (lambda bucket: list(bucket.pages("pre")), answer(200, LISTED)),
     "begin_multipart": (
         lambda bucket: bucket.begin_multipart("key", NO_ATTRIBUTES),
         answer(200, "<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>"),
@@ -85,7 +85,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
-        self.retries: list[str] = []
+        self.retries = 0
         self.sent = self.received = 0
 
     def note_call(self, operation: str, seconds: float, outcome: str) -> None:
@@ -94,8 +94,8 @@ class Notes:
         assert 0 <= seconds < 30
         self.calls.append((operation, outcome))
 
-    def note_retry(self, operation: str) -> None:
-        self.retries.append(operation)
+    def note_retry(self) -> None:
+        self.retries += 1
 
     def note_bytes(self, sent: int, received: int) -> None:
         self.sent += sent
@@ -273,7 +273,7 @@ def test_what_may_be_repeated_is(script: Script, bucket: S3Bucket, notes: Notes,
     if name == "get":
         assert b"".join(result.pieces(9)) == b"data"  # type: ignore[attr-defined]
     assert len(script.received) == 3
-    assert notes.retries == [name] * 2
+    assert notes.retries == 2
     assert len({(request.method, request.target, request.body) for request in script.received}) == 1
 
 
@@ -294,6 +294,20 @@ def test_what_may_not_be_repeated_leaves_a_doubt(script: Script, bucket: S3Bucke
     with pytest.raises(Doubt) as raised:
         ONCE[name][0](bucket)
     assert raised.value.may_repeat
+    assert len(script.received) == 1
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [answer(200, "<html>"), Step(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n<Init", then="close")],
+    ids=["unreadable", "cut"],
+)
+def test_a_multipart_upload_that_was_begun_is_not_begun_again(script: Script, bucket: S3Bucket, begun: Step) -> None:
+    """Nobody knows its id, and it stays until a sweep finds it."""
+    act, good = CALLS["begin_multipart"]
+    script.then(begun, good)
+    with pytest.raises(StoreUnavailable):
+        act(bucket)
     assert len(script.received) == 1
 
 
@@ -334,7 +348,7 @@ def test_a_refused_connection_is_told_at_once(notes: Notes, name: str) -> None:
     ):
         ALL[name][0](bucket)
     assert [outcome for _, outcome in notes.calls] == ["unreachable"]
-    assert notes.retries == []
+    assert notes.retries == 0
 
 
 def test_a_host_that_does_not_exist_is_told_at_once() -> None:
@@ -418,7 +432,7 @@ _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 def test_how_an_answer_can_end(script: Script, bucket: S3Bucket, data: bytes, then: str, connections: int) -> None:
     script.then(Step(data, then=then))
-    assert bucket.list("prefix") == []
+    assert list(bucket.pages("prefix")) == []
     assert bucket.put("key", b"") == '"tag"'
     assert script.received[-1].connection == connections
 
@@ -439,7 +453,7 @@ def test_what_is_no_answer_or_none_that_is_whole_is_asked_for_again(
     script: Script, bucket: S3Bucket, notes: Notes, data: bytes
 ) -> None:
     script.then(Step(data, then="close"), answer(200, LISTED))
-    assert bucket.list("prefix") == []
+    assert list(bucket.pages("prefix")) == []
     assert notes.calls == [("list", "lost"), ("list", "ok")]
 
 
@@ -693,18 +707,30 @@ def test_uploads_are_those_of_exactly_the_key(script: Script, bucket: S3Bucket) 
     )
     assert [found.upload_id for found in bucket.uploads("a & b")] == ["1", "3"]
     second = dict(parse_qsl(urlsplit(script.received[1].target).query, keep_blank_values=True))
-    assert second == {"uploads": "", "prefix": "a & b", "key-marker": "x +", "upload-id-marker": "m"}
+    asked = {"uploads": "", "prefix": "a & b", "encoding-type": "url"}
+    assert second == {**asked, "key-marker": "x +", "upload-id-marker": "m"}
+
+
+@pytest.mark.parametrize("told", ["<EncodingType>url</EncodingType>", ""])
+@pytest.mark.parametrize(
+    ("key", "listed"), [("a +% ü\x01", "a+%2B%25+%C3%BC%01"), ("a +%41 &", "a +%41 &#x26;")], ids=["encoded", "plain"]
+)
+def test_keys_of_uploads_may_be_encoded_whatever_is_said(
+    script: Script, bucket: S3Bucket, key: str, listed: str, told: str
+) -> None:
+    entry = f"<Upload><Key>{listed}</Key><UploadId>1</UploadId></Upload>"
+    script.then(answer(200, f"<ListMultipartUploadsResult>{told}{entry}</ListMultipartUploadsResult>"))
+    assert [(found.key, found.upload_id) for found in bucket.uploads(key)] == [(key, "1")]
 
 
 def test_keys_that_are_encoded_are_decoded(script: Script, bucket: S3Bucket) -> None:
-    entry = "<Contents><Key>{}</Key><Size>1</Size><LastModified>2026-12-01T00:00:00Z</LastModified><ETag>t</ETag></Contents>"
+    entry = "<Contents><Key>{}</Key><Size>1</Size><LastModified>2026-12-01T00:00:00Z</LastModified></Contents>"
     encoded = entry.format("a+b%2Bc%25/%C3%BC ")
     listing = "<ListBucketResult>{}{}</ListBucketResult>"
     script.then(answer(200, listing.format("<EncodingType>url</EncodingType>", encoded)))
-    (found,) = bucket.list("a")
-    assert (found.key, found.etag, found.size) == ("a b+c%/ü ", '"t"', 1)
+    assert [[(found.key, found.size) for found in page] for page in bucket.pages("a")] == [[("a b+c%/ü ", 1)]]
     script.then(answer(200, listing.format("", encoded)))
-    assert [found.key for found in bucket.list("a")] == ["a+b%2Bc%25/%C3%BC "]
+    assert [[found.key for found in page] for page in bucket.pages("a")] == [["a+b%2Bc%25/%C3%BC "]]
 
 
 def test_pages_follow_the_engines_token(script: Script, bucket: S3Bucket) -> None:
@@ -748,7 +774,7 @@ def test_requests_are_signed(script: Script, bucket: S3Bucket) -> None:
     bucket.put(ODD_KEY, b"data", Attributes("text/x; y=1", {"hmacfs-id": "a  b"}), is_new=True)
     bucket.put_part(ODD_KEY, "id/+ &=", 7, b"data")
     script.then(answer(200, LISTED))
-    bucket.list("pre/ +&ü", after="x~y")
+    assert list(bucket.pages("pre/ +&ü~x")) == []
     for request in script.received:
         assert signature_of(request).startswith(f"{ACCESS_KEY}/")
         assert request.headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
@@ -940,11 +966,11 @@ def test_an_observer_learns_of_each_request(script: Script, bucket: S3Bucket, no
     script.then(error(503, "SlowDown"), LOST, answer(ETag='"tag"'), error(403, "AccessDenied"), error(412, ""))
     bucket.put("key", b"12345")
     with pytest.raises(StorageFailed):
-        bucket.list("pre")
+        list(bucket.pages("pre"))
     with pytest.raises(ConditionFailed):
         bucket.put("key", b"", is_new=True)
     assert notes.calls == [("put", "failed"), ("put", "lost"), ("put", "ok"), ("list", "refused"), ("put", "ok")]
-    assert notes.retries == ["put", "put"]
+    assert notes.retries == 2
     assert notes.sent == 10  # of those that were answered
     assert notes.received > 50
 

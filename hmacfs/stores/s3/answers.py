@@ -83,9 +83,9 @@ def http_time(text: str) -> float:
         return 0.0
 
 
-def listed_objects(body: bytes) -> tuple[list[ListedObject], str]:
-    """A page of objects, and the token that asks for the next one, empty at the end. Raises ``Unreadable``, as all of
-    these do."""
+def listed_objects(body: bytes) -> tuple[list[ListedObject], dict[str, str]]:
+    """A page of objects, and the parameters that ask for the next one, empty at the end. Raises ``Unreadable``, as all
+    of these do."""
     root = _parse(body, "ListBucketResult")
     is_encoded = _text(root, "EncodingType") == "url"
     objects = [
@@ -93,15 +93,15 @@ def listed_objects(body: bytes) -> tuple[list[ListedObject], str]:
             _key(entry, "Key", is_encoded=is_encoded),
             _number(entry, "Size"),
             _iso_time(_text(entry, "LastModified")),
-            _etag(entry),
         )
         for entry in _children(root, "Contents")
     ]
-    return objects, _text(root, "NextContinuationToken") if _is_truncated(root) else ""
+    token = _text(root, "NextContinuationToken")
+    return objects, {"continuation-token": token} if _is_truncated(root) and token else {}
 
 
 def listed_parts(body: bytes) -> tuple[list[Part], dict[str, str]]:
-    """A page of parts, and the parameters that ask for the next one, empty at the end."""
+    """The same for parts."""
     root = _parse(body, "ListPartsResult")
     parts = [
         Part(
@@ -116,20 +116,25 @@ def listed_parts(body: bytes) -> tuple[list[Part], dict[str, str]]:
     return parts, {"part-number-marker": marker} if _is_truncated(root) and marker else {}
 
 
-def listed_uploads(body: bytes) -> tuple[list[ListedUpload], dict[str, str]]:
-    """The same for multipart uploads."""
+def listed_uploads(body: bytes, prefix: str) -> tuple[list[ListedUpload], dict[str, str]]:
+    """The same for multipart uploads whose keys begin with ``prefix``. By that it is told whether they are encoded: of
+    ``EncodingType`` engines say what is not so (docs/facts.md, section 13)."""
     root = _parse(body, "ListMultipartUploadsResult")
-    is_encoded = _text(root, "EncodingType") == "url"
+
+    def key(element: ET.Element, name: str) -> str:
+        decoded = _key(element, name, is_encoded=True)
+        return decoded if decoded.startswith(prefix) else _key(element, name, is_encoded=False)
+
     uploads = [
         ListedUpload(
-            _key(entry, "Key", is_encoded=is_encoded),
+            key(entry, "Key"),
             _text(entry, "UploadId"),
             _iso_time(_text(entry, "Initiated")),
         )
         for entry in _children(root, "Upload")
     ]
     markers = {
-        "key-marker": _key(root, "NextKeyMarker", is_encoded=is_encoded),
+        "key-marker": key(root, "NextKeyMarker"),
         "upload-id-marker": _text(root, "NextUploadIdMarker"),
     }
     return uploads, markers if _is_truncated(root) and any(markers.values()) else {}

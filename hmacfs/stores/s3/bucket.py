@@ -52,7 +52,6 @@ class ListedObject(NamedTuple):
     key: str
     size: int
     modified: float
-    etag: str
 
 
 class ListedUpload(NamedTuple):
@@ -133,7 +132,7 @@ class Bucket(Protocol):
     """Operations on a bucket.
 
     Those that may be repeated are, after a transient failure (``MaxRetries``, ``RetryDelay``); all but ``put`` with
-    ``is_new`` and ``complete`` may.
+    ``is_new`` and ``complete`` may, and ``begin_multipart`` unless the engine says that it has begun one.
 
     All raise ``StoreUnavailable`` if the engine cannot be reached, does not answer within ``S3Timeout``, or says again
     and again that it cannot serve now; ``StorageFailed`` for what an operator has to mend (credentials, permissions, no
@@ -156,16 +155,10 @@ class Bucket(Protocol):
     def delete(self, key: str, *, etag: str = "") -> None:
         """No error if there is none. etag: ``If-Match``, which some engines ignore; raises ``ConditionFailed``."""
 
-    def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> list[ListedObject]:
-        """At most ``limit`` objects (1,000 at most) whose keys begin with ``prefix`` and come after ``after``, in the
-        engine's order; an empty list at the end.
-
-        The order is that of the bytes of the keys, but with SeaweedFS, where "a/b" comes before "a-b", and where what
-        comes after "a" leaves out all of "a/": to see everything, use ``pages``."""
-
     def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
         """All objects whose keys begin with ``prefix``, in pages of at most ``limit`` (1,000 at most), none of them
-        empty, in the engine's order. What is stored or deleted meanwhile may be among them or not."""
+        empty, in the engine's order: that of the bytes of the keys, but with SeaweedFS, where "a/b" comes before "a-b".
+        What is stored or deleted meanwhile may be among them or not."""
 
     def begin_multipart(self, key: str, attributes: Attributes) -> str:
         """Its id."""

@@ -184,7 +184,7 @@ def _same_bytes(bucket: Bucket, key: str) -> None:
 
 
 def _listed(bucket: Bucket, folder: str, key: str) -> None:
-    if [listed.key for listed in bucket.list(folder)] != [key]:
+    if [listed.key for page in bucket.pages(folder) for listed in page] != [key]:
         raise _Unexpected("what was stored is not listed")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from hmacfs.stores.s3.signing import Signer
 from hmacfs.system.threads import FileCalls
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 _AGENT = {"User-Agent": "hmac-file-server", "Accept-Encoding": "identity"}
 #: The pause before the first repetition; each further one is twice as long, up to ``retry_delay``.
@@ -50,11 +52,21 @@ class _Absent(Exception):
 
 
 class _Failed(Exception):
-    """A failure after which the same request may succeed. is_stale: for want of a connection that was still open."""
+    """A failure after which the same request may succeed. is_stale: for want of a connection that was still open.
+    is_done: the request was carried out, and only its answer cannot be read."""
 
-    def __init__(self, message: str, *, is_stale: bool = False) -> None:
+    def __init__(self, message: str, *, is_stale: bool = False, is_done: bool = False) -> None:
         super().__init__(message)
         self.is_stale = is_stale
+        self.is_done = is_done
+
+
+class _Repeat(enum.Enum):
+    """When a request is made again after a transient failure. UNDONE: unless it is known to have been carried out."""
+
+    ALWAYS = enum.auto()
+    UNDONE = enum.auto()
+    NEVER = enum.auto()
 
 
 class _Call(NamedTuple):
@@ -112,7 +124,7 @@ class S3Bucket:
         if is_new:
             headers["If-None-Match"] = "*"
         call = _Call("put", "PUT", self._address.target(key), headers, payload)
-        return self._perform(call, _etag_of, may_repeat=not is_new)
+        return self._perform(call, _etag_of, _Repeat.NEVER if is_new else _Repeat.ALWAYS)
 
     def head(self, key: str) -> ObjectInfo | None:
         try:
@@ -141,22 +153,14 @@ class S3Bucket:
             if self.head(key) is not None:
                 raise
 
-    def list(self, prefix: str, *, after: str = "", limit: int = 1000) -> list[ListedObject]:
-        return self._perform(self._listing("list", limit, prefix=prefix, **{"start-after": after}), _objects_of)[0]
-
     def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
-        token: str | None = ""
-        while token is not None:
-            call = self._listing("list", limit, prefix=prefix, **{"continuation-token": token})
-            objects, following = self._perform(call, _objects_of)
-            if objects:
-                yield objects
-            token = following if following and following != token else None
+        return self._pages("list", "", _listing_of(prefix, limit), answers.listed_objects)
 
     def check(self, prefix: str) -> None:
-        call = self._listing("check", 1, prefix=prefix)._replace(timeout=_CHECK_SECONDS)
+        target = self._address.target("", _listing_of(prefix, 1))
+        call = _Call("check", "GET", target, timeout=_CHECK_SECONDS)
         try:
-            self._attempt(call, _objects_of, is_new=True)
+            self._attempt(call, lambda response: answers.listed_objects(response.text()), is_new=True)
         except (_Failed, Silent) as error:
             raise StoreUnavailable(where=call.operation) from error
 
@@ -168,7 +172,8 @@ class S3Bucket:
     def begin_multipart(self, key: str, attributes: Attributes) -> str:
         target = self._address.target(key, {"uploads": ""})
         call = _Call("begin_multipart", "POST", target, answers.headers_of(attributes))
-        return self._perform(call, lambda response: answers.upload_id(response.text()))
+        # Each one that is begun stays until somebody aborts it.
+        return self._perform(call, lambda response: answers.upload_id(response.text()), _Repeat.UNDONE)
 
     def put_part(self, key: str, upload_id: str, number: int, payload: Payload) -> str:
         target = self._address.target(key, {"partNumber": str(number), "uploadId": upload_id})
@@ -176,24 +181,18 @@ class S3Bucket:
 
     def parts(self, key: str, upload_id: str) -> Sequence[Part]:
         found: dict[int, Part] = {}
-        more: dict[str, str] | None = {}
-        while more is not None:
-            target = self._address.target(key, {"uploadId": upload_id, **more})
-            page, following = self._perform(
-                _Call("parts", "GET", target), lambda response: answers.listed_parts(response.text())
-            )
+        for page in self._pages("parts", key, {"uploadId": upload_id}, answers.listed_parts):
             for part in page:
                 known = found.get(part.number)
                 if known is None or known.modified <= part.modified:  # SeaweedFS also lists what was replaced
                     found[part.number] = part
-            more = following if following and following != more else None
         return [found[number] for number in sorted(found)]
 
     def complete(self, key: str, upload_id: str, etags: Mapping[int, str], *, etag: str = "") -> str:
         headers = {"Content-Type": "application/xml"} | ({"If-Match": etag} if etag else {})
         target = self._address.target(key, {"uploadId": upload_id})
         call = _Call("complete", "POST", target, headers, answers.completion_request(etags))
-        completed = self._perform(call, lambda response: self._completed(call, response), may_repeat=False)
+        completed = self._perform(call, lambda response: self._completed(call, response), _Repeat.NEVER)
         return completed or self._etag_after(call, key)
 
     def _etag_after(self, call: _Call, key: str) -> str:
@@ -210,16 +209,9 @@ class S3Bucket:
             self._perform(_Call("abort", "DELETE", target), Response.text)
 
     def uploads(self, key: str) -> Sequence[ListedUpload]:
-        found: dict[ListedUpload, None] = {}
-        more: dict[str, str] | None = {}
-        while more is not None:
-            target = self._address.target("", {"uploads": "", "prefix": key, **more})
-            page, following = self._perform(
-                _Call("uploads", "GET", target), lambda response: answers.listed_uploads(response.text())
-            )
-            found.update((upload, None) for upload in page if upload.key == key)
-            more = following if following and following != more else None
-        return list(found)
+        asked = {"uploads": "", "prefix": key, "encoding-type": "url"}
+        pages = self._pages("uploads", "", asked, lambda body: answers.listed_uploads(body, key))
+        return list(dict.fromkeys(upload for page in pages for upload in page if upload.key == key))
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -227,20 +219,35 @@ class S3Bucket:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def _listing(self, operation: str, limit: int, **parameters: str) -> _Call:
-        given = {name: value for name, value in parameters.items() if value}
-        known = {"list-type": "2", "max-keys": str(limit), "encoding-type": "url"}
-        return _Call(operation, "GET", self._address.target("", known | given))
+    def _pages(
+        self,
+        operation: str,
+        key: str,
+        query: Mapping[str, str],
+        read: Callable[[bytes], tuple[list[T], dict[str, str]]],
+    ) -> Iterator[list[T]]:
+        """A listing in pages, none of them empty. read: of an answer, the entries and the parameters that ask for the
+        next page. One that leads to itself is the last: no engine may keep its caller for ever."""
+        more: dict[str, str] | None = {}
+        while more is not None:
+            call = _Call(operation, "GET", self._address.target(key, {**query, **more}))
+            page, following = self._perform(call, lambda response: read(response.text()))
+            if page:
+                yield page
+            more = following if following and following != more else None
 
-    def _perform(self, call: _Call, read: Callable[[Response], R], *, may_repeat: bool = True) -> R:
-        """What ``read`` makes of the answer; after transient failures a request that may be repeated is."""
+    def _perform(self, call: _Call, read: Callable[[Response], R], repeat: _Repeat = _Repeat.ALWAYS) -> R:
+        """What ``read`` makes of the answer; after transient failures a request that may be repeated is. Raises
+        ``Doubt`` only for one that never is."""
         attempts, needs_new = 0, False
         while True:
             try:
                 return self._attempt(call, read, is_new=needs_new)
             except _Failed as error:
-                if not may_repeat:
+                if repeat is _Repeat.NEVER:
                     raise Doubt(str(error), may_repeat=True) from error
+                if repeat is _Repeat.UNDONE and error.is_done:
+                    raise StoreUnavailable(where=call.operation) from error
                 if error.is_stale and not needs_new:
                     needs_new = True
                 elif attempts < self._options.max_retries:
@@ -248,9 +255,9 @@ class S3Bucket:
                     attempts += 1
                 else:
                     raise StoreUnavailable from error
-                self._observer.note_retry(call.operation)
+                self._observer.note_retry()
             except Silent as error:
-                if not may_repeat:
+                if repeat is _Repeat.NEVER:
                     raise Doubt(f"{call.operation}: {error}", may_repeat=False) from error
                 raise StoreUnavailable(where=call.operation) from error
 
@@ -261,11 +268,12 @@ class S3Bucket:
 
     def _attempt(self, call: _Call, read: Callable[[Response], R], *, is_new: bool = False) -> R:
         """One request. Raises ``_Failed`` if the same may be tried again, ``Silent``, and what the answer says."""
-        before, outcome = time.monotonic(), "lost"
+        before, outcome, is_done = time.monotonic(), "lost", False
         try:
             response = self._send(call, is_new=is_new)
+            is_done = response.status < 300
             try:
-                result = read(response) if response.status < 300 else self._refused(call, response)
+                result = read(response) if is_done else self._refused(call, response)
             except BaseException:
                 response.close()
                 raise
@@ -282,7 +290,8 @@ class S3Bucket:
             outcome = "timeout"
             raise
         except (Lost, Unreadable) as error:
-            raise _Failed(f"{call.operation}: {error}", is_stale=isinstance(error, Lost) and error.was_kept) from error
+            is_stale = isinstance(error, Lost) and error.was_kept
+            raise _Failed(f"{call.operation}: {error}", is_stale=is_stale, is_done=is_done) from error
         except PayloadFailed as error:
             raise StorageFailed(where=call.operation) from error
         except _Failed:
@@ -353,8 +362,8 @@ def _head_of(response: Response) -> ObjectInfo:
     return answers.info_of(response.headers, answers.length_of(response.headers))
 
 
-def _objects_of(response: Response) -> tuple[list[ListedObject], str]:
-    return answers.listed_objects(response.text())
+def _listing_of(prefix: str, limit: int) -> dict[str, str]:
+    return {"list-type": "2", "prefix": prefix, "max-keys": str(limit), "encoding-type": "url"}
 
 
 def _range_of(wanted: ByteRange) -> str:

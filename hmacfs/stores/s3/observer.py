@@ -22,7 +22,7 @@ class CallObserver(Protocol):
     def note_call(self, operation: str, seconds: float, outcome: str) -> None:
         """A request has ended, or the head of the answer to a ``get`` is there; one of several if it was repeated."""
 
-    def note_retry(self, operation: str) -> None:
+    def note_retry(self) -> None:
         """A request is made again."""
 
     def note_bytes(self, sent: int, received: int) -> None:
@@ -35,7 +35,7 @@ class NoObserver:
     def note_call(self, operation: str, seconds: float, outcome: str) -> None:
         pass
 
-    def note_retry(self, operation: str) -> None:
+    def note_retry(self) -> None:
         pass
 
     def note_bytes(self, sent: int, received: int) -> None:

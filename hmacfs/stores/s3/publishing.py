@@ -122,7 +122,7 @@ class Publisher:
     def _refuse_folder(self, key: str) -> None:
         """To SeaweedFS "a" is a folder's name once there is "a/b": a condition always finds something there, and nobody
         can read it. Where it was another file that is gone by now, the name was taken all the same."""
-        if self.bucket.list(f"{key}/", limit=1):
+        if any(self.bucket.pages(f"{key}/", limit=1)):
             raise NameTaken
 
     # -- placeholders ---------------------------------------------------------------------------------
