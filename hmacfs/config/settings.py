@@ -354,8 +354,8 @@ class Settings:
         "S3ConditionalWrites",
         parsers.choice(ConditionalWrites),
         "auto",
-        "whether it keeps to `If-None-Match` atomically: on; off: claims in the session store do that; auto: tried at "
-        "the start",
+        "whether it keeps to `If-None-Match` atomically: on; off: claims in the session store do that; auto: tried "
+        "when it is first needed",
         storage=Storage.S3,
     )
 

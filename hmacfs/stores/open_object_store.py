@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hmacfs.config import ConditionalWrites, Settings
 from hmacfs.errors import ConfigError
 from hmacfs.stores.open_file_store import check_settings, options_of
-from hmacfs.stores.s3.bucket import Bucket
 from hmacfs.stores.s3.client import S3Bucket
 from hmacfs.stores.s3.exclusive import ExclusiveWrites
 from hmacfs.stores.s3.objects import Keys
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 #: For the spool's calls while its disk is slow.
 _THREADS = 16
+_TOLD = {ConditionalWrites.ON: True, ConditionalWrites.OFF: False, ConditionalWrites.AUTO: None}
 
 
 def open_object_store(settings: Settings, claims: Entries, observer: CallObserver | None) -> S3FileStore:
@@ -33,23 +34,23 @@ def open_object_store(settings: Settings, claims: Entries, observer: CallObserve
     file_calls = FileCalls(ThreadOffload(_THREADS))
     bucket = _open_bucket(settings, file_calls, observer)
     return S3FileStore(
-        Publisher(bucket, claims, _is_exclusive(settings, bucket)),
+        Publisher(bucket, claims, _exclusive_writes(settings, bucket)),
         Spool(settings.s3_spool_dir, file_calls),
         prefix=settings.s3_prefix,
         part_size=settings.s3_part_size,
-        grace=settings.session_ttl,  # the note of a multipart upload follows at once; nothing hurries to abort one
+        # Its note follows at once, unless its process is halted between the two: for longer than that no client waits.
+        grace=settings.session_ttl,
     )
 
 
-def _is_exclusive(settings: Settings, bucket: Bucket) -> Callable[[], bool]:
-    """Whether the engine's conditional PUT is exclusive."""
-    if settings.s3_conditional_writes is not ConditionalWrites.AUTO:
-        return lambda: settings.s3_conditional_writes is ConditionalWrites.ON
+def _exclusive_writes(settings: Settings, bucket: S3Bucket) -> ExclusiveWrites:
     return ExclusiveWrites(
         bucket,
         Keys(settings.s3_prefix).reserved,
+        told=_TOLD[settings.s3_conditional_writes],
         remembered=settings.runtime_dir / "conditional-writes",
         server=f"{processes.parent()} {settings.store_address}",
+        engine_time=lambda: time.time() + (bucket.clock_offset or 0.0),
     )
 
 
@@ -73,7 +74,7 @@ def check_bucket(settings: Settings) -> Iterator[Finding]:
             bucket,
             lambda: bucket.clock_offset,
             Keys(settings.s3_prefix).reserved,
-            wants_exclusive=settings.s3_conditional_writes is not ConditionalWrites.OFF,
+            told=_TOLD[settings.s3_conditional_writes],
         ).run()
     finally:
         bucket.close()

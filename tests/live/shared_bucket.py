@@ -10,8 +10,8 @@ from tests.servers import wait_until
 from tests.servers.hmacfs import HmacFileServer, ObjectStore, in_bucket
 from tests.servers.object_store import ObjectStoreServer
 
-#: A note of the server's own that stays: the engine ignores conditions.
-_KEPT = ".hmacfs/conditional-writes-fail"
+#: The servers' own notes that stay: whether conditional writes fail or hold.
+KEPT = (".hmacfs/conditional-writes-fail", ".hmacfs/conditional-writes-hold")
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def machine(folder: Path, engine: ObjectStore, bucket: str, **settings: object) 
 def leftovers(engine: ObjectStoreServer, bucket: str, names: Collection[str]) -> list[str]:
     """What is in the bucket besides files of these names: objects, and multipart uploads of the names."""
     with contextlib.closing(engine.client(bucket)) as client:
-        found = [one.key for page in client.pages("") for one in page if one.key not in (*names, _KEPT)]
+        found = [one.key for page in client.pages("") for one in page if one.key not in (*names, *KEPT)]
         return found + [f"{one.key}: {one.upload_id}" for name in names for one in client.uploads(name)]
 
 

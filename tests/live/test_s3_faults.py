@@ -17,6 +17,7 @@ import pytest
 
 from tests.live.client import Answer, Client, get, latencies, put, request
 from tests.live.pieces import PIECE_TYPE, TUS, RangeUpload, TusUpload, begun, create, patch, persist
+from tests.live.shared_bucket import KEPT
 from tests.servers import free_port, wait_until
 from tests.servers.ceph import Ceph
 from tests.servers.faulty_engine import (
@@ -87,7 +88,7 @@ class Stage:
         return worker
 
     def objects(self) -> list[str]:
-        return sorted(one.key for page in self.bucket.pages("") for one in page)
+        return sorted(one.key for page in self.bucket.pages("") for one in page if one.key not in KEPT)
 
 
 @pytest.fixture

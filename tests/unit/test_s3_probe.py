@@ -13,12 +13,13 @@ from hmacfs.errors import HmacfsError, StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.answers import ErrorAnswer
 from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Bucket, ConditionFailed, Doubt, Payload
 from hmacfs.stores.s3.checkup import Checkup
-from hmacfs.stores.s3.exclusive import PATIENCE_SECONDS, ExclusiveWrites
+from hmacfs.stores.s3.exclusive import PATIENCE_SECONDS, SETTLE_SECONDS, ExclusiveWrites
 from hmacfs.stores.s3.failures import EngineError
 from hmacfs.stores.s3.probe import RIVALS, ROUNDS, Verdict, try_conditional_writes
 from tests.stores.memory_bucket import Engine, MemoryBucket
 
 RESERVED = "some/prefix/.hmacfs/"
+FAIL, HOLD = f"{RESERVED}conditional-writes-fail", f"{RESERVED}conditional-writes-hold"
 
 
 class Rivalry(MemoryBucket):
@@ -161,9 +162,18 @@ class Clock:
         return self.now
 
 
-def worker(bucket: Bucket, folder: Path, server: str = "1-1", clock: Clock | None = None) -> ExclusiveWrites:
+def worker(
+    bucket: Bucket, folder: Path, server: str = "1-1", clock: Clock | None = None, *, told: bool | None = None
+) -> ExclusiveWrites:
+    """The engine's clock is this one, if it is given."""
     return ExclusiveWrites(
-        bucket, RESERVED, remembered=folder / "run" / "conditional-writes", server=server, clock=clock or Clock()
+        bucket,
+        RESERVED,
+        told=told,
+        remembered=folder / "run" / "conditional-writes",
+        server=server,
+        engine_time=clock or time.time,
+        clock=clock or Clock(),
     )
 
 
@@ -179,7 +189,7 @@ def test_one_worker_tries_for_all_of_its_server(tmp_path: Path) -> None:
         thread.join(30)
     assert answers == [True] * 8
     assert bucket.conditional == ROUNDS * (RIVALS + 1)
-    assert bucket.engine.objects == {}
+    assert [*bucket.engine.objects] == [HOLD]
 
 
 def test_a_restart_tries_again(tmp_path: Path) -> None:
@@ -283,7 +293,12 @@ def test_a_worker_does_not_wait_long_for_another_one(tmp_path: Path) -> None:
         clock.now += seconds
 
     other = ExclusiveWrites(
-        *(bucket, RESERVED), remembered=tmp_path / "run" / "conditional-writes", server="1-1", clock=clock, sleep=sleep
+        *(bucket, RESERVED),
+        told=None,
+        remembered=tmp_path / "run" / "conditional-writes",
+        server="1-1",
+        clock=clock,
+        sleep=sleep,
     )
     with pytest.raises(StoreUnavailable):
         other()
@@ -295,23 +310,99 @@ def test_a_worker_does_not_wait_long_for_another_one(tmp_path: Path) -> None:
 
 def test_what_one_server_finds_to_be_false_all_believe(tmp_path: Path) -> None:
     """Of an engine whose rivals are rarely at once, one server may find what another one does not."""
-    engine, clock = Engine(time.time, 1), Clock()
+    clock = Clock()
+    engine = Engine(clock, 1)
     confident = worker(Rivalry(engine), tmp_path / "one", clock=clock)
     assert confident()
     engine.heeds_conditions = False
-    assert not worker(Rivalry(engine), tmp_path / "other")()
+    other, late = Rivalry(engine), Rivalry(engine)
+    doubtful, third = (
+        worker(bucket, tmp_path / name, clock=clock) for bucket, name in ((other, "other"), (late, "third"))
+    )
+    begun = clock.now
+    with pytest.raises(StoreUnavailable):
+        doubtful()
     engine.heeds_conditions = True
-    (note,) = engine.objects
-    assert note == f"{RESERVED}conditional-writes-fail"
-    late = Rivalry(engine)
-    assert not worker(late, tmp_path / "third")()
+    clock.now += 59
+    assert confident(), "it has not looked again"
+    while clock.now < begun + SETTLE_SECONDS:
+        for each in (doubtful, third):
+            with pytest.raises(StoreUnavailable, match="moment") as raised:
+                each()
+            assert f"nothing is published for {SETTLE_SECONDS:.0f} s" in raised.value.for_log()
+        clock.now += 10
+    assert not any(each() for each in (confident, doubtful, third))
     assert late.conditional == 0
-    assert confident()
+    assert {*engine.objects} == {FAIL, HOLD}
     clock.now += 61
-    assert not confident()
-    clock.now += 61
-    del engine.objects[note]
-    assert not confident()
+    engine.objects.clear()
+    assert not any(each() for each in (confident, doubtful, third))
+
+
+def test_where_no_server_works_in_another_way_nobody_waits(tmp_path: Path) -> None:
+    bucket = Rivalry(Engine(time.time, 1, heeds_conditions=False))
+    assert not worker(bucket, tmp_path / "one")()
+    assert not worker(bucket, tmp_path / "two", told=False)()
+    assert [*bucket.engine.objects] == [FAIL]
+
+
+@pytest.mark.parametrize("other", [None, True])
+def test_one_that_is_told_to_work_in_another_way_makes_all_do_so(tmp_path: Path, other: bool | None) -> None:
+    clock = Clock()
+    bucket = Rivalry(Engine(clock, 1))
+    trusting = worker(bucket, tmp_path / "one", clock=clock, told=other)
+    claiming = worker(bucket, tmp_path / "two", clock=clock, told=False)
+    assert trusting()
+    tried = bucket.conditional
+    with pytest.raises(StoreUnavailable):
+        claiming()
+    assert bucket.conditional == tried, "nothing is tried"
+    clock.now += SETTLE_SECONDS
+    assert not claiming()
+    if other is None:
+        assert not trusting()
+        return
+    for each in (trusting, worker(bucket, tmp_path / "three", told=True)):
+        with pytest.raises(StoreUnavailable) as raised:
+            each()
+        assert raised.value.for_log().startswith(f"storage failed: {FAIL}: a server has noted that conditional writes")
+        assert "stop all servers of this bucket, remove that object" in raised.value.for_log()
+    del bucket.engine.objects[FAIL]
+    assert trusting()
+
+
+@pytest.mark.parametrize("first", ["trusting", "claiming"])
+def test_of_two_that_begin_at_once_in_different_ways_one_gives_way(tmp_path: Path, first: str) -> None:
+    """Each looks for the other's note after it has written its own."""
+    clock = Clock()
+    engine = Engine(clock, 1)
+    claiming = worker(Rivalry(engine), tmp_path / "claiming", clock=clock, told=False)
+    noted = FAIL if first == "claiming" else HOLD
+
+    class Interrupted(Rivalry):
+        """The other server does all that it does right after the first one has written its note."""
+
+        def put(self, key: str, *arguments: object, **options: object) -> str:
+            etag = super().put(key, *arguments, **options)  # type: ignore[arg-type]
+            if key == noted and other not in asked:
+                asked.append(other)
+                answers.append(answer_of(other))
+            return etag
+
+    asked: list[ExclusiveWrites] = []
+    answers: list[bool | None] = []
+    interrupted = worker(Interrupted(engine), tmp_path / "one", clock=clock, told=first == "trusting")
+    other = claiming if first == "trusting" else worker(Rivalry(engine), tmp_path / "two", clock=clock, told=True)
+    answers.append(answer_of(interrupted))
+    assert answers in ([None, None], [None, False])
+
+
+def answer_of(one: ExclusiveWrites) -> bool | None:
+    """``None`` for a refusal."""
+    try:
+        return one()
+    except StoreUnavailable:
+        return None
 
 
 def test_a_runtime_folder_that_is_gone_is_made_again_or_told_of(tmp_path: Path) -> None:
@@ -344,8 +435,8 @@ class Refusing(Rivalry):
         return False
 
 
-def findings(bucket: Bucket, offset: float | None = 0.0, *, wants_exclusive: bool = True) -> dict[str, str]:
-    return dict(Checkup(bucket, lambda: offset, RESERVED, wants_exclusive=wants_exclusive).run())
+def findings(bucket: Bucket, offset: float | None = 0.0, *, told: bool | None = None) -> dict[str, str]:
+    return dict(Checkup(bucket, lambda: offset, RESERVED, told=told).run())
 
 
 ALL = [
@@ -412,10 +503,19 @@ def test_permissions_one_by_one(operation: str, told: str, left_out: list[str]) 
     assert besides <= {"delete", "conditional writes"}
 
 
-@pytest.mark.parametrize("wants_exclusive", [True, False])
-def test_conditions_that_are_ignored_matter_to_those_who_want_them(*, wants_exclusive: bool) -> None:
-    found = findings(Rivalry(Engine(time.time, 1, heeds_conditions=False)), wants_exclusive=wants_exclusive)
-    assert ("claims in the session store" in found["conditional writes"]) == wants_exclusive
+@pytest.mark.parametrize("told", [None, True, False])
+def test_conditions_that_are_ignored_matter_to_those_who_want_them(told: bool | None) -> None:
+    found = findings(Rivalry(Engine(time.time, 1, heeds_conditions=False)), told=told)
+    assert ("claims in the session store" in found["conditional writes"]) == (told is not False)
+
+
+@pytest.mark.parametrize("told", [None, True, False])
+def test_what_another_server_has_noted_matters_to_one_that_is_told_otherwise(told: bool | None) -> None:
+    bucket = Rivalry()
+    bucket.put(FAIL, b"")
+    found = findings(bucket, told=told)["conditional writes"]
+    assert found.startswith(f"{FAIL}: a server has noted that conditional writes fail") == (told is True)
+    assert bool(found) == (told is True)
 
 
 class Forgetful(Rivalry):

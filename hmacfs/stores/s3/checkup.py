@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from hmacfs.errors import HmacfsError, StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.bucket import Attributes, Bucket, ConditionFailed, Doubt, InvalidPart, NoSuchUpload
+from hmacfs.stores.s3.exclusive import CONTRADICTION, fail_note
 from hmacfs.stores.s3.failures import EngineError
 from hmacfs.stores.s3.probe import Verdict, trial_folder, try_conditional_writes
 
@@ -39,16 +40,16 @@ class Finding(NamedTuple):
 
 class Checkup:
     """Of one bucket. clock_offset: how many seconds the engine's clock is ahead, ``None`` if it did not tell. reserved:
-    what the keys of our own begin with. wants_exclusive: whether conditional writes are to be used, so that it matters
-    if they fail."""
+    what the keys of our own begin with. told: see ``ExclusiveWrites``."""
 
     def __init__(
-        self, bucket: Bucket, clock_offset: Callable[[], float | None], reserved: str, *, wants_exclusive: bool = True
+        self, bucket: Bucket, clock_offset: Callable[[], float | None], reserved: str, *, told: bool | None
     ) -> None:
         self._bucket = bucket
         self._clock_offset = clock_offset
-        self._wants_exclusive = wants_exclusive
+        self._told = told
         self._folder = trial_folder(reserved)
+        self._fail_note = fail_note(reserved)
 
     def run(self) -> Iterator[Finding]:
         """Each finding as soon as it is there. Nothing stays in the bucket."""
@@ -113,13 +114,17 @@ class Checkup:
         yield self._tried("multipart abort", lambda: bucket.abort(key, bucket.begin_multipart(key, Attributes())))
 
     def _conditions(self) -> Finding:
-        verdicts: list[Verdict] = []
-        found = self._tried(
-            "conditional writes", lambda: verdicts.append(try_conditional_writes(self._bucket, self._folder))
-        )
-        if found.problem or not self._wants_exclusive:
+        problems: list[str] = []
+
+        def look() -> None:
+            if self._told and self._bucket.head(self._fail_note) is not None:
+                problems.append(f"{self._fail_note}: {CONTRADICTION}")
+            problems.append(_VERDICTS[try_conditional_writes(self._bucket, self._folder)])
+
+        found = self._tried("conditional writes", look)
+        if found.problem or self._told is False:
             return found
-        return Finding(found.subject, _VERDICTS[verdicts[0]])
+        return Finding(found.subject, next(filter(None, problems), ""))
 
     def _tried(self, subject: str, call: Callable[[], object]) -> Finding:
         return Finding(subject, str(self._problem(call) or ""))

@@ -1,5 +1,5 @@
-"""What ``S3ConditionalWrites = "auto"`` has found: remembered for all workers of a server, and by the bucket for all
-servers."""
+"""Whether the engine's conditional writes decide whose a name is: tried or told, remembered for all workers of a
+server, and agreed on by all servers of a bucket."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ log = logging.getLogger("hmacfs.stores")
 
 #: For how long a worker believes that no other server has found otherwise.
 _LOOK_SECONDS = 60.0
+#: After a server has noted that conditional writes fail, others learn of it within the time above; and what they have
+#: begun before that is published, or given up.
+SETTLE_SECONDS = _LOOK_SECONDS + 30.0
 #: For how long it waits for what another worker finds. If it takes longer, the engine does not answer well: the
 #: rivals of a trial took SeaweedFS 9 s on a busy machine, and 20 s and more below a load.
 PATIENCE_SECONDS = 30.0
@@ -30,17 +33,31 @@ _TEXTS = {
     Verdict.RACING: "takes more than one of the conditional writes that come at once",
     Verdict.IGNORED: "ignores the conditions of writes",
 }
+#: With the key of the note before it.
+CONTRADICTION = (
+    'a server has noted that conditional writes fail, so S3ConditionalWrites = "on" cannot be: set "auto" or "off"; '
+    "or, for an engine that keeps to them, stop all servers of this bucket, remove that object, and start them"
+)
+_UNSETTLED = (
+    f"it was noted that conditional writes fail: nothing is published for {SETTLE_SECONDS:.0f} s, until all servers of "
+    "this bucket know"
+)
 
 
 class ExclusiveWrites:
-    """Whether the engine's conditional PUT is exclusive, tried when somebody first wants to know.
+    """Whether the engine's conditional PUT is exclusive, found out when somebody first wants to know.
 
-    That is in a worker, not at the start: an engine that is away keeps no server from starting. One worker tries, and
-    the others of this server take its word (``remembered``, a file, under the name ``server``): a restart tries again,
-    since the engine may be another one by then. What one server finds to be false it notes in the bucket, and all
-    believe it: of two that work on one bucket in different ways, both could publish one name.
+    That is in a worker, not at the start: an engine that is away keeps no server from starting. Unless it is ``told``,
+    one worker tries, and the others of this server take its word (``remembered``, a file, under the name ``server``): a
+    restart tries again, since the engine may be another one by then.
 
-    reserved: what the keys of our own begin with, with a slash at its end.
+    Of two servers that work on one bucket in different ways, both could publish one name. So each notes in the bucket
+    which way it works, and the note that conditional writes fail counts for all: one that was told that they hold does
+    not go on, the others turn to claims. Each looks for that note again after ``_LOOK_SECONDS``, so nothing is
+    published under claims within ``SETTLE_SECONDS`` of it, unless no server has ever worked in the other way.
+
+    reserved: what the keys of our own begin with, with a slash at its end. told: what an operator says, ``None`` to
+    have it tried. engine_time: Unix seconds by the engine's clock.
     """
 
     def __init__(
@@ -48,16 +65,21 @@ class ExclusiveWrites:
         bucket: Bucket,
         reserved: str,
         *,
+        told: bool | None,
         remembered: Path,
         server: str,
+        engine_time: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._bucket = bucket
         self._folder = trial_folder(reserved)
-        self._note = f"{reserved}conditional-writes-fail"
+        self._fail_note = fail_note(reserved)
+        self._hold_note = f"{reserved}conditional-writes-hold"
+        self._told = told
         self._remembered = remembered
         self._server = server
+        self._engine_time = engine_time
         self._clock = clock
         self._sleep = sleep or time.sleep  # asked for here: in a gevent worker it is cooperative only after the fork
         self._trying = threading.Lock()
@@ -67,32 +89,60 @@ class ExclusiveWrites:
         self._failures = 0
 
     def __call__(self) -> bool:
-        """Raises ``StoreUnavailable``, ``StorageFailed`` while nobody can tell."""
+        """Raises ``StoreUnavailable``, ``StorageFailed`` while nobody can tell, or servers do not agree."""
         if not self._is_known():
             failures = self._failures
             with self._trying:
                 if not self._is_known():
                     if self._failures != failures:  # that of the one who was waited for is everybody's
-                        raise StoreUnavailable(where=self._note)
+                        raise StoreUnavailable(where=self._fail_note)
                     self._look()
         return self._is_exclusive
 
     def _look(self) -> None:
+        began = self._clock()
         try:
             self._is_exclusive = self._find_out()
         except BaseException:
             self._failures += 1
             raise
-        self._looked = self._clock() if self._is_exclusive else math.inf
+        self._looked = began if self._is_exclusive else math.inf
 
     def _is_known(self) -> bool:
         return self._clock() - self._looked < _LOOK_SECONDS
 
     def _find_out(self) -> bool:
-        if self._bucket.head(self._note) is not None:
-            log.warning("the object store: a server has noted that its conditional writes fail, as %s", self._note)
-            return False
-        return self._is_exclusive or self._verdict() is Verdict.EXCLUSIVE
+        if not self._is_there(self._fail_note):
+            if self._is_exclusive:
+                return True
+            if self._seems_exclusive():
+                if not self._is_there(self._hold_note):
+                    self._bucket.put(self._hold_note, b"")
+                # Noted first, looked then: of two servers that do so at once, one at least sees the other's note.
+                if not self._is_there(self._fail_note):
+                    return True
+            else:
+                self._bucket.put(self._fail_note, b"")
+        if self._told:
+            raise StoreUnavailable(where=self._fail_note) from Disagreement(CONTRADICTION)
+        self._check_is_settled()
+        if self._told is None:
+            log.warning("the object store: conditional writes fail, as %s notes", self._fail_note)
+        return False
+
+    def _is_there(self, note: str) -> bool:
+        return self._bucket.head(note) is not None
+
+    def _check_is_settled(self) -> None:
+        """Raises ``StoreUnavailable`` while another server may publish in the other way."""
+        noted = self._bucket.head(self._fail_note)
+        if noted is None or not self._is_there(self._hold_note):
+            return
+        if self._engine_time() < noted.modified + SETTLE_SECONDS:
+            raise StoreUnavailable(where=self._fail_note) from Disagreement(_UNSETTLED)
+
+    def _seems_exclusive(self) -> bool:
+        return self._verdict() is Verdict.EXCLUSIVE if self._told is None else self._told
 
     def _verdict(self) -> Verdict:
         """Of this server: what one of its workers has found, or finds now while the others wait."""
@@ -111,7 +161,7 @@ class ExclusiveWrites:
         deadline = self._clock() + PATIENCE_SECONDS
         while not _is_locked(fd):
             if self._clock() > deadline:
-                raise StoreUnavailable(where=self._note)
+                raise StoreUnavailable(where=self._fail_note)
             self._sleep(_POLL_SECONDS)
 
     def _try(self) -> Verdict:
@@ -119,7 +169,6 @@ class ExclusiveWrites:
         if verdict is Verdict.EXCLUSIVE:
             log.info("the object store keeps to conditional writes")
         else:
-            self._bucket.put(self._note, verdict.encode())
             log.warning("the object store %s: claims in the session store decide instead", _TEXTS[verdict])
         return verdict
 
@@ -134,6 +183,15 @@ class ExclusiveWrites:
         content = json.dumps({"server": self._server, "verdict": verdict}).encode()
         os.ftruncate(fd, 0)
         os.pwrite(fd, content, 0)
+
+
+class Disagreement(Exception):
+    """Servers of one bucket would decide in different ways whose a name is; a sentence for the operator."""
+
+
+def fail_note(reserved: str) -> str:
+    """The key of the note that conditional writes fail, which stays until an operator removes it."""
+    return f"{reserved}conditional-writes-fail"
 
 
 def _is_locked(fd: int) -> bool:
