@@ -10,7 +10,7 @@ from hmacfs.stores.s3.options import S3Options
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Keys:
+class AccessKeys:
     """With the names that botocore's signers ask for."""
 
     access_key: str
@@ -21,7 +21,7 @@ class Keys:
 class Credentials(Protocol):
     """Where keys come from."""
 
-    def keys(self) -> Keys:
+    def keys(self) -> AccessKeys:
         """Those that are good now. Raises ``StorageFailed`` if there are none, ``StoreUnavailable`` if what gives them
         does not answer."""
 
@@ -31,13 +31,13 @@ class ConfiguredCredentials:
 
     def __init__(self, options: S3Options) -> None:
         secret, token = options.secret_key, options.session_token
-        self._keys = Keys(
+        self._keys = AccessKeys(
             options.access_key,
             secret.reveal().decode() if secret is not None else "",
             token.reveal().decode() if token is not None else None,
         )
 
-    def keys(self) -> Keys:
+    def keys(self) -> AccessKeys:
         return self._keys
 
 
@@ -48,7 +48,7 @@ class ChainCredentials:
     def __init__(self) -> None:
         self._found: Any = None
 
-    def keys(self) -> Keys:
+    def keys(self) -> AccessKeys:
         # Half a second of processor time and 10 MB, for those who need it.
         import botocore.exceptions
         import botocore.session
@@ -63,7 +63,7 @@ class ChainCredentials:
             frozen = self._found.get_frozen_credentials()
         except (botocore.exceptions.BotoCoreError, OSError) as error:
             raise StoreUnavailable from error
-        return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+        return AccessKeys(frozen.access_key, frozen.secret_key, frozen.token)
 
 
 def credentials_of(options: S3Options) -> Credentials:
