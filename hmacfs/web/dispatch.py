@@ -62,6 +62,9 @@ class RequestHandler:
         except Exception:
             log.exception("unexpected error")
             response = _internal_error(environ)
+        else:
+            if response.stored or isinstance(response.body, FileSlice):
+                self._failures.note_success()
         headers = response.headers
         # Every answer to a tus client says so, refusals too; the one to OPTIONS says it to all clients.
         if "HTTP_TUS_RESUMABLE" in environ and tus.RESUMABLE not in headers:
