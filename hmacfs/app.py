@@ -26,7 +26,7 @@ from hmacfs.sessions.leases import LeaseLocker
 from hmacfs.sessions.open_session_store import open_session_store
 from hmacfs.sessions.replicated import ReplicatedSessionStore
 from hmacfs.stores.local.locker import FileLocker
-from hmacfs.stores.open_file_store import open_local_store
+from hmacfs.stores.open_local_store import open_local_store
 from hmacfs.system.runtime_folder import RuntimeClaim
 from hmacfs.system.shared_rows import SharedRows
 from hmacfs.system.shared_sums import SharedSums

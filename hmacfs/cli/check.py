@@ -16,7 +16,7 @@ def run(config: Path | None, *, online: bool) -> int:
     # None of this is needed to sign.
     from hmacfs.server.preflight import check, remarks
     from hmacfs.sessions.open_session_store import remote_stores, sessions_to_move, unreachable
-    from hmacfs.stores.open_file_store import foreseen_remarks
+    from hmacfs.stores.prepare_file_store import foreseen_remarks
 
     try:
         settings = check(config)

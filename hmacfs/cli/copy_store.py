@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     ``ConfigError``."""
     # Needs the drivers, which no other command but ``sweep`` does.
     from hmacfs.app import open_file_store
-    from hmacfs.stores.open_file_store import open_folder_to_copy, prepare_file_store
+    from hmacfs.stores.open_local_store import open_folder_to_copy
+    from hmacfs.stores.prepare_file_store import prepare_file_store
 
     settings = load(find_config(arguments.copy_config or arguments.config, os.environ), os.environ)
     is_target = arguments.to_folder is not None

@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from hmacfs.config.parsers import password
 from hmacfs.config.placeholders import can_be_guessed, is_placeholder
 from hmacfs.config.settings import Settings
+from hmacfs.config.values import Storage
 
 _NEW_SECRET = "make a new one, such as by: openssl rand -hex 32"  # noqa: S105
 _NO_SECRET_ANY_MORE = "take it out as soon as the slots made with it are used up"  # noqa: S105
+
+_ALONE = (
+    "unfinished uploads, their locks and claims of names are known on this machine alone, in SQLite: where several"
+    " servers use one bucket and S3Prefix, set RedisAddr or FallbackEnabled for all of them"
+)
 
 
 def warnings(settings: Settings) -> list[str]:
@@ -35,5 +41,7 @@ def _risks(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "TrustedProxies", "every address is a trusted proxy: anybody may claim to be anybody; name your proxies"
     if any(network.prefixlen == 0 for network in settings.rate_limit_exempt):
         yield "RateLimitExempt", "every address is exempt: there are no rate limits"
+    if settings.storage is Storage.S3 and not (settings.redis_addr or settings.fallback_enabled):
+        yield "S3Bucket", _ALONE
     if settings.accept_unsized_chunks:
         yield "AcceptUnsizedChunks", "a signature over one chunk is good for files of UploadMaxSize"

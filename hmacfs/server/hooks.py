@@ -22,7 +22,7 @@ from hmacfs.server.preload import preload
 from hmacfs.server.service_manager import pass_on_sockets
 from hmacfs.server.worker import BREAK_OFF_SECONDS, STOP_SIGNALS
 from hmacfs.sessions.open_session_store import move_sessions, remote_stores
-from hmacfs.stores.open_file_store import prepare_file_store
+from hmacfs.stores.prepare_file_store import prepare_file_store
 from hmacfs.system.runtime_folder import remove_abandoned
 
 log = logging.getLogger("hmacfs.server")

@@ -26,8 +26,8 @@ from hmacfs.errors import ConfigError
 from hmacfs.server import shared
 from hmacfs.server.listening import address_problem
 from hmacfs.sessions.open_session_store import check_settings, forgotten_sessions
-from hmacfs.stores.open_file_store import check_settings as check_store_settings
-from hmacfs.stores.open_file_store import prepare_file_store
+from hmacfs.stores.object_store_settings import check_settings as check_store_settings
+from hmacfs.stores.prepare_file_store import prepare_file_store
 
 log = logging.getLogger("hmacfs.server")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hmacfs.config import ConditionalWrites, Settings
 from hmacfs.errors import ConfigError
-from hmacfs.stores.open_file_store import check_settings, options_of
+from hmacfs.stores.object_store_settings import check_settings, options_of
 from hmacfs.stores.s3.client import S3Bucket
 from hmacfs.stores.s3.exclusive import ExclusiveWrites
 from hmacfs.stores.s3.objects import Keys

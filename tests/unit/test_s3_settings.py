@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import toml
@@ -26,8 +27,11 @@ from hmacfs.config import (
 from hmacfs.errors import ConfigError
 from hmacfs.server.preflight import check_changes, check_state_stays
 from hmacfs.sessions.open_session_store import forgotten_sessions, sessions_to_move
-from hmacfs.stores import open_file_store
-from hmacfs.stores.open_file_store import check_settings, foreseen_remarks, prepare_file_store
+from hmacfs.stores import object_store_settings
+from hmacfs.stores.object_store_settings import check_settings
+from hmacfs.stores.prepare_file_store import foreseen_remarks, prepare_file_store
+from hmacfs.stores.s3 import spool
+from hmacfs.system.threads import FileCalls, ThreadOffload
 
 SECRET = "0123456789abcdef-secret"
 KEY = "9c8bW-of-the-engine"
@@ -58,7 +62,16 @@ def test_what_is_given_by_default(tmp_path: Path) -> None:
     assert (loaded.s3_part_size, loaded.s3_timeout) == (8 * 2**20, 30.0)
     assert loaded.s3_conditional_writes is ConditionalWrites.AUTO
     assert loaded.s3_spool_dir == tmp_path / "state" / "spool"
-    assert warnings(loaded) == []
+
+
+def test_sessions_that_no_other_machine_knows_are_warned_of(tmp_path: Path) -> None:
+    (remark,) = warnings(settings(tmp_path))
+    assert remark.startswith(f"{tmp_path}/config.toml: S3Bucket: unfinished uploads, their locks and claims of names")
+    for shared in (
+        {"RedisAddr": "redis.example:6379"},
+        {"FallbackEnabled": True, "FallbackDBType": "postgres", "FallbackDBUser": "a", "FallbackDBName": "b"},
+    ):
+        assert warnings(settings(tmp_path, **shared)) == []
 
 
 def test_the_bucket_is_in_the_path_for_an_engine_of_ones_own(tmp_path: Path) -> None:
@@ -130,7 +143,7 @@ def test_a_store_dir_that_containers_are_given_does_no_harm(tmp_path: Path) -> N
     loaded = settings(tmp_path, {"HMACFS_STORE_DIR": "/proc/none"})
     assert loaded.store_dir is None
     check_paths(loaded)
-    assert warnings(loaded) == []
+    assert len(warnings(loaded)) == 1
 
 
 def test_settings_of_an_object_store_without_one_are_told_of(tmp_path: Path) -> None:
@@ -165,6 +178,21 @@ def test_the_spool_is_made_where_the_state_is(tmp_path: Path) -> None:
     assert loaded.s3_spool_dir.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_spool_without_anonymous_files_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_folder: Path) -> NoReturn:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    loaded = settings(tmp_path)
+    monkeypatch.setattr(spool, "open_anonymous", refuse)
+    remark = "the spool's file system has no anonymous files: a server that is killed may leave empty ones there"
+    assert list(foreseen_remarks(loaded)) == [remark]
+    assert not loaded.s3_spool_dir.exists()
+    assert prepare_file_store(loaded) == (0, (remark,))
+    with spool.Spool(loaded.s3_spool_dir, FileCalls(ThreadOffload(1))).new() as file:
+        file.write(memoryview(b"data"))
+    assert [*loaded.s3_spool_dir.iterdir()] == []
+
+
 @pytest.mark.parametrize("key", ["StateDir", "RuntimeDir", "S3SpoolDir"])
 def test_folders_that_cannot_be_used(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=f"config.toml: {key}: /proc/none cannot be written: "):
@@ -189,7 +217,7 @@ def test_certificates_that_cannot_be_read(tmp_path: Path) -> None:
 def test_what_is_missing_is_told_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = settings(tmp_path)
     check_settings(loaded)
-    monkeypatch.setattr(open_file_store, "find_spec", lambda _name: None)
+    monkeypatch.setattr(object_store_settings, "find_spec", lambda _name: None)
     check_settings(settings(tmp_path, Storage="local", StoreDir="/srv/files"))
     with pytest.raises(ConfigError, match=r"config.toml: Storage: .*pip install 'hmac-file-server\[s3\]'"):
         check_settings(loaded)

@@ -100,7 +100,7 @@ def test_pure_parts_do_no_input_or_output(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_app_and_what_opens_a_store_know_local_classes(module: str) -> None:
-    """The start of the server and ``check`` open the configured store, through ``stores.open_file_store``."""
+    """The start of the server and ``check`` open the configured store, through ``stores.prepare_file_store``."""
     if module.startswith("hmacfs.stores.") or module in ("hmacfs.stores", "hmacfs.app"):
         return
     known = {name for name in imports(MODULES[module]) if name.startswith("hmacfs.stores.local")}

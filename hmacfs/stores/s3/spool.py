@@ -31,9 +31,8 @@ class Spool:
             return SpoolFile(self, self.file_calls(self._open))
 
     def _open(self) -> int:
-        if hasattr(os, "O_TMPFILE"):
-            with contextlib.suppress(OSError):
-                return os.open(self.folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, STORED_FILE_MODE)
+        with contextlib.suppress(OSError):
+            return open_anonymous(self.folder)
         # Not all file systems know files without a name. The folder may have been purged, too.
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd, path = tempfile.mkstemp(dir=self.folder)
@@ -63,6 +62,21 @@ class Spool:
             file.write(memoryview(b"\0"))
         finally:
             file.close()
+
+
+def open_anonymous(folder: Path) -> int:
+    """A file without a name. Raises ``OSError``: see ``has_anonymous_files``."""
+    anonymous = getattr(os, "O_TMPFILE", os.O_DIRECTORY)  # outside of Linux: EISDIR
+    return os.open(folder, os.O_RDWR | anonymous | os.O_CLOEXEC, STORED_FILE_MODE)
+
+
+def has_anonymous_files(folder: Path) -> bool:
+    """Whether its file system has them, as far as this process may find out. Nobody can see the try."""
+    try:
+        close(open_anonymous(folder))
+    except OSError as error:
+        return error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+    return True
 
 
 class SpoolFile:

@@ -214,7 +214,8 @@ class FileStore(Protocol):
         """Raises ``StoreUnavailable``, ``StorageFailed`` or ``NoSpace`` if no file can be stored now."""
 
     def recover(self) -> int:
-        """Remove what processes left that died; how many unfinished files. Called once, before the workers start."""
+        """Remove what processes left that died; how many unfinished files. Called before workers start, also beside
+        those of other servers: what a living process has stays."""
 
     def repair(self) -> None:
         """Called once a second: notice what changed underneath. Raises ``StoreUnavailable``, ``StorageFailed``."""
