@@ -13,6 +13,8 @@ import pytest
 from tests.live.client import Answer, request
 from tests.servers import folder_of, free_port, wait_until
 from tests.servers.ceph import Ceph
+from tests.servers.foreign_engine import BODY as FOREIGN
+from tests.servers.foreign_engine import ForeignEngine
 from tests.servers.hmacfs import HmacFileServer, in_bucket
 from tests.servers.juicefs import JuiceFS
 from tests.servers.nginx import Nginx
@@ -29,6 +31,24 @@ HEADERS = {
     *("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary", "X-Request-ID"),
 }
 ENGINES: dict[str, type[ObjectStoreServer]] = {"seaweedfs": SeaweedFS, "ceph": Ceph, "juicefs": JuiceFS}
+#: What an engine, or a proxy before it, may say beside the bytes: a browser would act on it, or it is not the client's.
+FOREIGN_HEADERS = [(name, "foreign") for name in (
+    "Access-Control-Allow-Credentials", "Access-Control-Allow-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Origin",
+    "Access-Control-Expose-Headers", "Access-Control-Max-Age", "Age", "Alt-Svc", "Cache-Control", "Clear-Site-Data",
+    "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Location", "Content-Security-Policy",
+    "Content-Security-Policy-Report-Only", "Content-Type", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy", "ETag",
+    "Expires", "Last-Modified", "Link", "Location", "NEL", "Origin-Trial", "Permissions-Policy", "Pragma", "Referrer-Policy",
+    "Refresh", "Report-To", "Reporting-Endpoints", "Server", "Server-Timing", "Service-Worker-Allowed", "Set-Cookie", "SourceMap",
+    "Strict-Transport-Security", "Timing-Allow-Origin", "Vary", "Via", "Warning", "WWW-Authenticate", "X-Content-Type-Options",
+    "X-Frame-Options", "X-Request-ID", "X-Robots-Tag", "X-XSS-Protection", "x-amz-checksum-crc32", "x-amz-id-2",
+    "x-amz-meta-hmacfs-id", "x-amz-meta-hmacfs-owner", "x-amz-request-id", "x-amz-server-side-encryption", "x-amz-version-id",
+    "X-Accel-Redirect", "X-Accel-Expires", "X-Accel-Limit-Rate", "X-Accel-Buffering", "X-Accel-Charset",
+)]  # fmt: skip
+#: Statuses of an engine that are none of a file's bytes: S3's, and those of proxies before an engine.
+REFUSALS = (
+    *(301, 304, 307, 400, 401, 403, 404, 405, 409, 410, 411, 412, 416, 418, 429),
+    *(500, 501, 502, 503, 504, 507, 522),
+)
 FETCH = "proxy_pass http://hmac_object_store$kept_source;"
 
 
@@ -238,6 +258,30 @@ def test_errors_of_the_engine_become_ours(start: Callable[..., Pair], changes: d
     assert len(asked) == 2
     for line in asked:
         assert f'"200 : {status[:2]}' in line, line
+
+
+def test_nothing_that_an_engine_says_beside_the_bytes_reaches_a_client(start: Callable[..., Pair]) -> None:
+    """Statuses become ours, as far as they are known; with any, the policy is ours and the headers are no others."""
+    with ForeignEngine(FOREIGN_HEADERS) as engine:
+        pair = start(server=engine.address)
+        for status in (200, 206, 203, 599, *REFUSALS):
+            name = f"answered/with/{status}"
+            stored = pair.ask("PUT", name, BODY, content_type="image/png")
+            assert stored.status == 201
+            answer = pair.ask("GET", name)
+            headers = answer.headers
+            if status == 401:  # nginx keeps it, hidden or not; at another status than 401 it says nothing to a browser
+                del headers["WWW-Authenticate"]
+            assert len(headers) == len(set(headers)), "one is there twice"
+            assert set(headers) <= HEADERS
+            assert "foreign" not in headers.values()
+            assert headers["Content-Security-Policy"] == SHOWN
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Access-Control-Allow-Origin"] == "*"
+            assert headers["Content-Type"] == "image/png"
+            assert (answer.status, answer.body) == ((200, BODY) if status in REFUSALS else (status, FOREIGN))
+            assert headers["ETag"] in (stored.headers["ETag"], None)
+            assert (headers["Cache-Control"] is None) == (status in (203, 599))
 
 
 def test_a_file_that_is_taken_away_from_the_engine_is_404_and_not_cached(pair: Pair) -> None:
