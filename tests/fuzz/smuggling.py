@@ -370,7 +370,7 @@ def behind(proxy: str, folder: Path) -> Iterator[tuple[HmacFileServer, int]]:
         else:
             server = HmacFileServer(folder / "server", TrustedProxies=["127.0.0.1"], DownloadOffload="none")
             cleanup.enter_context(server)
-            haproxy = HAProxy(folder / "haproxy", server, server)
+            haproxy = HAProxy(folder / "haproxy", server.port, server.port)
             cleanup.callback(haproxy.daemon.kill)
             port = haproxy.port
         assert put(server, _BIRD, bytes(at % 251 for at in range(_BIRD_BYTES))).status == 201

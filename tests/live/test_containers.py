@@ -329,17 +329,43 @@ def test_nginx_is_configured_as_it_is_without_containers() -> None:
     assert here[:-1] == [line for line in general if line != "listen [::]:80;"]
 
 
+def make_secrets(folder: Path, compose: dict[str, Any]) -> Path:
+    """The folder that ``/run/secrets`` is in a container."""
+    secrets = folder / "secrets"
+    secrets.mkdir()
+    for name in compose["secrets"]:
+        (secrets / name).write_text(PASSWORD if name == "database-password" else os.urandom(32).hex())
+    return secrets
+
+
+def start_redis(folder: Path, secrets: Path, cleanup: ExitStack) -> int:
+    """Redis as its service says; its port."""
+    folder, port = folder / "redis", free_port()
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/docker-entrypoint.sh").write_text('#!/bin/sh\nexec "$@"\n')
+    (folder / "bin/docker-entrypoint.sh").chmod(0o755)
+    more = f"appendonly yes\nport {port}\nbind 127.0.0.1\ndir {folder}\n"
+    words = {"$$": "$", "/run/secrets": str(secrets), "appendonly yes\n": more}
+    command = [replace(word, words) for word in SERVICES["redis"]["command"]]
+    assert more in command[-1]
+    require_binary("redis-server")
+    daemon = Daemon(command, folder=folder, env={"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"})
+    cleanup.callback(daemon.kill)
+    kind, check = SERVICES["redis"]["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    check = replace(check, {"$$": "$", "/run/secrets": str(secrets), "redis-cli": f"redis-cli -p {port}"})
+    daemon.wait_until(lambda: subprocess.run(["sh", "-c", check], check=False).returncode == 0, what="Redis")
+    return port
+
+
 class Stack:
     """The services that an upload passes, each as its command says; ``environment`` is the server's."""
 
     def __init__(self, folder: Path, cleanup: ExitStack) -> None:
         self.folder = folder
         self.port, self.nginx_port, self.metrics_port = free_port(), free_port(), free_port()
-        self.secrets = folder / "secrets"
-        self.secrets.mkdir()
-        for name in COMPOSE["secrets"]:
-            (self.secrets / name).write_text(PASSWORD if name == "database-password" else os.urandom(32).hex())
-        self.redis_port = self._start_redis(cleanup)
+        self.secrets = make_secrets(folder, COMPOSE)
+        self.redis_port = start_redis(folder, self.secrets, cleanup)
         postgres = cleanup.enter_context(PostgresServer(cleanup.enter_context(folder_of("postgres"))))
         self.venv = folder / "venv"
         self._build()
@@ -366,24 +392,6 @@ class Stack:
         cleanup.callback(self.server.kill)
         self.server.wait_until(self.is_healthy, what="the health check")
         self._start_nginx(cleanup)
-
-    def _start_redis(self, cleanup: ExitStack) -> int:
-        folder, port = self.folder / "redis", free_port()
-        (folder / "bin").mkdir(parents=True)
-        (folder / "bin/docker-entrypoint.sh").write_text('#!/bin/sh\nexec "$@"\n')
-        (folder / "bin/docker-entrypoint.sh").chmod(0o755)
-        more = f"appendonly yes\nport {port}\nbind 127.0.0.1\ndir {folder}\n"
-        words = {"$$": "$", "/run/secrets": str(self.secrets), "appendonly yes\n": more}
-        command = [replace(word, words) for word in SERVICES["redis"]["command"]]
-        assert more in command[-1]
-        require_binary("redis-server")
-        daemon = Daemon(command, folder=folder, env={"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"})
-        cleanup.callback(daemon.kill)
-        kind, check = SERVICES["redis"]["healthcheck"]["test"]
-        assert kind == "CMD-SHELL"
-        check = replace(check, {"$$": "$", "/run/secrets": str(self.secrets), "redis-cli": f"redis-cli -p {port}"})
-        daemon.wait_until(lambda: subprocess.run(["sh", "-c", check], check=False).returncode == 0, what="Redis")
-        return port
 
     def _build(self) -> None:
         """The first stage, with this Python and no more files than the image gets."""

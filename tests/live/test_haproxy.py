@@ -44,7 +44,7 @@ class Cluster:
         for node in self.nodes:
             node.store = folder / "store"
             cleanup.enter_context(node)
-        self.haproxy = HAProxy(folder / "haproxy", *self.nodes)
+        self.haproxy = HAProxy(folder / "haproxy", *(node.port for node in self.nodes))
         cleanup.callback(self.haproxy.daemon.kill)
 
     @property
@@ -228,7 +228,9 @@ def test_a_host_that_is_missing_empty_or_another_changes_nothing(cluster: Cluste
 
 
 def test_one_client_has_its_share_of_haproxy(cluster: Cluster, tmp_path: Path) -> None:
-    haproxy = HAProxy(tmp_path, *cluster.nodes, changes={"sc0_conn_cur gt 256": "sc0_conn_cur gt 4"})
+    haproxy = HAProxy(
+        tmp_path, *(node.port for node in cluster.nodes), changes={"sc0_conn_cur gt 256": "sc0_conn_cur gt 4"}
+    )
     with ExitStack() as stack:
         stack.callback(haproxy.daemon.kill)
         silent, refused = [], 0

@@ -55,7 +55,7 @@ class Cluster:
         ]
         for node in self.nodes:
             cleanup.enter_context(node)
-        self.haproxy = HAProxy(folder / "haproxy", *self.nodes, is_composed=True)
+        self.haproxy = HAProxy(folder / "haproxy", *(node.port for node in self.nodes), is_composed=True)
         cleanup.callback(self.haproxy.daemon.kill)
 
     @property

@@ -8,19 +8,18 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tests.servers import Daemon, accepts_connections, free_port, require_binary
-from tests.servers.hmacfs import HmacFileServer
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 class HAProxy:
-    """In front of two servers. ``changes``: of the shipped text. is_composed: that of ``deploy/compose``."""
+    """In front of two servers at these ports. ``changes``: of the shipped text. is_composed: that of ``deploy/compose``."""
 
     def __init__(
         self,
         folder: Path,
-        one: HmacFileServer,
-        two: HmacFileServer,
+        one: int,
+        two: int,
         *,
         changes: Mapping[str, str] = MappingProxyType({}),
         is_composed: bool = False,
@@ -34,7 +33,7 @@ class HAProxy:
         self.daemon = Daemon([require_binary("haproxy"), "-W", "-f", str(config)], folder=folder)
         self.daemon.wait_until(lambda: accepts_connections(self.port), what="HAProxy")
 
-    def _shipped(self, one: HmacFileServer, two: HmacFileServer) -> str:
+    def _shipped(self, one: int, two: int) -> str:
         name, port, hosts = "haproxy.cfg", 80, ("192.0.2.11", "192.0.2.12")
         if self._is_composed:
             name, port, hosts = "compose/haproxy.cfg", 8080, ("server-one", "server-two")
@@ -43,8 +42,8 @@ class HAProxy:
             # As many as a user who may not raise the limit of open files can have.
             "maxconn 20000": "maxconn 400",
             f"bind :{port}\n": f"bind 127.0.0.1:{self.port}\n",
-            f"server one {hosts[0]}:8080": f"server one 127.0.0.1:{one.port}",
-            f"server two {hosts[1]}:8080": f"server two 127.0.0.1:{two.port}",
+            f"server one {hosts[0]}:8080": f"server one 127.0.0.1:{one}",
+            f"server two {hosts[1]}:8080": f"server two 127.0.0.1:{two}",
             **self._changes,
         }.items():
             assert shipped in text, shipped

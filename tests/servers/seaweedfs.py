@@ -14,7 +14,8 @@ _GRPC = 10_000
 _CLIENTS = 32_768
 
 
-def _free_port_pair() -> int:
+def free_port_pair() -> int:
+    """A free port of which the one for its neighbours is free as well."""
     while True:
         port = free_port()
         if port + _GRPC < _CLIENTS and not accepts_connections(port + _GRPC):
@@ -29,8 +30,8 @@ class SeaweedFS(ObjectStoreServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._binary = require_binary("weed")
-        self.port = _free_port_pair()
-        self.master_port, self._volume, self._filer = _free_port_pair(), _free_port_pair(), _free_port_pair()
+        self.port = free_port_pair()
+        self.master_port, self._volume, self._filer = free_port_pair(), free_port_pair(), free_port_pair()
 
     def _start(self) -> None:
         key = {"accessKey": self.access_key, "secretKey": self.secret_key}
