@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from bench.panels import draw
 from tests.drawn_texts import drawn_texts, unreadable
 from tests.live.client import get, put, request
 from tests.servers import free_port, require_binary, wait_until
-from tests.servers.hmacfs import HmacFileServer
+from tests.servers.hmacfs import HmacFileServer, in_bucket
 from tests.servers.prometheus import PrometheusServer
+from tests.servers.seaweedfs import SeaweedFS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8"))
@@ -120,32 +121,44 @@ def test_every_panel_asks_the_data_source_that_is_chosen() -> None:
 
 
 class Monitored:
-    """A server that has done a bit of everything, and a Prometheus with the shipped configuration."""
+    """A server with a folder and one with a bucket, which have done a bit of everything, and a Prometheus with the shipped
+    configuration."""
 
-    def __init__(self, server: HmacFileServer, metrics: int, prometheus: PrometheusServer) -> None:
-        self.server, self.metrics, self.prometheus = server, metrics, prometheus
+    def __init__(self, servers: Sequence[HmacFileServer], prometheus: PrometheusServer) -> None:
+        self.servers, self.prometheus = servers, prometheus
 
     def work(self, run: int) -> None:
-        for number in range(5):
-            name = f"{run}/{number}.jpg"
-            assert put(self.server, name, bytes(10_000 * number)).status == 201
-            assert get(self.server, name).status == 200
-        assert put(self.server, f"{run}/0.jpg", b"").status == 409
-        assert get(self.server, f"{run}/none").status == 404
-        assert request(self.server, "PUT", "/upload/x?v=0", b"x").status == 403
+        for server in self.servers:
+            for number in range(5):
+                name = f"{run}/{number}.jpg"
+                assert put(server, name, bytes(10_000 * number)).status == 201
+                assert get(server, name).status == 200
+            assert put(server, f"{run}/0.jpg", b"").status == 409
+            assert get(server, f"{run}/none").status == 404
+            assert request(server, "PUT", "/upload/x?v=0", b"x").status == 403
 
 
 @pytest.fixture(scope="module")
-def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
+def monitored(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS) -> Iterator[Monitored]:
     folder = tmp_path_factory.mktemp("monitored")
-    metrics = free_port()
-    server = HmacFileServer(folder / "server", MetricsEnabled=True, MetricsPort=f"127.0.0.1:{metrics}", Workers=2)
-    config = (DEPLOY / "prometheus.yml").read_text().replace("127.0.0.1:9091", f"127.0.0.1:{metrics}")
-    prometheus = PrometheusServer(folder / "prometheus", metrics, config=config.replace(": 15s", ": 1s"))
+    stores: dict[str, dict[str, object]] = {
+        "folder": {},
+        "bucket": in_bucket(seaweedfs, seaweedfs.make_bucket(), folder / "bucket"),
+    }
+    ports = {name: free_port() for name in stores}
+    servers = [
+        HmacFileServer(
+            folder / name / "server", MetricsEnabled=True, MetricsPort=f"127.0.0.1:{ports[name]}", Workers=2, **settings
+        )
+        for name, settings in stores.items()
+    ]
+    targets = ", ".join(f'"127.0.0.1:{port}"' for port in ports.values())
+    config = (DEPLOY / "prometheus.yml").read_text().replace('"127.0.0.1:9091"', targets).replace(": 15s", ": 1s")
+    prometheus = PrometheusServer(folder / "prometheus", ports["folder"], config=config)
     prometheus.folder.mkdir()
     shutil.copy(DEPLOY / "alerts.yml", prometheus.folder)
-    with server, prometheus:
-        running = Monitored(server, metrics, prometheus)
+    with servers[0], servers[1], prometheus:
+        running = Monitored(servers, prometheus)
         runs = iter(range(1000))
 
         def has_rates() -> bool:
@@ -158,7 +171,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
 
 def test_the_shipped_prometheus_finds_the_server_and_loads_the_alerts(monitored: Monitored) -> None:
     targets = monitored.prometheus.ask("targets")["activeTargets"]
-    assert [(target["labels"]["job"], target["health"]) for target in targets] == [("hmac-file-server", "up")]
+    assert [(target["labels"]["job"], target["health"]) for target in targets] == [("hmac-file-server", "up")] * 2
 
     def evaluated() -> bool:
         (group,) = monitored.prometheus.ask("rules")["groups"]
@@ -183,12 +196,11 @@ def test_every_panel_shows_something(monitored: Monitored) -> None:
 
 
 def test_every_metric_that_is_named_exists(monitored: Monitored) -> None:
-    """Those of an object store, which this server has not, in ``test_object_store``."""
     known = set(monitored.prometheus.ask("label/__name__/values")) | {"up"}
     text = " ".join(text for _, text in expressions()) + (DEPLOY / "alerts.yml").read_text()
     named = set(re.findall(r"\b((?:hmacfs|file_server|http|memory|cpu|active|goroutines)_\w+)\b", text))
     assert len(named) > 20
-    assert {name for name in named if not name.startswith("hmacfs_s3_")} - known == set()
+    assert named - known == set()
     # A variable's query names a metric too.
     assert DASHBOARD["templating"]["list"][1]["query"]["query"].split("(")[1].split(",")[0] in known
 

@@ -108,8 +108,6 @@ def test_files_come_back_and_are_counted(tmp_path: Path, seaweedfs: SeaweedFS) -
     assert "hmacfs_s3_spool_free_bytes" in metrics
     assert "hmacfs_store_free_bytes" not in metrics
     assert not re.findall(r"hmacfs_s3_errors_total{.*} [1-9]", metrics)
-    alerts = (Path(__file__).parents[2] / "deploy/alerts.yml").read_text()
-    assert set(re.findall(r"hmacfs_s3_\w+", alerts)) <= set(re.findall(r"hmacfs_s3_\w+", metrics))
     client = seaweedfs.client(bucket)
     try:
         assert sorted(each.key for page in client.pages("") for each in page) == [
