@@ -209,12 +209,15 @@ def test_the_readme_configures_several_machines_with_what_can_be_used(tmp_path: 
     (tmp_path / "config.toml").write_text(config.replace('"..."', '"of-sixteen-bytes"'))
     settings = load(tmp_path / "config.toml", {})
     assert settings.storage is Storage.S3
-    policy, rules = map(json.loads, blocks("json", "#### With an object store"))
+    policy, identities, rules = map(json.loads, blocks("json", "#### With an object store"))
     bucket, objects = policy["Statement"]
     assert bucket["Resource"] == f"arn:aws:s3:::{settings.s3_bucket}"
     assert objects["Resource"] == f"{bucket['Resource']}/*"
-    (rule,) = rules["Rules"]
-    days = rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
+    (identity,) = identities["identities"]
+    assert {action.partition("/")[0] for action in identity["actions"]} == {
+        f"{right}:{settings.s3_bucket}" for right in ("Read", "Write", "List")
+    }
+    days = rules["Rules"][0]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
     assert days * 24 * 3600 > _LIFETIMES * settings.session_ttl, "so long a client may go on with an upload"
 
 
