@@ -13,6 +13,7 @@ import hmacfs
 from hmacfs.cli import main
 from hmacfs.config import SETTINGS, TcpAddress, UnixAddress, load
 from hmacfs.protocol.media_types import BY_EXTENSION, type_by_name
+from hmacfs.stores.s3 import objects
 from tests.servers import require_binary
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -101,6 +102,12 @@ def test_nginx_logs_in_its_own_format_and_what_belongs_to_a_request_nowhere_else
         "query_string",
         "http_referer",
     }
+
+
+def test_nginx_hides_all_that_is_kept_with_an_object() -> None:
+    kept = {value for name, value in vars(objects).items() if name.startswith("_") and str(value).startswith("hmacfs-")}
+    assert len(kept) > 5
+    assert kept <= set(re.findall(r"proxy_hide_header x-amz-meta-([\w-]+);", read("nginx.conf")))
 
 
 def test_no_core_dump_is_left_and_no_log_fills_the_disk() -> None:
