@@ -31,7 +31,8 @@ help:
 	@echo "make setup   the virtual environment in $(VENV)"
 	@echo "make run     start the server: files in ./data, settings in ./config.toml"
 	@echo "make test    install what the tests need and run them all, or those named: make test TESTS=tests/unit ARGS='-m \"not slow\"'"
-	@echo "make coverage   run the unit tests and some live ones, and say which lines they left out; make test-uncovered: the others"
+	@echo "make coverage   run the unit tests and some live ones, and say which lines they left out; make test-uncovered: the others;"
+	@echo "             both with JOBS=N in so many processes, but for the tests that must be alone"
 	@echo "make test-debian   run a part of them on a fresh Debian 13, in a folder, as an ordinary user"
 	@echo "make fuzz    look for inputs that break a rule: make fuzz SECONDS=600, the same again with SEED=N, some with FUZZ=pure"
 	@echo "make lint    ruff, mypy, and whether the configuration of the hooks is valid"
@@ -103,17 +104,19 @@ test: setup servers $(TEST_STAMP) mysqlclient $(NODE_STAMP)
 # folder of the figures is everybody's, since some servers run as another user.
 COVERED := tests/unit $(patsubst %,tests/live/test_%.py,activation check downloads mounted_below session_stores start state_dir tus)
 
-coverage: JOBS ?= 1
+JOBS ?= 1
+BESIDE = -m 'not alone' $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
+
 coverage: setup servers $(TEST_STAMP) mysqlclient $(NODE_STAMP)
 	@rm -rf build/coverage && mkdir -p build && mkdir -m 1777 build/coverage
-	$(BIN)/python -m coverage run -m pytest -m 'not alone' $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile) $(ARGS) $(or $(TESTS),$(COVERED))
+	$(BIN)/python -m coverage run -m pytest $(BESIDE) $(ARGS) $(or $(TESTS),$(COVERED))
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
 # All that "make coverage" leaves out.
 test-uncovered: setup servers $(TEST_STAMP) mysqlclient $(NODE_STAMP)
-	$(BIN)/python -m pytest $(ARGS) $(patsubst %,--ignore=%,$(COVERED))
-	$(BIN)/python -m pytest $(ARGS) -m alone $(COVERED)
+	$(BIN)/python -m pytest $(BESIDE) $(ARGS) $(patsubst %,--ignore=%,$(COVERED))
+	$(BIN)/python -m pytest -m alone $(ARGS)
 
 # Other versions of the servers, another Python, a user who is not root.
 test-debian: setup $(TEST_STAMP)

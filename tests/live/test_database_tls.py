@@ -12,7 +12,7 @@ import pytest
 import toml
 
 from tests.live.pieces import DIALECTS, begun
-from tests.servers import free_port, require_binary
+from tests.servers import folder_of, free_port, require_binary
 from tests.servers.hmacfs import HmacFileServer, fallback
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
@@ -21,6 +21,7 @@ from tests.servers.redis import RedisServer
 StartServer = Callable[..., HmacFileServer]
 Database = PostgresServer | MariaDBServer
 
+#: The classes, by the users that they run as, which have the names of the drivers.
 KINDS: dict[str, Callable[..., Database]] = {"postgres": PostgresServer, "mysql": MariaDBServer}
 #: How many connections the session store has, and how many of them are encrypted.
 ENCRYPTED = (
@@ -35,7 +36,7 @@ def openssl(folder: Path, *arguments: str) -> None:
 
 def certify(folder: Path, address: str) -> None:
     """An authority, ``ca.crt``, and a certificate of its for that address, ``server.crt``."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority")
     of_server = (
@@ -59,16 +60,16 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def encrypting(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    folder = tmp_path_factory.mktemp("tls") / kind
-    certify(folder, "IP:127.0.0.1")
-    with KINDS[kind](folder, tls=True) as database:
-        yield database
+def encrypting(kind: str) -> Iterator[Database]:
+    with folder_of(kind) as folder:
+        certify(folder, "IP:127.0.0.1")
+        with KINDS[kind](folder, tls=True) as database:
+            yield database
 
 
 @pytest.fixture(scope="module")
-def plain(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    with KINDS[kind](tmp_path_factory.mktemp("plain") / kind) as database:
+def plain(kind: str) -> Iterator[Database]:
+    with folder_of(kind) as folder, KINDS[kind](folder) as database:
         yield database
 
 
