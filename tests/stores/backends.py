@@ -154,8 +154,7 @@ class ObjectBackend:
         heeds = self.engine.heeds_conditions
         publisher = Publisher(bucket, self.claims, lambda: heeds, sleep=self._sleep)
         spool = Spool(self._folder, file_calls())
-        part_size, clock = self.engine.part_size, self.engine.clock
-        return S3FileStore(publisher, spool, prefix="files/", part_size=part_size, grace=60.0, clock=clock)
+        return S3FileStore(publisher, spool, prefix="files/", part_size=self.engine.part_size, grace=60.0)
 
     def holds(self, key: str, data: bytes) -> bool:
         return self.content_of(key) == data

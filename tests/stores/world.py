@@ -172,7 +172,8 @@ class World:
     # -- what there is
 
     def unfinished(self) -> set[str]:
-        return set(self.partials.untouched_since(math.inf))
+        """Not what a sweep looks at again of others that are over."""
+        return {key for key in self.partials.untouched_since(math.inf) if self.partials.stat(key) is not None}
 
     def stored(self, session: Session) -> bytes:
         """What counts of an unfinished upload."""

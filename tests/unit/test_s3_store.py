@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,15 +13,15 @@ import pytest
 from hmacfs.errors import BadName, DigestMismatch, NameTaken, NotFound, SessionUnknown, StoreUnavailable
 from hmacfs.protocol.conditions import ByteRange
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Attributes, Doubt, NoSuchUpload
-from hmacfs.stores.s3.objects import placeholder_of
-from hmacfs.stores.s3.publishing import OVERDUE_SECONDS
+from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, ListedObject, NoSuchUpload
+from hmacfs.stores.s3.objects import claimant_of, placeholder_of
+from hmacfs.stores.s3.publishing import CLAIM_SECONDS, OVERDUE_SECONDS
 from hmacfs.stores.s3.store import S3FileStore
 from hmacfs.uploads.contracts.stores import PartialUpload
 from hmacfs.uploads.files import NO_METADATA, FileMetadata
 from tests.contracts.file_stores import KEY, NAME, append, begin, leased, reopen
 from tests.stores.backends import PART_SIZE, Collector, ObjectBackend, careless_engine, content, put, write
-from tests.stores.memory_bucket import Killed, LateBucket, MemoryBucket, Stored
+from tests.stores.memory_bucket import Killed, LateBucket, MemoryBucket, Multipart, Stored
 
 TARGET = f"files/{NAME.path}"
 SIZE = 3 * PART_SIZE + 5
@@ -41,6 +41,12 @@ def backend(request: pytest.FixtureRequest, now: list[float]) -> ObjectBackend:
         return now[0]
 
     return ObjectBackend(clock) if request.param == "heeding" else careless_engine(clock)
+
+
+@pytest.fixture
+def heeding(now: list[float]) -> ObjectBackend:
+    """Over an engine with exclusive creation."""
+    return ObjectBackend(lambda: now[0])
 
 
 def leftovers(backend: ObjectBackend) -> list[str]:
@@ -280,13 +286,58 @@ def test_a_doubt_never_makes_another_s_file_ours(backend: ObjectBackend, size: i
         assert content(backend.store, NAME) == b"another's"
 
 
+# -- requests -------------------------------------------------------------------------------------
+
+
+#: Of a multipart upload with its notes, but for the deletion of these.
+BEGINNING, CONCLUDING = ("put", "begin_multipart", "put"), ("uploads", "pages")
+
+
+def calls_of(backend: ObjectBackend, act: Callable[[S3FileStore], object]) -> list[str]:
+    """The requests that ``act`` makes, by their names."""
+    calls: list[str] = []
+
+    def step(name: str, when: str) -> bool:
+        calls.extend([name] if when == "before" else [])
+        return False
+
+    act(backend.process(step))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (3, ["create"]),
+        (SIZE, [*BEGINNING, *["put_part"] * 4, "create", "complete", *CONCLUDING, "delete", "delete"]),
+    ],
+)
+def test_the_requests_of_a_whole_upload(heeding: ObjectBackend, size: int, expected: list[str]) -> None:
+    assert calls_of(heeding, lambda store: put(store, NAME, DATA[:size])) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (3, ["get", "create", "pages", "delete", "delete"]),
+        (SIZE, ["get", "put_part", "create", "complete", *CONCLUDING, "delete", "delete", "delete"]),
+    ],
+)
+def test_the_requests_of_the_end_of_an_unfinished_upload(
+    heeding: ObjectBackend, size: int, expected: list[str]
+) -> None:
+    with begin(heeding) as upload:
+        append(upload, DATA[:size])
+
+    def finish(store: S3FileStore) -> None:
+        with store.partials.open(KEY, leased(heeding)) as upload:
+            upload.publish(NAME, NO_METADATA)
+
+    opening = ["get", "pages"] if size == 3 else ["get", "pages", "parts"]
+    assert calls_of(heeding, finish) == opening + expected
+
+
 # -- placeholders ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def heeding(now: list[float]) -> ObjectBackend:
-    """Over an engine with exclusive creation."""
-    return ObjectBackend(lambda: now[0])
 
 
 def die_before_completion(backend: ObjectBackend) -> None:
@@ -361,6 +412,14 @@ def test_an_unfinished_upload_that_others_have_completed_is_finished(heeding: Ob
     assert leftovers(heeding) == []
 
 
+def test_an_upload_whose_placeholder_is_withdrawn_can_be_completed_no_more(heeding: ObjectBackend) -> None:
+    """Also one that a process began which had lost its lease: no list of what was to be aborted has it."""
+    die_before_completion(heeding)
+    heeding.store.publisher.withdraw(TARGET, claimant_of(heeding.engine.objects[TARGET].info))
+    assert TARGET not in heeding.engine.objects
+    assert heeding.engine.uploads == {}
+
+
 @pytest.mark.parametrize("lost", [1, 2, 4])
 def test_an_overdue_upload_of_which_a_part_is_another_by_now_is_not_completed(
     heeding: ObjectBackend, now: list[float], lost: int
@@ -422,6 +481,7 @@ def test_a_sweep_leaves_what_others_are_writing_under_the_same_name(backend: Obj
             backend.store.partials.discard(key)
         living.publish()
     assert content(backend.store, NAME) == DATA
+    sweep(backend, now)
     assert leftovers(backend) == []
 
 
@@ -434,6 +494,86 @@ def test_a_long_upload_that_still_gets_parts_is_not_silent(backend: ObjectBacken
         staged.publish()
 
 
+def test_an_end_looks_through_no_other_uploads_notes(backend: ObjectBackend) -> None:
+    """Also beside others of its name."""
+    listed: list[str] = []
+
+    class Watched(MemoryBucket):
+        def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
+            listed.append(prefix)
+            return super().pages(prefix, limit=limit)
+
+    store = backend.over(Watched(backend.engine))
+    with backend.store.stage(NAME, SIZE, NO_METADATA) as other:
+        write(other, DATA)
+        store.partials.create(KEY, NAME, None, NO_METADATA)
+        with store.partials.open(KEY, leased(backend)) as upload:
+            append(upload, DATA)
+            upload.discard()
+        put(store, NAME, DATA)
+    assert listed
+    assert store.keys.partial not in listed
+
+
+@pytest.mark.parametrize("size", [1, SIZE])
+def test_what_may_have_become_the_file_is_not_aborted_as_one_that_no_note_names(
+    backend: ObjectBackend, now: list[float], size: int
+) -> None:
+    """An engine that is killed during a completion may have the object and the upload."""
+    bucket = backend.store.bucket
+    upload_id = bucket.begin_multipart(TARGET, NO_ATTRIBUTES)
+    bucket.put_part(TARGET, upload_id, 1, DATA[:size])
+    put(backend.store, NAME, DATA)
+    sweep(backend, now)
+    assert list(backend.engine.uploads) == ([upload_id] if size == SIZE else [])
+    assert leftovers(backend) == list(backend.engine.uploads)
+
+
+def test_an_upload_whose_claim_is_over_is_not_aborted_if_it_has_become_the_file(now: list[float]) -> None:
+    """Its process died before it could give the claim up."""
+    backend = careless_engine(lambda: now[0])
+    begun: list[Multipart] = []
+
+    def die(name: str, when: str) -> bool:
+        if (name, when) == ("complete", "before"):
+            begun.extend(backend.engine.uploads.values())
+        return (name, when) == ("complete", "after")
+
+    with pytest.raises(Killed):
+        put(backend.process(die), NAME, DATA)
+    backend.engine.uploads["2~1/upload"] = begun[0]  # as after the engine's death
+    now[0] += CLAIM_SECONDS
+    with pytest.raises(NameTaken):
+        put(backend.store, NAME, b"another's")
+    assert list(backend.engine.uploads) == ["2~1/upload"]
+
+
+def test_a_small_file_leaves_no_multipart_upload_of_parts_that_were_taken_back(backend: ObjectBackend) -> None:
+    with begin(backend) as upload:
+        append(upload, DATA, atomic=True)
+        with upload.begin(0, atomic=True) as piece:
+            write(piece, b"less")
+        upload.publish(NAME, NO_METADATA)
+    assert content(backend.store, NAME) == b"less"
+    assert leftovers(backend) == []
+
+
+def test_notes_that_others_are_removing_abort_nothing_that_has_become_the_file(
+    backend: ObjectBackend, now: list[float]
+) -> None:
+    """The process that published it died once it had removed the first note."""
+    with begin(backend) as upload:
+        append(upload, DATA)
+    ((upload_id, multipart),) = backend.engine.uploads.items()
+    dead = backend.process(lambda name, when: (name, when) == ("delete", "after"))
+    lease = leased(backend)
+    with pytest.raises(Killed):
+        dead.partials.open(KEY, lease).publish(NAME, NO_METADATA)
+    backend.engine.uploads[upload_id] = multipart  # as after the engine's death
+    sweep(backend, now)
+    assert leftovers(backend) == [upload_id]
+
+
 # -- unfinished uploads ---------------------------------------------------------------------------
 
 
@@ -441,7 +581,7 @@ def test_many_remainders_become_one(backend: ObjectBackend) -> None:
     data = bytes(range(PART_SIZE - 1))
     begin(backend).__exit__(None, None, None)
     backend.engine.part_size, size = 1, 100
-    backend.store.partials._part_size_of = lambda _: size
+    backend.store.partials.part_size_of = lambda _: size
     backend.store.partials.discard(KEY)
     begin(backend).__exit__(None, None, None)
     for at in range(90):

@@ -20,7 +20,7 @@ _REPLACEMENTS, _NEXT_SECOND = 3, 1.1
 
 
 class Grid:
-    """Changes what there is of an upload, under its lease. clock: gives Unix seconds. sleep: cooperative."""
+    """Changes what there is of an upload, under its lease. sleep: cooperative."""
 
     def __init__(
         self,
@@ -31,7 +31,6 @@ class Grid:
         lease: Lease,
         inventory: Inventory,
         *,
-        clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
         self.spool = spool
@@ -41,9 +40,8 @@ class Grid:
         self._bucket = notes.bucket
         self._key = key
         self._begun = begun
-        self._target = notes.keys.prefix + begun.path
+        self._target = notes.keys.of(begun.name)
         self._lease = lease
-        self._clock = clock
         self._sleep = sleep
         self._era = inventory.era + 1
 
@@ -165,7 +163,7 @@ class Grid:
             etag = self._bucket.put_part(self._target, self.upload_id(), number, payload)
         except NoSuchUpload as error:
             raise StoreUnavailable(where=self._target) from error
-        return Part(number, payload.length, self._clock(), etag)
+        return Part(number, payload.length, self._bucket.now(), etag)
 
     def _replacement(self, sent: Part, payload: FileSection) -> Part:
         """As it is listed, once that is none that was taken back: it must be of another moment than those. Of two that
@@ -181,7 +179,7 @@ class Grid:
 
     def put_remainder(self, start: int, payload: Payload, length: int) -> None:
         self._lease.check()
-        one = Remainder.new(start, length, self._era, self._clock())
+        one = Remainder.new(start, length, self._era, self._bucket.now())
         self._notes.put(self._key, one.name, payload)
         self.inventory.add_remainder(one)
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Self
 from urllib.parse import quote, unquote
 
-from hmacfs.stores.s3.bucket import Part
+from hmacfs.stores.s3.bucket import ObjectInfo, Part
 
 _MULTIPART = re.compile(r"u\.([0-9]{1,16})\.(.+)")
 _REMAINDER = re.compile(r"c\.([0-9]{1,16})\.([0-9]{1,16})\.([0-9]{1,16})\.[0-9a-f]+")
@@ -102,8 +102,9 @@ class Tombstone(NamedTuple):
 class Inventory:
     """What there is of an upload.
 
-    listed: the parts of each multipart upload, by number; ``None`` for one that is gone. outdated: the names of earlier
-    tombstones. era: the latest one that anything is of. touched: when the newest of it came, in Unix seconds.
+    listed: the parts of each multipart upload, by number; ``None`` for one that is gone. file: what one that is gone
+    has become. outdated: the names of earlier tombstones. era: the latest one that anything is of. touched: when the
+    newest of it came, in Unix seconds.
 
     mark: of the multipart upload that counts, ``None`` before the first whole cell; of several, which two holders of
     the lease began, it is the one that got furthest, since that has all that was acknowledged. whole: how many of its
@@ -115,6 +116,7 @@ class Inventory:
     tombstone: Tombstone = dataclasses.field(default_factory=Tombstone)
     outdated: set[str] = dataclasses.field(default_factory=set)
     era: int = 0
+    file: ObjectInfo | None = None
     is_unverified: bool = False
     touched: float = 0.0
     mark: Mark | None = None

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from hmacfs.errors import StorageFailed
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUpload, Part, Payload, read_all
+from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUpload, ObjectInfo, Part, Payload, read_all
 from hmacfs.stores.s3.inventory import Inventory, Mark, Remainder, Tombstone, marks_in
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of
 from hmacfs.uploads.files import FileMetadata
@@ -108,11 +108,37 @@ class Notes:
         ended: multipart uploads that are gone. Others are aborted: a process that has lost its lease without
         noticing may begin one. but_left: not the note by which a sweep finds what may turn up."""
         names = [name for name, _ in self._listed(key) if not (but_left and name == _LEFT)]
-        for name in sorted(names, key=lambda name: name != _BEGUN):
-            for mark in marks_in([name]):
-                if mark not in ended and (begun := self._read_begun(key, name)) is not None:
-                    self.bucket.abort(self.keys.prefix + begun.path, mark.upload_id)
-            self.remove(key, name)
+        if _BEGUN in names:
+            self.remove(key, _BEGUN)
+        marks = [mark for mark in marks_in(names) if mark not in ended]
+        begun = next(filter(None, (self._read_begun(key, mark.name) for mark in marks)), None)
+        if begun is not None:
+            self.abort(begun, marks, is_other=bool(ended))
+        for name in names:
+            if name != _BEGUN:
+                self.remove(key, name)
+
+    def abort(self, begun: Begun, marks: Collection[Mark], *, is_other: bool = False) -> None:
+        """Abort multipart uploads of an upload, but for the one that has become the file: see ``may_be``. is_other: it
+        is none of these."""
+        if not marks:
+            return
+        target = self.keys.of(begun.name)
+        stored = self.bucket.head(target)
+        if stored is not None and identity_of(stored) == begun.identity:
+            found = {mark: self._parts(target, mark.upload_id) for mark in marks}
+            is_other = is_other or None in found.values()
+            marks = [
+                mark for mark, parts in found.items() if parts is not None and (is_other or not _may_be(parts, stored))
+            ]
+        for mark in marks:
+            self.bucket.abort(target, mark.upload_id)
+
+    def may_be(self, file: ObjectInfo | None, target: str, upload_id: str) -> bool:
+        """Whether a multipart upload of that key may have become this file. It is gone then; but an engine that died
+        before it forgot the parts, such as SeaweedFS, still tells of them, and its abort would take the file's bytes
+        away."""
+        return file is not None and _may_be(self._parts(target, upload_id), file)
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -130,8 +156,14 @@ class Notes:
         except (ValueError, KeyError, TypeError) as error:
             raise StorageFailed(where=self.keys.of_upload(key) + name) from error
 
-    def inventory(self, key: str) -> Inventory | None:
+    def find(self, key: str) -> tuple[Begun, Inventory] | None:
         """``None`` if there is no such upload."""
+        begun = self.begun(key) if is_key(key) else None
+        inventory = self.inventory(key, begun) if begun is not None else None
+        return None if begun is None or inventory is None else (begun, inventory)
+
+    def inventory(self, key: str, begun: Begun | None = None) -> Inventory | None:
+        """``None`` if there is no such upload. begun: if that is known."""
         if not is_key(key):
             return None
         found = dict(self._listed(key))
@@ -143,17 +175,17 @@ class Notes:
             latest = min(eras, key=lambda name: (-eras[name], found[name].modified, name))
             tombstone = self._read_tombstone(key, latest, eras[latest])
             if tombstone is None:  # since the listing there is a later one, or the upload is over
-                return self.inventory(key)
+                return self.inventory(key, begun)
             inventory.tombstone, inventory.outdated = tombstone, {*eras} - {latest}
         remainders = (Remainder.from_name(name, listed.modified) for name, listed in found.items())
         inventory.remainders = {one for one in remainders if one is not None}
         inventory.era = max([inventory.tombstone.era, *(one.era for one in inventory.remainders)])
         inventory.touched = max(one.modified for one in found.values())
         marks = marks_in(found)
-        begun = self.begun(key) if marks else None
-        if begun is None and marks:  # its notes are being removed
-            return None
-        if begun is not None:
+        if marks:
+            begun = begun or self.begun(key)
+            if begun is None:  # its notes are being removed
+                return None
             self._list_parts(inventory, begun, marks)
         else:
             inventory.count()
@@ -167,23 +199,24 @@ class Notes:
             raise StorageFailed(where=self.keys.of_upload(key) + name) from error
 
     def _list_parts(self, inventory: Inventory, begun: Begun, marks: Collection[Mark]) -> None:
-        inventory.listed = {mark: self._parts(begun.path, mark) for mark in marks}
+        target = self.keys.of(begun.name)
+        inventory.listed = {mark: self._parts(target, mark.upload_id) for mark in marks}
         inventory.count()
         inventory.touched = max([inventory.touched, *(part.modified for part in inventory.parts.values())])
         if None in inventory.listed.values():
-            self._look_for_file(begun, inventory)
+            self._look_for_file(target, begun, inventory)
 
-    def _look_for_file(self, begun: Begun, inventory: Inventory) -> None:
+    def _look_for_file(self, target: str, begun: Begun, inventory: Inventory) -> None:
         """A process that completed the upload may have died before it could remove the notes: all bytes are in the
         file."""
-        stored = self.bucket.head(self.keys.prefix + begun.path)
+        stored = self.bucket.head(target)
         if stored is not None and identity_of(stored) == begun.identity:
-            inventory.length = stored.size
+            inventory.file, inventory.length = stored, stored.size
 
-    def _parts(self, path: str, mark: Mark) -> dict[int, Part] | None:
+    def _parts(self, target: str, upload_id: str) -> dict[int, Part] | None:
         """``None`` if it has been completed, or aborted."""
         try:
-            return {part.number: part for part in self.bucket.parts(self.keys.prefix + path, mark.upload_id)}
+            return {part.number: part for part in self.bucket.parts(target, upload_id)}
         except NoSuchUpload:
             return None
 
@@ -216,6 +249,11 @@ class Notes:
             modified, has_mark = found.get(key, (0.0, False))
             found[key] = max(modified, one.modified), has_mark or Mark.from_name(name) is not None
         return found
+
+
+def _may_be(parts: Mapping[int, Part] | None, file: ObjectInfo) -> bool:
+    """See ``Notes.may_be``. parts: ``None`` if they are gone."""
+    return parts is None or (bool(parts) and sum(part.size for part in parts.values()) >= file.size)
 
 
 def is_key(text: str) -> bool:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from hmacfs.errors import HmacfsError, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import FileSection, NoSuchUpload, Payload
-from hmacfs.stores.s3.inventory import Inventory, Mark
+from hmacfs.stores.s3.inventory import Mark
 from hmacfs.stores.s3.notes import Begun
 from hmacfs.stores.s3.objects import attributes_of, new_identity
 from hmacfs.stores.s3.sending import PartSender
+from hmacfs.stores.s3.unfinished import UnfinishedObjects
 from hmacfs.uploads.contracts.requests import ENDLESS
 from hmacfs.uploads.files import FileInfo, FileMetadata
-
-if TYPE_CHECKING:
-    from hmacfs.stores.s3.store import S3FileStore
 
 log = logging.getLogger("hmacfs.stores")
 
@@ -29,26 +27,36 @@ class StagedObject:
     """A ``StagedFile``. One of a single part is stored by one call; of a larger one each part is sent as soon as it is
     full, beside notes by which a sweep finds what a dead process left.
 
-    room: of each part. length: in bytes, ``None`` if that is unknown.
+    room: of each part. partials: where the notes are. length: in bytes, ``None`` if that is unknown.
     """
 
     def __init__(
-        self, store: S3FileStore, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool
+        self,
+        partials: UnfinishedObjects,
+        name: StoredName,
+        length: int | None,
+        metadata: FileMetadata,
+        *,
+        is_here: bool,
     ) -> None:
-        self._store = store
+        self._partials = partials
+        self._bucket = partials.bucket
+        self._publisher = partials.publisher
         self._name = name
-        self._key = store.keys.of(name)
+        self._key = partials.keys.of(name)
         self._metadata = metadata
         self._identity = new_identity()
         self._length = length
-        self.room = ENDLESS if is_here and length is not None and length <= HELD_BYTES else store.part_size_of(length)
+        self.room = (
+            ENDLESS if is_here and length is not None and length <= HELD_BYTES else partials.part_size_of(length)
+        )
         self._held: bytes | None = b"" if self.room == ENDLESS else None
         self._etags: dict[int, str] = {}
         self._token = ""
         self._begun: Begun | None = None
         self._mark: Mark | None = None
         self._size = 0
-        self._sender = PartSender(store.spool, self._put_part)
+        self._sender = PartSender(partials.spool, self._put_part)
         self._is_published = self._is_in_doubt = False
 
     def write(self, data: memoryview) -> None:
@@ -71,16 +79,15 @@ class StagedObject:
     def publish(self, later: FileMetadata | None = None) -> FileInfo:
         """See ``StagedFile``; of a file in parts, ``later`` comes too late."""
         metadata = self._metadata if later is None or self._token else self._metadata.completed_by(later)
-        publisher = self._store.publisher
-        if not self._token and publisher.is_exclusive():
+        if not self._token and self._publisher.is_exclusive():
             attributes = attributes_of(self._name, metadata, self._identity)
             payload, self._size = self._payload()
-            etag = publisher.create(self._key, payload, attributes, self._identity)
+            etag = self._publisher.create(self._key, payload, attributes, self._identity)
         else:
             self._metadata = metadata
             etag = self._complete()
         self._is_published = True
-        return FileInfo(self._size, self._store.clock(), etag, metadata)
+        return FileInfo(self._size, self._bucket.now(), etag, metadata)
 
     def _payload(self) -> tuple[Payload, int]:
         """All of it, and how many bytes that are."""
@@ -99,7 +106,7 @@ class StagedObject:
             self._sender.send()
             self._sender.wait()
         try:
-            return self._store.publisher.complete(self._key, self._upload_id, self._etags, self._identity)
+            return self._publisher.complete(self._key, self._upload_id, self._etags, self._identity)
         except StoreUnavailable:
             self._is_in_doubt = True
             raise
@@ -115,13 +122,13 @@ class StagedObject:
         if self._token:
             return
         self._token = new_identity()
-        part_size = self._store.part_size_of(self._length)
+        part_size = self._partials.part_size_of(self._length)
         self._begun = Begun(self._name.path, self._identity, part_size, self._metadata)
-        self._mark = self._store.notes.begin(self._token, self._begun)
+        self._mark = self._partials.notes.begin(self._token, self._begun)
 
     def _put_part(self, number: int, payload: FileSection) -> None:
         try:
-            self._etags[number] = self._store.bucket.put_part(self._key, self._upload_id, number, payload)
+            self._etags[number] = self._bucket.put_part(self._key, self._upload_id, number, payload)
         except NoSuchUpload as error:  # it was silent for so long that a sweep has aborted it
             raise StoreUnavailable(where=self._key) from error
         self._size += payload.length
@@ -136,9 +143,9 @@ class StagedObject:
 
     def _tidy_up(self) -> None:
         if self._is_published and self._begun is not None and self._mark is not None:
-            self._store.partials.conclude(self._token, self._begun, Inventory({self._mark: None}))
+            self._partials.conclude(self._token, self._begun, [self._mark])
         else:
-            self._store.partials.discard(self._token, is_in_doubt=self._is_in_doubt)
+            self._partials.discard(self._token, is_in_doubt=self._is_in_doubt)
 
 
 def tidy_up(remove: Callable[[], None]) -> None:

@@ -7,8 +7,7 @@ this server needs for itself lies below one reserved prefix, which no URL can na
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from hmacfs.errors import BadName, NotFound
 from hmacfs.protocol.conditions import WHOLE, ByteRange
@@ -38,7 +37,7 @@ _REFUSED = re.compile("[\\\\\ufffe\uffff]")
 
 class S3FileStore:
     """A ``FileStore`` in a bucket. prefix: ``S3Prefix``, empty or with a slash at its end. part_size: ``S3PartSize``,
-    in bytes. grace: see ``UnfinishedObjects``. clock: gives Unix seconds."""
+    in bytes. grace: see ``UnfinishedObjects``."""
 
     def __init__(
         self,
@@ -48,17 +47,15 @@ class S3FileStore:
         prefix: str,
         part_size: int,
         grace: float,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.publisher = publisher
         self.bucket: Bucket = publisher.bucket
         self.spool = spool
         self.keys = Keys(prefix)
         self.notes = Notes(self.bucket, self.keys)
-        self.clock = clock
         self._visibility = Visibility(self.bucket, self.keys)
         self._part_size = part_size
-        self.partials = UnfinishedObjects(publisher, self.notes, spool, self.part_size_of, grace=grace, clock=clock)
+        self.partials = UnfinishedObjects(publisher, self.notes, spool, self.part_size_of, grace=grace)
         self.capabilities = StoreCapabilities(cheap_bytes=CHEAP_BYTES, keeps_metadata=True)
 
     def part_size_of(self, length: int | None) -> int:
@@ -125,7 +122,7 @@ class S3FileStore:
     ) -> StagedObject:
         """See ``FileStore``."""
         self.key_of(name)
-        return StagedObject(self, name, length, metadata, is_here=is_here)
+        return StagedObject(self.partials, name, length, metadata, is_here=is_here)
 
     def delete(self, name: StoredName, etag: str | None = None) -> bool:
         """See ``FileStore``."""

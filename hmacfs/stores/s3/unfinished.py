@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from typing import Self
 
@@ -11,7 +10,7 @@ from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import Bucket, InvalidPart, ObjectInfo, read_all
 from hmacfs.stores.s3.grid import Grid
-from hmacfs.stores.s3.inventory import Inventory
+from hmacfs.stores.s3.inventory import Inventory, Mark
 from hmacfs.stores.s3.notes import Begun, Notes, is_key
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of, info_of, new_identity
 from hmacfs.stores.s3.pieces import AtomicPiece, ObjectPiece
@@ -36,14 +35,12 @@ class UnfinishedObjects:
         part_size_of: Callable[[int | None], int],
         *,
         grace: float,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.publisher = publisher
         self.notes = notes
         self.spool = spool
-        self.clock = clock
         self.sleep = publisher.sleep
-        self._part_size_of = part_size_of
+        self.part_size_of = part_size_of
         self._grace = grace
 
     @property
@@ -57,7 +54,7 @@ class UnfinishedObjects:
     def create(self, key: str, name: StoredName, length: int | None, metadata: FileMetadata) -> None:
         """See ``PartialUploads``."""
         identity = new_identity()
-        self.notes.create(key, Begun(name.path, identity, self._part_size_of(length), metadata))
+        self.notes.create(key, Begun(name.path, identity, self.part_size_of(length), metadata))
 
     def stat(self, key: str) -> PartialInfo | None:
         """See ``PartialUploads``."""
@@ -68,72 +65,64 @@ class UnfinishedObjects:
         """See ``PartialUploads``."""
         try:
             lease.check()
-            inventory = self.notes.inventory(key)
-            begun = self.notes.begun(key) if inventory is not None else None
-            if inventory is None or begun is None:
+            found = self.notes.find(key)
+            if found is None:
                 raise SessionUnknown
-            return UnfinishedObject(self, key, lease, begun, inventory)
+            return UnfinishedObject(self, key, lease, *found)
         except BaseException:
             lease.release()
             raise
 
     def discard(self, key: str, *, is_in_doubt: bool = False) -> None:
         """See ``PartialUploads``. What was begun is aborted first: after that nobody can complete it, and a placeholder
-        of it is dead. But not what has become the file: an engine that died before it forgot the parts, such as
-        SeaweedFS, would take them for no object's. is_in_doubt: a request to publish it may still be on its way, so a
-        sweep looks again."""
+        of it is dead. is_in_doubt: a request to publish it may still be on its way, so a sweep looks again."""
         if not is_key(key):
             return
-        begun = self.notes.begun(key)
-        if begun is None:
+        found = self.notes.find(key)
+        if found is None:
             self._look_again(key)
             return
-        inventory = self.notes.inventory(key)
-        if inventory is None:  # somebody else has just removed it
-            return
-        target = self.keys.prefix + begun.path
-        stored = self.bucket.head(target)
-        is_published = stored is not None and identity_of(stored) == begun.identity and not inventory.is_unverified
-        for mark in inventory.others if is_published else inventory.marks:
-            self.bucket.abort(target, mark.upload_id)
+        begun, inventory = found
+        target = self.keys.of(begun.name)
+        self.notes.abort(begun, inventory.marks, is_other=inventory.is_unverified)  # that file is removed as well
         if inventory.is_unverified:
             self._remove_file(target, begun.identity)
         self.publisher.withdraw(target, begun.identity)
-        self.conclude(key, begun, inventory, is_in_doubt=is_in_doubt)
+        self.conclude(key, begun, inventory.marks, is_in_doubt=is_in_doubt)
 
     def _look_again(self, key: str) -> None:
         """For what may have turned up of an upload that is over."""
         begun = self.notes.left(key)
         if begun is not None:
-            target = self.keys.prefix + begun.path
+            target = self.keys.of(begun.name)
             self.publisher.withdraw(target, begun.identity)
             if not self._abort_unnamed(target):
                 return
         self.notes.forget(key)
 
-    def conclude(self, key: str, begun: Begun, inventory: Inventory, *, is_in_doubt: bool = False) -> None:
-        """Forget an upload that is over, but for what a sweep has to look at again. inventory: with the multipart
-        uploads that are completed or aborted. is_in_doubt: see ``discard``."""
-        is_left = not self._abort_unnamed(self.keys.prefix + begun.path) or is_in_doubt
+    def conclude(self, key: str, begun: Begun, ended: Collection[Mark], *, is_in_doubt: bool = False) -> None:
+        """Forget an upload that is over, but for what a sweep has to look at again: another multipart upload of the
+        name, which a note may name or not. ended: those that are completed or aborted. is_in_doubt: see ``discard``."""
+        known = {mark.upload_id for mark in ended}
+        found = self.bucket.uploads(self.keys.of(begun.name))
+        is_left = is_in_doubt or any(one.upload_id not in known for one in found)
         if is_left:
             self.notes.put_left(key, begun)
-        self.notes.forget(key, inventory.marks, but_left=is_left)
+        self.notes.forget(key, ended, but_left=is_left)
 
     def _abort_unnamed(self, target: str) -> bool:
         """Abort the multipart uploads of that key that no note names: a process died before it wrote the note, or the
-        answer was lost that had the id. Whether none is left: a young one may be noted in the next moment."""
+        answer was lost that had the id. False if there are young ones, which may be noted in the next moment. It looks
+        through the notes of all uploads, but only if there are old ones."""
         found = self.bucket.uploads(target)
-        if not found:
-            return True
-        named, is_done = set(self.notes.all_marks()), True
-        for one in found:
-            if one.upload_id in named:
-                continue
-            if self.clock() - one.begun < self._grace:
-                is_done = False
-            else:
-                self.bucket.abort(target, one.upload_id)
-        return is_done
+        now = self.bucket.now()
+        old = [one.upload_id for one in found if now - one.begun >= self._grace]
+        if old:
+            file, named = self.bucket.head(target), set(self.notes.all_marks())
+            for upload_id in old:
+                if upload_id not in named and not self.notes.may_be(file, target, upload_id):
+                    self.bucket.abort(target, upload_id)
+        return len(old) == len(found)
 
     def _remove_file(self, target: str, identity: str) -> None:
         """A file that turned out not to be what was announced."""
@@ -161,10 +150,9 @@ class UnfinishedObject:
         self._notes = uploads.notes
         self._key = key
         self._begun = begun
-        self._target = uploads.keys.prefix + begun.path
-        self._grid = Grid(
-            uploads.notes, uploads.spool, key, begun, lease, inventory, clock=uploads.clock, sleep=uploads.sleep
-        )
+        self._target = uploads.keys.of(begun.name)
+        self._file = None if inventory.file is None else info_of(inventory.file)
+        self._grid = Grid(uploads.notes, uploads.spool, key, begun, lease, inventory, sleep=uploads.sleep)
         self.lease = lease
         self._renewal: Renewal | None = None
         self._is_fed = False
@@ -233,7 +221,10 @@ class UnfinishedObject:
         self._is_fed = True
 
     def _is_ours(self, stored: ObjectInfo | None) -> bool:
-        return stored is not None and identity_of(stored) == self._begun.identity
+        if stored is None or identity_of(stored) != self._begun.identity:
+            return False
+        self._file = info_of(stored)
+        return True
 
     def is_published(self, name: StoredName) -> bool:
         """See ``PartialUpload``."""
@@ -243,36 +234,31 @@ class UnfinishedObject:
         """See ``PartialUpload``; of a file in parts, the metadata is what it was created with. Raises
         ``StoreUnavailable`` for one that is to be judged by claims which the caller does not know of."""
         self.lease.check()
-        if self._inventory.is_unverified and not self._is_fed:
+        inventory = self._inventory
+        if inventory.is_unverified and not self._is_fed:
             raise StoreUnavailable(where=self._target)
-        stored = self.bucket.head(self._target)
-        if stored is None or identity_of(stored) != self._begun.identity:
-            if self._inventory.whole == 0 and self._uploads.publisher.is_exclusive():
-                self._create(name, metadata)
-            else:
-                self._complete()
-            stored = self.bucket.head(self._target)
-            if stored is None or identity_of(stored) != self._begun.identity:  # removed by somebody in this moment
-                raise StorageFailed(where=self._target)
-        if self._inventory.is_unverified:
+        is_created = self._file is None and inventory.whole == 0 and self._uploads.publisher.is_exclusive()
+        file = self._file or (self._create(name, metadata) if is_created else self._complete())
+        if inventory.is_unverified:
             self._notes.remove_unverified(self._key)
-        for mark in self._inventory.others:
-            self.bucket.abort(self._target, mark.upload_id)
-        if self._inventory.marks:
-            self._uploads.conclude(self._key, self._begun, self._inventory)
+        if is_created or inventory.others:
+            self._notes.abort(self._begun, inventory.marks, is_other=is_created)
+        if inventory.marks:
+            self._uploads.conclude(self._key, self._begun, inventory.marks)
         else:  # of a file of less than a cell no multipart upload is looked for
             self._notes.forget(self._key)
-        return info_of(stored)
+        return file
 
-    def _create(self, name: StoredName, metadata: FileMetadata) -> None:
+    def _create(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
         """A file of less than a cell: one object."""
-        begun = self._begun
-        attributes = attributes_of(name, begun.metadata.completed_by(metadata), begun.identity)
+        metadata, identity = self._begun.metadata.completed_by(metadata), self._begun.identity
+        attributes = attributes_of(name, metadata, identity)
         with self._grid.spooled(self._inventory.chain) as payload:
-            self._uploads.publisher.create(self._target, payload, attributes, begun.identity)
+            etag = self._uploads.publisher.create(self._target, payload, attributes, identity)
+        return FileInfo(payload.length, self.bucket.now(), etag, metadata)
 
-    def _complete(self) -> None:
-        inventory = self._inventory
+    def _complete(self) -> FileInfo:
+        inventory, length = self._inventory, self.length
         last = inventory.whole
         if inventory.chain or not last:
             last += 1
@@ -280,9 +266,11 @@ class UnfinishedObject:
                 self._grid.put_part(last, payload)
         etags = {number: part.etag for number, part in inventory.parts.items() if number <= last}
         try:
-            self._uploads.publisher.complete(self._target, self._grid.upload_id(), etags, self._begun.identity)
+            etag = self._uploads.publisher.complete(self._target, self._grid.upload_id(), etags, self._begun.identity)
         except InvalidPart as error:
             raise StorageFailed(where=self._target) from error
+        self._file = FileInfo(length, self.bucket.now(), etag, self._begun.metadata)
+        return self._file
 
     def discard(self) -> None:
         """See ``PartialUpload``."""
