@@ -17,6 +17,7 @@ from hmacfs.config.settings import SETTINGS
 from hmacfs.dialects import tus
 from hmacfs.protocol.keyring import Keyring
 from hmacfs.protocol.signing import Scheme, SignedRequest, verify
+from hmacfs.stores.s3 import notes
 from hmacfs.telemetry import labels
 from hmacfs.uploads.progress import _LIFETIMES
 
@@ -142,6 +143,11 @@ def test_architecture_names_every_package() -> None:
         assert f"`hmacfs/{package.parent.name}`" in text, package.parent.name
     for module in (ROOT / "hmacfs").glob("[!_]*.py"):
         assert f"`{module.stem}`" in text or f"hmacfs/{module.name}" in text, module.name
+
+
+def test_architecture_and_the_code_list_the_same_notes_of_an_unfinished_upload() -> None:
+    told = re.findall(r"^\| `partial/<key>/([^`]+)` \|", text_of(DOCS / "architecture.md"), re.MULTILINE)
+    assert told == re.findall(r"^``([^`]+)`` {2,}", notes.__doc__ or "", re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=relative)
