@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -50,7 +49,6 @@ def _exclusive_writes(settings: Settings, bucket: S3Bucket) -> ExclusiveWrites:
         told=_TOLD[settings.s3_conditional_writes],
         remembered=settings.runtime_dir / "conditional-writes",
         server=f"{processes.parent()} {settings.store_address}",
-        engine_time=lambda: time.time() + (bucket.clock_offset or 0.0),
     )
 
 

@@ -165,14 +165,12 @@ class Clock:
 def worker(
     bucket: Bucket, folder: Path, server: str = "1-1", clock: Clock | None = None, *, told: bool | None = None
 ) -> ExclusiveWrites:
-    """The engine's clock is this one, if it is given."""
     return ExclusiveWrites(
         bucket,
         RESERVED,
         told=told,
         remembered=folder / "run" / "conditional-writes",
         server=server,
-        engine_time=clock or time.time,
         clock=clock or Clock(),
     )
 

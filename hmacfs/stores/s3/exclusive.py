@@ -68,7 +68,6 @@ class ExclusiveWrites:
         told: bool | None,
         remembered: Path,
         server: str,
-        engine_time: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
@@ -79,7 +78,6 @@ class ExclusiveWrites:
         self._told = told
         self._remembered = remembered
         self._server = server
-        self._engine_time = engine_time
         self._clock = clock
         self._sleep = sleep or time.sleep  # asked for here: in a gevent worker it is cooperative only after the fork
         self._trying = threading.Lock()
@@ -138,7 +136,7 @@ class ExclusiveWrites:
         noted = self._bucket.head(self._fail_note)
         if noted is None or not self._is_there(self._hold_note):
             return
-        if self._engine_time() < noted.modified + SETTLE_SECONDS:
+        if self._bucket.now() < noted.modified + SETTLE_SECONDS:
             raise StoreUnavailable(where=self._fail_note) from Disagreement(_UNSETTLED)
 
     def _seems_exclusive(self) -> bool:
