@@ -86,7 +86,7 @@ class EngineBackend:
         etags = [inventory.parts[number].etag for number in range(1, inventory.whole + 1)]
         rest = b""
         for one in inventory.chain:
-            download = self.bucket.get(self.store.keys.of_upload(key) + one.name)
+            download = self.bucket.get(self.store.keys.folder_of(key) + one.name)
             assert download is not None
             rest += b"".join(download.pieces(1 << 16))
             download.close()

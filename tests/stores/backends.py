@@ -166,7 +166,7 @@ class ObjectBackend:
         if inventory.mark is not None and inventory.whole:
             stored = self.engine.uploads[inventory.mark.upload_id].parts
             parts = b"".join(stored[number].data for number in range(1, inventory.whole + 1))
-        folder = self.store.keys.of_upload(key)
+        folder = self.store.keys.folder_of(key)
         return parts + b"".join(self.engine.objects[folder + one.name].data for one in inventory.chain)
 
     def publish_and_die(self, key: str, name: StoredName) -> None:

@@ -146,7 +146,7 @@ def test_architecture_names_every_package() -> None:
 
 
 def test_architecture_and_the_code_list_the_same_notes_of_an_unfinished_upload() -> None:
-    told = re.findall(r"^\| `partial/<key>/([^`]+)` \|", text_of(DOCS / "architecture.md"), re.MULTILINE)
+    told = re.findall(r"^\| `partial/<upload key>/([^`]+)` \|", text_of(DOCS / "architecture.md"), re.MULTILINE)
     assert told == re.findall(r"^``([^`]+)`` {2,}", notes.__doc__ or "", re.MULTILINE)
 
 

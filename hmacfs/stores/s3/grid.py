@@ -9,7 +9,7 @@ from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.bucket import Doubt, FileSection, NoSuchUpload, Part, Payload, read_all
 from hmacfs.stores.s3.inventory import Inventory, Mark, Remainder
 from hmacfs.stores.s3.notes import Begun, Notes
-from hmacfs.stores.s3.objects import of_session
+from hmacfs.stores.s3.objects import with_upload_key
 from hmacfs.stores.s3.spool import Spool
 from hmacfs.uploads.contracts.locks import Lease
 
@@ -26,7 +26,7 @@ class Grid:
         self,
         notes: Notes,
         spool: Spool,
-        key: str,
+        upload_key: str,
         begun: Begun,
         lease: Lease,
         inventory: Inventory,
@@ -38,9 +38,9 @@ class Grid:
         self.cell_size = begun.part_size if inventory.mark is None else inventory.mark.part_size
         self._notes = notes
         self._bucket = notes.bucket
-        self._key = key
+        self._upload_key = upload_key
         self._begun = begun
-        self._target = notes.keys.of(begun.name)
+        self._key = notes.keys.of(begun.name)
         self._lease = lease
         self._sleep = sleep
         self._era = inventory.era + 1
@@ -67,13 +67,13 @@ class Grid:
         there as remainders: those go only when the next piece begins."""
         inventory = self._look_again()
         self._lease.check()
-        self._notes.put_tombstone(self._key, inventory.taken_back(offset, self._era))
+        self._notes.put_tombstone(self._upload_key, inventory.taken_back(offset, self._era))
         if self._look_again().length != offset:
             self._lease.check()
-            raise StorageFailed(f"The upload cannot go back to byte {offset}.", where=self._target)
+            raise StorageFailed(f"The upload cannot go back to byte {offset}.", where=self._key)
 
     def _look_again(self) -> Inventory:
-        inventory = self._notes.inventory(self._key)
+        inventory = self._notes.inventory(self._upload_key)
         if inventory is None:
             raise SessionUnknown
         self.inventory = inventory
@@ -87,7 +87,7 @@ class Grid:
                 self.put_remainder(merged[0].start, payload, payload.length)
         inventory = self.inventory
         for name in sorted(inventory.outdated | {one.name for one in inventory.remainders - set(inventory.chain)}):
-            self._notes.remove(self._key, name)
+            self._notes.remove(self._upload_key, name)
         inventory.remainders, inventory.outdated = set(inventory.chain), set()
 
     def _merged(self) -> Sequence[Remainder]:
@@ -119,14 +119,14 @@ class Grid:
 
     def _read(self, remainders: Sequence[Remainder]) -> Iterator[bytes]:
         for one in remainders:
-            download = self._bucket.get(self._notes.keys.of_upload(self._key) + one.name)
+            download = self._bucket.get(self._notes.keys.folder_of(self._upload_key) + one.name)
             if download is None:  # another holder may have gone on with the upload
                 self._lease.check()
-                raise StorageFailed(where=self._target)
+                raise StorageFailed(where=self._key)
             try:
                 yield from read_all(download)
             except Doubt as error:
-                raise StoreUnavailable(where=self._target) from error
+                raise StoreUnavailable(where=self._key) from error
 
     @contextlib.contextmanager
     def spooled(self, remainders: Sequence[Remainder]) -> Iterator[FileSection]:
@@ -144,8 +144,8 @@ class Grid:
         inventory = self.inventory
         if inventory.mark is None:
             self._lease.check()
-            attributes = of_session(self._begun.attributes(), self._key)
-            inventory.listed[self._notes.begin_multipart(self._key, self._begun, attributes)] = {}
+            attributes = with_upload_key(self._begun.attributes(), self._upload_key)
+            inventory.listed[self._notes.begin_multipart(self._upload_key, self._begun, attributes)] = {}
             inventory.count()
         assert inventory.mark is not None
         return inventory.mark
@@ -160,27 +160,27 @@ class Grid:
     def _sent(self, number: int, payload: FileSection) -> Part:
         self._lease.check()
         try:
-            etag = self._bucket.put_part(self._target, self.upload_id(), number, payload)
+            etag = self._bucket.put_part(self._key, self.upload_id(), number, payload)
         except NoSuchUpload as error:
-            raise StoreUnavailable(where=self._target) from error
+            raise StoreUnavailable(where=self._key) from error
         return Part(number, payload.length, self._bucket.now(), etag)
 
     def _replacement(self, sent: Part, payload: FileSection) -> Part:
         """As it is listed, once that is none that was taken back: it must be of another moment than those. Of two that
         came in the same second, SeaweedFS lists either."""
         for _ in range(_REPLACEMENTS):
-            for part in self._bucket.parts(self._target, self.upload_id()):
+            for part in self._bucket.parts(self._key, self.upload_id()):
                 is_it = (part.number, part.etag) == (sent.number, sent.etag)
                 if is_it and not self.inventory.is_void(self._mark(), part):
                     return part
             self._sleep(_NEXT_SECOND)
             self._sent(sent.number, payload)
-        raise StoreUnavailable(where=self._target)
+        raise StoreUnavailable(where=self._key)
 
     def put_remainder(self, start: int, payload: Payload, length: int) -> None:
         self._lease.check()
         one = Remainder.new(start, length, self._era, self._bucket.now())
-        self._notes.put(self._key, one.name, payload)
+        self._notes.put(self._upload_key, one.name, payload)
         self.inventory.add_remainder(one)
 
 

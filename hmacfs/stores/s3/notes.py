@@ -1,4 +1,4 @@
-"""What is noted of an unfinished upload: small objects below ``.hmacfs/partial/<key>/``.
+"""What is noted of an unfinished upload: small objects below ``.hmacfs/partial/<upload key>/``.
 
 ``begun``                               what the file is to become
 ``u.<part size>.<id>``                  a multipart upload that has whole cells as parts
@@ -28,7 +28,7 @@ from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of
 from hmacfs.uploads.files import FileMetadata
 
 _BEGUN, UNVERIFIED, _LEFT = "begun", "unverified", "left"
-_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
+_UPLOAD_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 class Begun(NamedTuple):
@@ -67,115 +67,115 @@ class Notes:
 
     # -- writing --------------------------------------------------------------------------------------
 
-    def create(self, key: str, begun: Begun) -> None:
-        self.put(key, _BEGUN, begun.to_json())
+    def create(self, upload_key: str, begun: Begun) -> None:
+        self.put(upload_key, _BEGUN, begun.to_json())
 
-    def begin(self, key: str, begun: Begun) -> Mark:
+    def begin(self, upload_key: str, begun: Begun) -> Mark:
         """Of a whole upload: note it, and begin its multipart upload."""
-        self.create(key, begun)
-        return self.begin_multipart(key, begun, begun.attributes())
+        self.create(upload_key, begun)
+        return self.begin_multipart(upload_key, begun, begun.attributes())
 
-    def begin_multipart(self, key: str, begun: Begun, attributes: Attributes) -> Mark:
+    def begin_multipart(self, upload_key: str, begun: Begun, attributes: Attributes) -> Mark:
         """The note comes after, since it has the id; it says again what is begun, so that it is enough to abort that. A
         process that dies between leaves a multipart upload of that path which no note names."""
         upload_id = self.bucket.begin_multipart(self.keys.of(begun.name), attributes)
         mark = Mark(upload_id, begun.part_size)
-        self.put(key, mark.name, begun.to_json())
+        self.put(upload_key, mark.name, begun.to_json())
         return mark
 
-    def put(self, key: str, name: str, payload: Payload) -> None:
-        self.bucket.put(self.keys.of_upload(key) + name, payload)
+    def put(self, upload_key: str, name: str, payload: Payload) -> None:
+        self.bucket.put(self.keys.folder_of(upload_key) + name, payload)
 
-    def put_tombstone(self, key: str, tombstone: Tombstone) -> None:
-        self.put(key, tombstone.name(), tombstone.to_json())
+    def put_tombstone(self, upload_key: str, tombstone: Tombstone) -> None:
+        self.put(upload_key, tombstone.name(), tombstone.to_json())
 
-    def put_unverified(self, key: str) -> None:
-        self.put(key, UNVERIFIED, b"")
+    def put_unverified(self, upload_key: str) -> None:
+        self.put(upload_key, UNVERIFIED, b"")
 
-    def remove(self, key: str, name: str) -> None:
-        self.bucket.delete(self.keys.of_upload(key) + name)
+    def remove(self, upload_key: str, name: str) -> None:
+        self.bucket.delete(self.keys.folder_of(upload_key) + name)
 
-    def remove_unverified(self, key: str) -> None:
-        self.remove(key, UNVERIFIED)
+    def remove_unverified(self, upload_key: str) -> None:
+        self.remove(upload_key, UNVERIFIED)
 
-    def put_left(self, key: str, begun: Begun) -> None:
-        self.put(key, _LEFT, begun.to_json())
+    def put_left(self, upload_key: str, begun: Begun) -> None:
+        self.put(upload_key, _LEFT, begun.to_json())
 
-    def forget(self, key: str, ended: Collection[Mark] = (), *, but_left: bool = False) -> None:
+    def forget(self, upload_key: str, ended: Collection[Mark] = (), *, but_left: bool = False) -> None:
         """Remove all notes: the upload has become a file, or nothing is left of it. ``begun`` goes first, since without
         it there is no upload any more: with it, the loss of any other would look as if its offset went back.
 
         ended: multipart uploads that are gone. Others are aborted: a process that has lost its lease without
         noticing may begin one. but_left: not the note by which a sweep finds what may turn up."""
-        names = [name for name, _ in self._listed(key) if not (but_left and name == _LEFT)]
+        names = [name for name, _ in self._listed(upload_key) if not (but_left and name == _LEFT)]
         if _BEGUN in names:
-            self.remove(key, _BEGUN)
+            self.remove(upload_key, _BEGUN)
         marks = [mark for mark in marks_in(names) if mark not in ended]
-        begun = next(filter(None, (self._read_begun(key, mark.name) for mark in marks)), None)
+        begun = next(filter(None, (self._read_begun(upload_key, mark.name) for mark in marks)), None)
         if begun is not None:
             self.abort(begun, marks, is_other=bool(ended))
         for name in names:
             if name != _BEGUN:
-                self.remove(key, name)
+                self.remove(upload_key, name)
 
     def abort(self, begun: Begun, marks: Collection[Mark], *, is_other: bool = False) -> None:
         """Abort multipart uploads of an upload, but for the one that has become the file: see ``may_be``. is_other: it
         is none of these."""
         if not marks:
             return
-        target = self.keys.of(begun.name)
-        stored = self.bucket.head(target)
+        key = self.keys.of(begun.name)
+        stored = self.bucket.head(key)
         if stored is not None and identity_of(stored) == begun.identity:
-            found = {mark: self._parts(target, mark.upload_id) for mark in marks}
+            found = {mark: self._parts(key, mark.upload_id) for mark in marks}
             is_other = is_other or None in found.values()
             marks = [
                 mark for mark, parts in found.items() if parts is not None and (is_other or not _may_be(parts, stored))
             ]
         for mark in marks:
-            self.bucket.abort(target, mark.upload_id)
+            self.bucket.abort(key, mark.upload_id)
 
-    def may_be(self, file: ObjectInfo | None, target: str, upload_id: str) -> bool:
+    def may_be(self, file: ObjectInfo | None, key: str, upload_id: str) -> bool:
         """Whether a multipart upload of that key may have become this file. It is gone then; but an engine that died
         before it forgot the parts, such as SeaweedFS, still tells of them, and its abort would take the file's bytes
         away."""
-        return file is not None and _may_be(self._parts(target, upload_id), file)
+        return file is not None and _may_be(self._parts(key, upload_id), file)
 
     # -- reading --------------------------------------------------------------------------------------
 
-    def begun(self, key: str) -> Begun | None:
-        return self._read_begun(key, _BEGUN)
+    def begun(self, upload_key: str) -> Begun | None:
+        return self._read_begun(upload_key, _BEGUN)
 
-    def left(self, key: str) -> Begun | None:
+    def left(self, upload_key: str) -> Begun | None:
         """What an upload that is over was to become."""
-        return self._read_begun(key, _LEFT)
+        return self._read_begun(upload_key, _LEFT)
 
-    def _read_begun(self, key: str, name: str) -> Begun | None:
-        text = self._read(key, name)
+    def _read_begun(self, upload_key: str, name: str) -> Begun | None:
+        text = self._read(upload_key, name)
         try:
             return None if text is None else Begun.from_json(text)
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageFailed(where=self.keys.of_upload(key) + name) from error
+            raise StorageFailed(where=self.keys.folder_of(upload_key) + name) from error
 
-    def find(self, key: str) -> tuple[Begun, Inventory] | None:
+    def find(self, upload_key: str) -> tuple[Begun, Inventory] | None:
         """``None`` if there is no such upload."""
-        begun = self.begun(key) if is_key(key) else None
-        inventory = self.inventory(key, begun) if begun is not None else None
+        begun = self.begun(upload_key) if is_upload_key(upload_key) else None
+        inventory = self.inventory(upload_key, begun) if begun is not None else None
         return None if begun is None or inventory is None else (begun, inventory)
 
-    def inventory(self, key: str, begun: Begun | None = None) -> Inventory | None:
+    def inventory(self, upload_key: str, begun: Begun | None = None) -> Inventory | None:
         """``None`` if there is no such upload. begun: if that is known."""
-        if not is_key(key):
+        if not is_upload_key(upload_key):
             return None
-        found = dict(self._listed(key))
+        found = dict(self._listed(upload_key))
         if _BEGUN not in found:
             return None
         inventory = Inventory(is_unverified=UNVERIFIED in found)
         eras = {name: era for name in found if (era := Tombstone.era_of(name)) is not None}
         if eras:  # of two of one era, the one that came first: another holder may have seen that
             latest = min(eras, key=lambda name: (-eras[name], found[name].modified, name))
-            tombstone = self._read_tombstone(key, latest, eras[latest])
+            tombstone = self._read_tombstone(upload_key, latest, eras[latest])
             if tombstone is None:  # since the listing there is a later one, or the upload is over
-                return self.inventory(key, begun)
+                return self.inventory(upload_key, begun)
             inventory.tombstone, inventory.outdated = tombstone, {*eras} - {latest}
         remainders = (Remainder.from_name(name, listed.modified) for name, listed in found.items())
         inventory.remainders = {one for one in remainders if one is not None}
@@ -183,7 +183,7 @@ class Notes:
         inventory.touched = max(one.modified for one in found.values())
         marks = marks_in(found)
         if marks:
-            begun = begun or self.begun(key)
+            begun = begun or self.begun(upload_key)
             if begun is None:  # its notes are being removed
                 return None
             self._list_parts(inventory, begun, marks)
@@ -191,41 +191,41 @@ class Notes:
             inventory.count()
         return inventory
 
-    def _read_tombstone(self, key: str, name: str, era: int) -> Tombstone | None:
-        text = self._read(key, name)
+    def _read_tombstone(self, upload_key: str, name: str, era: int) -> Tombstone | None:
+        text = self._read(upload_key, name)
         try:
             return None if text is None else Tombstone.from_json(era, text)
         except (ValueError, KeyError) as error:
-            raise StorageFailed(where=self.keys.of_upload(key) + name) from error
+            raise StorageFailed(where=self.keys.folder_of(upload_key) + name) from error
 
     def _list_parts(self, inventory: Inventory, begun: Begun, marks: Collection[Mark]) -> None:
-        target = self.keys.of(begun.name)
-        inventory.listed = {mark: self._parts(target, mark.upload_id) for mark in marks}
+        key = self.keys.of(begun.name)
+        inventory.listed = {mark: self._parts(key, mark.upload_id) for mark in marks}
         inventory.count()
         inventory.touched = max([inventory.touched, *(part.modified for part in inventory.parts.values())])
         if None in inventory.listed.values():
-            self._look_for_file(target, begun, inventory)
+            self._look_for_file(key, begun, inventory)
 
-    def _look_for_file(self, target: str, begun: Begun, inventory: Inventory) -> None:
+    def _look_for_file(self, key: str, begun: Begun, inventory: Inventory) -> None:
         """A process that completed the upload may have died before it could remove the notes: all bytes are in the
         file."""
-        stored = self.bucket.head(target)
+        stored = self.bucket.head(key)
         if stored is not None and identity_of(stored) == begun.identity:
             inventory.file, inventory.length = stored, stored.size
 
-    def _parts(self, target: str, upload_id: str) -> dict[int, Part] | None:
+    def _parts(self, key: str, upload_id: str) -> dict[int, Part] | None:
         """``None`` if it has been completed, or aborted."""
         try:
-            return {part.number: part for part in self.bucket.parts(target, upload_id)}
+            return {part.number: part for part in self.bucket.parts(key, upload_id)}
         except NoSuchUpload:
             return None
 
-    def _read(self, key: str, name: str) -> bytes | None:
-        download = self.bucket.get(self.keys.of_upload(key) + name)
+    def _read(self, upload_key: str, name: str) -> bytes | None:
+        download = self.bucket.get(self.keys.folder_of(upload_key) + name)
         return None if download is None else b"".join(read_all(download))
 
-    def _listed(self, key: str) -> Iterator[tuple[str, ListedObject]]:
-        folder = self.keys.of_upload(key)
+    def _listed(self, upload_key: str) -> Iterator[tuple[str, ListedObject]]:
+        folder = self.keys.folder_of(upload_key)
         return ((one.key.removeprefix(folder), one) for one in self.listed(folder))
 
     def listed(self, prefix: str) -> Iterator[ListedObject]:
@@ -241,13 +241,13 @@ class Notes:
                 yield mark.upload_id
 
     def newest(self) -> dict[str, tuple[float, bool]]:
-        """By the keys of all uploads that there are notes of: when the newest of them was written, and whether they
+        """By the upload keys of all that there are notes of: when the newest of them was written, and whether they
         name a multipart upload."""
         found: dict[str, tuple[float, bool]] = {}
         for one in self.listed(self.keys.partial):
-            key, _, name = one.key.removeprefix(self.keys.partial).partition("/")
-            modified, has_mark = found.get(key, (0.0, False))
-            found[key] = max(modified, one.modified), has_mark or Mark.from_name(name) is not None
+            upload_key, _, name = one.key.removeprefix(self.keys.partial).partition("/")
+            modified, has_mark = found.get(upload_key, (0.0, False))
+            found[upload_key] = max(modified, one.modified), has_mark or Mark.from_name(name) is not None
         return found
 
 
@@ -256,6 +256,6 @@ def _may_be(parts: Mapping[int, Part] | None, file: ObjectInfo) -> bool:
     return parts is None or (bool(parts) and sum(part.size for part in parts.values()) >= file.size)
 
 
-def is_key(text: str) -> bool:
-    """Whether it can be the key of an upload: what is none is unknown."""
-    return _KEY.fullmatch(text) is not None
+def is_upload_key(text: str) -> bool:
+    """Whether it can be one: what is none is unknown."""
+    return _UPLOAD_KEY.fullmatch(text) is not None

@@ -110,18 +110,18 @@ def claimant_of(stored: ObjectInfo) -> str:
     return stored.attributes.metadata.get(_CLAIM, "")
 
 
-def upload_of(stored: ObjectInfo) -> str:
+def upload_id_of(stored: ObjectInfo) -> str:
     """The id of the multipart upload that is to replace a placeholder."""
     return unquote(stored.attributes.metadata.get(_UPLOAD, ""))
 
 
-def of_session(attributes: Attributes, key: str) -> Attributes:
-    """Of a file that comes in pieces: ``attributes``, with the key of its unfinished upload."""
-    return attributes._replace(metadata={**attributes.metadata, _SESSION: key})
+def with_upload_key(attributes: Attributes, upload_key: str) -> Attributes:
+    """Of a file that comes in pieces."""
+    return attributes._replace(metadata={**attributes.metadata, _SESSION: upload_key})
 
 
-def session_of(stored: ObjectInfo) -> str:
-    """The key of the unfinished upload that became this file; empty if it came whole, or is no file of ours."""
+def upload_key_of(stored: ObjectInfo) -> str:
+    """Of the unfinished upload that became this file; empty if it came whole, or is no file of ours."""
     return stored.attributes.metadata.get(_SESSION, "") if identity_of(stored) else ""
 
 
@@ -131,7 +131,8 @@ def is_file(stored: ObjectInfo | None) -> TypeGuard[ObjectInfo]:
 
 
 class Keys:
-    """The keys of what the store keeps. prefix: ``S3Prefix``, empty or with a slash at its end."""
+    """The keys of objects. An *upload key* is none: it names an unfinished upload, and is that of its session, or a
+    random text if it has none. prefix: ``S3Prefix``, empty or with a slash at its end."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -141,6 +142,6 @@ class Keys:
     def of(self, name: StoredName) -> str:
         return self.prefix + name.path
 
-    def of_upload(self, key: str) -> str:
-        """Where the objects of an unfinished upload are."""
-        return f"{self.partial}{key}/"
+    def folder_of(self, upload_key: str) -> str:
+        """What the keys of an unfinished upload's notes begin with."""
+        return f"{self.partial}{upload_key}/"

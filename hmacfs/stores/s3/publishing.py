@@ -23,7 +23,7 @@ from hmacfs.stores.s3.bucket import (
     ObjectInfo,
     Payload,
 )
-from hmacfs.stores.s3.objects import claimant_of, identity_of, is_file, placeholder_of, sealed_parts, upload_of
+from hmacfs.stores.s3.objects import claimant_of, identity_of, is_file, placeholder_of, sealed_parts, upload_id_of
 from hmacfs.uploads.contracts.entries import Entries
 
 log = logging.getLogger("hmacfs.stores")
@@ -134,7 +134,7 @@ class Publisher:
         So no acknowledged byte is lost, and who was only slow finds its file. Times are the engine's alone."""
         if self.bucket.now() - placeholder.modified < OVERDUE_SECONDS:
             return
-        upload_id = upload_of(placeholder)
+        upload_id = upload_id_of(placeholder)
         try:
             etags = sealed_parts(placeholder, self.bucket.parts(key, upload_id))
             if etags:
@@ -149,7 +149,7 @@ class Publisher:
         ``StoreUnavailable`` if that cannot be done now."""
         stored = self.bucket.head(key)
         if stored is not None and claimant_of(stored) == identity:
-            self.bucket.abort(key, upload_of(stored))
+            self.bucket.abort(key, upload_id_of(stored))
             self._remove_dead(key, stored)
 
     def _remove_dead(self, key: str, placeholder: ObjectInfo) -> None:

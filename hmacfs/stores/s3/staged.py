@@ -52,7 +52,7 @@ class StagedObject:
         )
         self._held: bytes | None = b"" if self.room == ENDLESS else None
         self._etags: dict[int, str] = {}
-        self._token = ""
+        self._upload_key = ""
         self._begun: Begun | None = None
         self._mark: Mark | None = None
         self._size = 0
@@ -78,8 +78,8 @@ class StagedObject:
 
     def publish(self, later: FileMetadata | None = None) -> FileInfo:
         """See ``StagedFile``; of a file in parts, ``later`` comes too late."""
-        metadata = self._metadata if later is None or self._token else self._metadata.completed_by(later)
-        if not self._token and self._publisher.is_exclusive():
+        metadata = self._metadata if later is None or self._upload_key else self._metadata.completed_by(later)
+        if not self._upload_key and self._publisher.is_exclusive():
             attributes = attributes_of(self._name, metadata, self._identity)
             payload, self._size = self._payload()
             etag = self._publisher.create(self._key, payload, attributes, self._identity)
@@ -119,12 +119,12 @@ class StagedObject:
     def _begin_multipart(self) -> None:
         """The notes of an unfinished upload, of which no session knows: after ``SessionTTL`` a sweep takes it for an
         orphan."""
-        if self._token:
+        if self._upload_key:
             return
-        self._token = new_identity()
+        self._upload_key = new_identity()
         part_size = self._partials.part_size_of(self._length)
         self._begun = Begun(self._name.path, self._identity, part_size, self._metadata)
-        self._mark = self._partials.notes.begin(self._token, self._begun)
+        self._mark = self._partials.notes.begin(self._upload_key, self._begun)
 
     def _put_part(self, number: int, payload: FileSection) -> None:
         try:
@@ -138,14 +138,14 @@ class StagedObject:
 
     def __exit__(self, *_: object) -> None:
         self._sender.close()
-        if self._token:
+        if self._upload_key:
             tidy_up(self._tidy_up)
 
     def _tidy_up(self) -> None:
         if self._is_published and self._begun is not None and self._mark is not None:
-            self._partials.conclude(self._token, self._begun, [self._mark])
+            self._partials.conclude(self._upload_key, self._begun, [self._mark])
         else:
-            self._partials.discard(self._token, is_in_doubt=self._is_in_doubt)
+            self._partials.discard(self._upload_key, is_in_doubt=self._is_in_doubt)
 
 
 def tidy_up(remove: Callable[[], None]) -> None:

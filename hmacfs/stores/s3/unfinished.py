@@ -11,7 +11,7 @@ from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import Bucket, InvalidPart, ObjectInfo, read_all
 from hmacfs.stores.s3.grid import Grid
 from hmacfs.stores.s3.inventory import Inventory, Mark
-from hmacfs.stores.s3.notes import Begun, Notes, is_key
+from hmacfs.stores.s3.notes import Begun, Notes, is_upload_key
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of, info_of, new_identity
 from hmacfs.stores.s3.pieces import AtomicPiece, ObjectPiece
 from hmacfs.stores.s3.publishing import Publisher
@@ -51,108 +51,110 @@ class UnfinishedObjects:
     def keys(self) -> Keys:
         return self.notes.keys
 
-    def create(self, key: str, name: StoredName, length: int | None, metadata: FileMetadata) -> None:
+    def create(self, upload_key: str, name: StoredName, length: int | None, metadata: FileMetadata) -> None:
         """See ``PartialUploads``."""
         identity = new_identity()
-        self.notes.create(key, Begun(name.path, identity, self.part_size_of(length), metadata))
+        self.notes.create(upload_key, Begun(name.path, identity, self.part_size_of(length), metadata))
 
-    def stat(self, key: str) -> PartialInfo | None:
+    def stat(self, upload_key: str) -> PartialInfo | None:
         """See ``PartialUploads``."""
-        inventory = self.notes.inventory(key)
+        inventory = self.notes.inventory(upload_key)
         return PartialInfo(inventory.length, inventory.touched) if inventory is not None else None
 
-    def open(self, key: str, lease: Lease) -> UnfinishedObject:
+    def open(self, upload_key: str, lease: Lease) -> UnfinishedObject:
         """See ``PartialUploads``."""
         try:
             lease.check()
-            found = self.notes.find(key)
+            found = self.notes.find(upload_key)
             if found is None:
                 raise SessionUnknown
-            return UnfinishedObject(self, key, lease, *found)
+            return UnfinishedObject(self, upload_key, lease, *found)
         except BaseException:
             lease.release()
             raise
 
-    def discard(self, key: str, *, is_in_doubt: bool = False) -> None:
+    def discard(self, upload_key: str, *, is_in_doubt: bool = False) -> None:
         """See ``PartialUploads``. What was begun is aborted first: after that nobody can complete it, and a placeholder
         of it is dead. is_in_doubt: a request to publish it may still be on its way, so a sweep looks again."""
-        if not is_key(key):
+        if not is_upload_key(upload_key):
             return
-        found = self.notes.find(key)
+        found = self.notes.find(upload_key)
         if found is None:
-            self._look_again(key)
+            self._look_again(upload_key)
             return
         begun, inventory = found
-        target = self.keys.of(begun.name)
+        key = self.keys.of(begun.name)
         self.notes.abort(begun, inventory.marks, is_other=inventory.is_unverified)  # that file is removed as well
         if inventory.is_unverified:
-            self._remove_file(target, begun.identity)
-        self.publisher.withdraw(target, begun.identity)
-        self.conclude(key, begun, inventory.marks, is_in_doubt=is_in_doubt)
+            self._remove_file(key, begun.identity)
+        self.publisher.withdraw(key, begun.identity)
+        self.conclude(upload_key, begun, inventory.marks, is_in_doubt=is_in_doubt)
 
-    def _look_again(self, key: str) -> None:
+    def _look_again(self, upload_key: str) -> None:
         """For what may have turned up of an upload that is over."""
-        begun = self.notes.left(key)
+        begun = self.notes.left(upload_key)
         if begun is not None:
-            target = self.keys.of(begun.name)
-            self.publisher.withdraw(target, begun.identity)
-            if not self._abort_unnamed(target):
+            key = self.keys.of(begun.name)
+            self.publisher.withdraw(key, begun.identity)
+            if not self._abort_unnamed(key):
                 return
-        self.notes.forget(key)
+        self.notes.forget(upload_key)
 
-    def conclude(self, key: str, begun: Begun, ended: Collection[Mark], *, is_in_doubt: bool = False) -> None:
+    def conclude(self, upload_key: str, begun: Begun, ended: Collection[Mark], *, is_in_doubt: bool = False) -> None:
         """Forget an upload that is over, but for what a sweep has to look at again: another multipart upload of the
         name, which a note may name or not. ended: those that are completed or aborted. is_in_doubt: see ``discard``."""
         known = {mark.upload_id for mark in ended}
         found = self.bucket.uploads(self.keys.of(begun.name))
         is_left = is_in_doubt or any(one.upload_id not in known for one in found)
         if is_left:
-            self.notes.put_left(key, begun)
-        self.notes.forget(key, ended, but_left=is_left)
+            self.notes.put_left(upload_key, begun)
+        self.notes.forget(upload_key, ended, but_left=is_left)
 
-    def _abort_unnamed(self, target: str) -> bool:
+    def _abort_unnamed(self, key: str) -> bool:
         """Abort the multipart uploads of that key that no note names: a process died before it wrote the note, or the
         answer was lost that had the id. False if there are young ones, which may be noted in the next moment. It looks
         through the notes of all uploads, but only if there are old ones."""
-        found = self.bucket.uploads(target)
+        found = self.bucket.uploads(key)
         now = self.bucket.now()
         old = [one.upload_id for one in found if now - one.begun >= self._grace]
         if old:
-            file, named = self.bucket.head(target), set(self.notes.all_marks())
+            file, named = self.bucket.head(key), set(self.notes.all_marks())
             for upload_id in old:
-                if upload_id not in named and not self.notes.may_be(file, target, upload_id):
-                    self.bucket.abort(target, upload_id)
+                if upload_id not in named and not self.notes.may_be(file, key, upload_id):
+                    self.bucket.abort(key, upload_id)
         return len(old) == len(found)
 
-    def _remove_file(self, target: str, identity: str) -> None:
+    def _remove_file(self, key: str, identity: str) -> None:
         """A file that turned out not to be what was announced."""
-        stored = self.bucket.head(target)
+        stored = self.bucket.head(key)
         if stored is not None and identity_of(stored) == identity:
-            self.bucket.delete(target, etag=stored.etag)
+            self.bucket.delete(key, etag=stored.etag)
 
     def untouched_since(self, before: float) -> list[str]:
         """See ``PartialUploads``."""
         found = []
-        for key, (modified, has_mark) in self.notes.newest().items():
+        for upload_key, (modified, has_mark) in self.notes.newest().items():
             if modified >= before:
                 continue
-            info = self.stat(key) if has_mark else None  # its parts may be newer
+            info = self.stat(upload_key) if has_mark else None  # its parts may be newer
             if info is None or info.touched < before:
-                found.append(key)
+                found.append(upload_key)
         return sorted(found)
 
 
 class UnfinishedObject:
     """A ``PartialUpload``."""
 
-    def __init__(self, uploads: UnfinishedObjects, key: str, lease: Lease, begun: Begun, inventory: Inventory) -> None:
+    def __init__(
+        self, uploads: UnfinishedObjects, upload_key: str, lease: Lease, begun: Begun, inventory: Inventory
+    ) -> None:
         self._uploads = uploads
         self._notes = uploads.notes
-        self._key = key
+        self._upload_key = upload_key
         self._begun = begun
-        self._target = uploads.keys.of(begun.name)
+        self._key = uploads.keys.of(begun.name)
         self._file = None if inventory.file is None else info_of(inventory.file)
-        self._grid = Grid(uploads.notes, uploads.spool, key, begun, lease, inventory, sleep=uploads.sleep)
+        self._grid = Grid(uploads.notes, uploads.spool, upload_key, begun, lease, inventory, sleep=uploads.sleep)
         self.lease = lease
         self._renewal: Renewal | None = None
         self._is_fed = False
@@ -200,19 +202,19 @@ class UnfinishedObject:
     def feed(self, digest: Hash) -> None:
         """See ``PartialUpload``. No engine gives parts back: a file of several cells is completed to be read, with a
         note that hides it from readers (see ``visibility``), and by which ``discard`` removes it again."""
-        is_complete = self._is_ours(self.bucket.head(self._target))
+        is_complete = self._is_ours(self.bucket.head(self._key))
         if not is_complete and self._inventory.whole == 0:
             for data in self._grid.tail():
                 digest.update(memoryview(data))
             return
         if not is_complete:
             self.lease.check()
-            self._notes.put_unverified(self._key)
+            self._notes.put_unverified(self._upload_key)
             self._inventory.is_unverified = True
             self._complete()
-        download = self.bucket.get(self._target)
+        download = self.bucket.get(self._key)
         if download is None or not self._is_ours(download.info):
-            raise StorageFailed(where=self._target)
+            raise StorageFailed(where=self._key)
         with closing(read_all(download)) as pieces:
             for data in pieces:
                 self.lease.check()
@@ -236,17 +238,17 @@ class UnfinishedObject:
         self.lease.check()
         inventory = self._inventory
         if inventory.is_unverified and not self._is_fed:
-            raise StoreUnavailable(where=self._target)
+            raise StoreUnavailable(where=self._key)
         is_created = self._file is None and inventory.whole == 0 and self._uploads.publisher.is_exclusive()
         file = self._file or (self._create(name, metadata) if is_created else self._complete())
         if inventory.is_unverified:
-            self._notes.remove_unverified(self._key)
+            self._notes.remove_unverified(self._upload_key)
         if is_created or inventory.others:
             self._notes.abort(self._begun, inventory.marks, is_other=is_created)
         if inventory.marks:
-            self._uploads.conclude(self._key, self._begun, inventory.marks)
+            self._uploads.conclude(self._upload_key, self._begun, inventory.marks)
         else:  # of a file of less than a cell no multipart upload is looked for
-            self._notes.forget(self._key)
+            self._notes.forget(self._upload_key)
         return file
 
     def _create(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
@@ -254,7 +256,7 @@ class UnfinishedObject:
         metadata, identity = self._begun.metadata.completed_by(metadata), self._begun.identity
         attributes = attributes_of(name, metadata, identity)
         with self._grid.spooled(self._inventory.chain) as payload:
-            etag = self._uploads.publisher.create(self._target, payload, attributes, identity)
+            etag = self._uploads.publisher.create(self._key, payload, attributes, identity)
         return FileInfo(payload.length, self.bucket.now(), etag, metadata)
 
     def _complete(self) -> FileInfo:
@@ -266,13 +268,13 @@ class UnfinishedObject:
                 self._grid.put_part(last, payload)
         etags = {number: part.etag for number, part in inventory.parts.items() if number <= last}
         try:
-            etag = self._uploads.publisher.complete(self._target, self._grid.upload_id(), etags, self._begun.identity)
+            etag = self._uploads.publisher.complete(self._key, self._grid.upload_id(), etags, self._begun.identity)
         except InvalidPart as error:
-            raise StorageFailed(where=self._target) from error
+            raise StorageFailed(where=self._key) from error
         self._file = FileInfo(length, self.bucket.now(), etag, self._begun.metadata)
         return self._file
 
     def discard(self) -> None:
         """See ``PartialUpload``."""
         self.lease.check()
-        self._uploads.discard(self._key)
+        self._uploads.discard(self._upload_key)

@@ -24,8 +24,8 @@ from collections import OrderedDict
 from typing import TypeGuard
 
 from hmacfs.stores.s3.bucket import Bucket, ObjectInfo
-from hmacfs.stores.s3.notes import UNVERIFIED, is_key
-from hmacfs.stores.s3.objects import Keys, is_file, session_of
+from hmacfs.stores.s3.notes import UNVERIFIED, is_upload_key
+from hmacfs.stores.s3.objects import Keys, is_file, upload_key_of
 
 #: How many judged files a process remembers.
 _KNOWN_LIMIT = 10_000
@@ -43,11 +43,13 @@ class Visibility:
         """Whether there is a file for readers. stored: what was found a moment ago."""
         if not is_file(stored):
             return False
-        upload = session_of(stored)
-        return not is_key(upload) or (key, stored.etag) in self._known or self._is_judged(key, stored, upload)
+        if (key, stored.etag) in self._known:
+            return True
+        upload_key = upload_key_of(stored)
+        return not is_upload_key(upload_key) or self._is_judged(key, stored, upload_key)
 
-    def _is_judged(self, key: str, stored: ObjectInfo, upload: str) -> bool:
-        if self._bucket.head(self._keys.of_upload(upload) + UNVERIFIED) is not None:
+    def _is_judged(self, key: str, stored: ObjectInfo, upload_key: str) -> bool:
+        if self._bucket.head(self._keys.folder_of(upload_key) + UNVERIFIED) is not None:
             return False
         # One that is not what was claimed goes before its note does.
         again = self._bucket.head(key)
