@@ -164,6 +164,21 @@ def folder_of(user: str) -> Iterator[Path]:
     reaper.forget_folder(folder)
 
 
+def freeze(*pids: int) -> None:
+    """Stop processes until SIGCONT; none of their threads runs any more. The signal alone is no promise of that: on a
+    busy machine some thread answers one more request."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
+    wait_until(lambda: all(map(_is_stopped, tasks)), what="the stop of all threads")
+
+
+def _is_stopped(task: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return True
+
+
 class Daemon:
     """A running program in a folder of its own, its output in ``log``, stopped with its children.
 

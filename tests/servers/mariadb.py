@@ -9,7 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from tests.servers import Daemon, accepts_connections, as_user, free_port, give_to, require, require_binary, wait_until
+from tests.servers import (
+    Daemon,
+    accepts_connections,
+    as_user,
+    free_port,
+    freeze,
+    give_to,
+    require,
+    require_binary,
+)
 
 USER = PASSWORD = DATABASE = "hmacfs"
 
@@ -101,9 +110,7 @@ class MariaDBServer:
 
     def pause(self) -> None:
         """From now on connections are accepted by the kernel and nobody answers."""
-        os.kill(self.pid, signal.SIGSTOP)
-        stat = Path(f"/proc/{self.pid}/stat")
-        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", what="the stop")
+        freeze(self.pid)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -17,7 +17,8 @@ from hmacfs.stores.s3.credentials import credentials_of
 from hmacfs.stores.s3.options import S3Options, address_of
 from hmacfs.stores.s3.signing import Signer
 from hmacfs.system.threads import FileCalls, ThreadOffload
-from tests.servers import Daemon, free_port, wait_until
+from tests.servers import Daemon, free_port, freeze, wait_until
+from tests.servers.machine import with_descendants
 
 ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key"
 _numbers = itertools.count(1)
@@ -115,7 +116,7 @@ class ObjectStoreServer:
     def pause(self) -> None:
         """From now on connections are accepted by the kernel and nobody answers."""
         for daemon in self.daemons:
-            os.killpg(daemon.pid, signal.SIGSTOP)
+            freeze(*with_descendants(daemon.pid))
 
     def resume(self) -> None:
         for daemon in self.daemons:

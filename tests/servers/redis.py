@@ -9,7 +9,7 @@ from typing import Self
 
 import redis
 
-from tests.servers import Daemon, free_port, require_binary, wait_until
+from tests.servers import Daemon, free_port, freeze, require_binary
 
 
 class RedisServer:
@@ -64,8 +64,7 @@ class RedisServer:
 
     def pause(self) -> None:
         """From now on connections are accepted by the kernel and nobody answers."""
-        os.kill(self.pid, signal.SIGSTOP)
-        wait_until(lambda: _state(self.pid) == "T", what="the stop")
+        freeze(self.pid)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -75,7 +74,3 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
