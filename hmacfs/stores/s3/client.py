@@ -28,12 +28,14 @@ from hmacfs.stores.s3.bucket import (
     Part,
     Payload,
 )
-from hmacfs.stores.s3.connections import Connections, Lost, PayloadFailed, Response, Silent, Unreached
+from hmacfs.stores.s3.connection import Lost, PayloadFailed, Silent, Unreached
+from hmacfs.stores.s3.connections import Connections
 from hmacfs.stores.s3.credentials import credentials_of
 from hmacfs.stores.s3.download import S3Download
 from hmacfs.stores.s3.failures import EngineError, Kind, kind_of
 from hmacfs.stores.s3.observer import CallObserver, NoObserver
 from hmacfs.stores.s3.options import S3Options, address_of
+from hmacfs.stores.s3.response import Response
 from hmacfs.stores.s3.signing import Signer
 from hmacfs.system.threads import FileCalls
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from hmacfs.stores.s3 import answers
 from hmacfs.stores.s3.bucket import Doubt, ObjectInfo
-from hmacfs.stores.s3.connections import Lost, Response, Silent
+from hmacfs.stores.s3.connection import Lost, Silent
 from hmacfs.stores.s3.observer import CallObserver
+from hmacfs.stores.s3.response import Response
 
 _PARTIAL = 206
 
