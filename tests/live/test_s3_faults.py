@@ -49,7 +49,8 @@ class Stage:
     def __init__(self, folder: Path, seaweedfs: SeaweedFS, proxy: FaultyEngine) -> None:
         self.proxy = proxy
         self.metrics_port = free_port()
-        self.bucket = seaweedfs.client(seaweedfs.make_bucket())
+        self.bucket_name = seaweedfs.make_bucket()
+        self.bucket = seaweedfs.client(self.bucket_name)
         settings = in_bucket(seaweedfs, self.bucket_name, folder) | {
             "S3Endpoint": proxy.endpoint,
             "S3Timeout": "3s",
@@ -60,10 +61,6 @@ class Stage:
             "MetricsPort": f"127.0.0.1:{self.metrics_port}",
         }
         self.server = HmacFileServer(folder / "server", **settings)
-
-    @property
-    def bucket_name(self) -> str:
-        return self.bucket._options.bucket
 
     def fails(self, fault: Fault) -> None:
         """All that the engine is asked for, until it is forgiven."""

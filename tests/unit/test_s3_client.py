@@ -313,7 +313,7 @@ def test_a_multipart_upload_that_was_begun_is_not_begun_again(script: Script, bu
 
 def test_pauses_grow_up_to_the_longest_and_differ(monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("hmacfs.stores.s3.client.time.sleep", pauses.append)
+    monkeypatch.setattr("hmacfs.stores.s3.calls.time.sleep", pauses.append)
     script.then(*[TRANSIENT["503"]] * 6)
     with (
         contextlib.closing(client_of(script.endpoint, max_retries=5, retry_delay=0.3)) as bucket,
@@ -948,10 +948,12 @@ def test_what_is_no_tls_is_no_engine(script: Script) -> None:
 def test_no_secret_is_told(script: Script, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     told = f"<StringToSign>x</StringToSign><AWSAccessKeyId>{ACCESS_KEY}</AWSAccessKeyId>"
-    with contextlib.closing(client_of(script.endpoint, session_token=Secret("the-token-of-the-session"))) as bucket:
+    token = Secret("the-token-of-the-session")
+    options = S3Options(script.endpoint, "bucket", secret_key=Secret(SECRET_KEY), session_token=token)
+    with contextlib.closing(client_of(script.endpoint, session_token=token)) as bucket:
         url = bucket.presigned("key", seconds=9, overrides={})
         script.then(error(403, "SignatureDoesNotMatch", told), *[LOST] * 4)
-        texts = [repr(vars(bucket)), repr(bucket._options)]
+        texts = [repr(vars(bucket)), repr(options)]
         for _ in range(2):
             with pytest.raises(StorageFailed) as raised:
                 bucket.put("key", b"data")
