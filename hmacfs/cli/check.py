@@ -37,7 +37,7 @@ def run(config: Path | None, *, online: bool) -> int:
 
 def _check_bucket(settings: Settings) -> None:
     """Print what there is to know of it, a line each. It is used, and left as it was."""
-    from hmacfs.stores.open_object_store import check_bucket  # an extra
+    from hmacfs.stores.check_object_store import check_bucket  # an extra
 
     for subject, problem in check_bucket(settings):
         line = f"object store: {subject}: {problem or 'good'}"

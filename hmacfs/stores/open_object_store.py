@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from hmacfs.config import ConditionalWrites, Settings
 from hmacfs.errors import ConfigError
 from hmacfs.stores.object_store_settings import check_settings, options_of
@@ -19,19 +16,17 @@ from hmacfs.system import processes
 from hmacfs.system.threads import FileCalls, ThreadOffload
 from hmacfs.uploads.contracts.entries import Entries
 
-if TYPE_CHECKING:
-    from hmacfs.stores.s3.checkup import Finding
-
 #: For the spool's calls while its disk is slow.
 _THREADS = 16
-_TOLD = {ConditionalWrites.ON: True, ConditionalWrites.OFF: False, ConditionalWrites.AUTO: None}
+#: See ``ExclusiveWrites``.
+TOLD = {ConditionalWrites.ON: True, ConditionalWrites.OFF: False, ConditionalWrites.AUTO: None}
 
 
 def open_object_store(settings: Settings, claims: Entries, observer: CallObserver | None) -> S3FileStore:
     """Connects to nothing. claims: where names are claimed if the engine ignores conditions. To be called once in each
     process, after its fork. Raises ``ConfigError``."""
     file_calls = FileCalls(ThreadOffload(_THREADS))
-    bucket = _open_bucket(settings, file_calls, observer)
+    bucket = open_bucket(settings, file_calls, observer)
     return S3FileStore(
         Publisher(bucket, claims, _exclusive_writes(settings, bucket)),
         Spool(settings.s3_spool_dir, file_calls),
@@ -46,33 +41,16 @@ def _exclusive_writes(settings: Settings, bucket: S3Bucket) -> ExclusiveWrites:
     return ExclusiveWrites(
         bucket,
         Keys(settings.s3_prefix).reserved,
-        told=_TOLD[settings.s3_conditional_writes],
+        told=TOLD[settings.s3_conditional_writes],
         remembered=settings.runtime_dir / "conditional-writes",
         server=f"{processes.parent()} {settings.store_address}",
     )
 
 
-def _open_bucket(settings: Settings, file_calls: FileCalls, observer: CallObserver | None = None) -> S3Bucket:
+def open_bucket(settings: Settings, file_calls: FileCalls, observer: CallObserver | None = None) -> S3Bucket:
     """Connects to nothing. Raises ``ConfigError``."""
     check_settings(settings)
     try:
         return S3Bucket(options_of(settings), file_calls, observer)
     except OSError as error:  # of OpenSSL's: what is in the file are no certificates
         raise ConfigError(f"{settings.origins['S3CAFile']}: {settings.s3_ca_file}: {error}") from None
-
-
-def check_bucket(settings: Settings) -> Iterator[Finding]:
-    """What an operator wants to know of it, each as soon as it is known. Connects, and leaves nothing in it. Raises
-    ``ConfigError``."""
-    from hmacfs.stores.s3.checkup import Checkup  # no server needs it
-
-    bucket = _open_bucket(settings, FileCalls(ThreadOffload(_THREADS)))
-    try:
-        yield from Checkup(
-            bucket,
-            lambda: bucket.clock_offset,
-            Keys(settings.s3_prefix).reserved,
-            told=_TOLD[settings.s3_conditional_writes],
-        ).run()
-    finally:
-        bucket.close()
