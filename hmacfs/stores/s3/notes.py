@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from hmacfs.errors import StorageFailed
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUpload, ObjectInfo, Part, Payload, read_all
+from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUpload, Part, Payload, read_all
 from hmacfs.stores.s3.inventory import Inventory, Mark, Remainder, Tombstone, marks_in
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of
 from hmacfs.uploads.files import FileMetadata
 
-_BEGUN, UNVERIFIED, _LEFT = "begun", "unverified", "left"
+BEGUN, UNVERIFIED, LEFT = "begun", "unverified", "left"
 _UPLOAD_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
@@ -59,7 +59,7 @@ class Begun(NamedTuple):
 
 
 class Notes:
-    """Reads and writes them. Methods raise what ``Bucket``'s do."""
+    """Reads and writes them, and takes stock of an upload by them. Methods raise what ``Bucket``'s do."""
 
     def __init__(self, bucket: Bucket, keys: Keys) -> None:
         self.bucket = bucket
@@ -68,7 +68,7 @@ class Notes:
     # -- writing --------------------------------------------------------------------------------------
 
     def create(self, upload_key: str, begun: Begun) -> None:
-        self.put(upload_key, _BEGUN, begun.to_json())
+        self.put(upload_key, BEGUN, begun.to_json())
 
     def begin(self, upload_key: str, begun: Begun) -> Mark:
         """Of a whole upload: note it, and begin its multipart upload."""
@@ -99,57 +99,19 @@ class Notes:
         self.remove(upload_key, UNVERIFIED)
 
     def put_left(self, upload_key: str, begun: Begun) -> None:
-        self.put(upload_key, _LEFT, begun.to_json())
-
-    def forget(self, upload_key: str, ended: Collection[Mark] = (), *, but_left: bool = False) -> None:
-        """Remove all notes: the upload has become a file, or nothing is left of it. ``begun`` goes first, since without
-        it there is no upload any more: with it, the loss of any other would look as if its offset went back.
-
-        ended: multipart uploads that are gone. Others are aborted: a process that has lost its lease without
-        noticing may begin one. but_left: not the note by which a sweep finds what may turn up."""
-        names = [name for name, _ in self._listed(upload_key) if not (but_left and name == _LEFT)]
-        if _BEGUN in names:
-            self.remove(upload_key, _BEGUN)
-        marks = [mark for mark in marks_in(names) if mark not in ended]
-        begun = next(filter(None, (self._read_begun(upload_key, mark.name) for mark in marks)), None)
-        if begun is not None:
-            self.abort(begun, marks, is_other=bool(ended))
-        for name in names:
-            if name != _BEGUN:
-                self.remove(upload_key, name)
-
-    def abort(self, begun: Begun, marks: Collection[Mark], *, is_other: bool = False) -> None:
-        """Abort multipart uploads of an upload, but for the one that has become the file: see ``may_be``. is_other: it
-        is none of these."""
-        if not marks:
-            return
-        key = self.keys.of(begun.name)
-        stored = self.bucket.head(key)
-        if stored is not None and identity_of(stored) == begun.identity:
-            found = {mark: self._parts(key, mark.upload_id) for mark in marks}
-            is_other = is_other or None in found.values()
-            marks = [
-                mark for mark, parts in found.items() if parts is not None and (is_other or not _may_be(parts, stored))
-            ]
-        for mark in marks:
-            self.bucket.abort(key, mark.upload_id)
-
-    def may_be(self, file: ObjectInfo | None, key: str, upload_id: str) -> bool:
-        """Whether a multipart upload of that key may have become this file. It is gone then; but an engine that died
-        before it forgot the parts, such as SeaweedFS, still tells of them, and its abort would take the file's bytes
-        away."""
-        return file is not None and _may_be(self._parts(key, upload_id), file)
+        self.put(upload_key, LEFT, begun.to_json())
 
     # -- reading --------------------------------------------------------------------------------------
 
     def begun(self, upload_key: str) -> Begun | None:
-        return self._read_begun(upload_key, _BEGUN)
+        return self.read_begun(upload_key, BEGUN)
 
     def left(self, upload_key: str) -> Begun | None:
         """What an upload that is over was to become."""
-        return self._read_begun(upload_key, _LEFT)
+        return self.read_begun(upload_key, LEFT)
 
-    def _read_begun(self, upload_key: str, name: str) -> Begun | None:
+    def read_begun(self, upload_key: str, name: str) -> Begun | None:
+        """What the note of that name says is begun; ``None`` if it is not there."""
         text = self._read(upload_key, name)
         try:
             return None if text is None else Begun.from_json(text)
@@ -167,7 +129,7 @@ class Notes:
         if not is_upload_key(upload_key):
             return None
         found = dict(self._listed(upload_key))
-        if _BEGUN not in found:
+        if BEGUN not in found:
             return None
         inventory = Inventory(is_unverified=UNVERIFIED in found)
         eras = {name: era for name in found if (era := Tombstone.era_of(name)) is not None}
@@ -200,7 +162,7 @@ class Notes:
 
     def _list_parts(self, inventory: Inventory, begun: Begun, marks: Collection[Mark]) -> None:
         key = self.keys.of(begun.name)
-        inventory.listed = {mark: self._parts(key, mark.upload_id) for mark in marks}
+        inventory.listed = {mark: self.parts(key, mark.upload_id) for mark in marks}
         inventory.count()
         inventory.touched = max([inventory.touched, *(part.modified for part in inventory.parts.values())])
         if None in inventory.listed.values():
@@ -213,8 +175,8 @@ class Notes:
         if stored is not None and identity_of(stored) == begun.identity:
             inventory.file, inventory.length = stored, stored.size
 
-    def _parts(self, key: str, upload_id: str) -> dict[int, Part] | None:
-        """``None`` if it has been completed, or aborted."""
+    def parts(self, key: str, upload_id: str) -> dict[int, Part] | None:
+        """Of a multipart upload, by number; ``None`` if it has been completed, or aborted."""
         try:
             return {part.number: part for part in self.bucket.parts(key, upload_id)}
         except NoSuchUpload:
@@ -223,6 +185,10 @@ class Notes:
     def _read(self, upload_key: str, name: str) -> bytes | None:
         download = self.bucket.get(self.keys.folder_of(upload_key) + name)
         return None if download is None else b"".join(read_all(download))
+
+    def names(self, upload_key: str) -> list[str]:
+        """Of all notes of an upload."""
+        return [name for name, _ in self._listed(upload_key)]
 
     def _listed(self, upload_key: str) -> Iterator[tuple[str, ListedObject]]:
         folder = self.keys.folder_of(upload_key)
@@ -249,11 +215,6 @@ class Notes:
             modified, has_mark = found.get(upload_key, (0.0, False))
             found[upload_key] = max(modified, one.modified), has_mark or Mark.from_name(name) is not None
         return found
-
-
-def _may_be(parts: Mapping[int, Part] | None, file: ObjectInfo) -> bool:
-    """See ``Notes.may_be``. parts: ``None`` if they are gone."""
-    return parts is None or (bool(parts) and sum(part.size for part in parts.values()) >= file.size)
 
 
 def is_upload_key(text: str) -> bool:

@@ -143,9 +143,9 @@ class StagedObject:
 
     def _tidy_up(self) -> None:
         if self._is_published and self._begun is not None and self._mark is not None:
-            self._partials.conclude(self._upload_key, self._begun, [self._mark])
+            self._partials.ending.conclude(self._upload_key, self._begun, [self._mark])
         else:
-            self._partials.discard(self._upload_key, is_in_doubt=self._is_in_doubt)
+            self._partials.ending.discard(self._upload_key, is_in_doubt=self._is_in_doubt)
 
 
 def tidy_up(remove: Callable[[], None]) -> None:

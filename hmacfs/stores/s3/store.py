@@ -37,7 +37,7 @@ _REFUSED = re.compile("[\\\\\ufffe\uffff]")
 
 class S3FileStore:
     """A ``FileStore`` in a bucket. prefix: ``S3Prefix``, empty or with a slash at its end. part_size: ``S3PartSize``,
-    in bytes. grace: see ``UnfinishedObjects``."""
+    in bytes. grace: see ``Ending``."""
 
     def __init__(
         self,

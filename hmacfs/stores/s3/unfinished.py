@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import closing
 from typing import Self
 
 from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import Bucket, InvalidPart, ObjectInfo, read_all
+from hmacfs.stores.s3.ending import Ending
 from hmacfs.stores.s3.grid import Grid
-from hmacfs.stores.s3.inventory import Inventory, Mark
-from hmacfs.stores.s3.notes import Begun, Notes, is_upload_key
+from hmacfs.stores.s3.inventory import Inventory
+from hmacfs.stores.s3.notes import Begun, Notes
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of, info_of, new_identity
 from hmacfs.stores.s3.pieces import AtomicPiece, ObjectPiece
 from hmacfs.stores.s3.publishing import Publisher
@@ -24,8 +25,8 @@ from hmacfs.uploads.files import FileInfo, FileMetadata
 
 
 class UnfinishedObjects:
-    """The unfinished uploads of a bucket. part_size_of: the size of the cells of a file of that length. grace: for how
-    many seconds a multipart upload may be there without its note."""
+    """The unfinished uploads of a bucket. part_size_of: the size of the cells of a file of that length. grace: see
+    ``Ending``."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class UnfinishedObjects:
         self.spool = spool
         self.sleep = publisher.sleep
         self.part_size_of = part_size_of
-        self._grace = grace
+        self.ending = Ending(publisher, notes, grace=grace)
 
     @property
     def bucket(self) -> Bucket:
@@ -73,62 +74,9 @@ class UnfinishedObjects:
             lease.release()
             raise
 
-    def discard(self, upload_key: str, *, is_in_doubt: bool = False) -> None:
-        """See ``PartialUploads``. What was begun is aborted first: after that nobody can complete it, and a placeholder
-        of it is dead. is_in_doubt: a request to publish it may still be on its way, so a sweep looks again."""
-        if not is_upload_key(upload_key):
-            return
-        found = self.notes.find(upload_key)
-        if found is None:
-            self._look_again(upload_key)
-            return
-        begun, inventory = found
-        key = self.keys.of(begun.name)
-        self.notes.abort(begun, inventory.marks, is_other=inventory.is_unverified)  # that file is removed as well
-        if inventory.is_unverified:
-            self._remove_file(key, begun.identity)
-        self.publisher.withdraw(key, begun.identity)
-        self.conclude(upload_key, begun, inventory.marks, is_in_doubt=is_in_doubt)
-
-    def _look_again(self, upload_key: str) -> None:
-        """For what may have turned up of an upload that is over."""
-        begun = self.notes.left(upload_key)
-        if begun is not None:
-            key = self.keys.of(begun.name)
-            self.publisher.withdraw(key, begun.identity)
-            if not self._abort_unnamed(key):
-                return
-        self.notes.forget(upload_key)
-
-    def conclude(self, upload_key: str, begun: Begun, ended: Collection[Mark], *, is_in_doubt: bool = False) -> None:
-        """Forget an upload that is over, but for what a sweep has to look at again: another multipart upload of the
-        name, which a note may name or not. ended: those that are completed or aborted. is_in_doubt: see ``discard``."""
-        known = {mark.upload_id for mark in ended}
-        found = self.bucket.uploads(self.keys.of(begun.name))
-        is_left = is_in_doubt or any(one.upload_id not in known for one in found)
-        if is_left:
-            self.notes.put_left(upload_key, begun)
-        self.notes.forget(upload_key, ended, but_left=is_left)
-
-    def _abort_unnamed(self, key: str) -> bool:
-        """Abort the multipart uploads of that key that no note names: a process died before it wrote the note, or the
-        answer was lost that had the id. False if there are young ones, which may be noted in the next moment. It looks
-        through the notes of all uploads, but only if there are old ones."""
-        found = self.bucket.uploads(key)
-        now = self.bucket.now()
-        old = [one.upload_id for one in found if now - one.begun >= self._grace]
-        if old:
-            file, named = self.bucket.head(key), set(self.notes.all_marks())
-            for upload_id in old:
-                if upload_id not in named and not self.notes.may_be(file, key, upload_id):
-                    self.bucket.abort(key, upload_id)
-        return len(old) == len(found)
-
-    def _remove_file(self, key: str, identity: str) -> None:
-        """A file that turned out not to be what was announced."""
-        stored = self.bucket.head(key)
-        if stored is not None and identity_of(stored) == identity:
-            self.bucket.delete(key, etag=stored.etag)
+    def discard(self, upload_key: str) -> None:
+        """See ``PartialUploads``."""
+        self.ending.discard(upload_key)
 
     def untouched_since(self, before: float) -> list[str]:
         """See ``PartialUploads``."""
@@ -244,11 +192,11 @@ class UnfinishedObject:
         if inventory.is_unverified:
             self._notes.remove_unverified(self._upload_key)
         if is_created or inventory.others:
-            self._notes.abort(self._begun, inventory.marks, is_other=is_created)
+            self._uploads.ending.abort(self._begun, inventory.marks, is_other=is_created)
         if inventory.marks:
-            self._uploads.conclude(self._upload_key, self._begun, inventory.marks)
+            self._uploads.ending.conclude(self._upload_key, self._begun, inventory.marks)
         else:  # of a file of less than a cell no multipart upload is looked for
-            self._notes.forget(self._upload_key)
+            self._uploads.ending.forget(self._upload_key)
         return file
 
     def _create(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
@@ -277,4 +225,4 @@ class UnfinishedObject:
     def discard(self) -> None:
         """See ``PartialUpload``."""
         self.lease.check()
-        self._uploads.discard(self._upload_key)
+        self._uploads.ending.discard(self._upload_key)

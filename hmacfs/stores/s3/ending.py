@@ -1,0 +1,127 @@
+"""The end of an upload: what it left in the bucket is removed, and what may turn up later is found again.
+
+Requests may be carried out after their sender died or gave them up. So what is removed first is what they could work
+on: the multipart uploads, then the placeholder, then the notes. Where that does not settle it, a note stays by which
+a sweep looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from hmacfs.stores.s3.bucket import ObjectInfo, Part
+from hmacfs.stores.s3.inventory import Mark, marks_in
+from hmacfs.stores.s3.notes import BEGUN, LEFT, Begun, Notes, is_upload_key
+from hmacfs.stores.s3.objects import identity_of
+from hmacfs.stores.s3.publishing import Publisher
+
+
+class Ending:
+    """grace: for how many seconds a multipart upload may be there without its note. Methods raise what ``Bucket``'s
+    do."""
+
+    def __init__(self, publisher: Publisher, notes: Notes, *, grace: float) -> None:
+        self._publisher = publisher
+        self._notes = notes
+        self._bucket = notes.bucket
+        self._keys = notes.keys
+        self._grace = grace
+
+    def discard(self, upload_key: str, *, is_in_doubt: bool = False) -> None:
+        """Remove an upload with its bytes. No error if there is none. What was begun is aborted first: after that
+        nobody can complete it, and a placeholder of it is dead. is_in_doubt: a request to publish it may still be on
+        its way, so a sweep looks again."""
+        if not is_upload_key(upload_key):
+            return
+        found = self._notes.find(upload_key)
+        if found is None:
+            self._look_again(upload_key)
+            return
+        begun, inventory = found
+        key = self._keys.of(begun.name)
+        self.abort(begun, inventory.marks, is_other=inventory.is_unverified)  # that file is removed as well
+        if inventory.is_unverified:
+            self._remove_file(key, begun.identity)
+        self._publisher.withdraw(key, begun.identity)
+        self.conclude(upload_key, begun, inventory.marks, is_in_doubt=is_in_doubt)
+
+    def _look_again(self, upload_key: str) -> None:
+        """For what may have turned up of an upload that is over."""
+        begun = self._notes.left(upload_key)
+        if begun is not None:
+            key = self._keys.of(begun.name)
+            self._publisher.withdraw(key, begun.identity)
+            if not self._abort_unnamed(key):
+                return
+        self.forget(upload_key)
+
+    def conclude(self, upload_key: str, begun: Begun, ended: Collection[Mark], *, is_in_doubt: bool = False) -> None:
+        """Forget an upload that is over, but for what a sweep has to look at again: another multipart upload of the
+        name, which a note may name or not. ended: those that are completed or aborted. is_in_doubt: see ``discard``."""
+        known = {mark.upload_id for mark in ended}
+        found = self._bucket.uploads(self._keys.of(begun.name))
+        is_left = is_in_doubt or any(one.upload_id not in known for one in found)
+        if is_left:
+            self._notes.put_left(upload_key, begun)
+        self.forget(upload_key, ended, but_left=is_left)
+
+    def forget(self, upload_key: str, ended: Collection[Mark] = (), *, but_left: bool = False) -> None:
+        """Remove all notes: the upload has become a file, or nothing is left of it. ``begun`` goes first, since without
+        it there is no upload any more: with it, the loss of any other would look as if its offset went back.
+
+        ended: multipart uploads that are gone. Others are aborted: a process that has lost its lease without
+        noticing may begin one. but_left: not the note by which a sweep finds what may turn up."""
+        names = [name for name in self._notes.names(upload_key) if not (but_left and name == LEFT)]
+        if BEGUN in names:
+            self._notes.remove(upload_key, BEGUN)
+        marks = [mark for mark in marks_in(names) if mark not in ended]
+        begun = next(filter(None, (self._notes.read_begun(upload_key, mark.name) for mark in marks)), None)
+        if begun is not None:
+            self.abort(begun, marks, is_other=bool(ended))
+        for name in names:
+            if name != BEGUN:
+                self._notes.remove(upload_key, name)
+
+    def abort(self, begun: Begun, marks: Collection[Mark], *, is_other: bool = False) -> None:
+        """Abort multipart uploads of an upload, but for the one that has become the file. is_other: that is none of
+        these."""
+        if not marks:
+            return
+        key = self._keys.of(begun.name)
+        stored = self._bucket.head(key)
+        if stored is not None and identity_of(stored) == begun.identity:
+            found = {mark: self._notes.parts(key, mark.upload_id) for mark in marks}
+            is_other = is_other or None in found.values()
+            marks = [
+                mark for mark, parts in found.items() if parts is not None and (is_other or not _may_be(parts, stored))
+            ]
+        for mark in marks:
+            self._bucket.abort(key, mark.upload_id)
+
+    def _abort_unnamed(self, key: str) -> bool:
+        """Abort the multipart uploads of that key that no note names: a process died before it wrote the note, or the
+        answer was lost that had the id. False if there are young ones, which may be noted in the next moment. It looks
+        through the notes of all uploads, but only if there are old ones."""
+        found = self._bucket.uploads(key)
+        now = self._bucket.now()
+        old = [one.upload_id for one in found if now - one.begun >= self._grace]
+        if old:
+            file, named = self._bucket.head(key), set(self._notes.all_marks())
+            for upload_id in old:
+                if upload_id in named or (file is not None and _may_be(self._notes.parts(key, upload_id), file)):
+                    continue
+                self._bucket.abort(key, upload_id)
+        return len(old) == len(found)
+
+    def _remove_file(self, key: str, identity: str) -> None:
+        """A file that turned out not to be what was announced."""
+        stored = self._bucket.head(key)
+        if stored is not None and identity_of(stored) == identity:
+            self._bucket.delete(key, etag=stored.etag)
+
+
+def _may_be(parts: Mapping[int, Part] | None, file: ObjectInfo) -> bool:
+    """Whether a multipart upload with these parts may have become this file. It is gone then (``None``); but an engine
+    that died before it forgot the parts, such as SeaweedFS, still tells of them, and its abort would take the file's
+    bytes away."""
+    return parts is None or (bool(parts) and sum(part.size for part in parts.values()) >= file.size)
