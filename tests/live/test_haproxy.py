@@ -27,12 +27,12 @@ class Cluster:
     """Two machines, their Redis, and the proxy."""
 
     def __init__(self, folder: Path, cleanup: ExitStack) -> None:
-        redis = cleanup.enter_context(RedisServer(folder / "redis"))
+        self.redis = cleanup.enter_context(RedisServer(folder / "redis"))
         self.nodes = [
             HmacFileServer(
                 folder / name,
                 StoreDir=str(folder / "store"),
-                RedisAddr=redis.address,
+                RedisAddr=self.redis.address,
                 RuntimeDir=str(folder / name / "workers"),
                 TrustedProxies=["127.0.0.1"],
                 DownloadOffload="none",
@@ -169,6 +169,18 @@ def test_a_tus_upload_moves_from_a_machine_that_stops_to_the_other(cluster: Clus
     answer = request(second, "PATCH", location, body[offset:], upload_offset=offset, **tus)
     assert answer.status == 204
     assert cluster.get("tus/file").body == body
+
+
+def test_without_redis_all_goes_on_that_needs_none(tmp_path: Path) -> None:
+    """Though no machine is ready then."""
+    with ExitStack() as cleanup:
+        cluster = Cluster(tmp_path, cleanup)
+        cluster.redis.kill()
+        wait_until(lambda: not any(cluster.haproxy.is_up(name) for name in ("one", "two")), what="both unready")
+        assert cluster.put("alone", b"abc").status == 201
+        assert cluster.get("alone").body == b"abc"
+        refused = cluster.ask("PUT", cluster.nodes[0].sign_v("piece", 6), b"abc", content_range="bytes 0-2/6")
+        assert (refused.status, "Retry-After" in refused.headers) == (503, True)
 
 
 def offset_of(server: HmacFileServer, location: str) -> int:
