@@ -39,6 +39,7 @@ from hmacfs.errors import (
 )
 from hmacfs.protocol.digests import Claim, Digests, claims_of_file
 from hmacfs.protocol.names import StoredName
+from hmacfs.uploads.contracts.stores import PartialInfo
 from hmacfs.uploads.files import FileMetadata
 from hmacfs.uploads.progress import SweepResult
 from hmacfs.uploads.session import Session, State
@@ -945,6 +946,26 @@ def test_an_upload_that_cannot_be_removed_keeps_no_other(
     assert swept.failure.startswith(told)
     assert world.unfinished() == failing
     assert set(world.sessions.records) == {sessions[0].key, sessions[3].key}
+
+
+def test_an_orphan_that_cannot_be_looked_at_keeps_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    orphans = [world.create(NAME, 100, f"192.0.2.{n}", by_slot=False) for n in range(2)]
+    for orphan in orphans:
+        world.append(orphan, 0, bytes(50))
+        world.sessions.remove(orphan.key)
+    world.now += TTL + 1
+    stat, lost = world.partials.stat, orphans[0].key
+
+    def fail(key: str) -> PartialInfo | None:
+        if key == lost:
+            raise StorageFailed(where="a")
+        return stat(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.partials, "stat", fail)
+        swept = world.uploads.sweep()
+    assert (swept.orphans, swept.failed) == (1, 1)
+    assert world.unfinished() == {lost}
 
 
 def test_a_sweep_ends_when_nothing_can_be_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,14 +206,12 @@ class Notes:
             if mark is not None:
                 yield mark.upload_id
 
-    def newest(self) -> dict[str, tuple[float, bool]]:
-        """By the upload keys of all that there are notes of: when the newest of them was written, and whether they
-        name a multipart upload."""
-        found: dict[str, tuple[float, bool]] = {}
+    def newest(self) -> dict[str, float]:
+        """By the upload keys of all that there are notes of: when the newest of them was written."""
+        found: dict[str, float] = {}
         for one in self.listed(self.keys.partial):
-            upload_key, _, name = one.key.removeprefix(self.keys.partial).partition("/")
-            modified, has_mark = found.get(upload_key, (0.0, False))
-            found[upload_key] = max(modified, one.modified), has_mark or Mark.from_name(name) is not None
+            upload_key, _, _ = one.key.removeprefix(self.keys.partial).partition("/")
+            found[upload_key] = max(found.get(upload_key, 0.0), one.modified)
         return found
 
 

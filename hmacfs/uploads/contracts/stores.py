@@ -128,7 +128,8 @@ class PartialUploads(Protocol):
         none."""
 
     def untouched_since(self, before: float) -> list[str]:
-        """The keys of all whose last byte came before that Unix time, and of what is left of any from then."""
+        """The keys of all whose last byte came before that Unix time, and of what is left of any from then. There may
+        be others among them: ``stat`` tells. Raises ``StorageFailed``."""
 
 
 class StoreCapabilities(NamedTuple):
