@@ -42,9 +42,10 @@ def synced_creations(folder: Path, threads: int, seconds: float, *, own_folders:
     try:
         with ThreadPoolExecutor(threads) as pool:
             count = sum(pool.map(lambda job: _create_until(*job), jobs))
+        took = time.monotonic() - start  # each has ended what it began, however long that took
     finally:
         shutil.rmtree(place)
-    return Rate(threads, count / seconds)
+    return Rate(threads, count / took)
 
 
 def best(rates: Sequence[Rate]) -> Rate:
@@ -56,7 +57,7 @@ def _create_until(folder: Path, start: float, end: float, own_folders: bool) -> 
     data = os.urandom(_SMALL_BYTES)
     time.sleep(max(0.0, start - time.monotonic()))
     count = 0
-    while time.monotonic() < end:
+    while not count or time.monotonic() < end:
         parent = folder
         if own_folders:
             parent = folder / str(count)
