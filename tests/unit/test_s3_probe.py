@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,41 @@ def test_a_round_with_a_lost_answer_is_made_again() -> None:
     bucket = Losing()
     assert try_conditional_writes(bucket, "check/") is Verdict.EXCLUSIVE
     assert bucket.engine.objects == {}
+
+
+class Repeating(Rivalry):
+    """Behind a proxy that sends some requests twice."""
+
+    def __init__(self, doubled: Iterable[bool]) -> None:
+        super().__init__()
+        self.doubled = iter(doubled)
+
+    def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+        with self.lock:
+            if next(self.doubled):
+                MemoryBucket.put(self, key, payload, attributes, is_new=True)
+            return MemoryBucket.put(self, key, payload, attributes, is_new=True)
+
+
+def test_a_request_that_a_proxy_sends_twice_proves_nothing() -> None:
+    bucket = Repeating(itertools.chain([True], itertools.repeat(False)))
+    assert try_conditional_writes(bucket, "check/") is Verdict.EXCLUSIVE
+    assert bucket.engine.objects == {}
+
+
+def test_one_behind_a_proxy_that_sends_all_twice_is_not_judged() -> None:
+    bucket = Repeating(itertools.repeat(True))
+    with pytest.raises(StoreUnavailable):
+        try_conditional_writes(bucket, "check/")
+    assert bucket.engine.objects == {}
+
+
+def test_one_that_takes_no_conditional_write_is_not_exclusive() -> None:
+    class TakingNone(Rivalry):
+        def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
+            raise ConditionFailed
+
+    assert try_conditional_writes(TakingNone(), "check/") is Verdict.RACING
 
 
 # -- remembered ------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ def try_conditional_writes(bucket: Bucket, folder: str) -> Verdict:
     """Let rivals create one object, some times. folder: what keys for it begin with; nothing is left below it.
 
     Raises what ``Bucket`` does: an engine that does not answer all of it is not judged, and never taken for one that
-    keeps to conditions. A round of which an answer is lost is made again, some times: of so many, that happens.
+    keeps to conditions. A round of which an answer is lost, or does not tell what came of the request, is made again,
+    some times: of so many, that happens.
     """
     rounds = repetitions = 0
     while rounds < ROUNDS:
@@ -70,14 +71,15 @@ def _try_once(bucket: Bucket, key: str) -> Verdict:
     winners = [rival for rival, is_winner in enumerate(outcomes) if is_winner]
     if len(winners) == RIVALS:
         return Verdict.IGNORED
-    if len(winners) != 1:
-        # None: an engine may refuse them all (409) while they are in one another's way.
-        if winners or not _creates(bucket, key, RIVALS):
-            return Verdict.RACING
+    # None: an engine may refuse them all (409) while they are in one another's way.
+    if not winners and _creates(bucket, key, RIVALS):
         winners = [RIVALS]
     stored = bucket.head(key)
-    is_winners = stored is not None and stored.attributes.metadata.get(_RIVAL) == str(winners[0])
-    if is_winners and not _creates(bucket, key, RIVALS + 1):
+    if not winners and stored is not None:
+        # As when a proxy sends a request twice: the first one has created it, and the second one's answer is a refusal.
+        raise StoreUnavailable(where=key) from Doubt("a write that was refused has created the object", may_repeat=True)
+    written = None if stored is None else stored.attributes.metadata.get(_RIVAL)
+    if [str(winner) for winner in winners] == [written] and not _creates(bucket, key, RIVALS + 1):
         return Verdict.EXCLUSIVE
     return Verdict.RACING
 
