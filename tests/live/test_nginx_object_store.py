@@ -12,11 +12,10 @@ import pytest
 
 from tests.live.client import Answer, request
 from tests.servers import folder_of, free_port, wait_until
-from tests.servers.ceph import Ceph
+from tests.servers.engines import ENGINES
 from tests.servers.foreign_engine import BODY as FOREIGN
 from tests.servers.foreign_engine import ForeignEngine
 from tests.servers.hmacfs import HmacFileServer, in_bucket
-from tests.servers.juicefs import JuiceFS
 from tests.servers.nginx import Nginx
 from tests.servers.object_store import ObjectStoreServer
 from tests.servers.seaweedfs import SeaweedFS
@@ -30,7 +29,6 @@ HEADERS = {
     *("Last-Modified", "Cache-Control", "Content-Disposition", "X-Content-Type-Options", "Content-Security-Policy"),
     *("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary", "X-Request-ID"),
 }
-ENGINES: dict[str, type[ObjectStoreServer]] = {"seaweedfs": SeaweedFS, "ceph": Ceph, "juicefs": JuiceFS}
 #: What an engine, or a proxy before it, may say beside the bytes: a browser would act on it, or it is not the client's.
 FOREIGN_HEADERS = [(name, "foreign") for name in (
     "Access-Control-Allow-Credentials", "Access-Control-Allow-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Origin",

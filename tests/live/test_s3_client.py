@@ -18,12 +18,10 @@ from hmacfs.stores.s3.client import S3Bucket
 from tests.contracts.buckets import BucketContract, Expected, content
 from tests.servers import wait_until
 from tests.servers.ceph import Ceph
+from tests.servers.engines import ENGINES
 from tests.servers.faulty_engine import LOST_ANSWER, RESET, SLOW_DOWN, STORED_500, Fault, FaultyEngine
 from tests.servers.juicefs import JuiceFS
 from tests.servers.object_store import ObjectStoreServer
-from tests.servers.seaweedfs import SeaweedFS
-
-ENGINES: dict[str, type[ObjectStoreServer]] = {"seaweedfs": SeaweedFS, "ceph": Ceph, "juicefs": JuiceFS}
 
 
 @pytest.fixture(params=ENGINES)

@@ -20,15 +20,11 @@ from hmacfs.stores.s3.unfinished import UnfinishedObject
 from hmacfs.uploads.files import FileMetadata
 from tests.contracts.file_stores import FileStoreContract, Length
 from tests.fakes import MemoryEntries
-from tests.servers.ceph import Ceph
-from tests.servers.juicefs import JuiceFS
+from tests.servers.engines import ENGINES
 from tests.servers.object_store import ObjectStoreServer
-from tests.servers.seaweedfs import SeaweedFS
 from tests.stores.backends import Backend
 from tests.stores.leases import LeaseTable, MemoryLocker
 from tests.stores.local import file_calls
-
-ENGINES: dict[str, type[ObjectStoreServer]] = {"seaweedfs": SeaweedFS, "ceph": Ceph, "juicefs": JuiceFS}
 
 
 class _Dying:
