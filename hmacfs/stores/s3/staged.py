@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Self
 
 from hmacfs.errors import HmacfsError, StoreUnavailable
@@ -139,18 +138,13 @@ class StagedObject:
     def __exit__(self, *_: object) -> None:
         self._sender.close()
         if self._upload_key:
-            tidy_up(self._tidy_up)
+            try:
+                self._tidy_up()
+            except HmacfsError as error:
+                log.debug("leftovers of an upload stay for the sweep: %s", error)
 
     def _tidy_up(self) -> None:
         if self._is_published and self._begun is not None and self._mark is not None:
             self._partials.ending.conclude(self._upload_key, self._begun, [self._mark])
         else:
             self._partials.ending.discard(self._upload_key, is_in_doubt=self._is_in_doubt)
-
-
-def tidy_up(remove: Callable[[], None]) -> None:
-    """Remove what is of no use any more. What cannot be removed now is the sweep's."""
-    try:
-        remove()
-    except HmacfsError as error:
-        log.debug("leftovers of an upload stay for the sweep: %s", error)
