@@ -469,9 +469,10 @@ def test_the_check_is_one_attempt_that_does_not_wait_for_long(script: Script) ->
     with contextlib.closing(client_of(script.endpoint, timeout=60.0)) as bucket:
         for _ in range(3):
             before = time.monotonic()
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreUnavailable) as caught:
                 bucket.check("pre")
             assert time.monotonic() - before < 6
+            assert caught.value.for_log().count("check: ") == 1
         script.then(answer(200, LISTED))
         bucket.check("pre")
     assert len(script.received) == 4

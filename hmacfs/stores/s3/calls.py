@@ -49,8 +49,8 @@ class Call(NamedTuple):
 
 
 class _Failed(Exception):
-    """A failure after which the same request may succeed. is_stale: for want of a connection that was still open.
-    is_done: the request was carried out, and only its answer cannot be read."""
+    """A failure after which the same request may succeed: the operation, and what happened. is_stale: for want of a
+    connection that was still open. is_done: the request was carried out, and only its answer cannot be read."""
 
     def __init__(self, message: str, *, is_stale: bool = False, is_done: bool = False) -> None:
         super().__init__(message)
@@ -96,7 +96,7 @@ class Caller:
                 if repeat is Repeat.NEVER:
                     raise Doubt(str(error), may_repeat=True) from error
                 if repeat is Repeat.UNDONE and error.is_done:
-                    raise StoreUnavailable(where=call.operation) from error
+                    raise StoreUnavailable from error
                 if error.is_stale and not needs_new:
                     needs_new = True
                 elif attempts < self._max_retries:
@@ -114,7 +114,9 @@ class Caller:
         """Return if it succeeds over a new connection; a transient failure is ``StoreUnavailable``."""
         try:
             self._attempt(call, read, is_new=True)
-        except (_Failed, Silent) as error:
+        except _Failed as error:
+            raise StoreUnavailable from error
+        except Silent as error:
             raise StoreUnavailable(where=call.operation) from error
 
     def _pause(self, attempts: int) -> float:
