@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from hmacfs.cli.copy_progress import Display, Tally
+from hmacfs.cli.messages import explained
 from hmacfs.config import find_config, load
-from hmacfs.config.messages import one_line
 from hmacfs.errors import HmacfsError, StorageFailed
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.stores import FileStore
@@ -188,9 +188,3 @@ class CopyRun:
                 self.display.tell(name, "missing", "it is not there")
         finally:
             self._places.release()
-
-
-def explained(error: BaseException) -> str:
-    """With its cause, which is for the operator."""
-    text = error.for_log() if isinstance(error, StorageFailed) else str(error)
-    return one_line(text or type(error).__name__)

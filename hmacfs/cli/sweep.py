@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from hmacfs.cli.messages import explained
 from hmacfs.config import find_config, load
 from hmacfs.errors import ConfigError, NotAllowed, SessionStoreUnavailable, StorageFailed
 from hmacfs.system.ownership import path_of, reason
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         swept = open_sweeper(settings).run_once()
     except (NotAllowed, SessionStoreUnavailable, StorageFailed) as error:
-        print(f"hmacfs sweep: {error}", file=sys.stderr)
+        print(f"hmacfs sweep: {explained(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         path = path_of(error, settings.store_dir or settings.s3_spool_dir)

@@ -13,7 +13,7 @@ import pytest
 
 from hmacfs.background import RepairLoop, Sweeper
 from hmacfs.cli import main
-from hmacfs.errors import StorageFailed
+from hmacfs.errors import StorageFailed, StoreUnavailable
 from hmacfs.uploads.progress import SweepResult
 
 
@@ -54,6 +54,18 @@ def test_the_command_tells_what_it_cannot_remove(
     told = capsys.readouterr()
     assert told.out == "removed 2 expired uploads and 1 orphans\n" * 2
     assert told.err == "hmacfs sweep: 3 cannot be removed, the first for this: storage failed: a: denied\n"
+
+
+def test_the_command_tells_why_nothing_could_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> SweepResult:
+        raise StoreUnavailable(where="list") from ConnectionRefusedError(111, "Connection refused")
+
+    (tmp_path / "config.toml").write_text(f'Secret = "0123456789abcdef"\nStoreDir = "{tmp_path}"\n')
+    monkeypatch.setattr("hmacfs.app.open_sweeper", lambda _: Sweeper(fail, tmp_path / "lock", 1.0))
+    assert main(["sweep", "-config", str(tmp_path / "config.toml")]) == 1
+    assert capsys.readouterr().err == "hmacfs sweep: storage failed: list: Connection refused\n"
 
 
 def test_it_ends_when_it_is_stopped_whatever_a_sweep_comes_to(tmp_path: Path) -> None:
