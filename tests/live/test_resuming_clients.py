@@ -257,6 +257,14 @@ def test_a_network_that_breaks_all_the_time(server: HmacFileServer, tmp_path: Pa
     assert proxy.cut == 15
 
 
+def test_the_same_file_is_uploaded_again_with_another_slot(server: HmacFileServer, tmp_path: Path) -> None:
+    source = tmp_path / NAME
+    source.write_bytes(os.urandom(MIB))
+    for _ in range(2):
+        with Proxy(server.port) as proxy:
+            check(Tuspy, server, source, proxy, 400_000, kills=0)
+
+
 @pytest.mark.parametrize("kind", LARGE, ids=lambda kind: kind.__name__)
 def test_a_large_file_over_a_bad_network_from_a_client_that_dies(
     server: HmacFileServer, film: Path, tmp_path: Path, kind: type[RealClient]
