@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from hmacfs.errors import HmacfsError, SessionStoreUnavailable, StorageFailed
+from hmacfs.errors import HmacfsError, SessionStoreUnavailable, StorageFailed, StoreUnavailable
 from hmacfs.uploads.contracts.sessions import SessionStore
 from hmacfs.uploads.contracts.stores import PartialUploads
 from hmacfs.uploads.progress import SweepResult, UploadLimits
@@ -14,7 +14,8 @@ from hmacfs.uploads.writers import Writers
 
 log = logging.getLogger("hmacfs.uploads")
 
-#: So many failures, and nothing that succeeded between them: it is the store that fails, and not the uploads.
+#: So often the store could not be reached, and nothing succeeded between: it is away, and each further try may take as
+#: long as its timeout.
 _HOPELESS = 10
 
 
@@ -30,8 +31,8 @@ def sweep(
     deadline; then bytes as old that no session knows. An upload that is being written is never touched, and one that
     cannot be removed does not keep the others. ``batch``: sessions looked at at once.
 
-    Raises ``SessionStoreUnavailable``: what cannot be looked up is not removed; and what the store raises again and
-    again.
+    Raises ``SessionStoreUnavailable``: what cannot be looked up is not removed; ``StoreUnavailable`` if the store is
+    away.
     """
     before = now - limits.ttl
     removal = _Removal(writers)
@@ -61,7 +62,7 @@ class _Removal:
 
     def __init__(self, writers: Writers) -> None:
         self._writers = writers
-        self._failures_in_a_row = 0
+        self._unreached_in_a_row = 0
         self.failed: set[str] = set()
         self.failure = ""
 
@@ -76,15 +77,16 @@ class _Removal:
         except Exception as error:
             self._note(key, error)
             return False
-        self._failures_in_a_row = 0
+        self._unreached_in_a_row = 0
         return is_gone
 
     def _note(self, key: str, error: Exception) -> None:
         if not isinstance(error, HmacfsError):
             log.error("an expired upload cannot be removed", exc_info=error)
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row == _HOPELESS:
-            raise error
+        if isinstance(error, StoreUnavailable):
+            self._unreached_in_a_row += 1
+            if self._unreached_in_a_row == _HOPELESS:
+                raise error
         self.failed.add(key)
         self.failure = self.failure or _reason(error)
 

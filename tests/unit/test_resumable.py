@@ -968,7 +968,20 @@ def test_an_orphan_that_cannot_be_looked_at_keeps_no_other(world: World, monkeyp
     assert world.unfinished() == {lost}
 
 
-def test_a_sweep_ends_when_nothing_can_be_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_that_cannot_be_removed_keep_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come first, in each sweep."""
+    failing = {world.create(NAME, 1, f"192.0.2.{n}", by_slot=False).key for n in range(25)}
+    world.now += 1
+    others = [world.create(NAME, 1, f"198.51.100.{n}", by_slot=False) for n in range(3)]
+    world.orphan("an-orphan")
+    world.now += TTL + 1
+    failing_discards(world, monkeypatch, failing, StorageFailed(where="a"))
+    swept = world.uploads.sweep(batch=2)
+    assert (swept.sessions, swept.orphans, swept.failed) == (len(others), 1, len(failing))
+    assert world.unfinished() == set(world.sessions.records) == failing
+
+
+def test_a_sweep_ends_when_the_store_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each failure may have taken as long as the store's timeout."""
     keys = {world.orphan(f"orphan-{number}") for number in range(30)}
     world.now += TTL + 1
