@@ -153,7 +153,8 @@ class Bucket(Protocol):
         Raises ``OutOfRange``."""
 
     def delete(self, key: str, *, etag: str = "") -> None:
-        """No error if there is none. etag: ``If-Match``, which some engines ignore; raises ``ConditionFailed``."""
+        """No error if there is none. etag: ``If-Match``, which some engines ignore, so it is repeated only after a look
+        whether that one is still there; raises ``ConditionFailed``."""
 
     def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
         """All objects whose keys begin with ``prefix``, in pages of at most ``limit`` (1,000 at most), none of them

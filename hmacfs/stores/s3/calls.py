@@ -85,9 +85,16 @@ class Caller:
         said = answers.http_time(text)
         return said - received if said else None
 
-    def perform(self, call: Call, read: Callable[[Response], R], repeat: Repeat = Repeat.ALWAYS) -> R:
-        """What ``read`` makes of the answer; after transient failures a request that may be repeated is. Raises
-        ``Doubt`` only for one that never is."""
+    def perform(
+        self,
+        call: Call,
+        read: Callable[[Response], R],
+        repeat: Repeat = Repeat.ALWAYS,
+        *,
+        before_repeat: Callable[[], object] = lambda: None,
+    ) -> R:
+        """What ``read`` makes of the answer; after transient failures a request that may be repeated is, unless
+        ``before_repeat`` raises. Raises ``Doubt`` only for one that never is."""
         attempts, needs_new = 0, False
         while True:
             try:
@@ -104,6 +111,7 @@ class Caller:
                     attempts += 1
                 else:
                     raise StoreUnavailable from error
+                before_repeat()
                 self._observer.note_retry()
             except Silent as error:
                 if repeat is Repeat.NEVER:

@@ -106,13 +106,24 @@ class S3Bucket:
         expected = {**_IF_ABSENT, **_IF_CONDITION}
         call = Call("delete", "DELETE", self._address.target(key), headers, expected=expected)
         try:
-            self._caller.perform(call, Response.text)
+            self._caller.perform(call, Response.text, before_repeat=lambda: self._check_is_there(key, etag))
         except _Absent:
             pass
         except ConditionFailed:
             # Some say so if there is no object; and the first of two attempts may have deleted it.
             if self.head(key) is not None:
                 raise
+
+    def _check_is_there(self, key: str, etag: str) -> None:
+        """Whether to repeat a deletion: the attempt before may have succeeded, and another object been stored since,
+        which engines that ignore ``If-Match`` would delete. Raises ``_Absent``, ``ConditionFailed``."""
+        if not etag:
+            return
+        stored = self.head(key)
+        if stored is None:
+            raise _Absent
+        if stored.etag != etag:
+            raise ConditionFailed
 
     def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
         return self._pages("list", "", _listing_of(prefix, limit), answers.listed_objects)
