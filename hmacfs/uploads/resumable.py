@@ -30,6 +30,7 @@ from hmacfs.errors import (
 )
 from hmacfs.protocol.digests import digests_of_file
 from hmacfs.protocol.names import StoredName
+from hmacfs.uploads.claims import with_claims, with_known_claims
 from hmacfs.uploads.contracts.locks import Lease, Locker
 from hmacfs.uploads.contracts.requests import Digest, Receiver, RequestBody, Space
 from hmacfs.uploads.contracts.sessions import SessionStore
@@ -156,7 +157,8 @@ class ResumableUploads:
         """How far it is. An upload that has all its bytes and was not finished (its process was killed, no session
         store could be reached) is finished now: its client has nothing more to send.
 
-        Raises ``SessionUnknown`` if its bytes are gone, ``NameTaken``, ``DigestMismatch``, ``WriterBusy``, ``NoSpace``.
+        Raises ``SessionUnknown`` if its bytes are gone, ``SessionEnded``, ``NameTaken``, ``DigestMismatch``,
+        ``WriterBusy``, ``NoSpace``, ``SessionStoreUnavailable``.
         """
         stored = self._partials.stat(session.key)
         if session.state is not State.OPEN or stored is None:
@@ -166,7 +168,7 @@ class ResumableUploads:
             return Progress(dataclasses.replace(session, touched=max(session.touched, written)), stored.length)
         try:
             with self._writers.open(session.key, stored.length) as upload:
-                return self._finish(session, upload)
+                return self._finish_stored(session, upload)
         except SessionUnknown:  # its writer has just finished it
             return self._ended(session)
 
@@ -224,15 +226,15 @@ class ResumableUploads:
             raise TooLarge
         with self._upload(session, offset, restart=restart) as upload:
             if self._is_published(session, upload):
-                return self._finish(session, upload)
+                return self._finish_stored(session, upload)
             if restart:
                 self._check_is_newest(session)
             if offset > upload.length or (offset < upload.length and not restart):
                 raise OffsetMismatch(upload.length)
             if not restart:
                 session = self._with_length(session, length, offset, size or 0)
-            if file_claims and (is_last or size is None or offset + size == session.length):
-                session = self._with_claims(session, file_claims)
+            if is_last or size is None or offset + size == session.length:
+                session = with_claims(self._sessions, session, upload, file_claims)
             self._receive(session, upload, offset, body, size, digest, restart=restart)
             touched = self.limits.last_touch(session, self._clock())
             record_is_due = after is not None or self._record_is_due(session, touched)
@@ -261,12 +263,6 @@ class ResumableUploads:
             session = self._sessions.newest(session.key) or session
         told = self.limits.with_length(session, length, offset, size)
         return session if told is session else self._sessions.save(told)
-
-    def _with_claims(self, session: Session, claims: str) -> Session:
-        """Recorded before the bytes are stored that complete the file: so nobody publishes it without judging it."""
-        if session.file_claims == claims:
-            return session
-        return self._sessions.save(dataclasses.replace(session, file_claims=claims))
 
     def _append_to_ended(self, session: Session, offset: int, size: int | None) -> Progress:
         progress = self._ended(session)
@@ -360,6 +356,10 @@ class ResumableUploads:
         except SessionStoreUnavailable:
             log.debug("that a part of a piece arrived could not be recorded")
 
+    def _finish_stored(self, session: Session, upload: PartialUpload) -> Progress:
+        """``_finish`` for an upload of which another request stored the last byte. Raises ``SessionEnded`` too."""
+        return self._finish(with_known_claims(self._sessions, session, upload), upload)
+
     def _finish(self, session: Session, upload: PartialUpload) -> Progress:
         """The file is what counts: once it is visible, the upload succeeded, whether or not that can be recorded. If
         what is claimed of it does not hold, the upload ends: which bytes are wrong cannot be known."""
@@ -405,11 +405,11 @@ class ResumableUploads:
         try:
             with self._writers.open(session.key, None) as upload:
                 if self._is_published(session, upload):
-                    self._finish(session, upload)
+                    self._finish_stored(session, upload)
                 else:
                     self._abort_name_taken(session, upload)
-        except (NameTaken, DigestMismatch):
-            return  # which has ended it
+        except (NameTaken, DigestMismatch, SessionEnded):
+            return  # it has ended
         except SessionUnknown:
             newest = self._sessions.newest(session.key)
             if newest is not None and newest.state is State.OPEN:
@@ -434,8 +434,8 @@ class ResumableUploads:
                     if not self._is_published(session, upload):
                         self._abort_name_taken(session, upload)
                         return
-                    session = self._finish(session, upload).session
-            except (NameTaken, DigestMismatch):  # which has ended it
+                    session = self._finish_stored(session, upload).session
+            except (NameTaken, DigestMismatch, SessionEnded):  # it has ended
                 return
             except SessionUnknown:  # its writer finished it, or gave it up, while this one waited
                 session = self._ended(session).session

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Container
+from functools import partial
 from typing import NoReturn
 
 import pytest
@@ -383,6 +384,38 @@ def test_what_is_claimed_of_the_file_holds_for_whoever_finishes_it(world: World,
         assert not world.unfinished()
 
 
+def test_what_is_claimed_of_the_file_holds_though_the_record_is_an_older_copy(world: World) -> None:
+    session = world.append(world.begin(), 0, b"!" * 90).session
+    with pytest.raises(IncompleteBody):
+        world.uploads.append(session, 90, Body(CONTENT[90:], IncompleteBody()), 10, file_claims=CLAIMS)
+    world.sessions.older[session.key] = session
+    with pytest.raises(DigestMismatch):
+        world.uploads.progress(world.get(session))
+    assert not world.store.exists(NAME)
+
+
+def test_an_upload_that_was_given_up_is_not_finished_by_an_older_copy_of_its_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process died between the record's end and that of the bytes."""
+    session = world.begin()
+    with world.hold(session) as other:
+        other.write(CONTENT)
+
+    def die(_upload: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.backend.upload_class, "discard", die)
+        with pytest.raises(KeyboardInterrupt):
+            world.uploads.terminate(world.get(session))
+    world.sessions.older[session.key] = session
+    with pytest.raises(SessionEnded):
+        world.uploads.progress(world.get(session))
+    assert not world.store.exists(NAME)
+    assert not world.unfinished()
+
+
 # -- pieces that start over: numbered chunks ------------------------------------------------------
 
 
@@ -617,7 +650,7 @@ def test_a_piece_is_kept_though_it_could_not_be_recorded(world: World) -> None:
     with pytest.raises(SessionStoreUnavailable):
         world.append(session, 0, CONTENT[:30])
     with pytest.raises(IncompleteBody):
-        world.uploads.append(session, 30, Body(CONTENT[30:40], IncompleteBody()), 70)
+        world.uploads.append(session, 30, Body(CONTENT[30:40], IncompleteBody()), 60)
     world.sessions.is_away = False
     assert world.uploads.progress(session).offset == 40
     assert world.append(session, 40, CONTENT[40:]).is_finished
@@ -625,7 +658,7 @@ def test_a_piece_is_kept_though_it_could_not_be_recorded(world: World) -> None:
 
 def test_the_last_piece_succeeds_though_it_could_not_be_recorded(world: World) -> None:
     session = world.begin()
-    world.sessions.is_away = True
+    world.traffic.on_arrival = partial(setattr, world.sessions, "is_away", True)
     assert world.append(session, 0, CONTENT).is_finished
     assert world.file() == CONTENT
     world.sessions.is_away = False
@@ -821,7 +854,7 @@ def test_a_finished_upload_is_found_by_its_slot(world: World) -> None:
 
 def test_a_finish_that_could_not_be_recorded_is_found_too(world: World) -> None:
     session = world.begin(None)
-    world.sessions.calls_left = 1  # whether it is still as it was
+    world.sessions.calls_left = 2  # whether it is still as it was, and what is claimed of the file
     world.append(session, 0, CONTENT, after=counting, restart=True, is_last=True)
     world.sessions.calls_left = math.inf
     assert world.record(session).state is State.OPEN
