@@ -21,7 +21,7 @@ from hmacfs.uploads.session import Session
 from tests.contracts.file_stores import KEY
 from tests.stores.backends import Collector, ObjectBackend, content, write
 from tests.stores.leases import LeaseTable, MemoryLocker
-from tests.stores.memory_bucket import Killed
+from tests.stores.memory_bucket import Killed, LateBucket
 from tests.stores.world import CONTENT, NAME, TTL, World
 
 CLAIMS = claims_of_file(
@@ -77,6 +77,20 @@ def _die(world: World, at: int, data: bytes, *, repeats: bool) -> bool:
     assert list(backend.engine.objects) == ([backend.store.keys.of(NAME)] if data == CONTENT else [])
     assert list(backend.engine.uploads) == []
     return is_dead
+
+
+def test_a_note_that_is_written_again_after_the_end_hides_no_file() -> None:
+    world = World("objects")
+    backend = world.backend
+    assert isinstance(backend, ObjectBackend)
+    session = world.append(world.begin(), 0, CONTENT[:LAST]).session
+    late = LateBucket(backend.engine, lambda name, key: name == "put" and key.endswith("/unverified"), is_again=True)
+    world.append(session, LAST, CONTENT[LAST:], uploads=world.process(backend.over(late)), file_claims=CLAIMS)
+    late.catch_up()
+    assert content(backend.process(), NAME) == CONTENT
+    world.now += 2 * TTL
+    world.uploads.sweep()
+    assert list(backend.engine.objects) == [backend.store.keys.of(NAME)]
 
 
 def _check_nothing_wrong_is_seen(backend: ObjectBackend) -> None:

@@ -477,6 +477,34 @@ def test_an_upload_that_waits_for_another_s_sends_nothing_meanwhile(heeding: Obj
         assert calls["head"] > 3
 
 
+@pytest.mark.parametrize("call", ["uploads", "delete", "pages"])
+@pytest.mark.parametrize("size", [3, SIZE])
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_what_cannot_be_tidied_up_after_the_commit_point_is_the_sweeps(
+    backend: ObjectBackend, now: list[float], size: int, call: str, *, is_judged: bool
+) -> None:
+    is_visible = False
+
+    def step(name: str, when: str) -> bool:
+        nonlocal is_visible
+        if is_visible and name == call and when == "before":
+            raise StoreUnavailable
+        is_visible = is_visible or backend.process().stat(NAME) is not None
+        return False
+
+    with begin(backend) as upload:
+        append(upload, DATA[:size])
+    with backend.process(step).partials.open(KEY, leased(backend)) as upload:
+        if is_judged:
+            upload.feed(Collector())
+        assert upload.publish(NAME, NO_METADATA).size == size
+    assert is_visible
+    sweep(backend, now)
+    sweep(backend, now)
+    assert content(backend.store, NAME) == DATA[:size]
+    assert leftovers(backend) == []
+
+
 # -- sweeps ---------------------------------------------------------------------------------------
 
 
@@ -490,6 +518,18 @@ def test_an_upload_that_no_note_names_is_aborted_once_it_is_not_young(backend: O
     backend.store.partials.discard(key)
     assert len(backend.engine.uploads) == 1, "another process may be about to note it"
     assert backend.store.partials.untouched_since(now[0] + 1) == [key]
+    sweep(backend, now)
+    assert leftovers(backend) == []
+
+
+def test_a_multipart_upload_that_is_begun_after_its_upload_s_end_is_aborted(
+    backend: ObjectBackend, now: list[float]
+) -> None:
+    bucket = LateBucket(backend.engine, lambda name, _: name == "begin_multipart", is_again=False)
+    with pytest.raises(StoreUnavailable):
+        put(backend.over(bucket), NAME, DATA)
+    bucket.catch_up()
+    assert len(backend.engine.uploads) == 1
     sweep(backend, now)
     assert leftovers(backend) == []
 
@@ -759,6 +799,19 @@ def test_a_file_that_is_to_be_judged_is_not_published_by_one_who_cannot(backend:
         with pytest.raises(StoreUnavailable):
             again.publish(NAME, NO_METADATA)
     assert backend.store.stat(NAME) is None
+
+
+@pytest.mark.parametrize("size", [PART_SIZE, SIZE])
+def test_a_file_that_is_not_judged_yet_has_no_name_to_be_listed(size: int) -> None:
+    """The larger one cannot be a placeholder."""
+    backend = ObjectBackend(lambda: 50_000.0, PART_SIZE * 64)
+    data = bytes(size * 64)
+    with begin(backend) as upload:
+        append(upload, data)
+        upload.feed(Collector())
+        assert list(backend.store.names()) == []
+        upload.publish(NAME, NO_METADATA)
+        assert list(backend.store.names()) == [[NAME]]
 
 
 def test_an_upload_that_was_discarded_is_unknown(backend: ObjectBackend) -> None:

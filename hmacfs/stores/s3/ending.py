@@ -7,13 +7,18 @@ a sweep looks again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
+from hmacfs.errors import HmacfsError
 from hmacfs.stores.s3.bucket import ObjectInfo, Part
 from hmacfs.stores.s3.inventory import Mark, marks_in
 from hmacfs.stores.s3.notes import BEGUN, LEFT, Begun, Notes, is_upload_key
 from hmacfs.stores.s3.objects import identity_of
 from hmacfs.stores.s3.publishing import Publisher
+
+log = logging.getLogger("hmacfs.stores")
 
 
 class Ending:
@@ -73,7 +78,7 @@ class Ending:
         noticing may begin one. but_left: not the note by which a sweep finds what may turn up."""
         names = [name for name in self._notes.names(upload_key) if not (but_left and name == LEFT)]
         if BEGUN in names:
-            self._notes.remove(upload_key, BEGUN)
+            self._notes.remove_begun(upload_key)
         marks = [mark for mark in marks_in(names) if mark not in ended]
         begun = next(filter(None, (self._notes.read_begun(upload_key, mark.name) for mark in marks)), None)
         if begun is not None:
@@ -125,3 +130,12 @@ def _may_be(parts: Mapping[int, Part] | None, file: ObjectInfo) -> bool:
     that died before it forgot the parts, such as SeaweedFS, still tells of them, and its abort would take the file's
     bytes away."""
     return parts is None or (bool(parts) and sum(part.size for part in parts.values()) >= file.size)
+
+
+@contextmanager
+def tidying_up() -> Iterator[None]:
+    """Of what is removed here, what cannot be removed now is left to the sweep."""
+    try:
+        yield
+    except HmacfsError as error:
+        log.debug("leftovers of an upload stay for the sweep: %s", error)

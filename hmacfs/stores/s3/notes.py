@@ -4,7 +4,7 @@
 ``u.<part size>.<id>``                  a multipart upload that has whole cells as parts
 ``c.<start>.<length>.<era>.<unique>``   a remainder: bytes that are less than a cell
 ``t.<era>.<unique>``                    a tombstone: which parts and remainders were taken back; the latest one counts
-``unverified``                          nobody may see the file, whose digest is not judged yet: see ``visibility``
+``unverified``                          beside ``begun``: nobody may see the file yet, see ``visibility``
 ``left``                                the upload is over, and something of it may still turn up: a sweep looks again
 
 The file is cut by a fixed grid: part *n* is the cell [(n - 1) * P, n * P), so sending one again changes nothing. The
@@ -95,8 +95,9 @@ class Notes:
     def remove(self, upload_key: str, name: str) -> None:
         self.bucket.delete(self.keys.folder_of(upload_key) + name)
 
-    def remove_unverified(self, upload_key: str) -> None:
-        self.remove(upload_key, UNVERIFIED)
+    def remove_begun(self, upload_key: str) -> None:
+        """From then on there is no such upload."""
+        self.remove(upload_key, BEGUN)
 
     def put_left(self, upload_key: str, begun: Begun) -> None:
         self.put(upload_key, LEFT, begun.to_json())
@@ -205,6 +206,14 @@ class Notes:
             mark = Mark.from_name(one.key.removeprefix(self.keys.partial).partition("/")[2])
             if mark is not None:
                 yield mark.upload_id
+
+    def unverified(self) -> Iterator[str]:
+        """The keys of all files that nobody may see yet, or that are about to be there."""
+        for one in self.listed(self.keys.partial):
+            upload_key, _, name = one.key.removeprefix(self.keys.partial).partition("/")
+            begun = self.begun(upload_key) if name == UNVERIFIED else None
+            if begun is not None:
+                yield self.keys.of(begun.name)
 
     def newest(self) -> dict[str, float]:
         """By the upload keys of all that there are notes of: when the newest of them was written."""

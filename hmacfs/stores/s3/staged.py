@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Self
 
-from hmacfs.errors import HmacfsError, StoreUnavailable
+from hmacfs.errors import StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import FileSection, NoSuchUpload, Payload
+from hmacfs.stores.s3.ending import tidying_up
 from hmacfs.stores.s3.inventory import Mark
 from hmacfs.stores.s3.notes import Begun
 from hmacfs.stores.s3.objects import attributes_of, new_identity
@@ -15,8 +15,6 @@ from hmacfs.stores.s3.sending import PartSender
 from hmacfs.stores.s3.unfinished import UnfinishedObjects
 from hmacfs.uploads.contracts.requests import ENDLESS
 from hmacfs.uploads.files import FileInfo, FileMetadata
-
-log = logging.getLogger("hmacfs.stores")
 
 #: A body of at most so many bytes that is here is held in memory: its file in the spool would cost more.
 HELD_BYTES = 128 * 1024
@@ -123,7 +121,9 @@ class StagedObject:
         self._upload_key = new_identity()
         part_size = self._partials.part_size_of(self._length)
         self._begun = Begun(self._name.path, self._identity, part_size, self._metadata)
+        self._is_in_doubt = True  # without an answer, a multipart upload may be begun later that no note names
         self._mark = self._partials.notes.begin(self._upload_key, self._begun)
+        self._is_in_doubt = False
 
     def _put_part(self, number: int, payload: FileSection) -> None:
         try:
@@ -138,10 +138,8 @@ class StagedObject:
     def __exit__(self, *_: object) -> None:
         self._sender.close()
         if self._upload_key:
-            try:
+            with tidying_up():
                 self._tidy_up()
-            except HmacfsError as error:
-                log.debug("leftovers of an upload stay for the sweep: %s", error)
 
     def _tidy_up(self) -> None:
         if self._is_published and self._begun is not None and self._mark is not None:

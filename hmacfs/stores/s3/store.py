@@ -141,10 +141,12 @@ class S3FileStore:
         prefix = self.keys.prefix
         for page in self.bucket.pages(prefix, limit=limit):
             found = []
+            unverified = set(self.notes.unverified())
             for one in page:
                 if one.key.startswith(self.keys.reserved):
                     continue
-                if one.size > _KEY_BYTES or is_file(self.bucket.head(one.key)):  # a placeholder is small
+                is_sure = one.size > _KEY_BYTES and one.key not in unverified  # a placeholder is small
+                if is_sure or self._visibility.shows(self.bucket.head(one.key), one.key):
                     found += _names_of(one.key.removeprefix(prefix))
             if found:
                 yield found

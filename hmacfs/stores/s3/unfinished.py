@@ -9,7 +9,7 @@ from typing import Self
 from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import Bucket, InvalidPart, ObjectInfo, read_all
-from hmacfs.stores.s3.ending import Ending
+from hmacfs.stores.s3.ending import Ending, tidying_up
 from hmacfs.stores.s3.grid import Grid
 from hmacfs.stores.s3.inventory import Inventory
 from hmacfs.stores.s3.notes import Begun, Notes
@@ -117,9 +117,11 @@ class UnfinishedObject:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._renewal is not None:
-            self._renewal.stop()
-        self.lease.release()
+        try:
+            if self._renewal is not None:
+                self._renewal.stop()
+        finally:
+            self.lease.release()
 
     # -- pieces ---------------------------------------------------------------------------------------
 
@@ -182,15 +184,21 @@ class UnfinishedObject:
             raise StoreUnavailable(where=self._key)
         is_created = self._file is None and inventory.whole == 0 and self._uploads.publisher.is_exclusive()
         file = self._file or (self._create(name, metadata) if is_created else self._complete())
-        if inventory.is_unverified:
-            self._notes.remove_unverified(self._upload_key)
-        if is_created or inventory.others:
-            self._uploads.ending.abort(self._begun, inventory.marks, is_other=is_created)
-        if inventory.marks:
-            self._uploads.ending.conclude(self._upload_key, self._begun, inventory.marks)
-        else:  # of a file of less than a cell no multipart upload is looked for
-            self._uploads.ending.forget(self._upload_key)
+        if inventory.is_unverified:  # nobody has seen the file until then
+            self._notes.remove_begun(self._upload_key)
+        with tidying_up():
+            self._conclude(is_created=is_created)
         return file
+
+    def _conclude(self, *, is_created: bool) -> None:
+        """Remove what is left of an upload that has become the file. is_created: not by a multipart upload."""
+        ending, marks = self._uploads.ending, self._inventory.marks
+        if is_created or self._inventory.others:
+            ending.abort(self._begun, marks, is_other=is_created)
+        if marks:
+            ending.conclude(self._upload_key, self._begun, marks)
+        else:  # of a file of less than a cell no multipart upload is looked for
+            ending.forget(self._upload_key)
 
     def _create(self, name: StoredName, metadata: FileMetadata) -> FileInfo:
         """A file of less than a cell: one object."""
