@@ -14,6 +14,7 @@ from hmacfs.errors import BadName, DigestMismatch, NameTaken, NotFound, SessionU
 from hmacfs.protocol.conditions import ByteRange
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, ListedObject, NoSuchUpload
+from hmacfs.stores.s3.inventory import Inventory, Remainder
 from hmacfs.stores.s3.objects import claimant_of, placeholder_of
 from hmacfs.stores.s3.publishing import CLAIM_SECONDS, OVERDUE_SECONDS
 from hmacfs.stores.s3.store import S3FileStore
@@ -899,6 +900,7 @@ def test_a_remainder_that_comes_late_replaces_nothing(
     begin(backend).__exit__(None, None, None)
     store, bucket = late(backend, "put", "c", is_again=is_again)
     attempt(backend, store, 0, b"111")
+    now[0] += 5
     attempt(backend, backend.store, 0, between)
     attempt(backend, backend.store, 0, b"3" * next_length)
     now[0] += 5
@@ -907,6 +909,70 @@ def test_a_remainder_that_comes_late_replaces_nothing(
     with reopen(backend) as upload:
         append(upload, b"x" * PART_SIZE)
     assert backend.content_of(KEY) == b"3" * next_length + b"x" * PART_SIZE
+
+
+@pytest.mark.parametrize("seconds", [0, 30])
+def test_a_remainder_that_comes_while_its_piece_is_sent_again_takes_nothing_back(
+    backend: ObjectBackend, now: list[float], seconds: int
+) -> None:
+    begin(backend).__exit__(None, None, None)
+    store, bucket = late(backend, "put", "c", is_again=False)
+    attempt(backend, store, 0, b"abc")
+    now[0] += seconds
+    with reopen(backend) as upload, upload.begin(0, atomic=False) as piece:
+        write(piece, b"abcdefg")
+        bucket.catch_up()
+        now[0] += 1
+    assert backend.content_of(KEY) == b"abcdefg"
+    with reopen(backend) as upload:
+        append(upload, b"next")
+    assert backend.content_of(KEY) == b"abcdefgnext"
+
+
+@pytest.mark.parametrize("sent", [b"de", b"XYZ"])
+def test_a_remainder_that_comes_late_is_of_an_earlier_era_than_what_follows_parts(
+    backend: ObjectBackend, now: list[float], sent: bytes
+) -> None:
+    """Of the eras before them nothing is left."""
+    begin(backend).__exit__(None, None, None)
+    for number in range(PART_SIZE):
+        attempt(backend, backend.store, number, b"x")
+    store, bucket = late(backend, "put", "c", is_again=False)
+    attempt(backend, store, PART_SIZE, sent)
+    now[0] += 30
+    attempt(backend, backend.store, PART_SIZE, b"d")
+    attempt(backend, backend.store, PART_SIZE + 1, b"ef")
+    bucket.catch_up()
+    assert backend.content_of(KEY) == b"x" * PART_SIZE + b"def"
+
+
+@pytest.mark.parametrize(
+    ("remainders", "chain"),
+    [
+        ([(0, 3, 1, 5.0), (0, 7, 1, 6.0)], [(0, 7)]),
+        ([(0, 3, 1, 5.0), (0, 2, 2, 6.0)], [(0, 2)]),
+        ([(0, 2, 1, 5.0), (2, 5, 4, 6.0), (0, 6, 2, 7.0)], [(0, 2), (2, 5)]),
+        ([(0, 2, 1, 5.0), (2, 4, 2, 6.0), (0, 6, 3, 7.0), (6, 1, 3, 8.0)], [(0, 6), (6, 1)]),
+        ([(0, 1, 1, 5.0), (0, 2, 2, 5.0), (1, 2, 3, 6.0)], [(0, 1), (1, 2)]),
+        ([(1, 2, 3, 6.0)], []),
+    ],
+    ids=["furthest of one era", "latest era", "latest era at the end", "merged", "behind the shorter", "gap"],
+)
+def test_of_several_chains_of_remainders_the_one_of_the_latest_eras_counts(
+    remainders: list[tuple[int, int, int, float]], chain: list[tuple[int, int]]
+) -> None:
+    inventory = Inventory()
+    for one in remainders:
+        inventory.add_remainder(Remainder.new(*one))
+    assert [(one.start, one.length) for one in inventory.chain] == chain
+    assert inventory.length == sum(length for _, length in chain)
+
+
+def test_of_remainders_that_are_alike_the_one_that_came_first_counts() -> None:
+    inventory = Inventory()
+    for modified in (7.0, 6.0, 8.0):
+        inventory.add_remainder(Remainder.new(0, 3, 1, modified))
+    assert [one.modified for one in inventory.chain] == [6.0]
 
 
 def test_a_deletion_that_comes_late_removes_nothing_else(backend: ObjectBackend) -> None:

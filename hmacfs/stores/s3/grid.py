@@ -43,7 +43,7 @@ class Grid:
         self._key = notes.keys.of(begun.name)
         self._lease = lease
         self._sleep = sleep
-        self._era = inventory.era + 1
+        self._era = self._next_era()
 
     @property
     def length(self) -> int:
@@ -57,10 +57,15 @@ class Grid:
 
     def begin(self, offset: int) -> None:
         """A piece, at ``offset``; what is after that is taken back."""
-        self._era = self.inventory.era + 1
+        self._era = self._next_era()
         if offset < self.length:
             self.go_back(offset)
         self._tidy()
+
+    def _next_era(self) -> int:
+        """By the clock too: nothing may be left of the eras of remainders that have become parts. In whole seconds, as
+        the engine tells its time."""
+        return max(self.inventory.era + 1, int(self._bucket.now()))
 
     def go_back(self, offset: int) -> None:
         """Have nothing after ``offset`` count. The bytes before it that are in a part which counts no more are still

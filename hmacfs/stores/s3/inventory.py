@@ -10,7 +10,8 @@ import dataclasses
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Self
 from urllib.parse import quote, unquote
 
@@ -56,9 +57,8 @@ class Remainder(NamedTuple):
         return cls(int(match[1]), int(match[2]), int(match[3]), modified, name) if match else None
 
     @property
-    def precedence(self) -> tuple[int, float, str]:
-        """The highest of those with one start counts: of one era, what came first may be acknowledged."""
-        return (self.era, -self.modified, self.name)
+    def end(self) -> int:
+        return self.start + self.length
 
 
 class Tombstone(NamedTuple):
@@ -108,7 +108,8 @@ class Inventory:
 
     mark: of the multipart upload that counts, ``None`` before the first whole cell; of several, which two holders of
     the lease began, it is the one that got furthest, since that has all that was acknowledged. whole: how many of its
-    parts count. chain: the remainders after these, in their order. length: the bytes of both.
+    parts count. chain: the remainders after these, in their order; of several, see ``_precedence``. length: the bytes
+    of both.
     """
 
     listed: dict[Mark, dict[int, Part] | None] = dataclasses.field(default_factory=dict)
@@ -163,15 +164,15 @@ class Inventory:
         return whole
 
     def _chain(self, end: int) -> tuple[list[Remainder], int]:
-        by_start: dict[int, Remainder] = {}
-        for one in sorted(self.remainders, key=lambda one: one.precedence):
+        by_start: defaultdict[int, list[Remainder]] = defaultdict(list)
+        for one in self.remainders:
             if not self.tombstone.has_remainder(one):
-                by_start[one.start] = one
-        chain = []
-        while one := by_start.get(end):  # type: ignore[assignment]
-            chain.append(one)
-            end += one.length
-        return chain, end
+                by_start[one.start].append(one)
+        best: dict[int, list[Remainder]] = {}
+        for start in sorted(by_start, reverse=True):
+            best[start] = max(([one, *best.get(one.end, ())] for one in by_start[start]), key=_precedence)
+        chain = best.get(end, [])
+        return chain, chain[-1].end if chain else end
 
     def is_void(self, mark: Mark, part: Part) -> bool:
         """Whether it was taken back."""
@@ -189,6 +190,14 @@ class Inventory:
         }
         kept = {one.name for one in self.remainders if one.start < offset and not self.tombstone.has_remainder(one)}
         return Tombstone(era, parts, kept)
+
+
+def _precedence(chain: Sequence[Remainder]) -> tuple[list[int], int, list[tuple[float, str]]]:
+    """The highest of those with one start counts. First the latest eras: what the latest piece stored may be
+    acknowledged, with all that it found; what comes late is of a piece that was given up before. Then the furthest end:
+    two holders may have had one era. Then what came first."""
+    eras = sorted((one.era for one in chain), reverse=True)
+    return eras, chain[-1].end, [(-one.modified, one.name) for one in chain]
 
 
 def _unique() -> str:
