@@ -997,5 +997,36 @@ def test_what_was_taken_back_is_not_kept_for_ever(backend: ObjectBackend) -> Non
     assert len([key for key in backend.engine.objects if "/c." in key]) == 2
 
 
+class _Replaced(MemoryBucket):
+    """So many tombstones are gone when they are read that were there when they were listed."""
+
+    def __init__(self, backend: ObjectBackend, count: int) -> None:
+        super().__init__(backend.engine)
+        self.count = count
+
+    def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+        if "/t." in key and self.count:
+            self.count -= 1
+            return None
+        return super().get(key, *args, **kwargs)
+
+
+def test_a_tombstone_that_was_replaced_since_the_listing_is_looked_for_again(backend: ObjectBackend) -> None:
+    begin(backend).__exit__(None, None, None)
+    for data in (b"111", b"2222"):
+        attempt(backend, backend.store, 0, data)
+    info = backend.over(_Replaced(backend, 2)).partials.stat(KEY)
+    assert info is not None
+    assert info.length == 4
+
+
+def test_an_engine_that_lists_a_tombstone_which_it_does_not_have_is_asked_a_few_times(backend: ObjectBackend) -> None:
+    begin(backend).__exit__(None, None, None)
+    for data in (b"111", b"2222"):
+        attempt(backend, backend.store, 0, data)
+    with pytest.raises(StoreUnavailable):
+        backend.over(_Replaced(backend, 100)).partials.stat(KEY)
+
+
 def _gone(*_: object) -> str:
     raise NoSuchUpload

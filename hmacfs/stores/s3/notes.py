@@ -21,7 +21,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from hmacfs.errors import StorageFailed
+from hmacfs.errors import StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import Attributes, Bucket, ListedObject, NoSuchUpload, Part, Payload, read_all
 from hmacfs.stores.s3.inventory import Inventory, Mark, Remainder, Tombstone, marks_in
@@ -29,6 +29,8 @@ from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of
 from hmacfs.uploads.files import FileMetadata
 
 BEGUN, UNVERIFIED, LEFT = "begun", "unverified", "left"
+#: How often the notes are listed until the tombstone that counts can be read.
+_LISTINGS = 3
 _UPLOAD_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
@@ -130,17 +132,10 @@ class Notes:
         """``None`` if there is no such upload. begun: if that is known."""
         if not is_upload_key(upload_key):
             return None
-        found = dict(self._listed(upload_key))
+        found, tombstone, outdated = self._found(upload_key)
         if BEGUN not in found:
             return None
-        inventory = Inventory(is_unverified=UNVERIFIED in found)
-        eras = {name: era for name in found if (era := Tombstone.era_of(name)) is not None}
-        if eras:  # of two of one era, the one that came first: another holder may have seen that
-            latest = min(eras, key=lambda name: (-eras[name], found[name].modified, name))
-            tombstone = self._read_tombstone(upload_key, latest, eras[latest])
-            if tombstone is None:  # since the listing there is a later one, or the upload is over
-                return self.inventory(upload_key, begun)
-            inventory.tombstone, inventory.outdated = tombstone, {*eras} - {latest}
+        inventory = Inventory(tombstone=tombstone, outdated=outdated, is_unverified=UNVERIFIED in found)
         remainders = (Remainder.from_name(name, listed.modified) for name, listed in found.items())
         inventory.remainders = {one for one in remainders if one is not None}
         inventory.era = max([inventory.tombstone.era, *(one.era for one in inventory.remainders)])
@@ -154,6 +149,21 @@ class Notes:
         else:
             inventory.count()
         return inventory
+
+    def _found(self, upload_key: str) -> tuple[dict[str, ListedObject], Tombstone, set[str]]:
+        """All notes by their names, the tombstone that counts, and the names of earlier ones. Raises
+        ``StoreUnavailable`` if the engine lists one again and again that it does not have."""
+        for _ in range(_LISTINGS):
+            found = dict(self._listed(upload_key))
+            eras = {name: era for name in found if (era := Tombstone.era_of(name)) is not None}
+            if not eras or BEGUN not in found:
+                return found, Tombstone(), set()
+            # of two of one era, the one that came first: another holder may have seen that
+            latest = min(eras, key=lambda name: (-eras[name], found[name].modified, name))
+            tombstone = self._read_tombstone(upload_key, latest, eras[latest])
+            if tombstone is not None:  # else there is a later one since the listing, or the upload is over
+                return found, tombstone, {*eras} - {latest}
+        raise StoreUnavailable(where=self.keys.folder_of(upload_key))
 
     def _read_tombstone(self, upload_key: str, name: str, era: int) -> Tombstone | None:
         text = self._read(upload_key, name)
