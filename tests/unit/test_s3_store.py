@@ -815,13 +815,14 @@ def test_a_file_that_is_not_judged_yet_has_no_name_to_be_listed(size: int) -> No
         assert list(backend.store.names()) == [[NAME]]
 
 
-def test_an_upload_that_was_discarded_is_unknown(backend: ObjectBackend) -> None:
+def test_an_upload_that_was_discarded_is_unknown(backend: ObjectBackend, now: list[float]) -> None:
     upload: PartialUpload = begin(backend)
     append(upload, DATA)
     upload.discard()
     upload.__exit__(None, None, None)
     with pytest.raises(SessionUnknown):
         backend.store.partials.open(KEY, leased(backend))
+    sweep(backend, now)
     assert leftovers(backend) == []
 
 
@@ -985,6 +986,25 @@ def test_a_deletion_that_comes_late_removes_nothing_else(backend: ObjectBackend)
         for request in bucket.late:
             request()
         assert backend.content_of(KEY) == stored
+
+
+@PUBLICATIONS
+def test_an_upload_that_was_given_up_becomes_no_file_that_stays(
+    backend: ObjectBackend, now: list[float], size: int, call: str
+) -> None:
+    with begin(backend) as upload:
+        append(upload, DATA[:size])
+    bucket = LateBucket(backend.engine, lambda name, key: (name, key) == (call, TARGET), is_again=False)
+    with backend.over(bucket).partials.open(KEY, leased(backend)) as upload, pytest.raises(StoreUnavailable):
+        upload.publish(NAME, NO_METADATA)
+    with reopen(backend) as upload:
+        upload.discard()
+    assert bucket.late
+    with suppress(NoSuchUpload):
+        bucket.catch_up()
+    sweep(backend, now)
+    assert leftovers(backend) == []
+    assert backend.engine.objects == {}
 
 
 def test_what_was_taken_back_is_not_kept_for_ever(backend: ObjectBackend) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from hmacfs.errors import HmacfsError
 from hmacfs.stores.s3.bucket import ObjectInfo, Part
 from hmacfs.stores.s3.inventory import Mark, marks_in
-from hmacfs.stores.s3.notes import BEGUN, LEFT, Begun, Notes, is_upload_key
+from hmacfs.stores.s3.notes import BEGUN, GIVEN_UP, LEFT, Begun, Notes, is_upload_key
 from hmacfs.stores.s3.objects import identity_of
 from hmacfs.stores.s3.publishing import Publisher
 
@@ -32,10 +32,9 @@ class Ending:
         self._keys = notes.keys
         self._grace = grace
 
-    def discard(self, upload_key: str, *, is_in_doubt: bool = False) -> None:
+    def discard(self, upload_key: str, *, keep: str = "") -> None:
         """Remove an upload with its bytes. No error if there is none. What was begun is aborted first: after that
-        nobody can complete it, and a placeholder of it is dead. is_in_doubt: a request to publish it may still be on
-        its way, so a sweep looks again."""
+        nobody can complete it, and a placeholder of it is dead. keep: see ``conclude``."""
         if not is_upload_key(upload_key):
             return
         found = self._notes.find(upload_key)
@@ -48,35 +47,40 @@ class Ending:
         if inventory.is_unverified:
             self._remove_file(key, begun.identity)
         self._publisher.withdraw(key, begun.identity)
-        self.conclude(upload_key, begun, inventory.marks, is_in_doubt=is_in_doubt)
+        self.conclude(upload_key, begun, inventory.marks, keep=keep)
 
     def _look_again(self, upload_key: str) -> None:
         """For what may have turned up of an upload that is over."""
-        begun = self._notes.left(upload_key)
+        given_up = self._notes.read_begun(upload_key, GIVEN_UP)
+        begun = given_up or self._notes.read_begun(upload_key, LEFT)
         if begun is not None:
             key = self._keys.of(begun.name)
+            if given_up is not None:
+                self._remove_file(key, begun.identity)
             self._publisher.withdraw(key, begun.identity)
             if not self._abort_unnamed(key):
                 return
         self.forget(upload_key)
 
-    def conclude(self, upload_key: str, begun: Begun, ended: Collection[Mark], *, is_in_doubt: bool = False) -> None:
+    def conclude(self, upload_key: str, begun: Begun, ended: Collection[Mark], *, keep: str = "") -> None:
         """Forget an upload that is over, but for what a sweep has to look at again: another multipart upload of the
-        name, which a note may name or not. ended: those that are completed or aborted. is_in_doubt: see ``discard``."""
+        name, which a note may name or not. ended: those that are completed or aborted. keep: ``LEFT`` or ``GIVEN_UP``,
+        the note that stays in any case, since a request to publish the upload may still be on its way."""
         known = {mark.upload_id for mark in ended}
         found = self._bucket.uploads(self._keys.of(begun.name))
-        is_left = is_in_doubt or any(one.upload_id not in known for one in found)
-        if is_left:
-            self._notes.put_left(upload_key, begun)
-        self.forget(upload_key, ended, but_left=is_left)
+        if not keep and any(one.upload_id not in known for one in found):
+            keep = LEFT
+        if keep:
+            self._notes.put(upload_key, keep, begun.to_json())
+        self.forget(upload_key, ended, keep=keep)
 
-    def forget(self, upload_key: str, ended: Collection[Mark] = (), *, but_left: bool = False) -> None:
+    def forget(self, upload_key: str, ended: Collection[Mark] = (), *, keep: str = "") -> None:
         """Remove all notes: the upload has become a file, or nothing is left of it. ``begun`` goes first, since without
         it there is no upload any more: with it, the loss of any other would look as if its offset went back.
 
         ended: multipart uploads that are gone. Others are aborted: a process that has lost its lease without
-        noticing may begin one. but_left: not the note by which a sweep finds what may turn up."""
-        names = [name for name in self._notes.names(upload_key) if not (but_left and name == LEFT)]
+        noticing may begin one. keep: not the note of that name, by which a sweep finds what may turn up."""
+        names = [name for name in self._notes.names(upload_key) if name != keep]
         if BEGUN in names:
             self._notes.remove_begun(upload_key)
         marks = [mark for mark in marks_in(names) if mark not in ended]
@@ -119,7 +123,7 @@ class Ending:
         return len(old) == len(found)
 
     def _remove_file(self, key: str, identity: str) -> None:
-        """A file that turned out not to be what was announced."""
+        """A file that turned out not to be what was announced, or that nobody wants any more."""
         stored = self._bucket.head(key)
         if stored is not None and identity_of(stored) == identity:
             self._bucket.delete(key, etag=stored.etag)

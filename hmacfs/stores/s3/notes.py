@@ -6,6 +6,7 @@
 ``t.<era>.<unique>``                    a tombstone: which parts and remainders were taken back; the latest one counts
 ``unverified``                          beside ``begun``: nobody may see the file yet, see ``visibility``
 ``left``                                the upload is over, and something of it may still turn up: a sweep looks again
+``given-up``                            the same, and if the upload becomes a file after all, a sweep removes that
 
 The file is cut by a fixed grid: part *n* is the cell [(n - 1) * P, n * P), so sending one again changes nothing. The
 offset is where the parts that count, and the chain of remainders from there on, end. It is asked of the engine each
@@ -28,7 +29,7 @@ from hmacfs.stores.s3.inventory import Inventory, Mark, Remainder, Tombstone, ma
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of
 from hmacfs.uploads.files import FileMetadata
 
-BEGUN, UNVERIFIED, LEFT = "begun", "unverified", "left"
+BEGUN, UNVERIFIED, LEFT, GIVEN_UP = "begun", "unverified", "left", "given-up"
 #: How often the notes are listed until the tombstone that counts can be read.
 _LISTINGS = 3
 _UPLOAD_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -102,17 +103,10 @@ class Notes:
         """From then on there is no such upload."""
         self.remove(upload_key, BEGUN)
 
-    def put_left(self, upload_key: str, begun: Begun) -> None:
-        self.put(upload_key, LEFT, begun.to_json())
-
     # -- reading --------------------------------------------------------------------------------------
 
     def begun(self, upload_key: str) -> Begun | None:
         return self.read_begun(upload_key, BEGUN)
-
-    def left(self, upload_key: str) -> Begun | None:
-        """What an upload that is over was to become."""
-        return self.read_begun(upload_key, LEFT)
 
     def read_begun(self, upload_key: str, name: str) -> Begun | None:
         """What the note of that name says is begun; ``None`` if it is not there."""

@@ -9,7 +9,7 @@ from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import FileSection, NoSuchUpload, Payload
 from hmacfs.stores.s3.ending import tidying_up
 from hmacfs.stores.s3.inventory import Mark
-from hmacfs.stores.s3.notes import Begun
+from hmacfs.stores.s3.notes import LEFT, Begun
 from hmacfs.stores.s3.objects import attributes_of, new_identity
 from hmacfs.stores.s3.sending import PartSender
 from hmacfs.stores.s3.unfinished import UnfinishedObjects
@@ -145,4 +145,4 @@ class StagedObject:
         if self._is_published and self._begun is not None and self._mark is not None:
             self._partials.ending.conclude(self._upload_key, self._begun, [self._mark])
         else:
-            self._partials.ending.discard(self._upload_key, is_in_doubt=self._is_in_doubt)
+            self._partials.ending.discard(self._upload_key, keep=LEFT if self._is_in_doubt else "")

@@ -12,7 +12,7 @@ from hmacfs.stores.s3.bucket import Bucket, InvalidPart, ObjectInfo, read_all
 from hmacfs.stores.s3.ending import Ending, tidying_up
 from hmacfs.stores.s3.grid import Grid
 from hmacfs.stores.s3.inventory import Inventory
-from hmacfs.stores.s3.notes import Begun, Notes
+from hmacfs.stores.s3.notes import GIVEN_UP, Begun, Notes
 from hmacfs.stores.s3.objects import Keys, attributes_of, identity_of, info_of, new_identity
 from hmacfs.stores.s3.pieces import AtomicPiece, ObjectPiece
 from hmacfs.stores.s3.publishing import Publisher
@@ -224,6 +224,6 @@ class UnfinishedObject:
         return self._file
 
     def discard(self) -> None:
-        """See ``PartialUpload``."""
+        """See ``PartialUpload``. Nobody knows whether an attempt to publish it is still on its way."""
         self.lease.check()
-        self._uploads.ending.discard(self._upload_key)
+        self._uploads.ending.discard(self._upload_key, keep=GIVEN_UP)

@@ -98,7 +98,8 @@ class PartialUpload(Protocol):
         Raises ``NameTaken``, ``NoSpace``, ``StorageFailed``: then it is still there."""
 
     def discard(self) -> None:
-        """Remove the upload with its bytes."""
+        """Remove the upload with its bytes: if an attempt to publish it is still carried out later, a sweep removes the
+        file."""
 
     def __enter__(self) -> Self: ...
 
