@@ -938,9 +938,10 @@ def test_a_remainder_that_comes_late_is_of_an_earlier_era_than_what_follows_part
     begin(backend).__exit__(None, None, None)
     for number in range(PART_SIZE):
         attempt(backend, backend.store, number, b"x")
+        now[0] += 0.01
     store, bucket = late(backend, "put", "c", is_again=False)
     attempt(backend, store, PART_SIZE, sent)
-    now[0] += 30
+    now[0] += 2
     attempt(backend, backend.store, PART_SIZE, b"d")
     attempt(backend, backend.store, PART_SIZE + 1, b"ef")
     bucket.catch_up()

@@ -63,9 +63,9 @@ class Grid:
         self._tidy()
 
     def _next_era(self) -> int:
-        """By the clock too: nothing may be left of the eras of remainders that have become parts. In whole seconds, as
-        the engine tells its time."""
-        return max(self.inventory.era + 1, int(self._bucket.now()))
+        """By the clock too: nothing may be left of the eras of remainders that have become parts. In milliseconds,
+        so that no client's pieces come faster than eras."""
+        return max(self.inventory.era + 1, int(self._bucket.now() * 1000))
 
     def go_back(self, offset: int) -> None:
         """Have nothing after ``offset`` count. The bytes before it that are in a part which counts no more are still
