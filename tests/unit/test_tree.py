@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import shutil
@@ -240,3 +241,25 @@ def test_a_link_as_our_own_folder_is_refused(tmp_path: Path, link: str, target: 
         local_store(tmp_path)
     assert caught.value.errno in (errno.ELOOP, errno.ENOTDIR)
     assert list((tmp_path / target).iterdir()) == []
+
+
+def test_the_kernel_is_given_a_structure_that_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache keeps none that another thread was faster to make: the call's own reference is the only one then."""
+    ended = []
+
+    class How(beneath._OpenHow):
+        def __del__(self) -> None:
+            ended.append(True)
+
+    def how(flags: int, resolve: int) -> tuple[How, int]:
+        structure = How(flags | os.O_CLOEXEC, 0, resolve)
+        return structure, ctypes.addressof(structure)
+
+    def call(*_: object) -> int:
+        assert ended == []
+        return 99
+
+    monkeypatch.setattr(beneath, "_how", how)
+    monkeypatch.setattr(beneath, "_call", call)
+    assert beneath._openat2(3, b"name", beneath.FOLDER_FLAGS) == 99
+    assert ended == [True]

@@ -53,7 +53,8 @@ _ON_ONE_MOUNT = _WITHOUT_LINKS | _RESOLVE_NO_XDEV
 
 
 def _openat2(folder: int, path: bytes, flags: int, resolve: int = _WITHOUT_LINKS) -> int:
-    _, address = _how(flags, resolve)
+    # The structure is referred to until the call is over: of two threads that make one, the cache keeps the other's.
+    _structure, address = _how(flags, resolve)
     for _ in range(_ATTEMPTS):
         fd = _call(_SYS_OPENAT2, folder, path, address, _HOW_SIZE)
         if fd >= 0:
