@@ -12,6 +12,7 @@ from hmacfs.config.messages import one_line
 from hmacfs.config.settings import Settings
 from hmacfs.config.values import UnixAddress
 from hmacfs.errors import ConfigError
+from hmacfs.system.anonymous_files import NO_ANONYMOUS_FILES_ERRNOS, open_anonymous
 from hmacfs.system.ownership import STORE_FOLDER_MODE, explain, make_folder, may, new_file_remedy, reason, unreadable
 
 #: Of folders that are for this server alone.
@@ -21,8 +22,6 @@ _OF_THE_KERNEL = frozenset(
     {"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "mqueue"}
     | {"proc", "pstore", "securityfs", "sysfs", "tracefs"}
 )
-#: The file system does not support files without a name (O_TMPFILE).
-_NO_ANONYMOUS_FILES_ERRNOS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
 #: A full store is no mistake in the configuration: it can still be read.
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -141,11 +140,11 @@ def _try_folder(folder: Path) -> None:
     """Raises ``OSError`` if this process can make no file in that folder. The most reliable way to find out is to make
     one without a name, which nobody can see; where the file system has none, permissions and mount options decide."""
     try:
-        os.close(os.open(folder, os.O_WRONLY | getattr(os, "O_TMPFILE", os.O_DIRECTORY) | os.O_CLOEXEC, 0o600))
+        os.close(open_anonymous(folder))
     except OSError as error:
         if error.errno in _FULL_ERRNOS:
             return
-        if error.errno not in _NO_ANONYMOUS_FILES_ERRNOS or not folder.is_dir():
+        if error.errno not in NO_ANONYMOUS_FILES_ERRNOS or not folder.is_dir():
             raise
     else:
         return

@@ -13,7 +13,7 @@ from hmacfs.errors import ConfigError
 from hmacfs.stores.local.capabilities import look
 from hmacfs.stores.local.tree import Root
 from hmacfs.stores.open_local_store import open_local_store
-from hmacfs.stores.s3.spool import has_anonymous_files
+from hmacfs.system.anonymous_files import has_anonymous_files
 from hmacfs.system.ownership import make_folder, path_of, reason
 
 

@@ -31,6 +31,7 @@ from hmacfs.stores import object_store_settings
 from hmacfs.stores.object_store_settings import check_settings
 from hmacfs.stores.prepare_file_store import foreseen_remarks, prepare_file_store
 from hmacfs.stores.s3 import spool
+from hmacfs.system import anonymous_files
 from hmacfs.system.threads import FileCalls, ThreadOffload
 
 SECRET = "0123456789abcdef-secret"
@@ -183,7 +184,8 @@ def test_a_spool_without_anonymous_files_is_told_of(tmp_path: Path, monkeypatch:
         raise OSError(errno.EOPNOTSUPP, "not supported")
 
     loaded = settings(tmp_path)
-    monkeypatch.setattr(spool, "open_anonymous", refuse)
+    for module in (anonymous_files, spool):
+        monkeypatch.setattr(module, "open_anonymous", refuse)
     remark = "the spool's file system has no anonymous files: a server that is killed may leave empty ones there"
     assert list(foreseen_remarks(loaded)) == [remark]
     assert not loaded.s3_spool_dir.exists()

@@ -14,6 +14,7 @@ from pathlib import Path
 from hmacfs.errors import ConfigError
 from hmacfs.protocol.names import RESERVED_FOLDER
 from hmacfs.stores.local.beneath import HAS_OPENAT2
+from hmacfs.system.anonymous_files import open_anonymous
 from hmacfs.system.descriptors import close
 
 TYPE_ATTRIBUTE = "user.mime_type"
@@ -66,8 +67,8 @@ def look(folder: Path) -> Capabilities:
     look, and nobody can see it: it needs files without a name to try more than it can ask."""
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     try:
-        fd = os.open(there, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
-    except (OSError, AttributeError):
+        fd = open_anonymous(there)
+    except OSError:
         return Capabilities(anonymous=False, hard_links=True, attributes=_has_attributes(there))
     try:
         return Capabilities(anonymous=True, hard_links=True, attributes=_can_keep_type(fd))

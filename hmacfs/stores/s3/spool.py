@@ -12,8 +12,8 @@ from typing import Self
 
 from hmacfs.errors import HmacfsError, NoSpace, StorageFailed
 from hmacfs.stores.s3.bucket import FileSection
+from hmacfs.system.anonymous_files import open_anonymous
 from hmacfs.system.descriptors import close
-from hmacfs.system.ownership import STORED_FILE_MODE
 from hmacfs.system.threads import FileCalls
 
 
@@ -62,21 +62,6 @@ class Spool:
             file.write(memoryview(b"\0"))
         finally:
             file.close()
-
-
-def open_anonymous(folder: Path) -> int:
-    """A file without a name. Raises ``OSError``: see ``has_anonymous_files``."""
-    anonymous = getattr(os, "O_TMPFILE", os.O_DIRECTORY)  # outside of Linux: EISDIR
-    return os.open(folder, os.O_RDWR | anonymous | os.O_CLOEXEC, STORED_FILE_MODE)
-
-
-def has_anonymous_files(folder: Path) -> bool:
-    """Whether its file system has them, as far as this process may find out. Nobody can see the try."""
-    try:
-        close(open_anonymous(folder))
-    except OSError as error:
-        return error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
-    return True
 
 
 class SpoolFile:
