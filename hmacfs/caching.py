@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
 #: The longest key, in characters: more than an address, a field's name or most media types have. Without a bound, a
@@ -41,3 +42,23 @@ class _Results(OrderedDict[str, R]):
                 self.popitem(last=False)
             self[text] = result
         return result
+
+
+class RecentKeys(Generic[K]):
+    """The ``maxsize`` keys that were added or found last."""
+
+    def __init__(self, maxsize: int) -> None:
+        self._maxsize = maxsize
+        self._keys: OrderedDict[K, None] = OrderedDict()
+
+    def __contains__(self, key: K) -> bool:
+        if key not in self._keys:
+            return False
+        self._keys.move_to_end(key)
+        return True
+
+    def add(self, key: K) -> None:
+        self._keys[key] = None
+        self._keys.move_to_end(key)
+        if len(self._keys) > self._maxsize:
+            self._keys.popitem(last=False)

@@ -8,11 +8,12 @@ good before. The file store, where a look can be a listing, is not asked about a
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hmacfs.addresses import network_of
+from hmacfs.caching import RecentKeys
 from hmacfs.errors import SessionStoreBusy
 from hmacfs.semaphore import FairSemaphore
 from hmacfs.uploads.session import Session
@@ -32,18 +33,17 @@ class UnprovenLookups:
     def __init__(self, concurrency: int) -> None:
         self._turns = FairSemaphore(max(1, concurrency // 2))
         self._asking: Counter[str] = Counter()
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known = RecentKeys[str](_KNOWN_LIMIT)
 
     def is_known(self, token: str) -> bool:
         """Whether the token is that of a session that was found here before, so that it cannot be a guess. Asks
         nobody."""
-        return key_of(token) in self._known
+        key = key_of(token)
+        return key is not None and key in self._known
 
     def remember(self, session: Session) -> None:
         """It was found, or made: who sends its token needs no turn."""
-        self._known[session.key] = None
-        if len(self._known) > _KNOWN_LIMIT:
-            self._known.popitem(last=False)
+        self._known.add(session.key)
 
     @contextmanager
     def turn(self, client: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ import pytest
 
 import hmacfs
 from hmacfs.addresses import canonical, network_of, parse_address
-from hmacfs.caching import LONGEST_KEY, bounded_cache
+from hmacfs.caching import LONGEST_KEY, RecentKeys, bounded_cache
 from hmacfs.errors import BadName, BadRequest, BadSignature, BadToken
 from hmacfs.protocol.conditions import evaluate_conditions
 from hmacfs.protocol.forwarded import nodes_of_forwarded, nodes_of_x_forwarded_for
@@ -166,3 +166,13 @@ def test_a_name_that_is_remembered_is_the_same_and_a_bad_one_is_refused_each_tim
         for bad in ("/upload/a//b", "/upload/.hmacfs/x", "/upload//", "/uploads/a"):
             with pytest.raises(BadName):
                 judged(bad)
+
+
+def test_recent_keys_are_those_that_were_added_or_found_last() -> None:
+    keys = RecentKeys[str](2)
+    for key in "abac":
+        keys.add(key)
+    assert [key in keys for key in "abc"] == [True, False, True]
+    assert "a" in keys
+    keys.add("d")
+    assert [key in keys for key in "acd"] == [True, False, True]

@@ -21,9 +21,9 @@ written before the first of them. Other programs that read the bucket know nothi
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TypeGuard
 
+from hmacfs.caching import RecentKeys
 from hmacfs.stores.s3.bucket import Bucket, ObjectInfo
 from hmacfs.stores.s3.notes import BEGUN, UNVERIFIED, is_upload_key
 from hmacfs.stores.s3.objects import Keys, is_file, upload_key_of
@@ -38,14 +38,13 @@ class Visibility:
     def __init__(self, bucket: Bucket, keys: Keys) -> None:
         self._bucket = bucket
         self._keys = keys
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._known = RecentKeys[tuple[str, str]](_KNOWN_LIMIT)
 
     def shows(self, stored: ObjectInfo | None, key: str) -> TypeGuard[ObjectInfo]:
         """Whether there is a file for readers. stored: what was found a moment ago."""
         if not is_file(stored):
             return False
         if (key, stored.etag) in self._known:
-            self._known.move_to_end((key, stored.etag))
             return True
         upload_key = upload_key_of(stored)
         return not is_upload_key(upload_key) or self._is_judged(key, stored, upload_key)
@@ -57,9 +56,7 @@ class Visibility:
         again = self._bucket.head(key)
         if again is None or again.etag != stored.etag:
             return False
-        self._known[key, stored.etag] = None
-        if len(self._known) > _KNOWN_LIMIT:
-            self._known.popitem(last=False)
+        self._known.add((key, stored.etag))
         return True
 
     def _is_noted(self, upload_key: str, note: str) -> bool:
