@@ -408,3 +408,9 @@ class ForeignConfig(ConfigError):
     def __init__(self, message: str, translations: list[str]) -> None:
         super().__init__(message)
         self.translations = translations
+
+
+def for_operator(error: BaseException) -> str:
+    """What failed and why: for the log and for commands, not for clients."""
+    text = error.for_log() if isinstance(error, StorageFailed) else str(error)
+    return text or type(error).__name__

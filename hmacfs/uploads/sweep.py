@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from hmacfs.errors import HmacfsError, SessionStoreUnavailable, StorageFailed, StoreUnavailable
+from hmacfs.errors import HmacfsError, SessionStoreUnavailable, StoreUnavailable, for_operator
 from hmacfs.uploads.contracts.sessions import SessionStore
 from hmacfs.uploads.contracts.stores import PartialUploads
 from hmacfs.uploads.progress import SweepResult, UploadLimits
@@ -88,8 +88,4 @@ class _Removal:
             if self._unreached_in_a_row == _HOPELESS:
                 raise error
         self.failed.add(key)
-        self.failure = self.failure or _reason(error)
-
-
-def _reason(error: Exception) -> str:
-    return error.for_log() if isinstance(error, StorageFailed) else str(error) or type(error).__name__
+        self.failure = self.failure or for_operator(error)
