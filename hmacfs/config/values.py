@@ -132,8 +132,8 @@ class Storage(enum.StrEnum):
 
 
 class ConditionalWrites(enum.StrEnum):
-    """Whether the object store's engine keeps to ``If-None-Match: *`` atomically. ``AUTO``: tried
-    when it is first needed."""
+    """Whether the object store's engine keeps to ``If-None-Match: *`` atomically. ``AUTO``: tried when it is
+    first needed."""
 
     AUTO = "auto"
     ON = "on"

@@ -57,7 +57,7 @@ class ExclusiveWrites:
     published under claims within ``SETTLE_SECONDS`` of it, unless no server has ever worked in the other way.
 
     reserved: what the keys of our own begin with, with a slash at its end. told: what an operator says, ``None`` to
-    have it tried. engine_time: Unix seconds by the engine's clock.
+    have it tried.
     """
 
     def __init__(

@@ -78,7 +78,7 @@ class Grid:
             raise StorageFailed(f"The upload cannot go back to byte {offset}.", where=self._key)
 
     def _look_again(self) -> Inventory:
-        inventory = self._notes.inventory(self._upload_key)
+        inventory = self._notes.inventory(self._upload_key, self._begun)
         if inventory is None:
             raise SessionUnknown
         self.inventory = inventory

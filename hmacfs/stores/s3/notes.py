@@ -10,9 +10,9 @@
 
 The file is cut by a fixed grid: part *n* is the cell [(n - 1) * P, n * P), so sending one again changes nothing. The
 offset is where the parts that count, and the chain of remainders from there on, end. It is asked of the engine each
-time. A remainder goes only once the part that contains it is stored. Each piece is of a later
-era than all that it found, and of none before the time when it began: so what was given up earlier, and is carried out
-after it, is of an earlier one.
+time. A remainder goes only once the part that contains it is stored. Each piece is of a later era than all that it
+found, and of none before the time when it began: so what was given up earlier, and is carried out after it, is of an
+earlier one.
 """
 
 from __future__ import annotations
