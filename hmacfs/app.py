@@ -176,7 +176,7 @@ class Core:
         return self.resumable.sweep()
 
     def check_store(self) -> None:
-        """Raises ``StoreUnavailable``, ``StorageFailed``, ``NoSpace`` if no file can be stored now."""
+        """For readiness. Raises what ``FileStore.check_writable`` does."""
         self.store.check_writable()
         self.space.check()
 

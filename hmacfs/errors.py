@@ -245,6 +245,12 @@ class StoreUnavailable(StorageFailed):
     retry_after = 5
 
 
+class StoreStarting(HmacfsError):
+    """The store is still finding out what it can do: not ready yet, and nothing is wrong. No request fails by it."""
+
+    sentence = "The server's store is not ready yet."
+
+
 class StoreMissing(StoreUnavailable):
     """``StoreDir`` is not there, or its disk is not mounted; it may come back."""
 

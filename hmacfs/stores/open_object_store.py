@@ -27,13 +27,15 @@ def open_object_store(settings: Settings, claims: Entries, observer: CallObserve
     process, after its fork. Raises ``ConfigError``."""
     file_calls = FileCalls(ThreadOffload(_THREADS))
     bucket = open_bucket(settings, file_calls, observer)
+    exclusive = _exclusive_writes(settings, bucket)
     return S3FileStore(
-        Publisher(bucket, claims, _exclusive_writes(settings, bucket)),
+        Publisher(bucket, claims, exclusive),
         Spool(settings.s3_spool_dir, file_calls),
         prefix=settings.s3_prefix,
         part_size=settings.s3_part_size,
         # Its note follows at once, unless its process is halted between the two: for longer than that no client waits.
         grace=settings.session_ttl,
+        check_exclusive=exclusive.check,
     )
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
-from hmacfs.errors import HmacfsError, StorageFailed
+from hmacfs.errors import HmacfsError, StorageFailed, StoreStarting
 from hmacfs.web.messages import Request, Response
 from hmacfs.web.routes import Covers, Route
 
@@ -78,7 +78,9 @@ class Readiness:
         if problem != before or self._clock() - since >= REMINDER_SECONDS:
             self._logged[name] = problem, self._clock()
             text = error.for_log() if isinstance(error, StorageFailed) else _with_cause(error)
-            log.warning("not ready: %s: %s", name, text)
+            log.log(
+                logging.INFO if isinstance(error, StoreStarting) else logging.WARNING, "not ready: %s: %s", name, text
+            )
 
 
 def _with_cause(error: HmacfsError) -> str:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hmacfs.errors import StorageFailed
+from hmacfs.errors import StorageFailed, StoreStarting
 from hmacfs.telemetry.events import RequestFinished
 from hmacfs.telemetry.logs import AccessLog
 from hmacfs.web.readiness import LOOK_SECONDS, PROBES, REMINDER_SECONDS, Readiness
@@ -41,6 +41,17 @@ def test_a_failure_is_logged_when_it_begins_and_once_a_minute(caplog: pytest.Log
         now += LOOK_SECONDS
         assert health.reasons() == health.reasons() == []
         assert caplog.messages[3:] == ["ready again: store"]
+
+
+def test_a_store_that_is_still_starting_is_nothing_to_warn_of(caplog: pytest.LogCaptureFixture) -> None:
+    def check() -> None:
+        raise StoreStarting
+
+    with caplog.at_level(logging.INFO):
+        assert Readiness([("store", check)]).reasons() == ["store: The server's store is not ready yet."]
+    assert [(one.levelname, one.message) for one in caplog.records] == [
+        ("INFO", "not ready: store: The server's store is not ready yet")
+    ]
 
 
 def test_probes_are_logged_at_level_debug(caplog: pytest.LogCaptureFixture) -> None:

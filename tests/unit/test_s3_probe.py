@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from concurrent import futures
 from pathlib import Path
 
 import pytest
 
-from hmacfs.errors import HmacfsError, StorageFailed, StoreUnavailable
+from hmacfs.errors import HmacfsError, StorageFailed, StoreStarting, StoreUnavailable
+from hmacfs.stores.s3 import exclusive
 from hmacfs.stores.s3.answers import ErrorAnswer
-from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Bucket, ConditionFailed, Doubt, Payload
+from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Bucket, ConditionFailed, Doubt, ObjectInfo, Payload
 from hmacfs.stores.s3.checkup import Checkup
 from hmacfs.stores.s3.exclusive import PATIENCE_SECONDS, SETTLE_SECONDS, ExclusiveWrites
 from hmacfs.stores.s3.failures import EngineError
 from hmacfs.stores.s3.probe import RIVALS, ROUNDS, Verdict, try_conditional_writes
+from tests.servers import wait_until
 from tests.stores.memory_bucket import Engine, MemoryBucket
 
 RESERVED = "some/prefix/.hmacfs/"
@@ -24,15 +29,20 @@ FAIL, HOLD = f"{RESERVED}conditional-writes-fail", f"{RESERVED}conditional-write
 
 
 class Rivalry(MemoryBucket):
-    """With an exclusive PUT, whatever threads do; subclasses have others."""
+    """With an exclusive PUT, whatever threads do; subclasses have others. ``tried``: conditional writes by key."""
 
     def __init__(self, engine: Engine | None = None) -> None:
         super().__init__(engine or Engine(time.time, 1))
         self.lock = threading.Lock()
-        self.conditional = 0
+        self.tried: Counter[str] = Counter()
+
+    @property
+    def conditional(self) -> int:
+        return self.tried.total()
 
     def put(self, key: str, payload: Payload, attributes: Attributes = NO_ATTRIBUTES, *, is_new: bool = False) -> str:
-        self.conditional += is_new
+        with self.lock:
+            self.tried[key] += is_new
         return self.create(key, payload, attributes) if is_new else super().put(key, payload, attributes)
 
     def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
@@ -41,20 +51,22 @@ class Rivalry(MemoryBucket):
 
 
 class Racing(Rivalry):
-    """Looks first, and writes then. Its rivals wait for one another after the look."""
+    """Looks first, and writes then. Its first rivals wait for one another after the look."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rivals = threading.Barrier(2, timeout=20)
+        self.rivals: defaultdict[str, threading.Barrier] = defaultdict(lambda: threading.Barrier(2, timeout=20))
+        self.looked: Counter[str] = Counter()
 
     def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
         with self.lock:
-            looked = self.conditional
-            is_taken = key in self.engine.objects
+            self.looked[key] += 1
+            is_first, is_taken = self.looked[key] <= 2, key in self.engine.objects
+            rivals = self.rivals[key]
         if is_taken:
             raise ConditionFailed
-        if looked <= 2:
-            self.rivals.wait()
+        if is_first:
+            rivals.wait()
         return MemoryBucket.put(self, key, payload, attributes)
 
 
@@ -74,7 +86,7 @@ class OnlyWhileBusy(Rivalry):
     """Keeps to the condition for as long as rivals come, and forgets it afterwards."""
 
     def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
-        if self.conditional > RIVALS:
+        if self.tried[key] > RIVALS:
             return MemoryBucket.put(self, key, payload, attributes)
         return super().create(key, payload, attributes)
 
@@ -83,7 +95,7 @@ class RefusingAtOnce(Rivalry):
     """409 to all that are in one another's way."""
 
     def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
-        if self.conditional % (RIVALS + 2) in range(1, RIVALS + 1):
+        if self.tried[key] <= RIVALS:
             raise ConditionFailed
         return super().create(key, payload, attributes)
 
@@ -119,7 +131,7 @@ def test_an_engine_that_only_seems_to(bucket: type[Rivalry]) -> None:
 def test_an_engine_that_ignores_conditions() -> None:
     bucket = Rivalry(Engine(time.time, 1, heeds_conditions=False))
     assert try_conditional_writes(bucket, "check/") is Verdict.IGNORED
-    assert bucket.conditional == RIVALS
+    assert bucket.conditional == ROUNDS * RIVALS
 
 
 def test_one_that_refuses_all_at_once_and_takes_one_alone_is_exclusive() -> None:
@@ -143,7 +155,9 @@ def test_a_round_with_a_lost_answer_is_made_again() -> None:
 
     class Losing(Rivalry):
         def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
-            if payload == b"3" and next(lost):
+            with self.lock:
+                is_lost = payload == b"3" and next(lost)
+            if is_lost:
                 raise Doubt("lost", may_repeat=True)
             return super().create(key, payload, attributes)
 
@@ -232,7 +246,7 @@ def test_a_restart_tries_again(tmp_path: Path) -> None:
     assert worker(first, tmp_path, "1-1")()
     assert not worker(second, tmp_path, "2-2")()
     assert not worker(second, tmp_path, "2-2")()
-    assert second.conditional == RIVALS
+    assert second.conditional == ROUNDS * RIVALS
 
 
 def test_what_is_remembered_may_be_damaged(tmp_path: Path) -> None:
@@ -264,35 +278,30 @@ class Hanging(Rivalry):
     def __init__(self) -> None:
         super().__init__()
         self.begun, self.end = threading.Event(), threading.Event()
-        self.trials = 0
+
+    @property
+    def trials(self) -> int:
+        """Each begins all rounds, each with a key of its own."""
+        return math.ceil(len(self.tried) / ROUNDS)
 
     def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
-        if payload == b"0":
-            self.trials += 1
-            self.begun.set()
-            assert self.end.wait(30)
+        self.begun.set()
+        assert self.end.wait(30)
         raise StoreUnavailable
 
 
-class CountedLock:
-    """Tells who wants it, before that one has it."""
-
-    def __init__(self) -> None:
-        self.lock, self.wanted = threading.Lock(), threading.Semaphore(0)
-
-    def __enter__(self) -> None:
-        self.wanted.release()
-        self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-
-def test_who_waits_for_a_trial_shares_its_failure(tmp_path: Path) -> None:
+def test_who_waits_for_a_trial_shares_its_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each would wait for an engine that is silent as long as all before it together."""
-    bucket, lock = Hanging(), CountedLock()
+    waiting = threading.Semaphore(0)
+
+    class Watched(futures.Future[None]):
+        def result(self, timeout: float | None = None) -> None:
+            waiting.release()
+            super().result(timeout)
+
+    monkeypatch.setattr(futures, "Future", Watched)
+    bucket = Hanging()
     each = worker(bucket, tmp_path)
-    each._trying = lock  # type: ignore[assignment]
     refused: list[Exception] = []
 
     def ask() -> None:
@@ -304,7 +313,7 @@ def test_who_waits_for_a_trial_shares_its_failure(tmp_path: Path) -> None:
     asking = [threading.Thread(target=ask) for _ in range(5)]
     for thread in asking:
         thread.start()
-    assert all(lock.wanted.acquire(timeout=30) for _ in asking)
+    assert all(waiting.acquire(timeout=30) for _ in asking)
     bucket.end.set()
     for thread in asking:
         thread.join(30)
@@ -342,6 +351,97 @@ def test_a_worker_does_not_wait_long_for_another_one(tmp_path: Path) -> None:
     first.join(30)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exclusive, "_CHECK_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_readiness_does_not_wait_for_a_trial(tmp_path: Path) -> None:
+    """And once one has failed it says why, also while the next one is under way."""
+    bucket = Hanging()
+    each = worker(bucket, tmp_path)
+    with pytest.raises(StoreStarting):
+        each.check()
+    with pytest.raises(StoreStarting):
+        each.check()
+    bucket.end.set()
+    with pytest.raises(StoreUnavailable) as raised:
+        each()
+    assert bucket.trials == 1
+    bucket.end.clear()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable) as again:
+            each.check()
+        assert again.value is raised.value
+    bucket.end.set()
+
+
+class Slow(Rivalry):
+    """No question is answered before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.end = threading.Semaphore(0), threading.Event()
+
+    def head(self, key: str) -> ObjectInfo | None:
+        self.asked.release()
+        assert self.end.wait(30)
+        return super().head(key)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("told", [None, True, False])
+def test_a_new_worker_is_ready_though_the_engine_is_slow(tmp_path: Path, told: bool | None) -> None:
+    """What its server found counts. The notes of others it asks for, and who publishes waits for that."""
+    assert worker(Rivalry(), tmp_path)()
+    bucket = Slow()
+    each = worker(bucket, tmp_path, told=told)
+    each.check()
+    bucket.end.set()
+    assert each() is (told is not False)
+    each.check()
+
+
+def test_notes_are_looked_for_before_anybody_has_to_wait_for_them(tmp_path: Path) -> None:
+    clock, bucket = Clock(), Slow()
+    bucket.end.set()
+    each = worker(bucket, tmp_path, clock=clock)
+    assert each()
+    bucket.end.clear()
+    while bucket.asked.acquire(blocking=False):
+        pass
+    clock.now += 29
+    assert each()
+    assert not bucket.asked.acquire(blocking=False)
+    clock.now += 2
+    assert each()
+    each.check()
+    assert bucket.asked.acquire(timeout=30)
+    bucket.end.set()
+    wait_until(lambda: each._latest is not None and each._latest.done(), what="the look's end")
+    bucket.end.clear()
+    clock.now += 29
+    assert each(), "31 s after it was begun"
+    bucket.end.set()
+
+
+def test_what_is_noted_counts_at_once(tmp_path: Path) -> None:
+    """A look ahead that finds the note ends what was believed, before its time is over."""
+    clock, bucket = Clock(), Slow()
+    bucket.end.set()
+    each = worker(bucket, tmp_path, clock=clock)
+    assert each()
+    bucket.put(FAIL, b"")
+    bucket.end.clear()
+    clock.now += 31
+    assert each()
+    bucket.end.set()
+    wait_until(lambda: each._latest is not None and each._latest.done(), what="the look's end")
+    with pytest.raises(StoreUnavailable):
+        each()
+
+
 def test_what_one_server_finds_to_be_false_all_believe(tmp_path: Path) -> None:
     """Of an engine whose rivals are rarely at once, one server may find what another one does not."""
     clock = Clock()
@@ -357,7 +457,7 @@ def test_what_one_server_finds_to_be_false_all_believe(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         doubtful()
     engine.heeds_conditions = True
-    clock.now += 59
+    clock.now += 29
     assert confident(), "it has not looked again"
     while clock.now < begun + SETTLE_SECONDS:
         for each in (doubtful, third):

@@ -10,18 +10,22 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
 
-from hmacfs.errors import StorageFailed, StoreUnavailable
+from hmacfs.errors import StorageFailed, StoreStarting, StoreUnavailable
 from hmacfs.stores.s3.bucket import Bucket
 from hmacfs.stores.s3.probe import Verdict, trial_folder, try_conditional_writes
 from hmacfs.system.shared_file import SharedFile
 
 log = logging.getLogger("hmacfs.stores")
 
-#: For how long a worker believes that no other server has found otherwise.
+#: For how long a worker believes that no other server has found otherwise; it looks again before that, so that nobody
+#: has to wait for it.
 _LOOK_SECONDS = 60.0
+_LOOK_AHEAD_SECONDS = 30.0
 #: After a server has noted that conditional writes fail, others learn of it within the time above; and what they have
 #: begun before that is published, or given up.
 SETTLE_SECONDS = _LOOK_SECONDS + 30.0
@@ -29,6 +33,8 @@ SETTLE_SECONDS = _LOOK_SECONDS + 30.0
 #: rivals of a trial took SeaweedFS 9 s on a busy machine, and 20 s and more below a load.
 PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.02
+#: For how long a check of readiness waits for a look.
+_CHECK_SECONDS = 2.0
 _TEXTS = {
     Verdict.RACING: "takes more than one of the conditional writes that come at once",
     Verdict.IGNORED: "ignores the conditions of writes",
@@ -80,34 +86,63 @@ class ExclusiveWrites:
         self._server = server
         self._clock = clock
         self._sleep = sleep or time.sleep  # asked for here: in a gevent worker it is cooperative only after the fork
-        self._trying = threading.Lock()
         self._is_exclusive = False
         #: When that was found out; never, or for good.
         self._looked = -math.inf
-        self._failures = 0
+        self._failure: BaseException | None = None
+        self._beginning = threading.Lock()
+        self._latest: futures.Future[None] | None = None
 
     def __call__(self) -> bool:
-        """Raises ``StoreUnavailable``, ``StorageFailed`` while nobody can tell, or servers do not agree."""
-        if not self._is_known():
-            failures = self._failures
-            with self._trying:
-                if not self._is_known():
-                    if self._failures != failures:  # that of the one who was waited for is everybody's
-                        raise StoreUnavailable(where=self._fail_note)
-                    self._look()
+        """Waits until it is known. Raises ``StoreUnavailable``, ``StorageFailed`` while nobody can tell, or servers do
+        not agree."""
+        look = self._needed_look()
+        if look is not None:
+            look.result()
         return self._is_exclusive
 
-    def _look(self) -> None:
+    def check(self) -> None:
+        """Wait for it ``_CHECK_SECONDS`` at most. Raises what the last look raised, until one succeeds; and
+        ``StoreStarting`` while this server has no verdict. Where only the others' notes are still asked for, it does
+        not: an engine that is slow is not away."""
+        look = self._needed_look()
+        if look is None:
+            return
+        if futures.wait([look], _CHECK_SECONDS).done:
+            look.result()
+        elif self._failure is not None:
+            raise self._failure
+        elif self._told is None and self._known_verdict() is None:
+            raise StoreStarting
+
+    def _needed_look(self) -> futures.Future[None] | None:
+        """The look that tells; ``None`` if it is known. All who ask while it is under way share it, and its failure:
+        else each would wait for an engine that is silent as long as all before it together."""
+        if self._is_known(_LOOK_AHEAD_SECONDS):
+            return None
+        with self._beginning:
+            if self._is_known(_LOOK_AHEAD_SECONDS):
+                return None
+            if self._latest is None or self._latest.done():
+                self._latest = futures.Future()
+                threading.Thread(target=self._look, args=(self._latest,), daemon=True).start()
+            return None if self._is_known(_LOOK_SECONDS) else self._latest
+
+    def _is_known(self, seconds: float) -> bool:
+        return self._clock() - self._looked < seconds
+
+    def _look(self, look: futures.Future[None]) -> None:
+        """In a thread of its own: nobody who asks is bound to wait for it."""
         began = self._clock()
         try:
             self._is_exclusive = self._find_out()
-        except BaseException:
-            self._failures += 1
-            raise
-        self._looked = began if self._is_exclusive else math.inf
-
-    def _is_known(self) -> bool:
-        return self._clock() - self._looked < _LOOK_SECONDS
+        except BaseException as error:  # whoever waits is told
+            self._failure = error
+            look.set_exception(error)
+        else:
+            self._failure = None
+            self._looked = began if self._is_exclusive else math.inf
+            look.set_result(None)
 
     def _find_out(self) -> bool:
         if not self._is_there(self._fail_note):
@@ -121,6 +156,7 @@ class ExclusiveWrites:
                     return True
             else:
                 self._bucket.put(self._fail_note, b"")
+        self._looked = -math.inf  # what was believed until now counts no more
         if self._told:
             raise StoreUnavailable(where=self._fail_note) from Disagreement(CONTRADICTION)
         self._check_is_settled()
@@ -144,14 +180,25 @@ class ExclusiveWrites:
 
     def _verdict(self) -> Verdict:
         """Of this server: what one of its workers has found, or finds now while the others wait."""
+        with self._record() as fd:
+            self._wait_for_lock(fd)
+            verdict = self._read(fd)
+            if verdict is None:
+                verdict = self._try()
+                self._write(fd, verdict)
+            return verdict
+
+    def _known_verdict(self) -> Verdict | None:
+        """The same, if it is found already."""
+        with self._record() as fd:
+            return self._read(fd)
+
+    @contextmanager
+    def _record(self) -> Iterator[int]:
+        """The file in which the verdict is remembered."""
         try:
             with SharedFile(self._remembered) as file:
-                self._wait_for_lock(file.fd)
-                verdict = self._read(file.fd)
-                if verdict is None:
-                    verdict = self._try()
-                    self._write(file.fd, verdict)
-                return verdict
+                yield file.fd
         except OSError as error:
             raise StorageFailed(where=str(self._remembered)) from error
 

@@ -7,24 +7,27 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from hmacfs.errors import HmacfsError, StoreUnavailable
 from hmacfs.stores.s3.bucket import Attributes, Bucket, ConditionFailed, Doubt
 from hmacfs.stores.s3.objects import PARTIAL_FOLDER
+
+T = TypeVar("T")
 
 log = logging.getLogger("hmacfs.stores")
 
 #: One of them alone is no proof: an engine that looks first and writes then is right most of the time.
 ROUNDS = 3
 RIVALS = 16
-#: How many rounds are made again, in all.
+#: How often a round is made again.
 REPETITIONS = 5
 _RIVAL = "hmacfs-rival"
 
 
 class Verdict(enum.StrEnum):
     """EXCLUSIVE: of those that create an object at once, one succeeds. RACING: more than one may. IGNORED: all do, at
-    any time."""
+    any time. In the order of what is worse."""
 
     EXCLUSIVE = "exclusive"
     RACING = "racing"
@@ -38,28 +41,30 @@ def trial_folder(reserved: str) -> str:
 
 
 def try_conditional_writes(bucket: Bucket, folder: str) -> Verdict:
-    """Let rivals create one object, some times. folder: what keys for it begin with; nothing is left below it.
+    """Let rivals create one object, in some rounds at once: an engine may have those that collide wait for seconds.
+    folder: what keys for it begin with; nothing is left below it.
 
     Raises what ``Bucket`` does: an engine that does not answer all of it is not judged, and never taken for one that
     keeps to conditions. A round of which an answer is lost, or does not tell what came of the request, is made again,
     some times: of so many, that happens.
     """
-    rounds = repetitions = 0
-    while rounds < ROUNDS:
+    verdicts = _at_once(ROUNDS, lambda _: _try(bucket, folder))
+    return max(verdicts, key=[*Verdict].index)
+
+
+def _try(bucket: Bucket, folder: str) -> Verdict:
+    """One round, made again if it tells nothing."""
+    repetitions = 0
+    while True:
         key = f"{folder}{secrets.token_hex(8)}"
         try:
-            verdict = _try_once(bucket, key)
+            return _try_once(bucket, key)
         except StoreUnavailable as error:
             repetitions += 1
             if not _may_repeat(error) or repetitions > REPETITIONS:
                 raise
-            continue
         finally:
             _remove(bucket, key)
-        if verdict is not Verdict.EXCLUSIVE:
-            return verdict
-        rounds += 1
-    return Verdict.EXCLUSIVE
 
 
 def _may_repeat(error: StoreUnavailable) -> bool:
@@ -67,7 +72,7 @@ def _may_repeat(error: StoreUnavailable) -> bool:
 
 
 def _try_once(bucket: Bucket, key: str) -> Verdict:
-    outcomes = _at_once(lambda rival: _creates(bucket, key, rival))
+    outcomes = _at_once(RIVALS, lambda rival: _creates(bucket, key, rival))
     winners = [rival for rival, is_winner in enumerate(outcomes) if is_winner]
     if len(winners) == RIVALS:
         return Verdict.IGNORED
@@ -95,26 +100,26 @@ def _creates(bucket: Bucket, key: str, rival: int) -> bool:
     return True
 
 
-def _at_once(call: Callable[[int], bool]) -> list[bool]:
-    """What it returns for each rival; raises what one of them raises. By threads: in a gevent worker they are
-    greenlets, and a command has no greenlets that wait."""
-    outcomes: dict[int, bool] = {}
+def _at_once(count: int, call: Callable[[int], T]) -> list[T]:
+    """What it returns for each number below ``count``; raises what one of them raises. By threads: in a gevent worker
+    they are greenlets, and a command has no greenlets that wait."""
+    outcomes: dict[int, T] = {}
     errors: list[BaseException] = []
 
-    def run(rival: int) -> None:
+    def run(number: int) -> None:
         try:
-            outcomes[rival] = call(rival)
+            outcomes[number] = call(number)
         except BaseException as error:
             errors.append(error)
 
-    rivals = [threading.Thread(target=run, args=(rival,), daemon=True) for rival in range(RIVALS)]
-    for each in rivals:
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for each in threads:
         each.start()
-    for each in rivals:
+    for each in threads:
         each.join()
     if errors:
         raise errors[0]
-    return [outcomes[rival] for rival in range(RIVALS)]
+    return [outcomes[number] for number in range(count)]
 
 
 def _remove(bucket: Bucket, key: str) -> None:

@@ -7,7 +7,7 @@ this server needs for itself lies below one reserved prefix, which no URL can na
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from hmacfs.errors import BadName, NotFound
 from hmacfs.protocol.conditions import WHOLE, ByteRange
@@ -37,7 +37,8 @@ _REFUSED = re.compile("[\\\\\ufffe\uffff]")
 
 class S3FileStore:
     """A ``FileStore`` in a bucket. prefix: ``S3Prefix``, empty or with a slash at its end. part_size: ``S3PartSize``,
-    in bytes. grace: see ``Ending``."""
+    in bytes. grace: see ``Ending``. check_exclusive: raises ``StoreUnavailable`` while no name can be given to a file,
+    and does not wait long."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class S3FileStore:
         prefix: str,
         part_size: int,
         grace: float,
+        check_exclusive: Callable[[], None],
     ) -> None:
         self.publisher = publisher
         self.bucket: Bucket = publisher.bucket
@@ -55,6 +57,7 @@ class S3FileStore:
         self.notes = Notes(self.bucket, self.keys)
         self._visibility = Visibility(self.bucket, self.keys)
         self._part_size = part_size
+        self._check_exclusive = check_exclusive
         self.partials = UnfinishedObjects(publisher, self.notes, spool, self.part_size_of, grace=grace)
         self.capabilities = StoreCapabilities(cheap_bytes=CHEAP_BYTES, keeps_metadata=True)
 
@@ -168,7 +171,7 @@ class S3FileStore:
         """See ``FileStore``."""
         self.spool.check_writable()
         self.bucket.check(self.keys.reserved)
-        self.publisher.is_exclusive()
+        self._check_exclusive()
 
     def recover(self) -> int:
         """See ``FileStore``: files in the spool have no names, and what is in the bucket may be another server's."""

@@ -213,7 +213,8 @@ class FileStore(Protocol):
         """The size of that, 0 if nobody knows."""
 
     def check_writable(self) -> None:
-        """Raises ``StoreUnavailable``, ``StorageFailed`` or ``NoSpace`` if no file can be stored now."""
+        """For readiness. Raises ``StoreUnavailable``, ``StorageFailed`` or ``NoSpace`` if no file can be stored now,
+        ``StoreStarting`` if that is not known yet."""
 
     def recover(self) -> int:
         """Remove what processes left that died; how many unfinished files. Called before workers start, also beside
