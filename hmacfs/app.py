@@ -26,7 +26,8 @@ from hmacfs.sessions.leases import LeaseLocker
 from hmacfs.sessions.open_session_store import open_session_store
 from hmacfs.sessions.replicated import ReplicatedSessionStore
 from hmacfs.stores.local.locker import FileLocker
-from hmacfs.stores.open_local_store import open_local_store
+from hmacfs.stores.open_local_store import open_local_reader, open_local_store
+from hmacfs.stores.prepare_file_store import prepare_file_store
 from hmacfs.system.runtime_folder import RuntimeClaim
 from hmacfs.system.shared_rows import SharedRows
 from hmacfs.system.shared_sums import SharedSums
@@ -37,7 +38,7 @@ from hmacfs.telemetry.metrics import Metrics
 from hmacfs.telemetry.sampler import Sampler
 from hmacfs.telemetry.value_files import ValueFiles
 from hmacfs.uploads.contracts.locks import Locker
-from hmacfs.uploads.contracts.stores import FileStore
+from hmacfs.uploads.contracts.stores import FileReader, FileStore
 from hmacfs.uploads.progress import SweepResult, UploadLimits
 from hmacfs.uploads.resumable import ResumableUploads
 from hmacfs.uploads.tokens import SessionTokens
@@ -201,8 +202,15 @@ def open_sweeper(settings: Settings) -> Sweeper:
 
 
 def open_file_store(settings: Settings) -> FileStore:
-    """The configured one, for the command line. Raises ``ConfigError``."""
+    """The configured one, for the command line; no server need have run with these settings yet. Raises
+    ``ConfigError``."""
+    prepare_file_store(settings)
     return open_local_store(settings) if settings.storage is Storage.LOCAL else _open_storage(settings, None).store
+
+
+def open_file_reader(settings: Settings) -> FileReader:
+    """The same to be read alone: in a folder nothing is made. Raises ``ConfigError``."""
+    return open_local_reader(settings) if settings.storage is Storage.LOCAL else open_file_store(settings)
 
 
 def create_app(settings: Settings) -> flask_app.Application:

@@ -17,7 +17,7 @@ from hmacfs.cli.messages import explained
 from hmacfs.config import find_config, load
 from hmacfs.errors import HmacfsError, StorageFailed
 from hmacfs.protocol.names import StoredName
-from hmacfs.uploads.contracts.stores import FileStore
+from hmacfs.uploads.contracts.stores import FileReader, FileStore
 from hmacfs.uploads.copying import Copied, Copying, Outcome
 
 _PARALLEL, _MOST_PARALLEL = 8, 64
@@ -27,8 +27,8 @@ _STATUS_BY_SIGNAL = 128
 
 _DESCRIPTION = """\
 Copy the files of a folder into the store that the configuration names, or the other way. Nothing is overwritten or
-deleted, and a running server may use either meanwhile. A copy that was interrupted is resumed by the same command.
-Unfinished uploads stay where they are.
+deleted, a folder that is copied from is only read, and a running server may use either meanwhile. A copy that was
+interrupted is resumed by the same command. Unfinished uploads stay where they are.
 
 The exit status is 1 if there were conflicts (something else has a file's name) or failures, each of which is listed.
 """
@@ -71,18 +71,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Copy. The exit status: 0 if all files are there, 1 for conflicts and failures, 130 for ^C. Raises
     ``ConfigError``."""
     # Needs the drivers, which no other command but ``sweep`` does.
-    from hmacfs.app import open_file_store
-    from hmacfs.stores.open_local_store import open_folder_to_copy
-    from hmacfs.stores.prepare_file_store import prepare_file_store
+    from hmacfs.app import open_file_reader, open_file_store
+    from hmacfs.stores.open_local_store import open_source_folder, open_target_folder
 
     settings = load(find_config(arguments.copy_config or arguments.config, os.environ), os.environ)
-    is_target = arguments.to_folder is not None
-    path = arguments.to_folder if is_target else arguments.from_folder
-    origin = f"{'--to-folder' if is_target else '--from-folder'} {path}"
-    folder = open_folder_to_copy(settings, path, origin, is_target=is_target)
-    prepare_file_store(settings)  # no server may have run with these settings yet
-    store = open_file_store(settings)
-    source, target = (store, folder) if is_target else (folder, store)
+    source: FileReader
+    target: FileStore
+    if arguments.to_folder is not None:
+        target = open_target_folder(settings, arguments.to_folder, f"--to-folder {arguments.to_folder}")
+        source = open_file_reader(settings)
+    else:
+        source = open_source_folder(settings, arguments.from_folder, f"--from-folder {arguments.from_folder}")
+        target = open_file_store(settings)
     tally = Tally()
     display = Display(tally)
     run = CopyRun(source, target, tally, display, parallel=arguments.parallel)
@@ -123,7 +123,7 @@ class CopyRun:
     """Does one thing with all files of a store, ``parallel`` at once, in threads."""
 
     def __init__(
-        self, source: FileStore, target: FileStore, tally: Tally, display: Display, *, parallel: int = _PARALLEL
+        self, source: FileReader, target: FileStore, tally: Tally, display: Display, *, parallel: int = _PARALLEL
     ) -> None:
         self.tally = tally
         self.display = display

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from hmacfs.errors import DigestMismatch, IncompleteBody, NameTaken, NotFound
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.requests import Hash, Sink
-from hmacfs.uploads.contracts.stores import FileStore, Source
+from hmacfs.uploads.contracts.stores import FileReader, FileStore, Source
 from hmacfs.uploads.files import FileInfo, FileMetadata
 
 #: Read at once.
@@ -59,7 +59,7 @@ class Copying:
     ``IncompleteBody`` for one that became shorter.
     """
 
-    def __init__(self, source: FileStore, target: FileStore, on_bytes: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, source: FileReader, target: FileStore, on_bytes: Callable[[int], None] = lambda _: None) -> None:
         self._source = source
         self._target = target
         self._on_bytes = on_bytes
@@ -149,7 +149,7 @@ class Copying:
         if left:
             raise IncompleteBody("It became shorter while it was read.")
 
-    def _digest(self, store: FileStore, name: StoredName) -> str:
+    def _digest(self, store: FileReader, name: StoredName) -> str:
         source = store.open(name)
         try:
             digest = hashlib.sha256()

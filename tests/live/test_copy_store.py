@@ -51,6 +51,12 @@ def fill(folder: Path, count: int) -> None:
         path.write_bytes(f"file {number}\n".encode() * 20)
 
 
+def all_of(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """What a folder would show of anything that was made, changed or removed in it: by paths, with modes and times."""
+    found = ((path, path.lstat()) for path in (folder, *folder.rglob("*")))
+    return {str(path): (status.st_mode, status.st_mtime_ns, status.st_ctime_ns) for path, status in found}
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     (tmp_path / "store").mkdir()
@@ -70,6 +76,8 @@ def test_a_folder_is_copied_into_the_store_of_a_running_server_and_back(
     folder = tmp_path / "folder"
     fill(folder, 120)
     (folder / "elsewhere").symlink_to("/etc/hostname")
+    folder.chmod(0o555)
+    before = all_of(folder)
     server = start_server()
     assert put(server, "theirs", b"there").status == 201
     done = run("-config", server.config, "copy-store", "--from-folder", folder)
@@ -77,14 +85,15 @@ def test_a_folder_is_copied_into_the_store_of_a_running_server_and_back(
     assert done.stdout.splitlines()[0] == "copied: 120 files, 18.9 KB"
     assert get(server, "7/7.txt").body == b"file 7\n" * 20
     assert run("-config", server.config, "copy-store", "--from-folder", folder, "--verify").returncode == 0
+    assert all_of(folder) == before, "it is only read"
+    folder.chmod(0o755)
     back = tmp_path / "back"
     done = run("copy-store", "-config", server.config, "--to-folder", back, "--parallel", "3")
     assert (done.returncode, done.stderr) == (0, "")
     assert "copied: 121 files" in done.stdout
     (folder / "elsewhere").unlink()  # what a link leads to has another name
     assert files_of(back) == files_of(folder) | {"theirs": hashlib.sha256(b"there").hexdigest()}
-    before = (folder / "7/7.txt").stat()
-    assert int((back / "7/7.txt").stat().st_mtime) == int(before.st_mtime)
+    assert int((back / "7/7.txt").stat().st_mtime) == int((folder / "7/7.txt").stat().st_mtime)
     again = run("copy-store", "-config", server.config, "--to-folder", back)
     assert again.stdout.splitlines()[0].startswith("there already: 121 files")
 
@@ -176,12 +185,14 @@ def test_a_mistake_is_one_line(config: Path, store: Path, tmp_path: Path) -> Non
         ("--from-folder", config): "config.toml cannot be used: Not a directory",
         ("--from-folder", store / "below"): "are the same, or one is in the other; name another folder",
         ("--to-folder", tmp_path): "are the same, or one is in the other; name another folder",
+        ("--to-folder", store / "new"): "are the same, or one is in the other; name another folder",
     }.items():
         done = run("-config", config, "copy-store", *arguments)
         assert done.returncode == 2
         assert done.stderr.startswith(f"hmac-file-server: {arguments[0]} {arguments[1]}: ")
         assert done.stderr.endswith(f"{told}\n")
         assert done.stderr.count("\n") == 1
+    assert not (store / "new").exists()
     for words, complaint in {
         (): "one of the arguments --from-folder --to-folder is required",
         ("--to-folder", "x", "--parallel", "0"): "allowed is a number from 1 to 64",
@@ -208,6 +219,27 @@ def test_what_root_copies_into_a_folder_is_its_owner_s(config: Path, store: Path
     assert (done.returncode, done.stderr) == (0, "")
     assert files_of(target) == files_of(moved)
     assert {path.owner() for path in (target.parent, target, *target.rglob("*"))} == {USER}
+
+
+@needs_root
+@pytest.mark.parametrize("option", ["--from-folder", "--to-folder"])
+def test_a_folder_of_another_user_is_copied_by_who_may_only_read_it(
+    config: Path, store: Path, users_folder: Path, option: str
+) -> None:
+    """Into the configured store, or out of it: a server has that one's folder of its own for itself alone."""
+    source, target = users_folder / "theirs", users_folder / "ours"
+    fill(source, 5)
+    (source / ".hmacfs").mkdir(mode=0o700)
+    target.mkdir()
+    give_to(target, USER)
+    before = all_of(source)
+    folder, configured = (source, target) if option == "--from-folder" else (target, source)
+    config.write_text(config.read_text().replace(f'"{store}"', f'"{configured}"'))
+    done = run("-config", config, "copy-store", option, folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert files_of(target) == files_of(source)
+    assert all_of(source) == before
+    assert (target / "1/1.txt").owner() == USER
 
 
 @needs_root

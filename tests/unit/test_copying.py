@@ -7,6 +7,7 @@ import io
 import random
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +15,13 @@ from hmacfs.cli.copy_progress import Display, Tally
 from hmacfs.cli.copy_store import CopyRun
 from hmacfs.errors import DigestMismatch, IncompleteBody, NoSpace, StorageFailed
 from hmacfs.protocol.names import StoredName
+from hmacfs.retry import Retry
+from hmacfs.stores.local.folders import SourceFolder
+from hmacfs.stores.local.reading import StoreReader
 from hmacfs.uploads.copying import Copied, Copying, Outcome
 from hmacfs.uploads.files import NO_METADATA, FileMetadata
 from tests.stores.backends import Backend, FolderBackend, ObjectBackend, content, put
+from tests.stores.local import file_calls, local_store
 from tests.stores.memory_bucket import Killed
 
 NAME = StoredName("folder/deeper/photo.jpg")
@@ -49,6 +54,37 @@ def target(request: pytest.FixtureRequest) -> Backend:
 @pytest.fixture
 def copying(source: Backend, target: Backend) -> Copying:
     return Copying(source.store, target.store)
+
+
+@pytest.mark.parametrize("is_served", [True, False])
+def test_a_folder_that_is_copied_from_is_only_read(tmp_path: Path, target: Backend, *, is_served: bool) -> None:
+    """The folder of a server, whose files have their metadata, and one in which none has stored anything."""
+    if is_served:
+        put(local_store(tmp_path), NAME, DATA, KNOWN)
+    else:
+        (tmp_path / NAME.path).parent.mkdir(parents=True)
+        (tmp_path / NAME.path).write_bytes(DATA)
+    (tmp_path / "way").symlink_to(NAME.segments[0])
+    (tmp_path / "own").symlink_to(".hmacfs")
+    tmp_path.chmod(0o555)  # which keeps root from nothing
+    before = all_of(tmp_path)
+    reader = StoreReader(tmp_path, SourceFolder(tmp_path), file_calls=file_calls(), retry=Retry(0, 0.0))
+    copying = Copying(reader, target.store)
+    assert list(reader.names()) == [[NAME]]
+    assert copying.copy(NAME) == Copied(Outcome.COPIED, len(DATA))
+    assert copying.verify(NAME) == Copied(Outcome.SAME, len(DATA))
+    assert copying.look(StoredName("way/deeper/photo.jpg")) == Copied(Outcome.MISSING, len(DATA))
+    assert reader.stat(StoredName("own/tmp")) is None
+    assert all_of(tmp_path) == before
+    info = target.store.stat(NAME)
+    assert info is not None
+    assert info.metadata == (KNOWN if is_served else NO_METADATA._replace(stored=info.metadata.stored))
+
+
+def all_of(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    """What it would show of anything that was made, changed or removed in it."""
+    found = ((path, path.lstat()) for path in (folder, *folder.rglob("*")))
+    return {path: (status.st_mode, status.st_mtime_ns, status.st_ctime_ns) for path, status in found}
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_SIZE, 3 * PART_SIZE + 1, 700_000])

@@ -1,4 +1,4 @@
-"""``StoreDir`` and this server's own folders in it, as this process has them open.
+"""``StoreDir`` and this server's own folders in it, as this process has them open; or a folder that is only read.
 
 Operators purge stores and mount disks under a running server. A descriptor goes on naming what it was opened for, so
 what a path names now is compared with it: at each staging for the root, once a second for all, and after each failure.
@@ -63,6 +63,23 @@ def _is_at(parent: Folder, name: bytes, folder: Folder) -> bool:
     except FileNotFoundError:
         return False
     return (status.st_dev, status.st_ino) == folder.identity
+
+
+class SourceFolder:
+    """A folder of files that is only read: nothing is made in it, whoever it belongs to.
+
+    path: exists; what it names later is not looked at. Raises ``OSError`` if it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.root = Root(os.open(path, _OPEN_FLAGS))
+        with contextlib.suppress(OSError):  # no server has stored anything in it
+            self.root.keep_private(Folder(open_without_links(self.root.fd, RESERVED, FOLDER_FLAGS)))
+        self.root.look_for_spellings()
+
+    def check(self) -> bool:
+        """See ``StoreFolders``."""
+        return False
 
 
 class StoreFolders:

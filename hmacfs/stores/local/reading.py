@@ -5,21 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from hmacfs.errors import NameTaken, NotFound
 from hmacfs.protocol.conditions import WHOLE, ByteRange
-from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
+from hmacfs.protocol.names import StoredName
 from hmacfs.retry import Retry
-from hmacfs.stores.local.capabilities import Capabilities, probe
-from hmacfs.stores.local.folders import StoreFolders
+from hmacfs.stores.local.folders import SourceFolder, StoreFolders
 from hmacfs.stores.local.metadata import all_of, type_of
-from hmacfs.stores.local.open_files import KEPT_BYTES, KeptFile, KeptFiles, OpenFile
+from hmacfs.stores.local.open_files import KeptFile, KeptFiles, OpenFile
 from hmacfs.stores.local.publish import NO_FOLDER_ERRNOS, info_of
-from hmacfs.stores.local.staging import TEMPORARY, OtherFileSystems
 from hmacfs.stores.local.symlinks import resolve
-from hmacfs.stores.local.translation import translate
-from hmacfs.stores.local.tree import Folder, check_length
+from hmacfs.stores.local.translation import translate, translated
+from hmacfs.stores.local.tree import check_length
+from hmacfs.stores.local.walk import Walk
 from hmacfs.system.descriptors import close
 from hmacfs.system.threads import FileCalls
 from hmacfs.uploads.files import NO_METADATA, FileInfo
@@ -43,33 +43,16 @@ _LOOK_FLAGS = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW
 
 
 class StoreReader:
-    """Reads files. root: the folder, which exists. Raises ``ConfigError`` if files cannot be published there,
-    ``OSError`` if the folder cannot be used at all."""
+    """Reads files, a ``FileReader``. folders: ``root`` as it is open; with a ``SourceFolder`` nothing is made there."""
 
-    def __init__(self, root: Path, *, file_calls: FileCalls, retry: Retry) -> None:
+    def __init__(
+        self, root: Path, folders: StoreFolders | SourceFolder, *, file_calls: FileCalls, retry: Retry
+    ) -> None:
         self.root = root
+        self.folders = folders
         self.file_calls = file_calls
-        self.folders = StoreFolders(root)
         self._retry = retry
-        self._probed = self.folders.own(TEMPORARY)
-        self._file_system = probe(self._probed.fd, self.folders.spellings)
-        self._others = OtherFileSystems()
         self._kept = KeptFiles()
-
-    @property
-    def reserved(self) -> Path:
-        """This server's own folder inside the store."""
-        return self.root / RESERVED_FOLDER
-
-    @property
-    def file_system(self) -> Capabilities:
-        """What the store's file system can do: that of ``StoreDir``, which may become another."""
-        return self._file_system_of(self.folders.own(TEMPORARY))
-
-    def _file_system_of(self, folder: Folder) -> Capabilities:
-        if folder is not self._probed:
-            self._probed, self._file_system = folder, probe(folder.fd, self.folders.spellings)
-        return self._file_system
 
     def exists(self, name: StoredName) -> bool:
         """Whether the name is taken, by a file, a folder or anything else."""
@@ -127,14 +110,29 @@ class StoreReader:
         except NotFound:
             return None
         try:
-            if not self._keeps_attributes():
+            if not self._has_attributes():
                 return file.info
             return file.info._replace(metadata=self.file_calls(all_of, file.fd))
         finally:
             file.close()
 
-    def _keeps_attributes(self) -> bool:
-        return self._file_system.attributes or bool(self._others.known)
+    def names(self, limit: int = 1000) -> Iterator[list[StoredName]]:
+        """See ``FileReader``: in the order in which the kernel lists each folder."""
+        with translated(self.root):
+            walk = Walk(self.folders.root)
+            try:
+                while page := self.file_calls.always_blocking(walk.page, limit):
+                    yield page
+            finally:
+                walk.close()
+
+    def _has_attributes(self) -> bool:
+        """Whether files may have extended attributes."""
+        return True
+
+    def _may_keep(self, _: os.stat_result) -> bool:
+        """Whether a file may stay open."""
+        return False
 
     def _open_now(self, name: StoredName) -> OpenFile:
         try:
@@ -145,7 +143,7 @@ class StoreReader:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise NotFound
-            metadata = type_of(fd) if self._file_system.attributes or self._others.known else NO_METADATA
+            metadata = type_of(fd) if self._has_attributes() else NO_METADATA
             info = info_of(status, metadata)
             stays_open = self._kept.room > 0 and is_direct and self._may_keep(status)
         except BaseException:
@@ -156,13 +154,6 @@ class StoreReader:
         file = KeptFile(fd, info, status)
         self._kept.keep(name.path, file)
         return file
-
-    def _may_keep(self, status: os.stat_result) -> bool:
-        """Whether a file may stay open: no large one, none on a disk that is mounted in the store, which can be
-        unmounted, nor on a file system (NFS, FUSE) that renames what is deleted while it is open, within its folder."""
-        if status.st_size > KEPT_BYTES or not self._file_system.anonymous:
-            return False
-        return status.st_dev == self.folders.root.identity[0]
 
     def _look_closer(self, name: StoredName, error: OSError) -> int:
         """Open what the kernel did not find: at the end of a link, or in a store that was mounted since. Raises

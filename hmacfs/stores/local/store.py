@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from hmacfs.errors import BadName, NotFound
@@ -21,7 +21,6 @@ from hmacfs.stores.local.removal import only_remover, remove, remove_empty_folde
 from hmacfs.stores.local.staging import TEMPORARY, remove_dead, remove_dead_elsewhere, remove_staged
 from hmacfs.stores.local.symlinks import resolve
 from hmacfs.stores.local.translation import translated
-from hmacfs.stores.local.walk import Walk
 from hmacfs.stores.local.writing import JOURNALS, StoreWriter
 from hmacfs.system.threads import FileCalls
 from hmacfs.uploads.contracts.requests import ENDLESS
@@ -73,16 +72,6 @@ class LocalFileStore(StoreWriter):
         folder, filename = os.path.split(name.raw)
         target = resolve(self.folders.root, folder) if folder else b""
         return None if target is None else os.path.join(target, filename)
-
-    def names(self, limit: int = 1000) -> Iterator[list[StoredName]]:
-        """See ``FileStore``: in the order in which the kernel lists each folder."""
-        with translated(self.root):
-            walk = Walk(self.folders.root)
-            try:
-                while page := self.file_calls.always_blocking(walk.page, limit):
-                    yield page
-            finally:
-                walk.close()
 
     def location(self, name: StoredName, seconds: int, headers: Mapping[str, str]) -> None:
         """See ``FileStore``: a folder serves nothing by itself."""

@@ -11,12 +11,15 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from hmacfs.errors import ShuttingDown
 from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
 from hmacfs.retry import Retry
+from hmacfs.stores.local.capabilities import Capabilities, probe
 from hmacfs.stores.local.copying import copy_file
+from hmacfs.stores.local.folders import StoreFolders
 from hmacfs.stores.local.journal import DirectoryJournal
+from hmacfs.stores.local.open_files import KEPT_BYTES
 from hmacfs.stores.local.publish import LeadsAway, OtherFileSystem, StagedInode, publish
 from hmacfs.stores.local.reading import StoreReader
 from hmacfs.stores.local.sinks import FileSink
-from hmacfs.stores.local.staging import TEMPORARY, new_staged_inode, remove_staged
+from hmacfs.stores.local.staging import TEMPORARY, OtherFileSystems, new_staged_inode, remove_staged
 from hmacfs.stores.local.symlinks import resolve
 from hmacfs.stores.local.translation import translate, translated
 from hmacfs.stores.local.tree import Folder
@@ -34,14 +37,46 @@ HELD_BYTES = 128 * 1024
 
 
 class StoreWriter(StoreReader):
-    """Stages and publishes files. durable: whether publishing waits for the device (``Durability``)."""
+    """Stages and publishes files. root: the folder, which exists. durable: whether publishing waits for the device
+    (``Durability``). Raises ``ConfigError`` if files cannot be published there, ``OSError`` if the folder cannot be
+    used at all."""
+
+    folders: StoreFolders
 
     def __init__(self, root: Path, *, durable: bool, file_calls: FileCalls, retry: Retry) -> None:
-        super().__init__(root, file_calls=file_calls, retry=retry)
+        super().__init__(root, StoreFolders(root), file_calls=file_calls, retry=retry)
         self.durable = durable
+        self._probed = self.folders.own(TEMPORARY)
+        self._file_system = probe(self._probed.fd, self.folders.spellings)
+        self._others = OtherFileSystems()
         #: Where files in the making are, in parts, for messages. Made once, not for each upload.
         self.staging = root / RESERVED_FOLDER, os.fsdecode(TEMPORARY)
         self._journal = DirectoryJournal(self.folders.own(JOURNALS))
+
+    @property
+    def reserved(self) -> Path:
+        """This server's own folder inside the store."""
+        return self.root / RESERVED_FOLDER
+
+    @property
+    def file_system(self) -> Capabilities:
+        """What the store's file system can do: that of ``StoreDir``, which may become another."""
+        return self._file_system_of(self.folders.own(TEMPORARY))
+
+    def _file_system_of(self, folder: Folder) -> Capabilities:
+        if folder is not self._probed:
+            self._probed, self._file_system = folder, probe(folder.fd, self.folders.spellings)
+        return self._file_system
+
+    def _has_attributes(self) -> bool:
+        return self._file_system.attributes or bool(self._others.known)
+
+    def _may_keep(self, status: os.stat_result) -> bool:
+        """No large file, none on a disk that is mounted in the store, which can be unmounted, nor on a file system
+        (NFS, FUSE) that renames what is deleted while it is open, within its folder."""
+        if status.st_size > KEPT_BYTES or not self._file_system.anonymous:
+            return False
+        return status.st_dev == self.folders.root.identity[0]
 
     def stage(
         self, name: StoredName, length: int | None, metadata: FileMetadata, *, is_here: bool = False

@@ -146,7 +146,24 @@ class StoreCapabilities(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-class FileStore(Protocol):
+class FileReader(Protocol):
+    """The part of a ``FileStore`` that its files are read by."""
+
+    def stat(self, name: StoredName) -> FileInfo | None:
+        """All that is known of a file; ``None`` if there is none of that name."""
+
+    def open(self, name: StoredName, wanted: ByteRange | None = WHOLE) -> Source:
+        """A file for reading. wanted: what is going to be read of it, as far as anybody knows, so that a store far away
+        can send that with the information; ``None``: nothing. Of its metadata only what serving needs
+        (``content_type``) need be told. Raises ``NotFound``."""
+
+    def names(self, limit: int = 1000) -> Iterator[list[StoredName]]:
+        """All files that could be opened by a name, in pages of at most ``limit``, in any order; never what the server
+        keeps for itself, nor what a link leads to. Cheap to begin: nothing is read ahead of the page that is asked for.
+        A file that is published or deleted meanwhile may be among them or not, all others are, once."""
+
+
+class FileStore(FileReader, Protocol):
     """Keeps whole files under their names, and unfinished uploads apart from them.
 
     Duties of a store:
@@ -173,14 +190,6 @@ class FileStore(Protocol):
         """Return if a new upload could be published under this name now. Raises ``NameTaken``, and ``StoreUnavailable``
         while another one is being published under it."""
 
-    def stat(self, name: StoredName) -> FileInfo | None:
-        """All that is known of a file; ``None`` if there is none of that name."""
-
-    def open(self, name: StoredName, wanted: ByteRange | None = WHOLE) -> Source:
-        """A file for reading. wanted: what is going to be read of it, as far as anybody knows, so that a store far away
-        can send that with the information; ``None``: nothing. Of its metadata only what serving needs
-        (``content_type``) need be told. Raises ``NotFound``."""
-
     def location(self, name: StoredName, seconds: int, headers: Mapping[str, str]) -> str | None:
         """A URL at which the store itself gives a file, to everybody who has it and for so long; ``None`` if it serves
         none. Whether there is such a file is not looked at. headers: of its answers, by name: Content-Type,
@@ -196,11 +205,6 @@ class FileStore(Protocol):
     def delete(self, name: StoredName, etag: str | None = None) -> bool:
         """Remove a file, as durably as they are published, with the empty folders that it leaves, if the store has
         folders; a reader that has it open finishes. etag: only if this is still its tag. Whether a file was removed."""
-
-    def names(self, limit: int = 1000) -> Iterator[list[StoredName]]:
-        """All files that could be opened by a name, in pages of at most ``limit``, in any order; never what the server
-        keeps for itself, nor what a link leads to. Cheap to begin: nothing is read ahead of the page that is asked for.
-        A file that is published or deleted meanwhile may be among them or not, all others are, once."""
 
     def space_of(self, length: int | None) -> int | None:
         """Of a file of ``length`` bytes, how many take up the space that ``free_bytes`` tells of, at the same time;
