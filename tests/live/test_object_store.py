@@ -31,11 +31,12 @@ def configured(tmp_path: Path, engine: ObjectStoreServer, bucket: str, **setting
     return server
 
 
-def checked(server: HmacFileServer, *options: str) -> list[str]:
-    """The lines about the object store."""
+def checked(server: HmacFileServer, *options: str, works: bool = True) -> list[str]:
+    """The lines about the object store. works: whether a server does, as the check has it."""
     done = run("-config", str(server.config), "-check", *options, cwd=server.folder)
-    assert done.returncode == 0, done.stderr
-    assert "the configuration is good" in done.stdout
+    verdict = "the configuration is good" if works else "a server starts with this configuration, and does not work"
+    assert (done.returncode, done.stderr) == (0 if works else 1, "")
+    assert done.stdout.endswith(f": {verdict}\n")
     assert str(server.settings["S3SecretKey"]) not in done.stdout + done.stderr
     return [line for line in done.stdout.splitlines() if "object store: " in line or "not tried" in line]
 
@@ -66,8 +67,8 @@ def test_what_is_wrong_is_told(tmp_path: Path, seaweedfs: SeaweedFS) -> None:
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
-        lines = checked(configured(folder, seaweedfs, bucket, **settings), "-online")
-        assert lines[-1].startswith(f"warning: object store: {subject}: ")
+        lines = checked(configured(folder, seaweedfs, bucket, **settings), "-online", works=False)
+        assert lines[-1].startswith(f"error: object store: {subject}: ")
         assert words in lines[-1]
         assert all(line.endswith(": good") for line in lines[:-1])
 
@@ -77,10 +78,14 @@ def test_an_engine_that_ignores_conditions_is_told_of(tmp_path: Path, juicefs: J
     lines = checked(configured(tmp_path, juicefs, bucket), "-online")
     assert lines[-1].startswith("warning: object store: conditional writes: conditions are ignored: claims")
     assert all(line.endswith(": good") for line in lines[:-1])
-    again = tmp_path / "off"
-    again.mkdir()
-    off = checked(configured(again, juicefs, bucket, S3ConditionalWrites="off"), "-online")
-    assert off[-1] == "object store: conditional writes: good"
+    for told, last in (
+        ("off", "object store: conditional writes: good"),
+        ("on", f"error: {lines[-1].removeprefix('warning: ')}"),
+    ):
+        folder = tmp_path / told
+        folder.mkdir()
+        server = configured(folder, juicefs, bucket, S3ConditionalWrites=told)
+        assert checked(server, "-online", works=told == "off")[-1] == last
 
 
 def test_files_come_back_and_are_counted(tmp_path: Path, seaweedfs: SeaweedFS) -> None:

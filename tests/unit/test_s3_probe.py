@@ -17,7 +17,7 @@ from hmacfs.errors import HmacfsError, StorageFailed, StoreStarting, StoreUnavai
 from hmacfs.stores.s3 import exclusive
 from hmacfs.stores.s3.answers import ErrorAnswer
 from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Bucket, ConditionFailed, Doubt, ObjectInfo, Payload
-from hmacfs.stores.s3.checkup import Checkup
+from hmacfs.stores.s3.checkup import Checkup, Finding
 from hmacfs.stores.s3.exclusive import PATIENCE_SECONDS, SETTLE_SECONDS, ExclusiveWrites
 from hmacfs.stores.s3.failures import EngineError
 from hmacfs.stores.s3.probe import RIVALS, ROUNDS, Verdict, try_conditional_writes
@@ -570,7 +570,16 @@ class Refusing(Rivalry):
 
 
 def findings(bucket: Bucket, offset: float | None = 0.0, *, told: bool | None = None) -> dict[str, str]:
-    return dict(Checkup(bucket, lambda: offset, RESERVED, told=told).run())
+    return {finding.subject: finding.problem for finding in checkup(bucket, offset, told=told)}
+
+
+def checkup(bucket: Bucket, offset: float | None = 0.0, *, told: bool | None = None) -> list[Finding]:
+    return list(Checkup(bucket, lambda: offset, RESERVED, told=told).run())
+
+
+def errors(bucket: Bucket, offset: float | None = 0.0, *, told: bool | None = None) -> list[str]:
+    """What keeps a server from working."""
+    return [one.subject for one in checkup(bucket, offset, told=told) if one.problem and not one.is_tolerable]
 
 
 ALL = [
@@ -591,6 +600,7 @@ def test_an_engine_that_cannot_be_reached_is_asked_nothing_more() -> None:
     away.__cause__ = OSError("connection refused")
     bucket = Refusing({"check": away})
     assert findings(bucket) == {"connection": "cannot be reached: connection refused"}
+    assert errors(bucket) == ["connection"]
     assert bucket.conditional == 0
 
 
@@ -602,12 +612,14 @@ def test_wrong_credentials(code: str) -> None:
     assert found["credentials"] == f"check: 403 {code}: No."
     assert "set it by NTP" in found["clock"]
     assert list(found) == ["connection", "clock", "credentials"]
+    assert errors(Refusing({"check": refused(code)}), 2000.0) == ["credentials"]
 
 
 def test_no_bucket() -> None:
     found = findings(Refusing({"check": refused("NoSuchBucket", 404)}))
     assert found["bucket"] == "check: 404 NoSuchBucket: No."
     assert list(found)[-1] == "bucket"
+    assert errors(Refusing({"check": refused("NoSuchBucket", 404)})) == ["bucket"]
 
 
 @pytest.mark.parametrize(
@@ -618,6 +630,7 @@ def test_the_clock(offset: float | None, words: str) -> None:
     found = findings(Rivalry(), offset)["clock"]
     assert words in found
     assert bool(words) == bool(found)
+    assert errors(Rivalry(), offset) == [], "an engine that minds refuses the signature"
 
 
 @pytest.mark.parametrize(
@@ -635,12 +648,15 @@ def test_permissions_one_by_one(operation: str, told: str, left_out: list[str]) 
     assert not set(left_out) & set(found)
     besides = {subject for subject, problem in found.items() if problem} - {told}
     assert besides <= {"delete", "conditional writes"}
+    assert told in errors(Refusing({operation: refused("AccessDenied")}))
 
 
 @pytest.mark.parametrize("told", [None, True, False])
 def test_conditions_that_are_ignored_matter_to_those_who_want_them(told: bool | None) -> None:
-    found = findings(Rivalry(Engine(time.time, 1, heeds_conditions=False)), told=told)
-    assert ("claims in the session store" in found["conditional writes"]) == (told is not False)
+    engine = Engine(time.time, 1, heeds_conditions=False)
+    problem = findings(Rivalry(engine), told=told)["conditional writes"]
+    assert ("claims in the session store" in problem) == (told is not False)
+    assert errors(Rivalry(engine), told=told) == (["conditional writes"] if told else [])
 
 
 @pytest.mark.parametrize("told", [None, True, False])
@@ -650,6 +666,7 @@ def test_what_another_server_has_noted_matters_to_one_that_is_told_otherwise(tol
     found = findings(bucket, told=told)["conditional writes"]
     assert found.startswith(f"{FAIL}: a server has noted that conditional writes fail") == (told is True)
     assert bool(found) == (told is True)
+    assert errors(bucket, told=told) == (["conditional writes"] if told else [])
 
 
 class Forgetful(Rivalry):

@@ -32,10 +32,11 @@ _VERDICTS = {
 
 
 class Finding(NamedTuple):
-    """problem: a sentence, empty if all is well."""
+    """problem: a sentence, empty if all is well. is_tolerable: whether a server works all the same."""
 
     subject: str
-    problem: str
+    problem: str = ""
+    is_tolerable: bool = False
 
 
 class Checkup:
@@ -78,14 +79,15 @@ class Checkup:
     def _clock(self) -> Finding:
         offset = self._clock_offset()
         if offset is None:
-            return Finding("clock", "the engine did not tell its time")
+            return Finding("clock", "the engine did not tell its time", is_tolerable=True)
         if abs(offset) < _CLOCK_WARNING_SECONDS:
-            return Finding("clock", "")
+            return Finding("clock")
         which = "behind" if offset > 0 else "ahead of"
         sentence = f"this machine's is {abs(offset):.0f} s {which} the engine's"
         if abs(offset) >= _CLOCK_ERROR_SECONDS:
             sentence += ", which then takes no signature: set it by NTP"
-        return Finding("clock", sentence)
+        # Not all engines mind. Of one that does, the credentials are what is refused.
+        return Finding("clock", sentence, is_tolerable=True)
 
     def _objects(self, key: str) -> Iterator[Finding]:
         bucket = self._bucket
@@ -124,7 +126,7 @@ class Checkup:
         found = self._tried("conditional writes", look)
         if found.problem or self._told is False:
             return found
-        return Finding(found.subject, next(filter(None, problems), ""))
+        return Finding(found.subject, next(filter(None, problems), ""), is_tolerable=self._told is None)
 
     def _tried(self, subject: str, call: Callable[[], object]) -> Finding:
         return Finding(subject, str(self._problem(call) or ""))
