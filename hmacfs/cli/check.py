@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hmacfs.config import Settings, Storage
+from hmacfs.config import Settings, Storage, notes
 from hmacfs.errors import ForeignConfig
 from hmacfs.masking import mask
 
@@ -27,6 +27,8 @@ def run(config: Path | None, *, online: bool) -> int:
     found = remarks(settings, foreseen_remarks(settings), config)
     for remark in (*found, *sessions_to_move(settings), *(unreachable(settings) if online else ())):
         print(f"warning: {mask(remark, settings.hidden)}")
+    for note in notes(settings):
+        print(f"note: {mask(note, settings.hidden)}")
     works = _check_bucket(settings) if online and settings.storage is Storage.S3 else True
     if remote and not online:
         print(f"not tried: whether {' and '.join(remote)} can be reached; -check -online connects")

@@ -1,6 +1,6 @@
 """Settings: a TOML file and the environment, parsed once into a frozen object of final values."""
 
-from hmacfs.config.advice import warnings
+from hmacfs.config.advice import notes, warnings
 from hmacfs.config.exposure import check_private_paths, exposed_to_others
 from hmacfs.config.load import load
 from hmacfs.config.paths import check_paths, inaccessible_files, make_folders
@@ -48,5 +48,6 @@ __all__ = [
     "inaccessible_files",
     "load",
     "make_folders",
+    "notes",
     "warnings",
 ]

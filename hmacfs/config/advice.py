@@ -25,6 +25,13 @@ def warnings(settings: Settings) -> list[str]:
     return remarks
 
 
+def notes(settings: Settings) -> list[str]:
+    """As ``warnings``, of what may well be meant."""
+    if settings.storage is Storage.S3 and not (settings.redis_addr or settings.fallback_enabled):
+        return [f"{settings.origins['S3Bucket']}: {_ALONE}"]
+    return []
+
+
 def _weak_secrets(settings: Settings) -> Iterator[str]:
     """A sentence about each. The password of another server may be short: nobody can try many of them there."""
     for setting, secret in settings.secrets():
@@ -41,7 +48,5 @@ def _risks(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "TrustedProxies", "every address is a trusted proxy: anybody may claim to be anybody; name your proxies"
     if any(network.prefixlen == 0 for network in settings.rate_limit_exempt):
         yield "RateLimitExempt", "every address is exempt: there are no rate limits"
-    if settings.storage is Storage.S3 and not (settings.redis_addr or settings.fallback_enabled):
-        yield "S3Bucket", _ALONE
     if settings.accept_unsized_chunks:
         yield "AcceptUnsizedChunks", "a signature over one chunk is good for files of UploadMaxSize"

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 import hmacfs
-from hmacfs.config import Settings, Storage
+from hmacfs.config import Settings, Storage, notes
 from hmacfs.errors import ConfigError
 from hmacfs.server import shared
 from hmacfs.server.configuration import Configuration, configuration
@@ -86,6 +86,8 @@ class Hooks:
         if abandoned:
             log.info("removed what servers that ended had shared while they ran: %s", ", ".join(abandoned))
         self._metrics.merge_counters(settings)
+        for note in notes(settings):
+            log.info("%s", note)
         for remark in remarks(settings, store.remarks, self._configuration.path):
             log.warning("%s", remark)
         preload(settings)

@@ -36,6 +36,7 @@ def checked(server: HmacFileServer, *options: str, works: bool = True) -> list[s
     done = run("-config", str(server.config), "-check", *options, cwd=server.folder)
     verdict = "the configuration is good" if works else "a server starts with this configuration, and does not work"
     assert (done.returncode, done.stderr) == (0 if works else 1, "")
+    assert done.stdout.startswith(f"note: {server.config}: S3Bucket: unfinished uploads")
     assert done.stdout.endswith(f": {verdict}\n")
     assert str(server.settings["S3SecretKey"]) not in done.stdout + done.stderr
     return [line for line in done.stdout.splitlines() if "object store: " in line or "not tried" in line]
@@ -101,6 +102,8 @@ def test_files_come_back_and_are_counted(tmp_path: Path, seaweedfs: SeaweedFS) -
         assert "keeps to conditional writes" in server.log()
         assert server.log().count("keeps to conditional writes") == 1, "each worker tried"
         metrics = request(port, "GET", "/metrics").body.decode()
+        assert server.complaints() == []
+        assert "known on this machine alone, in SQLite: where several servers use one bucket" in server.log()
     calls = {
         name: float(value) for name, value in re.findall(r'hmacfs_s3_calls_total{operation="(\w+)"} (\S+)', metrics)
     }
