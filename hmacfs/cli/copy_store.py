@@ -130,12 +130,14 @@ class CopyRun:
         self.copying = Copying(source, target, self._note_bytes)
         self._source = source
         self._parallel = parallel
+        self._unlisted: HmacfsError | None = None
         #: So that no more names are in memory than are worked at soon.
         self._places = threading.BoundedSemaphore(2 * parallel)
         self._is_ending = threading.Event()
 
     def run(self, task: Callable[[StoredName], Copied]) -> None:
-        """Raises ``HmacfsError`` if the files cannot be listed, or if the store fails again and again."""
+        """Raises ``HmacfsError`` if not all files could be listed, once those that were are done; and at once if the
+        store fails again and again."""
         pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="copy")
         try:
             for name in self._names():
@@ -144,6 +146,8 @@ class CopyRun:
                     raise StorageFailed(f"{_HOPELESS} failures in a row: giving up")
                 pool.submit(self._do, task, name)
             pool.shutdown()
+            if self._unlisted is not None:
+                raise self._unlisted
         finally:
             self._is_ending.set()
             pool.shutdown()
@@ -162,8 +166,11 @@ class CopyRun:
             self.tally.total = count
 
     def _names(self) -> Iterable[StoredName]:
-        for page in self._source.names():
-            yield from page
+        try:
+            for page in self._source.names():
+                yield from page
+        except HmacfsError as error:
+            self._unlisted = error
 
     def _note_bytes(self, count: int) -> None:
         if self._is_ending.is_set():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from hmacfs.protocol.names import StoredName
 from hmacfs.retry import Retry
 from hmacfs.stores.local.folders import SourceFolder
 from hmacfs.stores.local.reading import StoreReader
+from hmacfs.stores.local.tree import Root
 from hmacfs.uploads.copying import Copied, Copying, Outcome
 from hmacfs.uploads.files import NO_METADATA, FileMetadata
 from tests.stores.backends import Backend, FolderBackend, ObjectBackend, content, put
@@ -85,6 +88,30 @@ def all_of(folder: Path) -> dict[Path, tuple[int, int, int]]:
     """What it would show of anything that was made, changed or removed in it."""
     found = ((path, path.lstat()) for path in (folder, *folder.rglob("*")))
     return {path: (status.st_mode, status.st_mtime_ns, status.st_ctime_ns) for path, status in found}
+
+
+def test_a_folder_that_cannot_be_listed_is_told_once_all_else_is_copied(
+    tmp_path: Path, target: Backend, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [StoredName(f"{folder}/{number}") for folder in ("closed", "gone", "open") for number in range(30)]
+    for name in names:
+        put(local_store(tmp_path), name, DATA)
+    folders = SourceFolder(tmp_path)
+
+    class FailingRoot(Root):
+        def open(self, path: bytes, flags: int, at: int | None = None) -> int:
+            if number := {b"closed": errno.EACCES, b"gone": errno.ENOENT}.get(path):
+                raise OSError(number, os.strerror(number))
+            return super().open(path, flags, at)
+
+    monkeypatch.setattr(folders, "root", FailingRoot(os.dup(folders.root.fd)))
+    reader = StoreReader(tmp_path, folders, file_calls=file_calls(), retry=Retry(0, 0.0))
+    run = CopyRun(reader, target.store, Tally(), Display(Tally(), stream), parallel=4)
+    with pytest.raises(StorageFailed) as caught:
+        run.run(run.copying.copy)
+    assert caught.value.for_log() == f"storage failed: {tmp_path}/closed: Permission denied"
+    assert run.tally.files == {Outcome.COPIED: 30}
+    assert all(content(target.store, name) == DATA for name in names[60:])
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_SIZE, 3 * PART_SIZE + 1, 700_000])

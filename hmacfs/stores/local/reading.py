@@ -18,24 +18,12 @@ from hmacfs.stores.local.open_files import KeptFile, KeptFiles, OpenFile
 from hmacfs.stores.local.publish import NO_FOLDER_ERRNOS, info_of
 from hmacfs.stores.local.symlinks import resolve
 from hmacfs.stores.local.translation import translate, translated
-from hmacfs.stores.local.tree import check_length
+from hmacfs.stores.local.tree import NOT_THERE_ERRNOS, check_length
 from hmacfs.stores.local.walk import Walk
 from hmacfs.system.descriptors import close
 from hmacfs.system.threads import FileCalls
 from hmacfs.uploads.files import NO_METADATA, FileInfo
 
-#: ENXIO: a socket; ELOOP and EXDEV: a link that leads in circles or outside.
-_NOT_THERE_ERRNOS = frozenset(
-    {
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ELOOP,
-        errno.EXDEV,
-        errno.ENXIO,
-        errno.ENAMETOOLONG,
-        errno.EILSEQ,
-    }
-)
 #: Reading must not hang on a pipe or a device that somebody put into the store.
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 #: A link is found too, wherever it leads.
@@ -125,6 +113,9 @@ class StoreReader:
                     yield page
             finally:
                 walk.close()
+        if walk.failed is not None:
+            path, error = walk.failed
+            translate(error, self.root, os.fsdecode(path))
 
     def _has_attributes(self) -> bool:
         """Whether files may have extended attributes."""
@@ -158,7 +149,7 @@ class StoreReader:
     def _look_closer(self, name: StoredName, error: OSError) -> int:
         """Open what the kernel did not find: at the end of a link, or in a store that was mounted since. Raises
         ``NotFound``."""
-        if error.errno not in _NOT_THERE_ERRNOS:
+        if error.errno not in NOT_THERE_ERRNOS:
             raise error
         try:
             root = self.folders.root
@@ -169,6 +160,6 @@ class StoreReader:
             elif self.folders.check():
                 return self.folders.root.open(name.raw, _READ_FLAGS)
         except OSError as again:
-            if again.errno not in _NOT_THERE_ERRNOS:
+            if again.errno not in NOT_THERE_ERRNOS:
                 raise
         raise NotFound from error

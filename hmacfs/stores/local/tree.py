@@ -21,6 +21,18 @@ RESERVED = RESERVED_FOLDER.encode()
 
 Identity = tuple[int, int]
 
+#: Nothing that could be read has that name. ENXIO: a socket; ELOOP and EXDEV: a link that leads in circles or outside.
+NOT_THERE_ERRNOS = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ELOOP,
+        errno.EXDEV,
+        errno.ENXIO,
+        errno.ENAMETOOLONG,
+        errno.EILSEQ,
+    }
+)
 #: With the zero byte at its end (Linux, limits.h).
 _PATH_MAX = 4096
 

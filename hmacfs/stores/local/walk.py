@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hmacfs.errors import BadName
 from hmacfs.protocol.names import SEGMENTS_LIMIT, StoredName
-from hmacfs.stores.local.tree import Root
+from hmacfs.stores.local.tree import NOT_THERE_ERRNOS, Root
 from hmacfs.system.descriptors import close
 
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -24,11 +24,14 @@ class Walk:
 
     Of each folder on the way down one listing is open, so it begins at once and needs little memory, however many files
     there are. Links are not followed, and the server's own folders are no folders of files.
+
+    failed: the first folder that could not be listed, and why; one that was removed meanwhile is none.
     """
 
     def __init__(self, root: Root) -> None:
         self._root = root
         self._listings = [(b"", _listing(root, b"."))]
+        self.failed: tuple[bytes, OSError] | None = None
 
     def page(self, limit: int) -> list[StoredName]:
         """The next names, ``limit`` at most; empty at the end. It blocks."""
@@ -51,9 +54,13 @@ class Walk:
             self._listings.pop()[1].close()
 
     def _enter(self, path: bytes) -> None:
-        with contextlib.suppress(BadName, UnicodeDecodeError, OSError):  # OSError: it was removed meanwhile
+        with contextlib.suppress(BadName, UnicodeDecodeError):
             if len(StoredName.from_text(path.decode()).segments) < SEGMENTS_LIMIT:
-                self._listings.append((path + b"/", _listing(self._root, path)))
+                try:
+                    self._listings.append((path + b"/", _listing(self._root, path)))
+                except OSError as error:
+                    if error.errno not in NOT_THERE_ERRNOS:
+                        self.failed = self.failed or (path, error)
 
 
 def _listing(root: Root, path: bytes) -> _Listing:

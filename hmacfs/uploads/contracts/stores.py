@@ -160,7 +160,8 @@ class FileReader(Protocol):
     def names(self, limit: int = 1000) -> Iterator[list[StoredName]]:
         """All files that could be opened by a name, in pages of at most ``limit``, in any order; never what the server
         keeps for itself, nor what a link leads to. Cheap to begin: nothing is read ahead of the page that is asked for.
-        A file that is published or deleted meanwhile may be among them or not, all others are, once."""
+        A file that is published or deleted meanwhile may be among them or not, all others are, once. If some could not
+        be listed, ``StorageFailed`` or ``StoreUnavailable`` follows the last page."""
 
 
 class FileStore(FileReader, Protocol):
