@@ -172,8 +172,9 @@ class Creation:
         """End one upload that nobody seems to go on with; whether there was one."""
         now = self._clock()
         open_sessions = self._sessions.open_of(limit.by, limit.who, _OLDEST_OPEN)
-        for session in sorted(open_sessions, key=self._silence):
-            if now - self._silence(session)[0] < GIVES_WAY_SECONDS:
+        silences = {self._silence(session): session for session in open_sessions}
+        for (touched, _, _), session in sorted(silences.items()):
+            if now - touched < GIVES_WAY_SECONDS:
                 return False
             with suppress(WriterBusy):
                 self._end(session)

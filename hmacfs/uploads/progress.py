@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from hmacfs.errors import BadRequest, TooLarge
+from hmacfs.uploads.contracts.stores import PartialInfo
 from hmacfs.uploads.files import FileInfo
 from hmacfs.uploads.session import TRANSITIONS, Session, State
 
 #: How many times ``SessionTTL`` an upload lives in all.
 _LIFETIMES = 7
+#: How far a record may lag behind the last byte, in seconds and as a share of the sessions' lifetime. The unfinished
+#: upload's own time is exact; what writing the record for each piece would cost is most of what a session costs.
+_TOUCH_SECONDS, _TOUCH_SHARE = 60.0, 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,6 +53,19 @@ class UploadLimits:
     def deadline(self, session: Session) -> float:
         """Unix seconds at which an upload ends whatever comes: a byte now and then does not keep it for ever."""
         return session.created + _LIFETIMES * self.ttl
+
+    def is_over(self, session: Session, now: float) -> bool:
+        """Whether it has expired, by what it tells of its last byte."""
+        is_past_deadline = session.state is State.OPEN and now >= self.deadline(session)
+        return is_past_deadline or session.is_expired(now, self.ttl)
+
+    def as_stored(self, session: Session, stored: PartialInfo) -> Session:
+        """The session with the time of the last byte, which its record may not know."""
+        return dataclasses.replace(session, touched=max(session.touched, self.last_touch(session, stored.touched)))
+
+    def record_is_due(self, session: Session, touched: float) -> bool:
+        """Whether the record has to be told that bytes came at that time."""
+        return touched - session.touched >= min(_TOUCH_SECONDS, _TOUCH_SHARE * self.ttl)
 
     def last_touch(self, session: Session, now: float) -> float:
         """What an open session's ``touched`` becomes with a byte at ``now``: then it expires at its deadline at the

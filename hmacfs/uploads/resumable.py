@@ -45,10 +45,6 @@ from hmacfs.uploads.writers import Writers
 
 log = logging.getLogger("hmacfs.uploads")
 
-#: How far a record may lag behind the last byte, in seconds and as a share of the sessions' lifetime. The unfinished
-#: upload's own time is exact; what writing the record for each piece would cost is most of what a session costs.
-_TOUCH_SECONDS, _TOUCH_SHARE = 60.0, 0.1
-
 
 class ResumableUploads:
     """The use cases. ``clock`` gives Unix seconds."""
@@ -92,17 +88,36 @@ class ResumableUploads:
         """What proves the right to write this upload; ``None`` if this server cannot tell any more."""
         return self._tokens.of(session)
 
-    def find(self, name: StoredName, may_know: Callable[[Session], bool] = lambda _: True) -> Session | None:
-        """The open session of a slot, ``None`` if there is none, or none that the client ``may_know`` of. Raises
-        ``SessionExpired``, ``SessionStoreUnavailable``."""
+    def find(self, name: StoredName) -> Session | None:
+        """The open session of a slot, ``None`` if there is none. Raises ``SessionExpired``,
+        ``SessionStoreUnavailable``."""
         session = self._sessions.find(name.path)
-        if session is None or not may_know(session):
+        if session is None:
             return None
         self._check_age(session)
-        if self._partials.stat(session.key) is None:
+        if not self._partials.exists(session.key):
             self._end_without_bytes(session)
             return None
         return session
+
+    def probe(self, name: StoredName, may_know: Callable[[Session], bool]) -> Progress | None:
+        """How far the open upload of a slot is; ``None`` if there is none, none that the client ``may_know`` of, or one
+        that will fail with its next piece, since its name is another file's. Nothing is finished: see ``completed``.
+        Raises ``SessionExpired``, ``SessionStoreUnavailable``."""
+        session = self._sessions.find(name.path)
+        if session is None or not may_know(session):
+            return None
+        is_taken = self._store.exists(name)  # asked before: the upload may become the file in the next moment
+        stored = self._partials.stat(session.key)
+        if stored is not None:
+            session = self.limits.as_stored(session, stored)
+        if self.limits.is_over(session, self._clock()):
+            raise SessionExpired
+        if stored is None:
+            self._end_without_bytes(session)
+            return None
+        has_lost = is_taken and stored.length != session.length
+        return None if has_lost else Progress(session, stored.length)
 
     def find_finished(self, name: StoredName, dialect: str) -> Session | None:
         """The slot's upload of that dialect that became the stored file; ``None`` if there is no file, or it came in
@@ -112,13 +127,6 @@ class ResumableUploads:
         if session is None or info is None or session.dialect != dialect or not became(session, info):
             return None
         return session
-
-    def has_lost(self, session: Session) -> bool:
-        """Whether the name of an unfinished upload is another file's: it will fail with its next piece."""
-        if not self._store.exists(StoredName.from_text(session.path)):
-            return False
-        stored = self._partials.stat(session.key)
-        return stored is not None and stored.length != session.length
 
     def get(self, token: str) -> Session:
         """The session of a token, finished ones included. Raises ``SessionUnknown``, ``SessionEnded``,
@@ -132,25 +140,22 @@ class ResumableUploads:
         self._check_age(session)
         return session
 
-    def up_to_date(self, session: Session) -> Session:
-        """A session of numbered chunks as it was last saved. If more is stored than up to ``next_chunk_at``, or nothing
-        any more, a later chunk was broken off, or this record is an older copy.
+    def up_to_date(self, session: Session, offset: int | None = None) -> Session:
+        """A session of numbered chunks as it was last saved. offset: how much is stored, if that is known: if it is
+        more than up to ``next_chunk_at``, a later chunk was broken off, or this record is an older copy.
 
         Raises ``SessionStoreUnavailable``.
         """
-        stored = self._partials.stat(session.key)
-        if stored is not None and stored.length <= session.next_chunk_at:
+        if offset is not None and offset <= session.next_chunk_at:
             return session
         return self._sessions.newest(session.key) or session
 
     def _check_age(self, session: Session) -> None:
         """The record may not know when the last byte came: the file does."""
         now = self._clock()
-        if session.state is State.OPEN and now >= self.limits.deadline(session):
-            raise SessionExpired
-        if session.is_expired(now, self.limits.ttl):
+        if self.limits.is_over(session, now):
             stored = self._partials.stat(session.key)
-            if stored is None or now >= stored.touched + self.limits.ttl:
+            if stored is None or self.limits.is_over(self.limits.as_stored(session, stored), now):
                 raise SessionExpired
 
     def progress(self, session: Session) -> Progress:
@@ -160,14 +165,18 @@ class ResumableUploads:
         Raises ``SessionUnknown`` if its bytes are gone, ``SessionEnded``, ``NameTaken``, ``DigestMismatch``,
         ``WriterBusy``, ``NoSpace``, ``SessionStoreUnavailable``.
         """
-        stored = self._partials.stat(session.key)
-        if session.state is not State.OPEN or stored is None:
+        stored = self._partials.stat(session.key) if session.state is State.OPEN else None
+        if stored is None:
             return self._ended(session)
-        if stored.length != session.length:
-            written = self.limits.last_touch(session, stored.touched)
-            return Progress(dataclasses.replace(session, touched=max(session.touched, written)), stored.length)
+        return self.completed(Progress(self.limits.as_stored(session, stored), stored.length))
+
+    def completed(self, progress: Progress) -> Progress:
+        """``progress`` of an upload that ``probe`` has found, without another look unless it has all its bytes."""
+        session = progress.session
+        if progress.offset != session.length:
+            return progress
         try:
-            with self._writers.open(session.key, stored.length) as upload:
+            with self._writers.open(session.key, progress.offset) as upload:
                 return self._finish_stored(session, upload)
         except SessionUnknown:  # its writer has just finished it
             return self._ended(session)
@@ -237,7 +246,7 @@ class ResumableUploads:
                 session = with_claims(self._sessions, session, upload, file_claims)
             self._receive(session, upload, offset, body, size, digest, restart=restart)
             touched = self.limits.last_touch(session, self._clock())
-            record_is_due = after is not None or self._record_is_due(session, touched)
+            record_is_due = after is not None or self.limits.record_is_due(session, touched)
             if record_is_due or upload.length > offset:
                 session = dataclasses.replace(session, touched=touched)
             session = after(session, upload.length) if after else session
@@ -274,20 +283,13 @@ class ResumableUploads:
 
     def _upload(self, session: Session, offset: int, *, restart: bool) -> PartialUpload:
         """The upload for writing, for which a present writer lets go; a loser learns the offset."""
-        asked_at = self._length(session) if restart else offset
         try:
-            return self._writers.open(session.key, asked_at)
+            return self._writers.open_to_restart(session.key) if restart else self._writers.open(session.key, offset)
         except WriterBusy:
-            stored = offset if restart else self._length(session)
-            if stored is not None and stored != offset:
-                raise OffsetMismatch(stored) from None
+            self._check_offset(session, offset, restart=restart)
             raise
         except SessionUnknown:  # its writer has finished it while this one waited
             raise OffsetMismatch(self._ended(session).offset) from None
-
-    def _length(self, session: Session) -> int | None:
-        stored = self._partials.stat(session.key)
-        return stored.length if stored is not None else None
 
     def _is_published(self, session: Session, upload: PartialUpload) -> bool:
         """Whether the name is this upload's already. Raises ``NameTaken`` if it is another's, which ends this one."""
@@ -342,14 +344,10 @@ class ResumableUploads:
     def _must_end(self, lease: Lease, deadline: float) -> bool:
         return lease.is_wanted() or self._clock() >= deadline
 
-    def _record_is_due(self, session: Session, touched: float) -> bool:
-        """Whether the record has to be told that bytes came at that time."""
-        return touched - session.touched >= min(_TOUCH_SECONDS, _TOUCH_SHARE * self.limits.ttl)
-
     def _touch(self, session: Session) -> None:
         """Note that bytes came, though the piece failed. What the client is told of is the failure."""
         touched = self.limits.last_touch(session, self._clock())
-        if not self._record_is_due(session, touched):
+        if not self.limits.record_is_due(session, touched):
             return
         try:
             self._sessions.save(dataclasses.replace(session, touched=touched))

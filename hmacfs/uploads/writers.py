@@ -24,6 +24,15 @@ class Writers:
         lease = self._locker.acquire(key) or self._locker.wait(key, lambda: self._ends_at(key, offset))
         return self._partials.open(key, lease)
 
+    def open_to_restart(self, key: str) -> PartialUpload:
+        """See ``open``: somebody who writes the upload is asked for as long as no byte comes."""
+        lease = self._locker.acquire(key)
+        if lease is None:
+            info = self._partials.stat(key)
+            offset = None if info is None else info.length
+            lease = self._locker.wait(key, lambda: self._ends_at(key, offset))
+        return self._partials.open(key, lease)
+
     def discard(self, key: str, untouched_since: float = math.inf) -> bool:
         """Remove an upload that nobody writes and that got no byte since that Unix time; whether nothing of it is
         left."""

@@ -54,16 +54,16 @@ class HeadView:
 
         token = request.header("X_SESSION_TOKEN") or ""
         if has_signature or self.unproven.is_known(token):
-            session = self.slots.unfinished(request, may_know)
+            found = self.slots.unfinished(request, may_know)
         elif key_of(token) is not None or self.guards.may_be_signed(request):
             with self.unproven.turn(request.client):
-                session = self.slots.unfinished(request, may_know)
+                found = self.slots.unfinished(request, may_know)
         else:
             return None
-        if session is None:
+        if found is None:
             return None
-        self.unproven.remember(session)
-        return self.slots.probe(session)
+        self.unproven.remember(found.session)
+        return self.slots.probe(found)
 
 
 def _names_upload(request: Request) -> bool:

@@ -145,24 +145,23 @@ class SlotViews:
         token = self._uploads.token_of(session)
         return [("Upload-Offset", str(offset)), *([("X-Session-Token", token)] if token is not None else [])]
 
-    def unfinished(self, request: Request, may_know: Callable[[Session], bool]) -> Session | None:
-        """The open session of a slot that is probed with HEAD; ``None`` if there is none that can go on, or if
+    def unfinished(self, request: Request, may_know: Callable[[Session], bool]) -> Progress | None:
+        """The open upload of a slot that is probed with HEAD; ``None`` if there is none that can go on, or if
         ``may_know`` says that the client has no right to know of it. Raises ``SessionExpired``."""
-        session = self._uploads.find(request.name, may_know)
-        return None if session is not None and self._uploads.has_lost(session) else session
+        return self._uploads.probe(request.name, may_know)
 
     def knows_token(self, request: Request, session: Session) -> bool:
         """Whether the request proves its right by the session's token."""
         token = request.header("X_SESSION_TOKEN")
         return token is not None and is_of(session, token)
 
-    def probe(self, session: Session) -> Response:
-        """How far an upload is, for the client to go on from there."""
-        progress = self._uploads.progress(session)
-        offset = progress.offset
+    def probe(self, found: Progress) -> Response:
+        """How far an upload is, for the client to go on from there. found: what ``unfinished`` told."""
+        progress = self._uploads.completed(found)
+        session, offset = found.session, progress.offset
         if session.dialect == NUMBERED and not progress.is_finished:
             # What arrived of a chunk that is not complete is sent again: the client goes on at the chunk's beginning.
-            offset = self._uploads.up_to_date(session).next_chunk_at
+            offset = self._uploads.up_to_date(session, offset).next_chunk_at
         headers = [*self._progress_headers(session, offset), ("Cache-Control", "no-store")]
         if session.length is not None:
             headers.append(("Upload-Length", str(session.length)))

@@ -42,7 +42,7 @@ from hmacfs.protocol.digests import Claim, Digests, claims_of_file
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.stores import PartialInfo
 from hmacfs.uploads.files import FileMetadata
-from hmacfs.uploads.progress import SweepResult
+from hmacfs.uploads.progress import Progress, SweepResult
 from hmacfs.uploads.session import Session, State
 from tests.stores.backends import BACKENDS
 from tests.stores.world import CONTENT, NAME, TTL, Body, OtherWriter, World
@@ -447,7 +447,7 @@ def test_the_bytes_say_that_a_record_is_an_older_copy(world: World) -> None:
     older = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
     newest = world.append(older, 30, CONTENT[30:60], after=counting, restart=True).session
     world.sessions.older[older.key] = older
-    assert world.uploads.up_to_date(older) == newest
+    assert world.uploads.up_to_date(older) == world.uploads.up_to_date(older, 60) == newest
     with pytest.raises(SessionConflict):
         world.append(older, 30, CONTENT[30:60], after=counting, restart=True)
     assert world.stored(older) == CONTENT[:60]
@@ -456,9 +456,10 @@ def test_the_bytes_say_that_a_record_is_an_older_copy(world: World) -> None:
 def test_a_record_that_knows_all_bytes_is_not_looked_up(world: World) -> None:
     session = world.append(world.begin(), 0, CONTENT[:30], after=counting, restart=True).session
     world.sessions.is_away = True
-    assert world.uploads.up_to_date(session) == session
-    with pytest.raises(SessionStoreUnavailable):
-        world.uploads.up_to_date(dataclasses.replace(session, next_chunk_at=29))
+    assert world.uploads.up_to_date(session, 30) == session
+    for offset in (31, None):
+        with pytest.raises(SessionStoreUnavailable):
+            world.uploads.up_to_date(session, offset)
 
 
 def test_without_a_length_the_last_piece_ends_the_file(world: World) -> None:
@@ -881,11 +882,50 @@ def test_another_file_is_not_taken_for_the_finished_upload(world: World) -> None
     assert finished(world) is not None
 
 
-def test_an_upload_whose_name_went_to_another_file_is_known_to_have_lost(world: World) -> None:
+def probe(world: World, *, may_know: bool = True) -> Progress | None:
+    """Of the slot."""
+    return world.uploads.probe(NAME, lambda _: may_know)
+
+
+def test_a_probe_finds_how_far_the_slot_s_upload_is(world: World) -> None:
+    assert probe(world) is None
     session = world.append(world.begin(), 0, CONTENT[:30]).session
-    assert not world.uploads.has_lost(session)
+    assert probe(world) == Progress(session, 30)
+    assert probe(world, may_know=False) is None
+
+
+def test_a_probe_finishes_nothing_until_it_is_asked_to(world: World) -> None:
+    session = world.begin()
+    world.hold(session).write(CONTENT).release()
+    found = probe(world)
+    assert found == Progress(session, 100)
+    assert not world.store.exists(NAME)
+    assert world.uploads.completed(found).is_finished
+    assert world.file() == CONTENT
+    assert world.uploads.completed(found).is_finished, "by another one meanwhile"
+
+
+def test_an_upload_that_becomes_the_file_during_a_probe_has_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = world.append(world.begin(), 0, CONTENT[:30]).session
+    stat = world.partials.stat
+
+    def stat_before_the_end(key: str) -> PartialInfo | None:
+        info = stat(key)
+        monkeypatch.undo()
+        world.append(session, 30, CONTENT[30:])
+        return info
+
+    monkeypatch.setattr(world.partials, "stat", stat_before_the_end)
+    assert probe(world) == Progress(session, 30)
+    assert world.file() == CONTENT
+
+
+def test_a_probe_does_not_tell_of_an_upload_whose_name_went_to_another_file(world: World) -> None:
+    world.append(world.begin(), 0, CONTENT[:30])
     world.put_another()
-    assert world.uploads.has_lost(session)
+    assert probe(world) is None
 
 
 # -- expiry and the sweep -------------------------------------------------------------------------
@@ -897,9 +937,12 @@ def test_an_upload_expires_after_its_last_byte(world: World) -> None:
     session = world.append(session, 0, CONTENT[:30]).session
     world.now += TTL - 1
     assert world.uploads.find(NAME) == world.get(session) == session
+    assert probe(world) == Progress(session, 30)
     world.now += 1
     with pytest.raises(SessionExpired):
         world.uploads.find(NAME)
+    with pytest.raises(SessionExpired):
+        probe(world)
     with pytest.raises(SessionExpired):
         world.get(session)
     world.now += 1
@@ -915,6 +958,9 @@ def test_bytes_that_nobody_could_record_keep_an_upload_alive(world: World) -> No
     world.hold(session).write(CONTENT[:30]).release()
     world.now += TTL - 1
     assert world.get(session) == session
+    found = probe(world)
+    assert found is not None
+    assert found.session.expires(TTL) > world.now
     assert world.uploads.sweep() == SweepResult(0, 0)
     assert world.append(session, 30, CONTENT[30:]).is_finished
 

@@ -36,7 +36,9 @@ def test_an_upload_begins_empty_and_is_known(backend: Backend, now: list[float])
     partials = backend.store.partials
     for key in (KEY, "", "../" + KEY, "x"):
         assert partials.stat(key) is None
+        assert not partials.exists(key)
     partials.create(KEY, NAME, 10, FileMetadata())
+    assert partials.exists(KEY)
     assert partials.stat(KEY) == PartialInfo(0, now[0])
     assert not backend.store.exists(NAME)
     with pytest.raises(SessionUnknown):
@@ -89,6 +91,7 @@ def test_what_was_silent_for_long_is_found(backend: Backend, now: list[float]) -
     assert partials.untouched_since(now[0] + 1) == ["a" * 32, "b" * 32]
     for _ in range(2):
         partials.discard("a" * 32)
+        assert not partials.exists("a" * 32)
         assert partials.stat("a" * 32) is None
     assert partials.untouched_since(now[0] + 1) == ["b" * 32]
 

@@ -61,6 +61,10 @@ class LocalPartialUploads:
             fd, _ = self._store.in_own(_FOLDER, _open_in, key, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             close(fd)
 
+    def exists(self, key: str) -> bool:
+        """Whether there is such an upload."""
+        return self.stat(key) is not None
+
     def stat(self, key: str) -> PartialInfo | None:
         """How far it is; ``None`` if there is no such upload (any more)."""
         if not _KEY.fullmatch(key):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from hmacfs.errors import HmacfsError
 from hmacfs.stores.s3.bucket import ObjectInfo, Part
 from hmacfs.stores.s3.inventory import Mark, marks_in
-from hmacfs.stores.s3.notes import BEGUN, GIVEN_UP, LEFT, Begun, Notes, is_upload_key
+from hmacfs.stores.s3.notes import BEGUN, GIVEN_UP, LEFT, UNVERIFIED, Begun, Notes, is_upload_key
 from hmacfs.stores.s3.objects import identity_of
 from hmacfs.stores.s3.publishing import Publisher
 
@@ -37,17 +37,17 @@ class Ending:
         nobody can complete it, and a placeholder of it is dead. keep: see ``conclude``."""
         if not is_upload_key(upload_key):
             return
-        found = self._notes.find(upload_key)
-        if found is None:
+        begun = self._notes.begun(upload_key)
+        names = self._notes.names(upload_key) if begun is not None else []
+        if begun is None or BEGUN not in names:
             self._look_again(upload_key)
             return
-        begun, inventory = found
-        key = self._keys.of(begun.name)
-        self.abort(begun, inventory.marks, is_other=inventory.is_unverified)  # that file is removed as well
-        if inventory.is_unverified:
+        key, marks, is_unverified = self._keys.of(begun.name), marks_in(names), UNVERIFIED in names
+        self.abort(begun, marks, is_other=is_unverified)  # that file is removed as well
+        if is_unverified:
             self._remove_file(key, begun.identity)
         self._publisher.withdraw(key, begun.identity)
-        self.conclude(upload_key, begun, inventory.marks, keep=keep)
+        self.conclude(upload_key, begun, marks, keep=keep)
 
     def _look_again(self, upload_key: str) -> None:
         """For what may have turned up of an upload that is over."""

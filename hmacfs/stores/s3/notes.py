@@ -105,6 +105,10 @@ class Notes:
 
     # -- reading --------------------------------------------------------------------------------------
 
+    def has_begun(self, upload_key: str) -> bool:
+        """Whether there is such an upload."""
+        return is_upload_key(upload_key) and self.bucket.head(self.keys.folder_of(upload_key) + BEGUN) is not None
+
     def begun(self, upload_key: str) -> Begun | None:
         return self.read_begun(upload_key, BEGUN)
 

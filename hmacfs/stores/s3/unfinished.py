@@ -57,6 +57,10 @@ class UnfinishedObjects:
         identity = new_identity()
         self.notes.create(upload_key, Begun(name.path, identity, self.part_size_of(length), metadata))
 
+    def exists(self, upload_key: str) -> bool:
+        """See ``PartialUploads``."""
+        return self.notes.has_begun(upload_key)
+
     def stat(self, upload_key: str) -> PartialInfo | None:
         """See ``PartialUploads``."""
         inventory = self.notes.inventory(upload_key)

@@ -117,8 +117,12 @@ class PartialUploads(Protocol):
         """An empty one. name, length (``None`` while unknown), metadata: what the file is to become; a store that needs
         none of it keeps none, so ``publish`` is told again. Raises ``NoSpace``, ``StorageFailed``."""
 
+    def exists(self, key: str) -> bool:
+        """Whether there is such an upload: for callers that need not know how far it is. Raises ``StorageFailed``."""
+
     def stat(self, key: str) -> PartialInfo | None:
-        """How far it is, without a lease; ``None`` if there is no such upload (any more). Raises ``StorageFailed``."""
+        """How far it is, without a lease; ``None`` if there is no such upload (any more). A store may have to list all
+        that is stored of it, so a request asks once. Raises ``StorageFailed``."""
 
     def open(self, key: str, lease: Lease) -> PartialUpload:
         """To go on with it. The upload has the ``lease`` from then on, which is released if this raises. Raises
