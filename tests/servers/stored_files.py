@@ -112,7 +112,7 @@ class BucketFiles:
 
     def unfinished(self) -> dict[str, int]:
         found = {}
-        for key in self._notes.newest():
+        for key in self._notes.survey()[0]:
             inventory = self._notes.inventory(key)
             if inventory is not None:
                 found[key] = inventory.length

@@ -23,7 +23,7 @@ from hmacfs.uploads.files import NO_METADATA, FileMetadata
 from hmacfs.uploads.writers import Writers
 from tests.contracts.file_stores import KEY, NAME, append, begin, leased, reopen
 from tests.stores.backends import PART_SIZE, Collector, ObjectBackend, careless_engine, content, put, write
-from tests.stores.memory_bucket import Killed, LateBucket, MemoryBucket, Multipart, Stored
+from tests.stores.memory_bucket import Engine, Killed, LateBucket, MemoryBucket, Multipart, Stored
 
 TARGET = f"files/{NAME.path}"
 SIZE = 3 * PART_SIZE + 5
@@ -518,6 +518,9 @@ def test_an_upload_that_no_note_names_is_aborted_once_it_is_not_young(backend: O
     (key,) = backend.store.partials.untouched_since(now[0] + 1)
     backend.store.partials.discard(key)
     assert len(backend.engine.uploads) == 1, "another process may be about to note it"
+    now[0] += 1000.0
+    backend.store.partials.discard(key)
+    assert len(backend.engine.uploads) == 1, "it may have been noted since the notes were listed"
     assert backend.store.partials.untouched_since(now[0] + 1) == [key]
     sweep(backend, now)
     assert leftovers(backend) == []
@@ -542,8 +545,12 @@ def test_a_sweep_leaves_what_others_are_writing_under_the_same_name(backend: Obj
     now[0] += 900.0
     with backend.store.stage(NAME, SIZE, NO_METADATA) as living:
         write(living, DATA)
-        for key in backend.store.partials.untouched_since(now[0] - 100):
-            backend.store.partials.discard(key)
+        partials = backend.store.partials
+        (key,) = partials.untouched_since(now[0] - 100)
+        partials.discard(key)
+        now[0] += 100.0
+        assert key in partials.untouched_since(now[0] + 1), "it is looked at again, since there is another one"
+        partials.discard(key)
         living.publish()
     assert content(backend.store, NAME) == DATA
     sweep(backend, now)
@@ -562,16 +569,39 @@ def test_a_long_upload_that_still_gets_parts_is_not_silent(backend: ObjectBacken
     assert content(backend.store, NAME) == 5 * DATA
 
 
+class ListingBucket(MemoryBucket):
+    """prefixes: those that were listed."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.prefixes: list[str] = []
+
+    def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
+        self.prefixes.append(prefix)
+        return super().pages(prefix, limit=limit)
+
+
+def test_a_sweep_looks_through_all_uploads_notes_once(backend: ObjectBackend, now: list[float]) -> None:
+    """However many are left of which a multipart upload may have turned up."""
+    for number in range(3):
+        dead = backend.process(lambda name, when: (name, when) == ("begin_multipart", "after"))
+        with pytest.raises(Killed), dead.stage(StoredName(f"folder/{number}"), SIZE, NO_METADATA) as staged:
+            write(staged, DATA)
+    sweep(backend, now)
+    assert len(backend.engine.uploads) == 3
+    bucket = ListingBucket(backend.engine)
+    store = backend.over(bucket)
+    now[0] += 1000.0
+    for key in store.partials.untouched_since(now[0]):
+        store.partials.discard(key)
+    assert leftovers(backend) == []
+    assert bucket.prefixes.count(store.keys.partial) == 1
+
+
 def test_an_end_looks_through_no_other_uploads_notes(backend: ObjectBackend) -> None:
     """Also beside others of its name."""
-    listed: list[str] = []
-
-    class Watched(MemoryBucket):
-        def pages(self, prefix: str, *, limit: int = 1000) -> Iterator[Sequence[ListedObject]]:
-            listed.append(prefix)
-            return super().pages(prefix, limit=limit)
-
-    store = backend.over(Watched(backend.engine))
+    bucket = ListingBucket(backend.engine)
+    store = backend.over(bucket)
     with backend.store.stage(NAME, SIZE, NO_METADATA) as other:
         write(other, DATA)
         store.partials.create(KEY, NAME, None, NO_METADATA)
@@ -579,8 +609,8 @@ def test_an_end_looks_through_no_other_uploads_notes(backend: ObjectBackend) -> 
             append(upload, DATA)
             upload.discard()
         put(store, NAME, DATA)
-    assert listed
-    assert store.keys.partial not in listed
+    assert bucket.prefixes
+    assert store.keys.partial not in bucket.prefixes
 
 
 @pytest.mark.parametrize("size", [1, SIZE])

@@ -8,13 +8,14 @@ a sweep looks again.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from hmacfs.errors import HmacfsError
 from hmacfs.stores.s3.bucket import ObjectInfo, Part
 from hmacfs.stores.s3.inventory import Mark, marks_in
-from hmacfs.stores.s3.notes import BEGUN, GIVEN_UP, LEFT, UNVERIFIED, Begun, Notes, is_upload_key
+from hmacfs.stores.s3.notes import BEGUN, GIVEN_UP, LEFT, UNVERIFIED, Begun, Named, Notes, is_upload_key
 from hmacfs.stores.s3.objects import identity_of
 from hmacfs.stores.s3.publishing import Publisher
 
@@ -31,6 +32,13 @@ class Ending:
         self._bucket = notes.bucket
         self._keys = notes.keys
         self._grace = grace
+        self._named = Named(-math.inf)
+
+    def survey(self) -> Mapping[str, float]:
+        """List the notes of all uploads: when the newest of each was written, by upload keys. What ``discard`` finds of
+        uploads that are over is judged by the last such listing: a sweep, which begins with one, needs no other."""
+        newest, self._named = self._notes.survey()
+        return newest
 
     def discard(self, upload_key: str, *, keep: str = "") -> None:
         """Remove an upload with its bytes. No error if there is none. What was begun is aborted first: after that
@@ -108,17 +116,15 @@ class Ending:
             self._bucket.abort(key, mark.upload_id)
 
     def _abort_unnamed(self, key: str) -> bool:
-        """Abort the multipart uploads of that key that no note names: a process died before it wrote the note, or the
-        answer was lost that had the id. False if there are young ones, which may be noted in the next moment. It looks
-        through the notes of all uploads, but only if there are old ones."""
-        found = self._bucket.uploads(key)
-        now = self._bucket.now()
-        old = [one.upload_id for one in found if now - one.begun >= self._grace]
-        if old:
-            file, named = self._bucket.head(key), set(self._notes.all_marks())
-            for upload_id in old:
-                if upload_id in named or (file is not None and _may_be(self._notes.parts(key, upload_id), file)):
-                    continue
+        """Abort the multipart uploads of that key that no note named at the last ``survey``: a process died before it
+        wrote the note, or the answer was lost that had the id. False if there are some that were young then: their
+        notes may have come since."""
+        found, named = self._bucket.uploads(key), self._named
+        old = [one.upload_id for one in found if named.at - one.begun >= self._grace]
+        unnamed = [upload_id for upload_id in old if upload_id not in named.upload_ids]
+        file = self._bucket.head(key) if unnamed else None
+        for upload_id in unnamed:
+            if file is None or not _may_be(self._notes.parts(key, upload_id), file):
                 self._bucket.abort(key, upload_id)
         return len(old) == len(found)
 

@@ -62,6 +62,13 @@ class Begun(NamedTuple):
         return attributes_of(self.name, self.metadata, self.identity)
 
 
+class Named(NamedTuple):
+    """The ids of all multipart uploads that had notes at a time. at: in Unix seconds, by the engine's clock."""
+
+    at: float
+    upload_ids: Collection[str] = frozenset()
+
+
 class Notes:
     """Reads and writes them, and takes stock of an upload by them. Methods raise what ``Bucket``'s do."""
 
@@ -209,13 +216,6 @@ class Notes:
         for page in self.bucket.pages(prefix):
             yield from page
 
-    def all_marks(self) -> Iterator[str]:
-        """The ids of all multipart uploads that any note names."""
-        for one in self.listed(self.keys.partial):
-            mark = Mark.from_name(one.key.removeprefix(self.keys.partial).partition("/")[2])
-            if mark is not None:
-                yield mark.upload_id
-
     def unverified(self) -> Iterator[str]:
         """The keys of all files that nobody may see yet, or that are about to be there."""
         for one in self.listed(self.keys.partial):
@@ -224,13 +224,19 @@ class Notes:
             if begun is not None:
                 yield self.keys.of(begun.name)
 
-    def newest(self) -> dict[str, float]:
-        """By the upload keys of all that there are notes of: when the newest of them was written."""
-        found: dict[str, float] = {}
+    def survey(self) -> tuple[dict[str, float], Named]:
+        """By the upload keys of all that there are notes of, when the newest of them was written; and what they name.
+        One listing."""
+        at = self.bucket.now()
+        newest: dict[str, float] = {}
+        named: set[str] = set()
         for one in self.listed(self.keys.partial):
-            upload_key, _, _ = one.key.removeprefix(self.keys.partial).partition("/")
-            found[upload_key] = max(found.get(upload_key, 0.0), one.modified)
-        return found
+            upload_key, _, name = one.key.removeprefix(self.keys.partial).partition("/")
+            newest[upload_key] = max(newest.get(upload_key, 0.0), one.modified)
+            mark = Mark.from_name(name)
+            if mark is not None:
+                named.add(mark.upload_id)
+        return newest, Named(at, named)
 
 
 def is_upload_key(text: str) -> bool:

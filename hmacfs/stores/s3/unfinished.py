@@ -84,7 +84,7 @@ class UnfinishedObjects:
 
     def untouched_since(self, before: float) -> list[str]:
         """See ``PartialUploads``: by its notes. Parts may be newer."""
-        return sorted(upload_key for upload_key, noted in self.notes.newest().items() if noted < before)
+        return sorted(upload_key for upload_key, noted in self.ending.survey().items() if noted < before)
 
 
 class UnfinishedObject:
