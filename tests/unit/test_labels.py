@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from hmacfs.dialects import tus
-from hmacfs.errors import ConfigError, HmacfsError, NotAllowed
+from hmacfs.errors import ConfigError, HmacfsError, NotAllowed, StoreStarting
 from hmacfs.stores.s3.observer import OUTCOMES
 from hmacfs.telemetry import labels
 from hmacfs.web import problems
@@ -33,7 +33,7 @@ def test_readme_lists_the_types_of_all_problems() -> None:
     known = {
         (next(problems._STATUS[base].value for base in kind.__mro__ if base in problems._STATUS), kind.reason)
         for kind in labels._kinds(HmacfsError)
-        if not issubclass(kind, (ConfigError, NotAllowed))
+        if not issubclass(kind, (ConfigError, NotAllowed, StoreStarting))
     }
     assert listed == known | {(405, "method-not-allowed"), (500, "internal-error")}
 
