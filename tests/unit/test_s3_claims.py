@@ -24,10 +24,15 @@ from tests.stores.leases import LeaseTable, MemoryLocker
 from tests.stores.memory_bucket import Killed, LateBucket
 from tests.stores.world import CONTENT, NAME, TTL, World
 
-CLAIMS = claims_of_file(
-    {"HTTP_REPR_DIGEST": f"sha-256=:{base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()}:"}
-)
 WRONG = b"!" + CONTENT[1:]
+
+
+def _claims(data: bytes) -> str:
+    digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+    return claims_of_file({"HTTP_REPR_DIGEST": f"sha-256=:{digest}:"})
+
+
+CLAIMS = _claims(CONTENT)
 #: Where the last piece begins.
 LAST = 90
 #: It makes more calls than these, counting before and after.
@@ -197,3 +202,18 @@ def test_a_reader_that_is_halted_is_not_given_what_is_removed_meanwhile() -> Non
         upload.feed(Collector())
         with pytest.raises(NotFound):
             holder.backend.process(reject).open(NAME)
+
+
+def test_a_file_of_the_same_bytes_as_one_that_was_judged_is_judged_itself() -> None:
+    world = World("objects")
+    backend = world.backend
+    assert isinstance(backend, ObjectBackend)
+    reader = backend.process()
+    world.append(world.begin(), 0, CONTENT, file_claims=CLAIMS)
+    assert content(reader, NAME) == CONTENT
+    assert reader.delete(NAME)
+    dying = backend.process(lambda name, when: (name, when) == ("complete", "after"))
+    with pytest.raises(Killed):
+        world.append(world.begin(), 0, CONTENT, uploads=world.process(dying), file_claims=_claims(WRONG))
+    with pytest.raises(NotFound):
+        reader.open(NAME)

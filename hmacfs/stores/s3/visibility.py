@@ -28,7 +28,7 @@ from hmacfs.stores.s3.bucket import Bucket, ObjectInfo
 from hmacfs.stores.s3.notes import BEGUN, UNVERIFIED, is_upload_key
 from hmacfs.stores.s3.objects import Keys, is_file, upload_key_of
 
-#: How many judged files a process remembers: those that were asked for last.
+#: Of how many judged files a process remembers the upload keys: of those that were asked for last.
 _KNOWN_LIMIT = 10_000
 
 
@@ -38,16 +38,15 @@ class Visibility:
     def __init__(self, bucket: Bucket, keys: Keys) -> None:
         self._bucket = bucket
         self._keys = keys
-        self._known = RecentKeys[tuple[str, str]](_KNOWN_LIMIT)
+        self._known = RecentKeys[str](_KNOWN_LIMIT)
 
     def shows(self, stored: ObjectInfo | None, key: str) -> TypeGuard[ObjectInfo]:
         """Whether there is a file for readers. stored: what was found a moment ago."""
         if not is_file(stored):
             return False
-        if (key, stored.etag) in self._known:
-            return True
+        # Not the entity tag: another upload of the same bytes has the same.
         upload_key = upload_key_of(stored)
-        return not is_upload_key(upload_key) or self._is_judged(key, stored, upload_key)
+        return not is_upload_key(upload_key) or upload_key in self._known or self._is_judged(key, stored, upload_key)
 
     def _is_judged(self, key: str, stored: ObjectInfo, upload_key: str) -> bool:
         if self._is_noted(upload_key, UNVERIFIED) and self._is_noted(upload_key, BEGUN):
@@ -56,7 +55,7 @@ class Visibility:
         again = self._bucket.head(key)
         if again is None or again.etag != stored.etag:
             return False
-        self._known.add((key, stored.etag))
+        self._known.add(upload_key)
         return True
 
     def _is_noted(self, upload_key: str, note: str) -> bool:
