@@ -91,10 +91,10 @@ class UploadLimits:
         return told
 
 
-def transition(session: Session, state: State) -> Session:
-    """The session in its next state."""
+def transition(session: Session, state: State, now: float) -> Session:
+    """The session in its next state, since ``now``: its end is remembered for ``SessionTTL`` from then on."""
     assert state in TRANSITIONS[session.state]
-    return dataclasses.replace(session, state=state)
+    return dataclasses.replace(session, state=state, touched=now)
 
 
 def became(session: Session, info: FileInfo) -> bool:

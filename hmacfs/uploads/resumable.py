@@ -192,7 +192,7 @@ class ResumableUploads:
             info = self._store.stat(StoredName.from_text(session.path))
             if info is None:
                 raise SessionUnknown
-            session = transition(of_file(session, info), State.FINISHED)
+            session = transition(of_file(session, info), State.FINISHED, self._clock())
         return Progress(session, session.length or 0)
 
     def is_stored(self, session: Session) -> bool:
@@ -371,18 +371,18 @@ class ResumableUploads:
         except (NameTaken, DigestMismatch):
             self._abort_name_taken(session, upload)
             raise
-        finished = dataclasses.replace(session, length=info.size, touched=self._clock(), etag=info.etag)
+        finished = dataclasses.replace(session, length=info.size, etag=info.etag)
         return Progress(self._record_end(finished, State.FINISHED), info.size, info)
 
     def _abort_name_taken(self, session: Session, upload: PartialUpload) -> None:
         """End an upload whose name is taken, or whose bytes are not the announced ones. Its bytes go only once that is
         recorded, else it would seem that they are the file."""
-        self._sessions.save(transition(session, State.ABORTED))
+        self._sessions.save(transition(session, State.ABORTED, self._clock()))
         upload.discard()
 
     def _record_end(self, session: Session, state: State) -> Session:
         """Record a session's end. The file says more than the record: one that cannot be written now can wait."""
-        ended = transition(session, state)
+        ended = transition(session, state, self._clock())
         try:
             return self._sessions.save(ended)
         except SessionStoreUnavailable:

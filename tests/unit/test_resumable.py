@@ -725,11 +725,14 @@ def test_a_terminated_upload_is_gone_and_known_to_be_until_the_sweep(world: Worl
     session = world.append(world.begin(by_slot=False), 0, CONTENT[:30]).session
     other = world.hold(session).write(CONTENT[30:40])
     world.backend.on_wait = other.release
+    world.now += TTL - 1
     world.uploads.terminate(session)
     assert world.unfinished() == set()
+    world.now += TTL - 1
+    assert world.uploads.sweep() == SweepResult(0, 0)
     with pytest.raises(SessionEnded):
         world.get(session)
-    world.now += TTL + 1
+    world.now += 2
     assert world.uploads.sweep() == SweepResult(1, 0)
     with pytest.raises(SessionUnknown):
         world.get(session)
