@@ -179,7 +179,7 @@ class Grid:
                 if is_it and not self.inventory.is_void(self._mark(), part):
                     return part
             self._sleep(_NEXT_SECOND)
-            self._sent(sent.number, payload)
+            sent = self._sent(sent.number, payload)
         raise StoreUnavailable(where=self._key)
 
     def put_remainder(self, start: int, payload: Payload, length: int) -> None:

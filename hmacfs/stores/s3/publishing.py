@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from hmacfs.errors import NameTaken, SessionStoreUnavailable, StoreUnavailable
+from hmacfs.errors import NameTaken, SessionStoreUnavailable, StorageFailed, StoreUnavailable
 from hmacfs.stores.s3.bucket import (
     Attributes,
     Bucket,
@@ -77,7 +77,7 @@ class Publisher:
 
     def complete(self, key: str, upload_id: str, etags: Mapping[int, str], identity: str) -> str:
         """Make the parts of a multipart upload the file; its entity tag. Raises ``NameTaken``, ``StoreUnavailable``,
-        ``InvalidPart``."""
+        and ``StorageFailed`` if the engine does not take them."""
         if not self.is_exclusive():
             return self._publish(key, identity, lambda _: self._complete_under_claim(key, upload_id, etags, identity))
 
@@ -95,7 +95,7 @@ class Publisher:
 
     def _publish(self, key: str, identity: str, attempt: Callable[[ObjectInfo | None], str]) -> str:
         """The entity tag of the file, which an ``attempt`` makes: it is told of the upload's own placeholder if that is
-        there, and made while nothing else is. Raises ``NameTaken``, ``StoreUnavailable``."""
+        there, and made while nothing else is. Raises ``NameTaken``, ``StorageFailed``, ``StoreUnavailable``."""
         stored: ObjectInfo | None = None
         doubt: Exception | None = None
         for pause in _PAUSES:
@@ -106,6 +106,8 @@ class Publisher:
                     return attempt(stored)
                 except (_Claimed, ConditionFailed, NoSuchUpload, Doubt) as error:
                     doubt = error
+                except InvalidPart as error:
+                    raise StorageFailed(where=key) from error
             stored = self.bucket.head(key)
             if etag := _own(stored, identity):
                 return etag

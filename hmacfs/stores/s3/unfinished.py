@@ -8,7 +8,7 @@ from typing import Self
 
 from hmacfs.errors import SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
-from hmacfs.stores.s3.bucket import Bucket, InvalidPart, ObjectInfo, read_all
+from hmacfs.stores.s3.bucket import Bucket, ObjectInfo, read_all
 from hmacfs.stores.s3.ending import Ending, tidying_up
 from hmacfs.stores.s3.grid import Grid
 from hmacfs.stores.s3.inventory import Inventory
@@ -220,10 +220,7 @@ class UnfinishedObject:
             with self._grid.spooled(inventory.chain) as payload:
                 self._grid.put_part(last, payload)
         etags = {number: part.etag for number, part in inventory.parts.items() if number <= last}
-        try:
-            etag = self._uploads.publisher.complete(self._key, self._grid.upload_id(), etags, self._begun.identity)
-        except InvalidPart as error:
-            raise StorageFailed(where=self._key) from error
+        etag = self._uploads.publisher.complete(self._key, self._grid.upload_id(), etags, self._begun.identity)
         self._file = FileInfo(length, self.bucket.now(), etag, self._begun.metadata)
         return self._file
 
