@@ -347,7 +347,8 @@ class Settings:
         "S3Timeout",
         parsers.duration(),
         "30s",
-        "how long the object store may send or take nothing before a request counts as failed",
+        "how long the object store may send or take nothing before a request counts as failed; for five minutes longer "
+        "it may dribble",
         storage=Storage.S3,
     )
     s3_conditional_writes: ConditionalWrites = setting(

@@ -20,6 +20,10 @@ from hmacfs.system.threads import FileCalls, ThreadOffload
 ACCESS_KEY, SECRET_KEY = "the-access-key", "the-secret-key-that-nobody-sees"
 
 
+#: Bytes, over six seconds.
+_DRIBBLED = 300
+
+
 class Received(NamedTuple):
     """A request. connection: the number of its connection, from 1."""
 
@@ -31,8 +35,8 @@ class Received(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a request meets. answer: its bytes; empty for none. then: "keep" the connection, "close" it, "hang" with it.
-    on_head: before the body is read."""
+    """What a request meets. answer: its bytes; empty for none. then: "keep" the connection, "close" it, "hang" with it,
+    "dribble" for some seconds. on_head: before the body is read."""
 
     answer: bytes = b""
     then: str = "keep"
@@ -131,6 +135,10 @@ class Script:
             sock.settimeout(0.02)
         if step.then == "hang":
             self._is_over.wait()
+        if step.then == "dribble":
+            for _ in range(_DRIBBLED):
+                sock.sendall(b"a")
+                self._is_over.wait(0.02)
         return step.then == "keep"
 
     def _read_until(self, sock: socket.socket, is_enough: Callable[[bytearray], bool]) -> bytearray | None:

@@ -24,7 +24,7 @@ import pytest
 from hmacfs.config.values import Secret
 from hmacfs.errors import BadName, NameTaken, NoSpace, StorageFailed, StoreUnavailable
 from hmacfs.protocol.conditions import ByteRange
-from hmacfs.stores.s3 import answers
+from hmacfs.stores.s3 import answers, connections
 from hmacfs.stores.s3.bucket import (
     NO_ATTRIBUTES,
     Attributes,
@@ -355,6 +355,61 @@ def test_silence_is_waited_for_once(script: Script, notes: Notes, name: str) -> 
     wait_until(lambda: script.received, what="the request")
     assert len(script.received) == 1
     assert [outcome for _, outcome in notes.calls] == ["timeout"]
+
+
+#: An answer that never ends: in its head, or in its body.
+DRIBBLED_HEAD = Step(b"HTTP/1.1 200 Word\r\nX: ", then="dribble")
+DRIBBLED_BODY = Step(b'HTTP/1.1 200 Word\r\nETag: "tag"\r\nContent-Length: 1000\r\n\r\n', then="dribble")
+
+
+@pytest.mark.parametrize(
+    ("name", "dribbled"),
+    [(name, DRIBBLED_HEAD) for name in ALL] + [(name, DRIBBLED_BODY) for name in ALL if name not in ("head", "get")],
+)
+def test_dribbling_is_borne_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, script: Script, notes: Notes, name: str, dribbled: Step
+) -> None:
+    monkeypatch.setattr(connections, "_PATIENCE_SECONDS", 0.1)
+    script.then(dribbled)
+    raises = pytest.raises(Doubt if name in ONCE else StoreUnavailable)
+    with contextlib.closing(client_of(script.endpoint, notes, timeout=0.2)) as bucket, raises:
+        ALL[name][0](bucket)
+    assert [outcome for _, outcome in notes.calls] == ["timeout"]
+
+
+def test_dribbling_of_an_object_is_borne_for_a_while(monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
+    monkeypatch.setattr(connections, "_PATIENCE_SECONDS", 0.1)
+    script.then(DRIBBLED_BODY)
+    with contextlib.closing(client_of(script.endpoint, timeout=0.2)) as bucket:
+        download = bucket.get("key")
+        assert download is not None
+        with pytest.raises(Doubt, match="stopped coming"):
+            list(download.pieces(1024))
+
+
+def test_who_takes_its_time_with_an_object_that_comes_is_not_cut(
+    monkeypatch: pytest.MonkeyPatch, script: Script
+) -> None:
+    """A slow client of ours makes the engine wait, and not the other way round."""
+    monkeypatch.setattr(connections, "_PATIENCE_SECONDS", 0.0)
+    script.then(answer(200, bytes(50_000), ETag='"tag"'))
+    with contextlib.closing(client_of(script.endpoint, timeout=0.1)) as bucket:
+        download = bucket.get("key")
+        assert download is not None
+        received = 0
+        for data in download.pieces(10_000):
+            received += len(data)
+            time.sleep(0.05)
+    assert received == 50_000
+
+
+def test_the_check_bears_no_dribbling(script: Script) -> None:
+    script.then(DRIBBLED_HEAD)
+    with contextlib.closing(client_of(script.endpoint, timeout=60.0)) as bucket:
+        before = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            bucket.check("pre")
+        assert time.monotonic() - before < 5
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -134,11 +134,11 @@ class Bucket(Protocol):
     Those that may be repeated are, after a transient failure (``MaxRetries``, ``RetryDelay``); all but ``put`` with
     ``is_new`` and ``complete`` may, and ``begin_multipart`` unless the engine says that it has begun one.
 
-    All raise ``StoreUnavailable`` if the engine cannot be reached, does not answer within ``S3Timeout``, or says again
-    and again that it cannot serve now; ``StorageFailed`` for what an operator has to mend (credentials, permissions, no
-    such bucket); ``NoSpace`` for a quota that is used up or a full engine; ``BadName`` for a key that the engine does
-    not take; those that store, ``NameTaken`` for one that is a folder's to it, or below a file's. ``Doubt`` is raised
-    only where it says so: else it is one of these.
+    All raise ``StoreUnavailable`` if the engine cannot be reached, does not answer within ``S3Timeout``, dribbles for
+    minutes, or says again and again that it cannot serve now; ``StorageFailed`` for what an operator has to mend
+    (credentials, permissions, no such bucket); ``NoSpace`` for a quota that is used up or a full engine; ``BadName``
+    for a key that the engine does not take; those that store, ``NameTaken`` for one that is a folder's to it, or below
+    a file's. ``Doubt`` is raised only where it says so: else it is one of these.
     """
 
     def put(self, key: str, payload: Payload, attributes: Attributes = NO_ATTRIBUTES, *, is_new: bool = False) -> str:

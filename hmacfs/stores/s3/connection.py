@@ -1,4 +1,4 @@
-"""One HTTP connection to the engine: cooperative, with a time limit for each byte; files go out from the kernel."""
+"""One HTTP connection to the engine: cooperative, with time limits; files go out from the kernel."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ _READ_BYTES = 256 * 1024
 _HEAD_BYTES = 64 * 1024
 #: A head with a body goes out in one piece up to this size.
 _HELD_BYTES = 16 * 1024
+#: At so many bytes a second an answer makes progress: one that dribbles would keep its reader for ever, and with it the
+#: lease of an upload. What is sent needs no such limit: it ends, and a kernel takes nothing or a good deal.
+_LEAST_RATE = 1024
 #: Errors of sendfile that are the file's, not the connection's.
 _FILE_ERRNOS = frozenset({errno.EIO, errno.ESTALE})
 _NO_SENDFILE_ERRNOS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -52,7 +55,7 @@ class Lost(Exception):
 
 
 class Silent(Exception):
-    """No byte came or went for the time allowed."""
+    """Nothing, or too little, came or went in the time allowed."""
 
 
 class PayloadFailed(Exception):
@@ -67,6 +70,8 @@ class Connection:
         self._file_calls = file_calls
         self._is_encrypted = is_encrypted
         self._timeout: float | None = None
+        #: For how many seconds the answer may still be waited for, and how many these are at most: bytes add to them.
+        self._patience = self._longest = 0.0
         #: Tells the kernel that more follows, so that a head goes out with the first bytes of its body.
         self._more_follows = 0 if is_encrypted else getattr(socket, "MSG_MORE", 0)
 
@@ -78,10 +83,13 @@ class Connection:
         poll.register(self._sock.fileno(), 1)  # POLLIN; POLLHUP and POLLERR come unasked
         return not poll.poll(0)
 
-    def set_timeout(self, seconds: float) -> None:
-        if seconds != self._timeout:
-            self._timeout = seconds
-            self._sock.settimeout(seconds)
+    def set_limits(self, timeout: float, patience: float) -> None:
+        """For the next exchange. timeout: seconds without a byte. patience: for how many seconds its answer is waited
+        for in all, beyond what its bytes take at ``_LEAST_RATE``; its reader may take its time."""
+        self._patience = self._longest = patience
+        if timeout != self._timeout:
+            self._timeout = timeout
+            self._sock.settimeout(timeout)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -102,7 +110,12 @@ class Connection:
 
     def receive(self, size: int) -> bytes:
         """At most so many bytes, empty at the end of the connection."""
+        began = time.monotonic()
         data: bytes = self._sock.recv(size)
+        left = self._patience - (time.monotonic() - began) + len(data) / _LEAST_RATE
+        if left < 0:
+            raise TimeoutError
+        self._patience = min(left, self._longest)
         return data
 
     def receive_more(self, size: int) -> bytes:

@@ -24,6 +24,9 @@ from hmacfs.stores.s3.response import Response
 from hmacfs.system.threads import FileCalls
 
 _CONNECT_SECONDS = 5.0
+#: For how much longer than ``S3Timeout`` an engine may dribble: while it completes a multipart upload, which can take
+#: minutes, Amazon's sends white space.
+_PATIENCE_SECONDS = 300.0
 #: Kept connections. One that lay idle for longer may be forgotten by a firewall on the way, which nothing would tell.
 _IDLE_LIMIT = 64
 _IDLE_SECONDS = 15.0
@@ -53,13 +56,15 @@ class Connections:
         timeout: float = 0.0,
     ) -> Response:
         """Send a request and wait for the head of its answer. is_new: not over a connection that was kept. timeout: if
-        it is to be shorter. Raises ``Unreached``, ``Lost``, ``Silent``, ``PayloadFailed``."""
+        it is to be shorter, and then for all that comes and goes. Raises ``Unreached``, ``Lost``, ``Silent``,
+        ``PayloadFailed``."""
+        patience = timeout or self._timeout + _PATIENCE_SECONDS
         timeout = min(timeout or self._timeout, self._timeout)
         head = _request_head(method, target, headers)
         kept = None if is_new else self._kept()
         connection = kept or self._connect(timeout)
         try:
-            connection.set_timeout(timeout)
+            connection.set_limits(timeout, patience)
             reply, rest = connection.exchange(head, payload, is_head=method == "HEAD")
         except TimeoutError as error:
             connection.close()

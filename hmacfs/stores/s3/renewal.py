@@ -13,8 +13,8 @@ _LOOK_SECONDS = 1.0
 
 
 class Renewal:
-    """Renews a lease in a greenlet until it is lost, or ``stop`` is called. Whether it is lost the holder asks before
-    each change."""
+    """Renews a lease in a greenlet until it is lost, or ``stop`` is called: so the holder's calls of the engine have to
+    end (see ``Connection.set_limits``). Whether it is lost the holder asks before each change."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
