@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -124,21 +124,26 @@ class Creation:
 
     def _settle(self, session: Session) -> None:
         """Of requests that begin uploads at the same moment, each found less than there are now; the last one sees all.
-        Raises ``TooManySessions``, with nothing recorded of the new one, and ``SessionStoreBusy``."""
+        Raises ``TooManySessions`` and ``NameTaken``, with nothing recorded of the new one, and ``SessionStoreBusy``."""
         try:
-            self._settle_path(session.path)
+            known = self._sessions.of_path(session.path)
+            if any(one.state is State.FINISHED for one in known):  # maybe since the name was looked at
+                self.check_name(StoredName.from_text(session.path))
+            self._settle_path(known)
             for limit in self._limits_of(session):
                 if self._count(limit) > limit.most and not self._make_room(limit):
                     raise TooManySessions(_RETRY_AFTER)
+        except NameTaken:
+            self._sessions.remove(session.key)
+            raise
         except (TooManySessions, WriterBusy):
             self._sessions.remove(session.key)
             raise TooManySessions(_RETRY_AFTER) from None
         except SessionStoreUnreachable:
             return  # it has been begun, and can go on elsewhere; a busy store is no way around the limits
 
-    def _settle_path(self, path: str) -> None:
-        """Raises ``WriterBusy``."""
-        known = self._sessions.of_path(path)
+    def _settle_path(self, known: Sequence[Session]) -> None:
+        """known: all of one path. Raises ``WriterBusy``."""
         is_open = [session for session in known if session.state is State.OPEN]
         surplus = len(is_open) - self._limits.per_path
         if surplus > 0:

@@ -137,6 +137,22 @@ def test_a_slot_that_was_completed_this_moment_is_taken(world: World) -> None:
     assert world.unfinished() == set()
 
 
+@pytest.mark.parametrize("by_slot", [True, False])
+def test_a_slot_that_was_completed_since_its_name_was_looked_at_is_taken(world: World, by_slot: bool) -> None:
+    """Else the other clients of the slot found an upload that can only fail."""
+    session, create = world.begin(), world.sessions.create
+
+    def complete_before(newcomer: Session) -> bool:
+        world.append(session, 0, CONTENT)
+        return create(newcomer)
+
+    world.sessions.create = complete_before  # type: ignore[method-assign,assignment]
+    with pytest.raises(NameTaken):
+        world.begin(by_slot=by_slot)
+    assert world.unfinished() == set()
+    assert [one.key for one in world.sessions.of_path(NAME.path)] == [session.key]
+
+
 @pytest.mark.parametrize("calls", [0, 1])
 def test_nothing_is_left_if_the_store_is_lost_while_an_upload_begins(world: World, calls: int) -> None:
     world.sessions.calls_left = calls
