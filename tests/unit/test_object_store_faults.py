@@ -18,8 +18,8 @@ import pytest
 from hmacfs.errors import HmacfsError, NameTaken, NotFound, StorageFailed, StoreUnavailable
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, NoSuchUpload, Payload
+from hmacfs.stores.s3.placeholders import OVERDUE_SECONDS
 from hmacfs.stores.s3.probe import trial_folder, try_conditional_writes
-from hmacfs.stores.s3.publishing import OVERDUE_SECONDS
 from hmacfs.stores.s3.store import S3FileStore
 from hmacfs.uploads.contracts.locks import Lease
 from hmacfs.uploads.contracts.stores import PartialUpload

@@ -15,6 +15,7 @@ import pytest
 from hmacfs.errors import DigestMismatch, NotFound, OffsetMismatch, SessionEnded, Superseded
 from hmacfs.protocol.digests import claims_of_file
 from hmacfs.stores.s3 import renewal
+from hmacfs.stores.s3.claims import CLAIM_SECONDS
 from hmacfs.uploads.contracts.stores import PartialUpload
 from hmacfs.uploads.files import NO_METADATA
 from hmacfs.uploads.session import Session
@@ -66,6 +67,7 @@ def _die(world: World, at: int, data: bytes, *, repeats: bool) -> bool:
         world.append(session, LAST, data[LAST:], uploads=world.process(backend.process(step)), file_claims=CLAIMS)
     except Killed:
         is_dead = True
+        world.now += CLAIM_SECONDS
     except DigestMismatch:
         assert data == WRONG
     _check_nothing_wrong_is_seen(backend)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+import gevent
 import pytest
 
 from hmacfs.errors import BadName, DigestMismatch, NameTaken, NotFound, SessionUnknown, StoreUnavailable
 from hmacfs.protocol.conditions import ByteRange
 from hmacfs.protocol.names import StoredName
+from hmacfs.stores.s3 import claims, renewal
 from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, ListedObject, NoSuchUpload
+from hmacfs.stores.s3.claims import CLAIM_SECONDS
 from hmacfs.stores.s3.inventory import Inventory, Remainder
 from hmacfs.stores.s3.objects import claimant_of, placeholder_of
-from hmacfs.stores.s3.publishing import CLAIM_SECONDS, OVERDUE_SECONDS
+from hmacfs.stores.s3.placeholders import OVERDUE_SECONDS
 from hmacfs.stores.s3.store import S3FileStore
 from hmacfs.uploads.contracts.stores import PartialUpload
 from hmacfs.uploads.files import NO_METADATA, FileMetadata
@@ -282,7 +286,7 @@ def test_a_doubt_is_settled(
         put(backend.process(step), NAME, DATA[:size])
     except (StoreUnavailable, Doubt) as error:
         assert not isinstance(error, Doubt), "it is the store's affair"
-        assert times == 100
+        assert times == 100 or not backend.engine.heeds_conditions  # under a claim it is asked for once
         assert not backend.store.exists(NAME) or content(backend.store, NAME) == DATA[:size]
     else:
         assert content(backend.store, NAME) == DATA[:size]
@@ -362,7 +366,11 @@ def test_the_requests_of_the_end_of_an_unfinished_upload(
     assert calls_of(heeding, finish) == opening + expected
 
 
-# -- placeholders ---------------------------------------------------------------------------------
+# -- names that are taken before the completion: by a placeholder, or by a claim ------------------
+
+
+#: After so many seconds a name that is taken so is somebody else's affair.
+OVER = max(OVERDUE_SECONDS, CLAIM_SECONDS)
 
 
 def die_before_completion(backend: ObjectBackend) -> None:
@@ -373,18 +381,18 @@ def die_before_completion(backend: ObjectBackend) -> None:
 
 @pytest.mark.parametrize("size", [3, SIZE])
 def test_the_upload_of_a_process_that_died_before_the_completion_is_completed_by_the_next_one(
-    heeding: ObjectBackend, now: list[float], size: int
+    backend: ObjectBackend, now: list[float], size: int
 ) -> None:
-    die_before_completion(heeding)
-    now[0] += OVERDUE_SECONDS - 1
+    die_before_completion(backend)
+    now[0] += OVER - 1
     with pytest.raises(StoreUnavailable):
-        put(heeding.store, NAME, b"x" * size)
+        put(backend.store, NAME, b"x" * size)
     now[0] += 1
     with pytest.raises(NameTaken):
-        put(heeding.store, NAME, b"x" * size)
-    assert content(heeding.store, NAME) == DATA
-    sweep(heeding, now)
-    assert leftovers(heeding) == []
+        put(backend.store, NAME, b"x" * size)
+    assert content(backend.store, NAME) == DATA
+    sweep(backend, now)
+    assert leftovers(backend) == []
 
 
 def test_a_name_is_refused_before_the_body_while_another_upload_is_about_to_have_it(
@@ -402,39 +410,208 @@ def test_a_name_is_refused_before_the_body_while_another_upload_is_about_to_have
 
 
 def test_an_upload_that_is_slow_to_complete_finds_that_others_have_completed_it(
-    heeding: ObjectBackend, now: list[float]
+    backend: ObjectBackend, now: list[float]
 ) -> None:
     rivals = [b"a rival's"]
 
     def halt(name: str, when: str) -> bool:
         if (name, when) == ("complete", "before"):
-            now[0] += OVERDUE_SECONDS
+            now[0] += OVER
             with pytest.raises(NameTaken):
-                put(heeding.store, NAME, rivals.pop())
+                put(backend.store, NAME, rivals.pop())
         return False
 
-    put(heeding.process(halt), NAME, DATA)
+    put(backend.process(halt), NAME, DATA)
     assert rivals == []
-    assert content(heeding.store, NAME) == DATA
-    assert leftovers(heeding) == []
+    assert content(backend.store, NAME) == DATA
+    assert leftovers(backend) == []
 
 
-def test_an_unfinished_upload_that_others_have_completed_is_finished(heeding: ObjectBackend, now: list[float]) -> None:
-    with begin(heeding) as upload:
+def test_an_unfinished_upload_that_others_have_completed_is_finished(backend: ObjectBackend, now: list[float]) -> None:
+    with begin(backend) as upload:
         append(upload, DATA)
-    dead = heeding.process(lambda name, when: (name, when) == ("complete", "before"))
-    lease = leased(heeding)
+    dead = backend.process(lambda name, when: (name, when) == ("complete", "before"))
+    lease = leased(backend)
     with pytest.raises(Killed):
         dead.partials.open(KEY, lease).publish(NAME, NO_METADATA)
-    now[0] += OVERDUE_SECONDS
+    now[0] += OVER
     with pytest.raises(NameTaken):
-        put(heeding.store, NAME, b"another's")
+        put(backend.store, NAME, b"another's")
     lease.release()
-    with reopen(heeding) as upload:
+    with reopen(backend) as upload:
         assert upload.length == SIZE
         assert upload.publish(NAME, NO_METADATA).size == SIZE
-    assert content(heeding.store, NAME) == DATA
-    assert leftovers(heeding) == []
+    assert content(backend.store, NAME) == DATA
+    assert leftovers(backend) == []
+
+
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_a_rival_of_an_upload_that_stops_at_any_call_of_its_publication(
+    backend: ObjectBackend, now: list[float], *, is_dead: bool
+) -> None:
+    """For so long that others take it for dead: one of the two has the name, and the other one learns that."""
+    outcomes = set()
+    for at in itertools.count():
+        with begin(backend) as upload:
+            append(upload, DATA)
+        stopped = StoppedUpload(backend, now, at, is_dead=is_dead)
+        is_published = stopped.publish()
+        if stopped.is_rival_published is None:
+            assert is_published
+            break
+        assert is_published is not stopped.is_rival_published
+        assert content(backend.store, NAME) == (DATA if is_published else b"a rival's")
+        outcomes.add(is_published)
+        backend.store.delete(NAME)
+        sweep(backend, now)
+        sweep(backend, now)
+        assert leftovers(backend) == []
+    assert outcomes == {False, True}
+    assert at > 10
+
+
+class StoppedUpload:
+    """The publication of ``KEY`` in a process that stops at that call, while a rival comes. is_dead: for good.
+    is_rival_published: what the rival was told; ``None`` if there was no such call."""
+
+    def __init__(self, backend: ObjectBackend, now: list[float], at: int, *, is_dead: bool) -> None:
+        self.is_rival_published: bool | None = None
+        self._backend = backend
+        self._now = now
+        self._calls = itertools.count()
+        self._at = at
+        self._is_dead = is_dead
+
+    def publish(self) -> bool:
+        """Whether it is the file in the end. If its process dies, another one goes on, which has all that was
+        acknowledged, unless the rival has the name."""
+        lease = leased(self._backend)
+        try:
+            return self._publish(self._backend.process(self._stop).partials.open(KEY, lease))
+        except Killed:
+            lease.release()
+        partial = self._backend.store.partials.stat(KEY)
+        if partial is None:
+            return content(self._backend.store, NAME) == DATA
+        assert partial.length == SIZE
+        self._now[0] += OVER
+        return self._publish(reopen(self._backend))
+
+    def _publish(self, opened: PartialUpload) -> bool:
+        with opened as upload:
+            try:
+                upload.publish(NAME, NO_METADATA)
+            except NameTaken:
+                assert upload.length == SIZE
+                upload.discard()
+                return False
+            return True
+
+    def _stop(self, _name: str, _when: str) -> bool:
+        if next(self._calls) != self._at:
+            return False
+        self._now[0] += OVER
+        try:
+            put(self._backend.store, NAME, b"a rival's")
+            self.is_rival_published = True
+        except NameTaken:
+            self.is_rival_published = False
+        return self._is_dead
+
+
+def test_under_a_claim_a_completion_is_asked_for_once(now: list[float]) -> None:
+    """An engine that ignores conditions may make a broken file of two requests at once: nobody knows when it has done
+    with the first one, also if the same upload asks."""
+    backend = careless_engine(lambda: now[0])
+    asked = 0
+
+    def lose(name: str, when: str) -> bool:
+        nonlocal asked
+        if (name, when) == ("complete", "before"):
+            asked += 1
+            raise Doubt("lost", may_repeat=True)
+        return False
+
+    with begin(backend) as upload:
+        append(upload, DATA)
+    for seconds in (0.0, CLAIM_SECONDS - 1):
+        now[0] += seconds
+        with (
+            backend.process(lose).partials.open(KEY, leased(backend)) as upload,
+            pytest.raises(StoreUnavailable),
+        ):
+            upload.publish(NAME, NO_METADATA)
+        assert asked == 1
+        with pytest.raises(StoreUnavailable):
+            put(backend.store, NAME, b"another's")
+    now[0] += 1
+    with reopen(backend) as upload:
+        upload.publish(NAME, NO_METADATA)
+    assert content(backend.store, NAME) == DATA
+    sweep(backend, now)
+    assert leftovers(backend) == []
+
+
+def test_a_claim_that_was_taken_over_in_vain_stays_until_it_is_over(now: list[float]) -> None:
+    """Whoever had it before may still ask for the completion, which would replace another's file."""
+    backend = careless_engine(lambda: now[0])
+    halted = []
+
+    def halt(name: str, when: str) -> bool:
+        if (name, when) == ("complete", "before"):
+            halted.append(name)
+            now[0] += CLAIM_SECONDS
+            lease.release()
+            other = failing(backend, "head", "before", StoreUnavailable())
+            with other.partials.open(KEY, leased(backend)) as again, pytest.raises(StoreUnavailable):
+                again.publish(NAME, NO_METADATA)
+            with pytest.raises(StoreUnavailable):
+                put(backend.store, NAME, b"a rival's")
+        return False
+
+    with begin(backend) as upload:
+        append(upload, DATA)
+    lease = leased(backend)
+    backend.process(halt).partials.open(KEY, lease).publish(NAME, NO_METADATA)
+    assert halted
+    assert content(backend.store, NAME) == DATA
+
+
+def test_a_claim_lasts_as_long_as_its_request(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is slow to complete is not asked by others meanwhile."""
+    monkeypatch.setattr(renewal, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(claims, "_RENEW_SECONDS", 0.0)
+    backend = careless_engine(lambda: now[0])
+    refused = []
+
+    def seconds_left() -> float:
+        claim = backend.claims.read(f"claim {TARGET}")
+        return 0.0 if claim is None else claim.seconds_left
+
+    def halt(name: str, when: str) -> bool:
+        if (name, when) == ("complete", "before"):
+            with gevent.Timeout(30.0):
+                for _ in range(2):
+                    now[0] += 0.6 * CLAIM_SECONDS
+                    while seconds_left() < CLAIM_SECONDS:
+                        gevent.sleep(0.001)
+            with pytest.raises(StoreUnavailable) as raised:
+                put(backend.store, NAME, b"a rival's")
+            refused.append(raised.value)
+        return False
+
+    put(backend.process(halt), NAME, DATA)
+    assert refused
+    assert content(backend.store, NAME) == DATA
+    assert backend.claims.read(f"claim {TARGET}") is None
+
+
+def test_a_claim_under_which_nothing_was_asked_for_is_given_up(now: list[float]) -> None:
+    backend = careless_engine(lambda: now[0])
+    with pytest.raises(StoreUnavailable):
+        put(failing(backend, "head", "before", StoreUnavailable()), NAME, b"x")
+    put(backend.store, NAME, DATA)
+    assert content(backend.store, NAME) == DATA
 
 
 def test_an_upload_whose_placeholder_is_withdrawn_can_be_completed_no_more(heeding: ObjectBackend) -> None:
@@ -447,18 +624,18 @@ def test_an_upload_whose_placeholder_is_withdrawn_can_be_completed_no_more(heedi
 
 @pytest.mark.parametrize("lost", [1, 2, 4])
 def test_an_overdue_upload_of_which_a_part_is_another_by_now_is_not_completed(
-    heeding: ObjectBackend, now: list[float], lost: int
+    backend: ObjectBackend, now: list[float], lost: int
 ) -> None:
     """Its session lives: the client sends its last piece again, since it was not told that the first one arrived."""
-    die_before_completion(heeding)
-    ((_, upload),) = heeding.engine.uploads.items()
+    die_before_completion(backend)
+    ((_, upload),) = backend.engine.uploads.items()
     upload.parts[lost] = Stored(b"y" * len(upload.parts[lost].data), '"another"', now[0])
-    now[0] += OVERDUE_SECONDS
+    now[0] += OVER
     with pytest.raises(StoreUnavailable):
-        put(heeding.store, NAME, b"x")
-    sweep(heeding, now)
-    assert not heeding.store.exists(NAME)
-    assert leftovers(heeding) == []
+        put(backend.store, NAME, b"x")
+    sweep(backend, now)
+    assert not backend.store.exists(NAME)
+    assert leftovers(backend) == []
 
 
 @pytest.mark.parametrize("size", [3, SIZE])

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeGuard
 from urllib.parse import quote, unquote
 
+from hmacfs.errors import NameTaken
 from hmacfs.protocol.media_types import is_media_type, type_by_name
 from hmacfs.protocol.names import RESERVED_FOLDER, StoredName
 from hmacfs.stores.s3.bucket import Attributes, ObjectInfo, Part
@@ -81,23 +82,27 @@ def _seconds(told: Mapping[str, str], field: str) -> int | None:
 
 def placeholder_of(identity: str, upload_id: str, etags: Mapping[int, str]) -> Attributes:
     """etags: by number, of the parts that are to replace it."""
-    told = {_CLAIM: identity, _UPLOAD: quote(upload_id, safe=""), _PARTS: _seal(etags)}
+    told = {_CLAIM: identity, _UPLOAD: quote(upload_id, safe=""), _PARTS: seal(etags)}
     return Attributes("application/octet-stream", told)
 
 
-def _seal(etags: Mapping[int, str]) -> str:
+def seal(etags: Mapping[int, str]) -> str:
     """Tells a list of parts from all others, and how many there are."""
     listed = " ".join(f"{number}:{etags[number]}" for number in sorted(etags))
     return f"{hashlib.sha256(listed.encode()).hexdigest()}-{len(etags)}"
 
 
-def sealed_parts(placeholder: ObjectInfo, parts: Iterable[Part]) -> Mapping[int, str]:
-    """By number the entity tags of those of the ``parts`` that are to replace the placeholder; none if they are not all
-    there as they were."""
-    seal = placeholder.attributes.metadata.get(_PARTS, "")
-    count = seal.rpartition("-")[2]
+def seal_of(placeholder: ObjectInfo) -> str:
+    """Of the parts that are to replace it."""
+    return placeholder.attributes.metadata.get(_PARTS, "")
+
+
+def sealed_parts(sealed: str, parts: Iterable[Part]) -> Mapping[int, str]:
+    """By number the entity tags of those of the ``parts`` that have this seal; none if they are not all there as they
+    were."""
+    count = sealed.rpartition("-")[2]
     etags = {part.number: part.etag for part in parts if count.isdecimal() and part.number <= int(count)}
-    return etags if _seal(etags) == seal else {}
+    return etags if seal(etags) == sealed else {}
 
 
 def identity_of(stored: ObjectInfo) -> str:
@@ -123,6 +128,15 @@ def with_upload_key(attributes: Attributes, upload_key: str) -> Attributes:
 def upload_key_of(stored: ObjectInfo) -> str:
     """Of the unfinished upload that became this file; empty if it came whole, or is no file of ours."""
     return stored.attributes.metadata.get(_SESSION, "") if identity_of(stored) else ""
+
+
+def own_etag(stored: ObjectInfo | None, identity: str) -> str:
+    """The entity tag if this is the upload's file; empty if it is none, or none yet. Raises ``NameTaken``."""
+    if not is_file(stored):
+        return ""
+    if identity_of(stored) != identity:
+        raise NameTaken
+    return stored.etag
 
 
 def is_file(stored: ObjectInfo | None) -> TypeGuard[ObjectInfo]:
