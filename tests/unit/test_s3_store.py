@@ -12,11 +12,11 @@ from typing import Any
 import gevent
 import pytest
 
-from hmacfs.errors import BadName, DigestMismatch, NameTaken, NotFound, SessionUnknown, StoreUnavailable
+from hmacfs.errors import BadName, DigestMismatch, NameTaken, NotFound, SessionUnknown, StorageFailed, StoreUnavailable
 from hmacfs.protocol.conditions import ByteRange
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3 import claims, renewal
-from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, ListedObject, NoSuchUpload
+from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Doubt, InvalidPart, ListedObject, NoSuchUpload
 from hmacfs.stores.s3.claims import CLAIM_SECONDS
 from hmacfs.stores.s3.inventory import Inventory, Remainder
 from hmacfs.stores.s3.objects import claimant_of, placeholder_of
@@ -703,6 +703,23 @@ def test_an_upload_that_no_note_names_is_aborted_once_it_is_not_young(backend: O
     assert leftovers(backend) == []
 
 
+def test_one_that_no_note_names_is_aborted_though_its_process_died_at_the_end(
+    backend: ObjectBackend, now: list[float]
+) -> None:
+    """Of a file that was judged, ``begun`` goes before anything is looked for."""
+    with begin(backend) as upload:
+        append(upload, DATA)
+    backend.store.bucket.begin_multipart(TARGET, NO_ATTRIBUTES)
+    dying = backend.process(lambda name, when: (name, when) == ("delete", "after"))
+    with dying.partials.open(KEY, leased(backend)) as upload:
+        upload.feed(Collector())
+        with pytest.raises(Killed):
+            upload.publish(NAME, NO_METADATA)
+    sweep(backend, now)
+    assert content(backend.store, NAME) == DATA
+    assert leftovers(backend) == []
+
+
 def test_a_multipart_upload_that_is_begun_after_its_upload_s_end_is_aborted(
     backend: ObjectBackend, now: list[float]
 ) -> None:
@@ -924,6 +941,12 @@ def test_what_an_upload_has_in_the_spool_is_told_before(pieces: list[int], size:
     assert backend.store.spool.used == 0
 
 
+def test_parts_that_the_engine_does_not_take_are_the_operators_affair(backend: ObjectBackend) -> None:
+    with pytest.raises(StorageFailed):
+        put(failing(backend, "complete", "before", InvalidPart()), NAME, DATA)
+    assert leftovers(backend) == []
+
+
 def test_a_tail_that_cannot_be_read_leaves_what_was_there() -> None:
     backend, _ = counting(64)
     with reopen(backend) as upload:
@@ -1033,8 +1056,15 @@ def test_an_upload_that_was_discarded_is_unknown(backend: ObjectBackend, now: li
     assert leftovers(backend) == []
 
 
-def test_a_part_that_the_engine_still_tells_the_former_bytes_of_is_sent_again(backend: ObjectBackend) -> None:
-    """SeaweedFS does, of two that came in one second."""
+@pytest.mark.parametrize("has_own_tags", [True, False])
+def test_a_part_that_the_engine_still_tells_the_former_bytes_of_is_sent_again(
+    backend: ObjectBackend, monkeypatch: pytest.MonkeyPatch, *, has_own_tags: bool
+) -> None:
+    """SeaweedFS does, of two that came in one second. has_own_tags: each part has another tag, as where they are
+    encrypted."""
+    if has_own_tags:
+        numbers = itertools.count()
+        monkeypatch.setattr(backend.engine, "tag", lambda _data: f'"{next(numbers)}"')
     with begin(backend) as upload:
         append(upload, b"1" * PART_SIZE, atomic=True)
     bucket = backend.store.bucket
@@ -1213,6 +1243,24 @@ def test_an_upload_that_was_given_up_becomes_no_file_that_stays(
     sweep(backend, now)
     assert leftovers(backend) == []
     assert backend.engine.objects == {}
+
+
+def test_an_upload_that_was_given_up_in_part_becomes_no_file_that_stays(
+    heeding: ObjectBackend, now: list[float]
+) -> None:
+    """The engine was away when ``begun`` was to be removed."""
+    with begin(heeding) as upload:
+        append(upload, DATA[:3])
+    bucket = LateBucket(heeding.engine, lambda name, _: name == "create", is_again=False)
+    with heeding.over(bucket).partials.open(KEY, leased(heeding)) as upload, pytest.raises(StoreUnavailable):
+        upload.publish(NAME, NO_METADATA)
+    store = failing(heeding, "delete", "before", StoreUnavailable())
+    with store.partials.open(KEY, leased(heeding)) as upload, pytest.raises(StoreUnavailable):
+        upload.discard()
+    bucket.catch_up()
+    sweep(heeding, now)
+    sweep(heeding, now)
+    assert heeding.engine.objects == {}
 
 
 def test_what_was_taken_back_is_not_kept_for_ever(backend: ObjectBackend) -> None:

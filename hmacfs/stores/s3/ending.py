@@ -55,12 +55,16 @@ class Ending:
         if is_unverified:
             self._remove_file(key, begun.identity)
         self._publisher.withdraw(key, begun.identity)
+        if GIVEN_UP in names:  # by one who did not get to the end
+            keep = GIVEN_UP
         self.conclude(upload_key, begun, marks, keep=keep)
 
     def _look_again(self, upload_key: str) -> None:
-        """For what may have turned up of an upload that is over."""
+        """For what may have turned up of an upload that is over. A process that died as soon as it had removed
+        ``begun`` has left its marks, and no other note that tells."""
         given_up = self._notes.read_begun(upload_key, GIVEN_UP)
-        begun = given_up or self._notes.read_begun(upload_key, LEFT)
+        marks = marks_in(self._notes.names(upload_key))
+        begun = given_up or self._notes.read_begun(upload_key, LEFT) or self._read_marked(upload_key, marks)
         if begun is not None:
             key = self._keys.of(begun.name)
             if given_up is not None:
@@ -92,12 +96,16 @@ class Ending:
         if BEGUN in names:
             self._notes.remove_begun(upload_key)
         marks = [mark for mark in marks_in(names) if mark not in ended]
-        begun = next(filter(None, (self._notes.read_begun(upload_key, mark.name) for mark in marks)), None)
+        begun = self._read_marked(upload_key, marks)
         if begun is not None:
             self.abort(begun, marks, is_other=bool(ended))
         for name in names:
             if name != BEGUN:
                 self._notes.remove(upload_key, name)
+
+    def _read_marked(self, upload_key: str, marks: Collection[Mark]) -> Begun | None:
+        """What they say is begun; ``None`` if there are none."""
+        return next(filter(None, (self._notes.read_begun(upload_key, mark.name) for mark in marks)), None)
 
     def abort(self, begun: Begun, marks: Collection[Mark], *, is_other: bool = False) -> None:
         """Abort multipart uploads of an upload, but for the one that has become the file. is_other: that is none of
