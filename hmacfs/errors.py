@@ -248,7 +248,7 @@ class StoreUnavailable(StorageFailed):
 class StoreStarting(HmacfsError):
     """The store is still finding out what it can do: not ready yet, and nothing is wrong. No request fails by it."""
 
-    sentence = "The server's store is not ready yet."
+    sentence = "What the server's store can do is still being tried."
 
 
 class StoreMissing(StoreUnavailable):

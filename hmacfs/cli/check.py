@@ -42,6 +42,7 @@ def _check_bucket(settings: Settings) -> bool:
     from hmacfs.stores.check_object_store import check_bucket  # an extra
 
     works = True
+    print(f"connecting to {mask(settings.store_address, settings.hidden)}", flush=True)
     for finding in check_bucket(settings):
         line = f"object store: {finding.subject}: {finding.problem or 'good'}"
         if finding.problem:

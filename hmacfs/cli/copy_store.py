@@ -136,8 +136,9 @@ class CopyRun:
         self._is_ending = threading.Event()
 
     def run(self, task: Callable[[StoredName], Copied]) -> None:
-        """Raises ``HmacfsError`` if not all files could be listed, once those that were are done; and at once if the
-        store fails again and again."""
+        """Raises ``HmacfsError`` if not all files could be listed, once those that were are done; and at once if a
+        store cannot be used, or fails again and again."""
+        self.copying.check()
         pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="copy")
         try:
             for name in self._names():

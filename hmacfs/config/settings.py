@@ -92,9 +92,15 @@ class Settings:
         "MaxRetries",
         parsers.integer(0, 100),
         5,
-        "how often a storage operation is repeated after a transient error",
+        "how often a storage operation is repeated after a transient error; an object store that cannot be reached is "
+        "not waited for",
     )
-    retry_delay: float = setting("RetryDelay", parsers.duration(zero=True), 2, "pause before each of these repetitions")
+    retry_delay: float = setting(
+        "RetryDelay",
+        parsers.duration(zero=True),
+        2,
+        "pause before each of these repetitions; with an object store the longest one",
+    )
     metrics_enabled: bool = setting("MetricsEnabled", parsers.boolean, True, "Prometheus metrics")
     metrics_port: TcpAddress = setting(
         "MetricsPort",

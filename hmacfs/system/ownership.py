@@ -187,7 +187,10 @@ def _remedy(path: Path) -> str:
 def path_of(error: OSError, folder: Path) -> Path:
     """What ``error`` is about, as far as it tells: something in ``folder``, or that itself."""
     name = error.filename
-    return folder / os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else folder
+    if not isinstance(name, str | bytes | os.PathLike):
+        return folder
+    path = Path(os.fsdecode(name))
+    return folder if path == folder else folder / path
 
 
 def may(path: Path, access: int) -> bool:

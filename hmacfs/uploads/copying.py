@@ -64,6 +64,11 @@ class Copying:
         self._target = target
         self._on_bytes = on_bytes
 
+    def check(self) -> None:
+        """Raises ``StoreUnavailable``, ``StorageFailed`` if one of the stores cannot be used now."""
+        self._source.check_readable()
+        self._target.check_readable()
+
     def copy(self, name: StoredName) -> Copied:
         """Copy it, unless something has its name in the target."""
         for _ in range(_ATTEMPTS):

@@ -202,6 +202,21 @@ def test_a_mistake_is_one_line(config: Path, store: Path, tmp_path: Path) -> Non
         assert complaint in done.stderr
 
 
+def test_a_relative_path_is_told_as_it_was_given(config: Path) -> None:
+    done = run("-config", config, "copy-store", "--from-folder", "nowhere")
+    assert done.stderr == "hmac-file-server: --from-folder nowhere: nowhere cannot be used: No such file or directory\n"
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--dry-run", "--verify"])
+def test_a_bucket_that_is_not_there_is_told_of_once(tmp_path: Path, seaweedfs: SeaweedFS, option: str) -> None:
+    """Not for each file; and to look a file up there only says that it is not there."""
+    fill(tmp_path / "folder", 3)
+    server = configured(tmp_path, seaweedfs, "none-of-ours")
+    done = run("-config", server.config, "copy-store", "--from-folder", tmp_path / "folder", option)
+    assert done.returncode == 1
+    assert done.stderr.count("404 NoSuchBucket") == 1
+
+
 @pytest.fixture
 def users_folder() -> Iterator[Path]:
     with folder_of(USER) as folder:

@@ -48,9 +48,11 @@ def test_a_store_that_is_still_starting_is_nothing_to_warn_of(caplog: pytest.Log
         raise StoreStarting
 
     with caplog.at_level(logging.INFO):
-        assert Readiness([("store", check)]).reasons() == ["store: The server's store is not ready yet."]
+        assert Readiness([("store", check)]).reasons() == [
+            "store: What the server's store can do is still being tried."
+        ]
     assert [(one.levelname, one.message) for one in caplog.records] == [
-        ("INFO", "not ready: store: The server's store is not ready yet")
+        ("INFO", "not ready: store: What the server's store can do is still being tried")
     ]
 
 

@@ -42,6 +42,9 @@ class StoreReader:
         self._retry = retry
         self._kept = KeptFiles()
 
+    def check_readable(self) -> None:
+        """See ``FileReader``: the folder is open, and each failure is told of."""
+
     def exists(self, name: StoredName) -> bool:
         """Whether the name is taken, by a file, a folder or anything else."""
         try:

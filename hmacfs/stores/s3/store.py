@@ -167,10 +167,14 @@ class S3FileStore:
         """See ``FileStore``."""
         return self.spool.total_bytes()
 
+    def check_readable(self) -> None:
+        """See ``FileReader``: to the HEAD of an object a bucket that is missing is an object that is missing."""
+        self.bucket.check(self.keys.reserved)
+
     def check_writable(self) -> None:
         """See ``FileStore``."""
         self.spool.check_writable()
-        self.bucket.check(self.keys.reserved)
+        self.check_readable()
         self._check_exclusive()
 
     def recover(self) -> int:

@@ -153,6 +153,10 @@ class StoreCapabilities(NamedTuple):
 class FileReader(Protocol):
     """The part of a ``FileStore`` that its files are read by."""
 
+    def check_readable(self) -> None:
+        """Raises ``StoreUnavailable``, ``StorageFailed`` if no file can be looked up now: some stores answer then as if
+        there were none."""
+
     def stat(self, name: StoredName) -> FileInfo | None:
         """All that is known of a file; ``None`` if there is none of that name."""
 
