@@ -30,7 +30,8 @@ Copy the files of a folder into the store that the configuration names, or the o
 deleted, a folder that is copied from is only read, and a running server may use either meanwhile. A copy that was
 interrupted is resumed by the same command. Unfinished uploads stay where they are.
 
-The exit status is 1 if there were conflicts (something else has a file's name) or failures, each of which is listed.
+The exit status is 1 if there were conflicts (something else has a file's name) or failures, each of which is listed;
+of folders that cannot be listed the first one is.
 """
 
 

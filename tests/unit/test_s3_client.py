@@ -350,7 +350,7 @@ def test_silence_is_waited_for_once(script: Script, notes: Notes, name: str) -> 
         before = time.monotonic()
         with pytest.raises(Doubt if name in ONCE else StoreUnavailable) as raised:
             ALL[name][0](bucket)
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 30
     assert not isinstance(raised.value, Doubt) or not raised.value.may_repeat
     wait_until(lambda: script.received, what="the request")
     assert len(script.received) == 1
@@ -393,13 +393,13 @@ def test_who_takes_its_time_with_an_object_that_comes_is_not_cut(
     """A slow client of ours makes the engine wait, and not the other way round."""
     monkeypatch.setattr(connections, "_PATIENCE_SECONDS", 0.0)
     script.then(answer(200, bytes(50_000), ETag='"tag"'))
-    with contextlib.closing(client_of(script.endpoint, timeout=0.1)) as bucket:
+    with contextlib.closing(client_of(script.endpoint, timeout=1.0)) as bucket:
         download = bucket.get("key")
         assert download is not None
         received = 0
-        for data in download.pieces(10_000):
+        for data in download.pieces(2_000):
             received += len(data)
-            time.sleep(0.05)
+            time.sleep(0.05)  # in all more than the engine may keep us waiting
     assert received == 50_000
 
 

@@ -10,11 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hmacfs.errors import HmacfsError, StorageFailed, StoreStarting, StoreUnavailable
-from hmacfs.stores.s3 import exclusive
+from hmacfs.stores.s3 import exclusive, probe
 from hmacfs.stores.s3.answers import ErrorAnswer
 from hmacfs.stores.s3.bucket import NO_ATTRIBUTES, Attributes, Bucket, ConditionFailed, Doubt, ObjectInfo, Payload
 from hmacfs.stores.s3.checkup import Checkup, Finding
@@ -132,6 +133,22 @@ def test_an_engine_that_ignores_conditions() -> None:
     bucket = Rivalry(Engine(time.time, 1, heeds_conditions=False))
     assert try_conditional_writes(bucket, "check/") is Verdict.IGNORED
     assert bucket.conditional == ROUNDS * RIVALS
+
+
+def test_the_rivals_of_a_round_begin_with_no_other_s_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The further apart they come, the more engines that look first and write then would be taken for exclusive."""
+    starters: list[int] = []
+
+    class Noted(threading.Thread):
+        def start(self) -> None:
+            starters.append(threading.get_ident())
+            time.sleep(0.001)  # another round's turn
+            super().start()
+
+    monkeypatch.setattr(probe, "threading", SimpleNamespace(Thread=Noted, Lock=threading.Lock))
+    assert try_conditional_writes(Rivalry(), "check/") is Verdict.EXCLUSIVE
+    rounds = [starter for starter in starters if starter != threading.get_ident()]
+    assert [len(list(group)) for _, group in itertools.groupby(rounds)] == [RIVALS] * ROUNDS
 
 
 def test_one_that_refuses_all_at_once_and_takes_one_alone_is_exclusive() -> None:
@@ -275,8 +292,9 @@ def test_an_engine_that_is_away_is_asked_again_and_never_believed(tmp_path: Path
 class Hanging(Rivalry):
     """The trial fails, but not before it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
+        self.error = error or StoreUnavailable()
         self.begun, self.end = threading.Event(), threading.Event()
 
     @property
@@ -287,7 +305,7 @@ class Hanging(Rivalry):
     def create(self, key: str, payload: Payload, attributes: Attributes) -> str:
         self.begun.set()
         assert self.end.wait(30)
-        raise StoreUnavailable
+        raise self.error
 
 
 def test_who_waits_for_a_trial_shares_its_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,9 +313,9 @@ def test_who_waits_for_a_trial_shares_its_failure(tmp_path: Path, monkeypatch: p
     waiting = threading.Semaphore(0)
 
     class Watched(futures.Future[None]):
-        def result(self, timeout: float | None = None) -> None:
+        def exception(self, timeout: float | None = None) -> BaseException | None:
             waiting.release()
-            super().result(timeout)
+            return super().exception(timeout)
 
     monkeypatch.setattr(futures, "Future", Watched)
     bucket = Hanging()
@@ -358,22 +376,26 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_readiness_does_not_wait_for_a_trial(tmp_path: Path) -> None:
-    """And once one has failed it says why, also while the next one is under way."""
-    bucket = Hanging()
+    """And once one has failed it says why, also while the next one is under way: each time by an error of its own, whose
+    traceback does not grow."""
+    bucket = Hanging(StoreUnavailable(where="here"))
     each = worker(bucket, tmp_path)
     with pytest.raises(StoreStarting):
         each.check()
     with pytest.raises(StoreStarting):
         each.check()
     bucket.end.set()
-    with pytest.raises(StoreUnavailable) as raised:
+    with pytest.raises(StoreUnavailable):
         each()
     assert bucket.trials == 1
     bucket.end.clear()
+    told = []
     for _ in range(2):
-        with pytest.raises(StoreUnavailable) as again:
+        with pytest.raises(StoreUnavailable, match="at the moment") as again:
             each.check()
-        assert again.value is raised.value
+        told.append(again.value)
+    assert told[0] is not told[1]
+    assert [error.where for error in told] == ["here", "here"]
     bucket.end.set()
 
 
@@ -587,6 +609,12 @@ ALL = [
     *("multipart create", "multipart part", "multipart list", "multipart complete", "multipart abort"),
     "conditional writes",
 ]
+
+
+@pytest.mark.parametrize("told", [None, True, False])
+def test_a_trial_that_fails_keeps_a_server_from_working_if_that_would_try(told: bool | None) -> None:
+    bucket = Failing(StoreUnavailable)
+    assert errors(bucket, told=told) == (["conditional writes"] if told is None else [])
 
 
 def test_all_is_tried_and_well_and_nothing_stays() -> None:

@@ -7,12 +7,22 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import pytest
 
-from hmacfs.errors import BadName, DigestMismatch, NameTaken, NotFound, SessionUnknown, StorageFailed, StoreUnavailable
+from hmacfs.errors import (
+    BadName,
+    DigestMismatch,
+    NameTaken,
+    NotFound,
+    SessionStoreUnreachable,
+    SessionUnknown,
+    StorageFailed,
+    StoreUnavailable,
+)
 from hmacfs.protocol.conditions import ByteRange
 from hmacfs.protocol.names import StoredName
 from hmacfs.stores.s3 import claims, renewal
@@ -604,6 +614,71 @@ def test_a_claim_lasts_as_long_as_its_request(now: list[float], monkeypatch: pyt
     assert refused
     assert content(backend.store, NAME) == DATA
     assert backend.claims.read(f"claim {TARGET}") is None
+
+
+def test_nothing_is_asked_for_once_the_claim_may_be_another_s(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process was frozen, or the engine was slow to say whose the name is."""
+    clock, is_slow = [1000.0], True
+    asked: list[str] = []
+    monkeypatch.setattr(claims, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    backend = careless_engine(lambda: now[0])
+
+    def wait(name: str, when: str) -> bool:
+        is_claimed = backend.claims.read(f"claim {TARGET}") is not None
+        if (name, when) == ("head", "after") and is_claimed and is_slow:
+            clock[0] += CLAIM_SECONDS
+        if (name, when) == ("complete", "before"):
+            asked.append(name)
+        return False
+
+    with pytest.raises(StoreUnavailable) as raised:
+        put(backend.process(wait), NAME, DATA)
+    assert asked == []
+    assert "the name is claimed" in raised.value.for_log()
+    is_slow = False
+    put(backend.process(wait), NAME, DATA)
+    assert asked == ["complete"]
+
+
+def test_a_claim_whose_renewal_is_made_and_not_answered_is_renewed_again(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(claims, "_RENEW_SECONDS", 0.0)
+    backend = careless_engine(lambda: now[0])
+    replace, answers = backend.claims.replace, iter([True, False])
+
+    def lose(*arguments: Any) -> int | None:
+        version = replace(*arguments)
+        if not next(answers, True):
+            raise SessionStoreUnreachable
+        return version
+
+    monkeypatch.setattr(backend.claims, "replace", lose)
+    lasted = []
+
+    def halt(name: str, when: str) -> bool:
+        if (name, when) == ("complete", "before"):
+            with gevent.Timeout(30.0):
+                for _ in range(3):
+                    now[0] += 0.6 * CLAIM_SECONDS
+                    while (claim := backend.claims.read(f"claim {TARGET}")) and claim.seconds_left < CLAIM_SECONDS:
+                        gevent.sleep(0.001)
+            lasted.append(claim is not None)
+        return False
+
+    put(backend.process(halt), NAME, DATA)
+    assert lasted == [True]
+
+
+def test_what_the_engine_said_is_told_though_its_claim_is_in_the_way_afterwards(now: list[float]) -> None:
+    backend = careless_engine(lambda: now[0])
+    failed = failing(backend, "complete", "before", Doubt("500: the disk is on fire", may_repeat=True))
+    with pytest.raises(StoreUnavailable) as raised:
+        put(failed, NAME, DATA)
+    assert "the disk is on fire" in raised.value.for_log()
 
 
 def test_a_claim_under_which_nothing_was_asked_for_is_given_up(now: list[float]) -> None:

@@ -124,7 +124,9 @@ class Checkup:
             problems.append(_VERDICTS[try_conditional_writes(self._bucket, self._folder)])
 
         found = self._tried("conditional writes", look)
-        if found.problem or self._told is False:
+        if found.problem:  # a server that is told tries nothing
+            return found._replace(is_tolerable=self._told is not None)
+        if self._told is False:
             return found
         return Finding(found.subject, next(filter(None, problems), ""), is_tolerable=self._told is None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +22,9 @@ CLAIM_SECONDS, _RENEW_SECONDS = 60.0, 15.0
 class Claimed(Exception):
     """Somebody has the claim on the name."""
 
+    def __init__(self) -> None:
+        super().__init__("the name is claimed by an upload that is being completed, or was until a moment ago")
+
 
 class Claims:
     """entries: where they are. Methods raise ``StoreUnavailable`` while these cannot be reached: then nobody knows who
@@ -36,7 +40,7 @@ class Claims:
         ``Claimed``."""
         entry = f"{purpose} {key}"
         known = self._read(entry, key)
-        claim = self._take(entry, key, known, "")
+        claim = self._take(entry, key, known, None)
         yield
         claim.give_up()
 
@@ -53,7 +57,7 @@ class Claims:
         entry, right = f"claim {key}", _Right(identity, upload_id, seal(etags))
         known = self._read(entry, key)
         if known is not None and known.seconds_left <= 0:
-            holder = _Right(**json.loads(known.value))
+            holder = _Right(*json.loads(known.value)["right"])
             if holder.identity != identity:
                 if etag := own_etag(self._bucket.head(key), identity):
                     return etag
@@ -74,11 +78,13 @@ class Claims:
 
     def _use(self, right: _Right, entry: str, key: str, known: Entry | None, etags: Mapping[int, str]) -> str:
         """Take the claim, and ask for the completion."""
-        claim = self._take(entry, key, known, json.dumps(right._asdict()))
+        claim = self._take(entry, key, known, right)
         try:  # whoever had the claim before may have published since
             with claim.kept():
                 etag = own_etag(self._bucket.head(key), right.identity)
-                etag = etag or self._bucket.complete(key, right.upload_id, etags)
+                if not etag:
+                    claim.check_held()
+                    etag = self._bucket.complete(key, right.upload_id, etags)
         except Exception as error:
             # It stays until it is over if a request may be on its way: this one, or that of who had it before.
             if known is None and not isinstance(error, Doubt):
@@ -93,30 +99,38 @@ class Claims:
         with _reached(key):
             return self._entries.read(entry)
 
-    def _take(self, entry: str, key: str, known: Entry | None, value: str) -> _Claim:
+    def _take(self, entry: str, key: str, known: Entry | None, right: _Right | None) -> _Claim:
         """known: what it was. Raises ``Claimed`` if that is not over, or if somebody was faster."""
         if known is not None and known.seconds_left > 0:
             raise Claimed
+        value, began = json.dumps({"holder": secrets.token_hex(16), "right": right}), time.monotonic()
         with _reached(key):
             version = self._entries.replace(entry, None if known is None else known.version, value, CLAIM_SECONDS)
         if version is None:
             raise Claimed
-        return _Claim(self._entries, entry, value, version)
+        return _Claim(self._entries, entry, value, version, began)
 
 
 class _Claim:
-    """One that this process has taken."""
+    """One that this process has taken. value: tells it from any other. began: when it was asked for, by
+    ``time.monotonic``."""
 
-    def __init__(self, entries: Entries, entry: str, value: str, version: int) -> None:
+    def __init__(self, entries: Entries, entry: str, value: str, version: int, began: float) -> None:
         self._entries = entries
         self._entry = entry
         self._value = value
         self._version = version
-        self._renewed = time.monotonic()
+        self._renewed = began
+
+    def check_held(self) -> None:
+        """Raises ``Claimed`` if somebody else may have it by now."""
+        if time.monotonic() - self._renewed >= CLAIM_SECONDS:
+            raise Claimed
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Renewed while a request is under way, which may take longer than it holds."""
+        """Renewed while a request is under way, which may take longer than it holds. In a command nobody renews it:
+        there no greenlet runs while a thread waits."""
         renewal = Renewal(self)
         try:
             yield
@@ -129,9 +143,13 @@ class _Claim:
         if now - self._renewed < _RENEW_SECONDS:
             return
         version = self._entries.replace(self._entry, self._version, self._value, CLAIM_SECONDS)
-        if version is None:
+        if version is not None:
+            self._version, self._renewed = version, now
+            return
+        known = self._entries.read(self._entry)
+        if known is None or known.value != self._value:
             raise Superseded
-        self._version, self._renewed = version, now
+        self._version = known.version  # by a renewal of which no answer came: the next look makes another one
 
     def give_up(self) -> None:
         with suppress(SessionStoreUnavailable):  # it is over soon

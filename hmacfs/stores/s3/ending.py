@@ -36,7 +36,8 @@ class Ending:
 
     def survey(self) -> Mapping[str, float]:
         """List the notes of all uploads: when the newest of each was written, by upload keys. What ``discard`` finds of
-        uploads that are over is judged by the last such listing: a sweep, which begins with one, needs no other."""
+        uploads that are over is judged by the last such listing, be it the one of the sweep before: an old one, or
+        none, only makes it more careful."""
         newest, self._named = self._notes.survey()
         return newest
 

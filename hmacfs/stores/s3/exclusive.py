@@ -3,6 +3,7 @@ server, and agreed on by all servers of a bucket."""
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import json
 import logging
@@ -98,7 +99,7 @@ class ExclusiveWrites:
         not agree."""
         look = self._needed_look()
         if look is not None:
-            look.result()
+            _end(look)
         return self._is_exclusive
 
     def check(self) -> None:
@@ -109,9 +110,9 @@ class ExclusiveWrites:
         if look is None:
             return
         if futures.wait([look], _CHECK_SECONDS).done:
-            look.result()
+            _end(look)
         elif self._failure is not None:
-            raise self._failure
+            raise _again(self._failure)
         elif self._told is None and self._known_verdict() is None:
             raise StoreStarting
 
@@ -228,6 +229,20 @@ class ExclusiveWrites:
         content = json.dumps({"server": self._server, "verdict": verdict}).encode()
         os.ftruncate(fd, 0)
         os.pwrite(fd, content, 0)
+
+
+def _end(look: futures.Future[None]) -> None:
+    """Wait for it. Raises what it raised."""
+    error = look.exception()
+    if error is not None:
+        raise _again(error)
+
+
+def _again(error: BaseException) -> BaseException:
+    """The same for one more of those who asked: each has a traceback of its own."""
+    another = copy.copy(error)
+    another.__cause__ = error.__cause__
+    return another
 
 
 class Disagreement(Exception):

@@ -7,6 +7,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from hmacfs.errors import HmacfsError, StoreUnavailable
@@ -41,24 +42,25 @@ def trial_folder(reserved: str) -> str:
 
 
 def try_conditional_writes(bucket: Bucket, folder: str) -> Verdict:
-    """Let rivals create one object, in some rounds at once: an engine may have those that collide wait for seconds.
-    folder: what keys for it begin with; nothing is left below it.
+    """Let rivals create one object, in some rounds: these run beside each other, since an engine may have those that
+    collide wait for seconds. folder: what keys for it begin with; nothing is left below it.
 
     Raises what ``Bucket`` does: an engine that does not answer all of it is not judged, and never taken for one that
     keeps to conditions. A round of which an answer is lost, or does not tell what came of the request, is made again,
     some times: of so many, that happens.
     """
-    verdicts = _at_once(ROUNDS, lambda _: _try(bucket, folder))
+    starting = threading.Lock()
+    verdicts = _at_once(ROUNDS, lambda _: _try(bucket, folder, starting), nullcontext())
     return max(verdicts, key=[*Verdict].index)
 
 
-def _try(bucket: Bucket, folder: str) -> Verdict:
+def _try(bucket: Bucket, folder: str, starting: threading.Lock) -> Verdict:
     """One round, made again if it tells nothing."""
     repetitions = 0
     while True:
         key = f"{folder}{secrets.token_hex(8)}"
         try:
-            return _try_once(bucket, key)
+            return _try_once(bucket, key, starting)
         except StoreUnavailable as error:
             repetitions += 1
             if not _may_repeat(error) or repetitions > REPETITIONS:
@@ -71,8 +73,8 @@ def _may_repeat(error: StoreUnavailable) -> bool:
     return isinstance(error.__cause__, Doubt) and error.__cause__.may_repeat
 
 
-def _try_once(bucket: Bucket, key: str) -> Verdict:
-    outcomes = _at_once(RIVALS, lambda rival: _creates(bucket, key, rival))
+def _try_once(bucket: Bucket, key: str, starting: threading.Lock) -> Verdict:
+    outcomes = _at_once(RIVALS, lambda rival: _creates(bucket, key, rival), starting)
     winners = [rival for rival, is_winner in enumerate(outcomes) if is_winner]
     if len(winners) == RIVALS:
         return Verdict.IGNORED
@@ -100,9 +102,12 @@ def _creates(bucket: Bucket, key: str, rival: int) -> bool:
     return True
 
 
-def _at_once(count: int, call: Callable[[int], T]) -> list[T]:
+def _at_once(count: int, call: Callable[[int], T], starting: AbstractContextManager[object]) -> list[T]:
     """What it returns for each number below ``count``; raises what one of them raises. By threads: in a gevent worker
-    they are greenlets, and a command has no greenlets that wait."""
+    they are greenlets, and a command has no greenlets that wait.
+
+    starting: held until all have begun. With another round's between them, rivals come too far apart to meet in an
+    engine that looks first and writes then."""
     outcomes: dict[int, T] = {}
     errors: list[BaseException] = []
 
@@ -113,8 +118,9 @@ def _at_once(count: int, call: Callable[[int], T]) -> list[T]:
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
-    for each in threads:
-        each.start()
+    with starting:
+        for each in threads:
+            each.start()
     for each in threads:
         each.join()
     if errors:

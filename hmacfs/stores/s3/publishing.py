@@ -87,7 +87,9 @@ class Publisher:
             if stored is None or claimant_of(stored) == identity:
                 try:
                     return attempt(stored)
-                except (Claimed, ConditionFailed, NoSuchUpload, Doubt) as error:
+                except Claimed as error:  # by this upload itself, after a doubt: which says more
+                    doubt = doubt or error
+                except (ConditionFailed, NoSuchUpload, Doubt) as error:
                     doubt = error
                 except InvalidPart as error:
                     raise StorageFailed(where=key) from error

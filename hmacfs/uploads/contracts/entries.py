@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-#: For so long at least an entry that is over can still be read: who takes it over has to end first what its holder
-#: had begun.
+#: For so long at least an entry that is over can still be read: who takes it over has to end first, or to
+#: complete, what its holder had begun.
 KEPT_SECONDS = 86_400.0
 
 
