@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from hmacfs.addresses import WIDE_SHARES
-from hmacfs.errors import NameTaken, SessionStoreUnreachable, TooLarge, TooManySessions, WriterBusy
+from hmacfs.errors import NameTaken, SessionStoreUnreachable, StorageFailed, TooLarge, TooManySessions, WriterBusy
 from hmacfs.protocol.names import StoredName
 from hmacfs.uploads.contracts.requests import Space
 from hmacfs.uploads.contracts.sessions import SessionStore
@@ -124,7 +124,8 @@ class Creation:
 
     def _settle(self, session: Session) -> None:
         """Of requests that begin uploads at the same moment, each found less than there are now; the last one sees all.
-        Raises ``TooManySessions`` and ``NameTaken``, with nothing recorded of the new one, and ``SessionStoreBusy``."""
+        Raises ``TooManySessions``, ``NameTaken`` and ``StorageFailed``, with nothing recorded of the new one, and
+        ``SessionStoreBusy``."""
         try:
             known = self._sessions.of_path(session.path)
             if any(one.state is State.FINISHED for one in known):  # maybe since the name was looked at
@@ -133,7 +134,7 @@ class Creation:
             for limit in self._limits_of(session):
                 if self._count(limit) > limit.most and not self._make_room(limit):
                     raise TooManySessions(_RETRY_AFTER)
-        except NameTaken:
+        except (NameTaken, StorageFailed):
             self._sessions.remove(session.key)
             raise
         except (TooManySessions, WriterBusy):

@@ -153,6 +153,26 @@ def test_a_slot_that_was_completed_since_its_name_was_looked_at_is_taken(world: 
     assert [one.key for one in world.sessions.of_path(NAME.path)] == [session.key]
 
 
+def test_an_upload_whose_name_cannot_be_looked_at_again_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, create = world.begin(), world.sessions.create
+
+    def fail(_name: StoredName) -> NoReturn:
+        raise StoreUnavailable
+
+    def fail_after(newcomer: Session) -> bool:
+        world.append(session, 0, CONTENT)
+        monkeypatch.setattr(world.store, "exists", fail)
+        return create(newcomer)
+
+    monkeypatch.setattr(world.sessions, "create", fail_after)
+    with pytest.raises(StoreUnavailable):
+        world.begin()
+    assert world.unfinished() == set()
+    assert [one.key for one in world.sessions.of_path(NAME.path)] == [session.key]
+
+
 @pytest.mark.parametrize("calls", [0, 1])
 def test_nothing_is_left_if_the_store_is_lost_while_an_upload_begins(world: World, calls: int) -> None:
     world.sessions.calls_left = calls
