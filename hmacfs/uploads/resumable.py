@@ -100,10 +100,10 @@ class ResumableUploads:
             return None
         return session
 
-    def probe(self, name: StoredName, may_know: Callable[[Session], bool]) -> Progress | None:
+    def unfinished(self, name: StoredName, may_know: Callable[[Session], bool]) -> Progress | None:
         """How far the open upload of a slot is; ``None`` if there is none, none that the client ``may_know`` of, or one
-        that will fail with its next piece, since its name is another file's. Nothing is finished: see ``completed``.
-        Raises ``SessionExpired``, ``SessionStoreUnavailable``."""
+        that will fail with its next piece, since its name is another file's. Nothing is finished: see
+        ``finish_if_complete``. Raises ``SessionExpired``, ``SessionStoreUnavailable``."""
         session = self._sessions.find(name.path)
         if session is None or not may_know(session):
             return None
@@ -162,16 +162,19 @@ class ResumableUploads:
         """How far it is. An upload that has all its bytes and was not finished (its process was killed, no session
         store could be reached) is finished now: its client has nothing more to send.
 
-        Raises ``SessionUnknown`` if its bytes are gone, ``SessionEnded``, ``NameTaken``, ``DigestMismatch``,
-        ``WriterBusy``, ``NoSpace``, ``SessionStoreUnavailable``.
+        Raises what ``finish_if_complete`` raises.
         """
         stored = self._partials.stat(session.key) if session.state is State.OPEN else None
         if stored is None:
             return self._ended(session)
-        return self.completed(Progress(self.limits.as_stored(session, stored), stored.length))
+        return self.finish_if_complete(Progress(self.limits.as_stored(session, stored), stored.length))
 
-    def completed(self, progress: Progress) -> Progress:
-        """``progress`` of an upload that ``probe`` has found, without another look unless it has all its bytes."""
+    def finish_if_complete(self, progress: Progress) -> Progress:
+        """Finish an upload that has all its bytes; else it is as far as ``progress`` tells, without another look.
+
+        Raises ``SessionUnknown`` if its bytes are gone, ``SessionEnded``, ``NameTaken``, ``DigestMismatch``,
+        ``WriterBusy``, ``NoSpace``, ``SessionStoreUnavailable``.
+        """
         session = progress.session
         if progress.offset != session.length:
             return progress

@@ -148,7 +148,7 @@ class SlotViews:
     def unfinished(self, request: Request, may_know: Callable[[Session], bool]) -> Progress | None:
         """The open upload of a slot that is probed with HEAD; ``None`` if there is none that can go on, or if
         ``may_know`` says that the client has no right to know of it. Raises ``SessionExpired``."""
-        return self._uploads.probe(request.name, may_know)
+        return self._uploads.unfinished(request.name, may_know)
 
     def knows_token(self, request: Request, session: Session) -> bool:
         """Whether the request proves its right by the session's token."""
@@ -157,7 +157,7 @@ class SlotViews:
 
     def probe(self, found: Progress) -> Response:
         """How far an upload is, for the client to go on from there. found: what ``unfinished`` told."""
-        progress = self._uploads.completed(found)
+        progress = self._uploads.finish_if_complete(found)
         session, offset = found.session, progress.offset
         if session.dialect == NUMBERED and not progress.is_finished:
             # What arrived of a chunk that is not complete is sent again: the client goes on at the chunk's beginning.

@@ -923,7 +923,7 @@ def test_another_file_is_not_taken_for_the_finished_upload(world: World) -> None
 
 def probe(world: World, *, may_know: bool = True) -> Progress | None:
     """Of the slot."""
-    return world.uploads.probe(NAME, lambda _: may_know)
+    return world.uploads.unfinished(NAME, lambda _: may_know)
 
 
 def test_a_probe_finds_how_far_the_slot_s_upload_is(world: World) -> None:
@@ -939,9 +939,9 @@ def test_a_probe_finishes_nothing_until_it_is_asked_to(world: World) -> None:
     found = probe(world)
     assert found == Progress(session, 100)
     assert not world.store.exists(NAME)
-    assert world.uploads.completed(found).is_finished
+    assert world.uploads.finish_if_complete(found).is_finished
     assert world.file() == CONTENT
-    assert world.uploads.completed(found).is_finished, "by another one meanwhile"
+    assert world.uploads.finish_if_complete(found).is_finished, "by another one meanwhile"
 
 
 def test_an_upload_that_becomes_the_file_during_a_probe_has_not_lost(
