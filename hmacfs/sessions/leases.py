@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from hmacfs.errors import SessionStoreUnavailable, Superseded, WriterBusy
+from hmacfs.system.clocks import MARGIN_SECONDS, boot_clock
 from hmacfs.uploads.contracts.entries import Entries, Entry
 
 LEASE_SECONDS = 30.0
@@ -27,16 +28,9 @@ TAKEOVER_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 
 _POLL_SECONDS = 0.1
-#: By so many seconds the holder takes its lease for over before the store does: their clocks do not run alike.
-_MARGIN_SECONDS = 1.0
 #: Each fails only if somebody changed the entry since it was read: asked, or withdrew that.
 _ATTEMPTS = 5
 _WANTED = " wanted"
-
-
-def _boot_clock() -> float:
-    """As ``time.monotonic``, but it goes on while the machine sleeps, where the system has such a clock (Linux)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +41,7 @@ class LeaseTimes:
     lease: float = LEASE_SECONDS
     patience: float = TAKEOVER_SECONDS
     look: float = LOOK_SECONDS
-    clock: Callable[[], float] = _boot_clock
+    clock: Callable[[], float] = boot_clock
     sleep: Callable[[float], None] | None = None
 
 
@@ -202,7 +196,7 @@ class EntryLease:
     # -- time -----------------------------------------------------------------------------------------
 
     def _note_renewal(self, began: float) -> None:
-        self._ends = began + self._times.lease - _MARGIN_SECONDS
+        self._ends = began + self._times.lease - MARGIN_SECONDS
 
     def _seconds_left(self) -> float:
         return self._ends - self._times.clock()

@@ -137,17 +137,17 @@ def test_an_engine_that_ignores_conditions() -> None:
 
 def test_the_rivals_of_a_round_begin_with_no_other_s_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The further apart they come, the more engines that look first and write then would be taken for exclusive."""
-    starters: list[int] = []
+    starters: list[threading.Thread] = []
 
     class Noted(threading.Thread):
         def start(self) -> None:
-            starters.append(threading.get_ident())
+            starters.append(threading.current_thread())
             time.sleep(0.001)  # another round's turn
             super().start()
 
     monkeypatch.setattr(probe, "threading", SimpleNamespace(Thread=Noted, Lock=threading.Lock))
     assert try_conditional_writes(Rivalry(), "check/") is Verdict.EXCLUSIVE
-    rounds = [starter for starter in starters if starter != threading.get_ident()]
+    rounds = [starter for starter in starters if starter is not threading.current_thread()]
     assert [len(list(group)) for _, group in itertools.groupby(rounds)] == [RIVALS] * ROUNDS
 
 
@@ -611,10 +611,16 @@ ALL = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("error", "working"), [(StoreUnavailable, [True, False]), (StorageFailed, [False])], ids=["slow", "refused"]
+)
 @pytest.mark.parametrize("told", [None, True, False])
-def test_a_trial_that_fails_keeps_a_server_from_working_if_that_would_try(told: bool | None) -> None:
-    bucket = Failing(StoreUnavailable)
-    assert errors(bucket, told=told) == (["conditional writes"] if told is None else [])
+def test_a_trial_that_fails(error: type[StorageFailed], working: list[bool], told: bool | None) -> None:
+    """A server that is told makes none; but one that is told to write under conditions does write so."""
+    bucket = Failing(error)
+    assert errors(bucket, told=told) == ([] if told in working else ["conditional writes"])
+    bucket.put(FAIL, b"")
+    assert errors(bucket, told=told) == ([] if told is False else ["conditional writes"])
 
 
 def test_all_is_tried_and_well_and_nothing_stays() -> None:

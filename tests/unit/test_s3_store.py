@@ -7,7 +7,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -32,6 +31,7 @@ from hmacfs.stores.s3.inventory import Inventory, Remainder
 from hmacfs.stores.s3.objects import claimant_of, placeholder_of
 from hmacfs.stores.s3.placeholders import OVERDUE_SECONDS
 from hmacfs.stores.s3.store import S3FileStore
+from hmacfs.system import clocks
 from hmacfs.uploads.contracts.stores import PartialUpload
 from hmacfs.uploads.files import NO_METADATA, FileMetadata
 from hmacfs.uploads.writers import Writers
@@ -622,7 +622,7 @@ def test_nothing_is_asked_for_once_the_claim_may_be_another_s(
     """Its process was frozen, or the engine was slow to say whose the name is."""
     clock, is_slow = [1000.0], True
     asked: list[str] = []
-    monkeypatch.setattr(claims, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(clocks, "boot_clock", lambda: clock[0])
     backend = careless_engine(lambda: now[0])
 
     def wait(name: str, when: str) -> bool:
@@ -640,6 +640,58 @@ def test_nothing_is_asked_for_once_the_claim_may_be_another_s(
     is_slow = False
     put(backend.process(wait), NAME, DATA)
     assert asked == ["complete"]
+
+
+def test_nothing_is_asked_for_under_a_claim_that_the_renewal_has_lost(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session store that forgets gives it to a rival before its time is over."""
+    monkeypatch.setattr(renewal, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(claims, "_RENEW_SECONDS", 0.0)
+    backend = careless_engine(lambda: now[0])
+    asked: list[str] = []
+
+    def forget(name: str, when: str) -> bool:
+        claim = backend.claims.read(f"claim {TARGET}")
+        if (name, when) == ("head", "after") and claim is not None and "rival" not in claim.value:
+            value = '{"holder": "rival", "right": ["rival", "upload", ""]}'
+            assert backend.claims.replace(f"claim {TARGET}", claim.version, value, CLAIM_SECONDS)
+            with gevent.Timeout(30.0):
+                while not lost:
+                    gevent.sleep(0.001)
+        if (name, when) == ("complete", "before"):
+            asked.append(name)
+        return False
+
+    lost: list[str] = []
+    find = claims._Claim._find
+
+    def watched(claim: Any) -> bool:
+        is_there = find(claim)
+        lost.extend([] if is_there else ["lost"])
+        return is_there
+
+    monkeypatch.setattr(claims._Claim, "_find", watched)
+    with pytest.raises(StoreUnavailable):
+        put(backend.process(forget), NAME, DATA)
+    assert lost
+    assert asked == []
+
+
+def test_a_claim_whose_renewal_is_not_answered_is_given_up_all_the_same(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = careless_engine(lambda: now[0])
+
+    def renew(name: str, when: str) -> bool:
+        if (name, when) == ("complete", "after"):
+            claim = backend.claims.read(f"claim {TARGET}")
+            assert claim is not None
+            assert backend.claims.replace(f"claim {TARGET}", claim.version, claim.value, CLAIM_SECONDS)
+        return False
+
+    put(backend.process(renew), NAME, DATA)
+    assert backend.claims.read(f"claim {TARGET}") is None
 
 
 def test_a_claim_whose_renewal_is_made_and_not_answered_is_renewed_again(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from hmacfs.errors import SessionStoreUnavailable, StoreUnavailable, Superseded
 from hmacfs.stores.s3.bucket import Bucket, Doubt, InvalidPart, NoSuchUpload
 from hmacfs.stores.s3.objects import own_etag, seal, sealed_parts
 from hmacfs.stores.s3.renewal import Renewal
+from hmacfs.system import clocks
 from hmacfs.uploads.contracts.entries import Entries, Entry
 
 #: How long one holds, and after how many of these seconds it is renewed.
@@ -103,7 +104,7 @@ class Claims:
         """known: what it was. Raises ``Claimed`` if that is not over, or if somebody was faster."""
         if known is not None and known.seconds_left > 0:
             raise Claimed
-        value, began = json.dumps({"holder": secrets.token_hex(16), "right": right}), time.monotonic()
+        value, began = json.dumps({"holder": secrets.token_hex(16), "right": right}), clocks.boot_clock()
         with _reached(key):
             version = self._entries.replace(entry, None if known is None else known.version, value, CLAIM_SECONDS)
         if version is None:
@@ -113,18 +114,19 @@ class Claims:
 
 class _Claim:
     """One that this process has taken. value: tells it from any other. began: when it was asked for, by
-    ``time.monotonic``."""
+    ``boot_clock``."""
 
     def __init__(self, entries: Entries, entry: str, value: str, version: int, began: float) -> None:
         self._entries = entries
         self._entry = entry
         self._value = value
         self._version = version
+        #: When it was last asked for; never, if it is lost.
         self._renewed = began
 
     def check_held(self) -> None:
         """Raises ``Claimed`` if somebody else may have it by now."""
-        if time.monotonic() - self._renewed >= CLAIM_SECONDS:
+        if clocks.boot_clock() - self._renewed >= CLAIM_SECONDS - clocks.MARGIN_SECONDS:
             raise Claimed
 
     @contextmanager
@@ -139,21 +141,29 @@ class _Claim:
 
     def check(self) -> None:
         """See ``Renewable``."""
-        now = time.monotonic()
+        now = clocks.boot_clock()
         if now - self._renewed < _RENEW_SECONDS:
             return
         version = self._entries.replace(self._entry, self._version, self._value, CLAIM_SECONDS)
         if version is not None:
             self._version, self._renewed = version, now
             return
-        known = self._entries.read(self._entry)
-        if known is None or known.value != self._value:
+        if not self._find():
+            self._renewed = -math.inf
             raise Superseded
-        self._version = known.version  # by a renewal of which no answer came: the next look makes another one
 
     def give_up(self) -> None:
         with suppress(SessionStoreUnavailable):  # it is over soon
-            self._entries.remove(self._entry, self._version)
+            if not self._entries.remove(self._entry, self._version) and self._find():
+                self._entries.remove(self._entry, self._version)
+
+    def _find(self) -> bool:
+        """Whether it is there as another version: that of a renewal of which no answer came."""
+        known = self._entries.read(self._entry)
+        if known is None or known.value != self._value:
+            return False
+        self._version = known.version
+        return True
 
 
 class _Right(NamedTuple):

@@ -239,8 +239,10 @@ def _end(look: futures.Future[None]) -> None:
 
 
 def _again(error: BaseException) -> BaseException:
-    """The same for one more of those who asked: each has a traceback of its own."""
-    another = copy.copy(error)
+    """The same for one more of those who asked: what is told to many for long has a traceback for each."""
+    if not isinstance(error, StorageFailed):
+        return error
+    another = copy.copy(error).with_traceback(error.__traceback__)
     another.__cause__ = error.__cause__
     return another
 

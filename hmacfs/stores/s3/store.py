@@ -169,12 +169,12 @@ class S3FileStore:
 
     def check_readable(self) -> None:
         """See ``FileReader``: to the HEAD of an object a bucket that is missing is an object that is missing."""
-        self.bucket.check(self.keys.reserved)
+        any(self.bucket.pages(self.keys.reserved, limit=1))
 
     def check_writable(self) -> None:
         """See ``FileStore``."""
         self.spool.check_writable()
-        self.check_readable()
+        self.bucket.check(self.keys.reserved)
         self._check_exclusive()
 
     def recover(self) -> int:
